@@ -83,7 +83,7 @@ class Operations:
 
     async def create(self, op: Op) -> Op:
         """Store a new operation, or return the one that an earlier delivery of the same request created."""
-        while not await self._write(op, read=-1, event=AuditEvent.REQUESTED):
+        while not await self._write(op, read_version=-1, event=AuditEvent.REQUESTED):
             try:
                 return cast("Op", await self.load(op.id))  # the same request, so the same type
             except OperationNotFound:  # it was unreadable and has been set aside
@@ -132,7 +132,7 @@ class Operations:
             if changed == op:
                 return op
             changed = changed.model_copy(update={"version": op.version + 1})
-            if await self._write(changed, read=op.version, event=event, who=who, why=why):
+            if await self._write(changed, read_version=op.version, event=event, who=who, why=why):
                 self._observe(op, changed)
                 return changed
 

@@ -21,7 +21,7 @@ async def test_a_bot_whose_worker_takes_no_tasks_ends(redis_url: str) -> None:
             await insist_on_work(docket, "an unknown worker", every=0.01)
 
 
-async def test_a_bot_that_works_or_has_no_redis_goes_on(tmp_path: Path) -> None:
+async def test_a_bot_that_works_or_has_no_redis_continues(tmp_path: Path) -> None:
     """The bot waits for an unavailable Redis: stopping costs works without it, and a restart would not help."""
     server = embedded_redis(tmp_path)
     async with AsyncExitStack() as stack:

@@ -34,7 +34,7 @@ def test_each_measurement_is_read() -> None:
     assert first.first_token_ms < last.first_token_ms < last.first_token_ms_p95
 
 
-def test_a_run_without_an_answer_is_said() -> None:
+def test_a_run_without_an_answer_is_an_error() -> None:
     """GuideLLM then ends successfully, without latencies."""
     with pytest.raises(Unanswered, match="none of the requests that came 1 at a time"):
         levels(UNANSWERED)
@@ -49,7 +49,7 @@ def test_a_run_without_an_answer_is_said() -> None:
         (PRINTED.replace("concurrent@4", "sweep@four"), "cannot be read"),
     ],
 )
-def test_anything_else_is_no_result(printed: str, complaint: str) -> None:
+def test_any_other_output_is_refused(printed: str, complaint: str) -> None:
     """Another version's table, or none: the error names the missing part, and no figure is invented."""
     with pytest.raises(Unreadable, match=complaint):
         levels(printed)
@@ -69,7 +69,7 @@ def test_the_figures_of_the_picture_are_in_its_alternative_text() -> None:
     assert len(text) < 1000
 
 
-def test_the_report_keeps_what_it_takes_to_compare() -> None:
+def test_the_report_contains_the_conditions_of_the_measurement() -> None:
     """A pipe in an argument does not break the report's table."""
     text = markdown(measured(), asked_by="U0DEV", operation="0a1b2c")
     for fact in (

@@ -37,7 +37,7 @@ def keeper(workspace: Workspace, redis: Redis, config: Config = ON) -> HolderBoo
     return HolderBookmark(Slack(client, Messages(redis)), Leases(redis), config)
 
 
-async def test_it_says_who_has_the_gpu_and_when_it_is_free(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+async def test_it_shows_who_has_the_gpu_and_when_it_is_free(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
     """One bookmark, whose title changes; another bot finds it again instead of adding a second one."""
     there, _ = workspace
     kept, leases = keeper(there, redis), Leases(redis)
@@ -63,7 +63,7 @@ async def test_it_is_off_by_default(workspace: tuple[Workspace, Faults], redis: 
     assert there.bookmarks() == []
 
 
-async def test_a_slack_that_refuses_disturbs_nothing(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+async def test_a_refusal_by_slack_has_no_other_effect(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
     """Without the scope, or while Slack is busy, the refresh ends without an error, and a later one succeeds."""
     there, faults = workspace
     kept = keeper(there, redis)

@@ -25,7 +25,7 @@ async def test_a_cancellation_that_comes_with_the_result_counts() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 0.01])
-async def test_what_takes_too_long_is_cancelled(limit: float) -> None:
+async def test_work_that_takes_too_long_is_cancelled(limit: float) -> None:
     waited = asyncio.get_running_loop().create_future()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(waited, limit)

@@ -99,7 +99,7 @@ def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
     assert "It is approved, and starts when it is taken" in str(view.blocks)
 
 
-def test_two_approvals_are_needed_where_the_quorum_is_two() -> None:
+def test_two_approvals_are_needed_if_the_quorum_is_two() -> None:
     waiting = Waiting(model="coder-chat", holder="U3", fence=3, ahead=0)
     op = a_bring_up(waiting=waiting, votes=(Vote(by="U2", at=NOW, approve=True),))
     for quorum in (2, 0):  # 0: a record of an earlier version, without the number
@@ -120,7 +120,7 @@ def test_nobody_is_asked_about_their_own_lease() -> None:
         )
 
 
-def test_the_offer_is_no_lease() -> None:
+def test_the_offer_is_not_a_lease() -> None:
     """It shows which button to press, and until when."""
     op = a_bring_up(waiting=Waiting(ahead=0, offer=NOW))
     told = str(offered(op, approved=True).blocks)

@@ -23,6 +23,6 @@ def test_a_price_is_per_million_tokens(typed: str, per_token: str) -> None:
 
 
 @pytest.mark.parametrize("typed", ["cheap", "-1", "nan", "inf", "10000", "1e400", ""])
-def test_what_is_no_price_is_refused(typed: str) -> None:
+def test_an_invalid_price_is_refused(typed: str) -> None:
     with pytest.raises(BotError, match="use dollars per million tokens"):
         read_options("swap", (("price-out", typed),))

@@ -37,7 +37,7 @@ def test_other_systems_are_not_faster() -> None:
 
 
 @pytest.mark.parametrize("text", ["60", "60x", "60x since", "60x since noon", "0.5x since 2026-11-29T12:00:00+00:00", "60x since 2026-11-29T12:00:00", "9999x since 2026-11-29T12:00:00+00:00"])  # fmt: skip
-def test_a_clock_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_clock_is_refused(text: str) -> None:
     """The error message contains an example."""
     with pytest.raises(ValueError, match="write for example 60x since"):
         Clock.parse(text)

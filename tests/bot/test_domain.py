@@ -36,7 +36,7 @@ def test_entering_a_phase_ends_the_one_before() -> None:
     ]
 
 
-def test_phases_told_again_stand_once() -> None:
+def test_phases_that_are_reported_again_are_recorded_once() -> None:
     """The cluster reports all of a boot's phases each time; known ones are updated, not repeated."""
     waiting = PhaseRecord(name="waiting for a node", began=at(3), detail="pod triggered scale-up")
     op = operation().with_phase(phases.START, at(2)).with_phases([waiting], at(4))

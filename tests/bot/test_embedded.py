@@ -23,7 +23,7 @@ async def test_a_server_left_behind_is_taken_over_and_ended(tmp_path: Path) -> N
                 await client.ping()
 
 
-async def test_what_was_written_outlives_the_server(tmp_path: Path) -> None:
+async def test_written_data_outlives_the_server(tmp_path: Path) -> None:
     """Every write is on disk before it is answered."""
     async with embedded_redis(tmp_path) as url, Redis.from_url(url) as client:
         await client.set("kept", "yes")

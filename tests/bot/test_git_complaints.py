@@ -22,7 +22,7 @@ UNREACHED = "fatal: unable to access 'http://git.example.com/acme/platform.git/'
         ("fatal: something new", ""),
     ],
 )  # fmt: skip
-def test_an_outage_is_told_in_words(complaint: str, meaning: str) -> None:
+def test_an_outage_is_explained(complaint: str, meaning: str) -> None:
     """An outage is not a refusal: Stoker tries again."""
     assert outage(complaint) == meaning
     assert refusal(complaint) is None
@@ -64,7 +64,7 @@ def test_a_rule_of_the_branch_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("why", ["stale info", "fetch first", "non-fast-forward"])
-def test_a_push_that_comes_too_late_says_so(why: str) -> None:
+def test_a_push_that_comes_too_late_is_explained(why: str) -> None:
     """The branch has another person's commit."""
     told = refusal(f"To https://git.example.com/a.git ! [rejected] abc -> stoker/x ({why}) error: failed to push")
     assert isinstance(told, PushRefused)

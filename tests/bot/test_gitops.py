@@ -88,7 +88,7 @@ async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -
     assert not await repo.includes("1.106.0", first)
 
 
-async def test_a_commit_is_taken_back_on_top_of_later_ones(repo: Repository, work: Path) -> None:
+async def test_a_commit_is_reverted_on_top_of_later_ones(repo: Repository, work: Path) -> None:
     """Later changes elsewhere in a file stay; if the same lines were changed, the error names the file."""
     lines = [f"line {number}\n" for number in range(1, 20)]
     (work / "README.md").write_text("".join(lines))
@@ -116,7 +116,7 @@ async def test_a_branch_of_ours_is_moved_only_from_where_we_left_it(repo: Reposi
         await repo.push(ChangeSet(files={"a": "3\n"}), base=base, replaces=first, **said)
 
 
-async def test_a_mirror_that_a_kill_left_broken_is_made_anew(repo: Repository, tmp_path: Path, work: Path) -> None:
+async def test_a_mirror_that_a_kill_left_broken_is_created_again(repo: Repository, tmp_path: Path, work: Path) -> None:
     """git leaves its lock files behind when it is killed; the mirror is then created again."""
     await repo.head()
     (tmp_path / "mirror.git/refs/heads/main.lock").touch()
@@ -155,7 +155,7 @@ async def test_a_later_commit_is_searched_where_it_differs(repo: Repository, wor
     assert first.grep(*texts) == ("docs/ümlaut.md", "serving/coder-chat-two/pvc.yaml", "serving/coder-chat/pvc.yaml")
 
 
-async def test_a_tree_may_hold_anything_that_git_can(repo: Repository, work: Path) -> None:
+async def test_a_tree_may_contain_anything_that_git_allows(repo: Repository, work: Path) -> None:
     """Names that are not UTF-8, links and submodules are listed, but have no text."""
     odd = "caf\udce9.yaml"
     (work / odd).write_text("kind: Odd\n", encoding="utf-8")
@@ -208,7 +208,7 @@ async def test_a_later_commit_brings_its_contents(tmp_path: Path, work: Path) ->
     assert (await repo.tree(await repo.head())).read("README.md") == "read me\n"
 
 
-async def test_a_merge_is_known_before_it_is_made(repo: Repository, work: Path) -> None:
+async def test_the_result_of_a_merge_is_predicted(repo: Repository, work: Path) -> None:
     """Both sides' changes of one file, a deleted file, a new one, a binary one: the same result as git's merge."""
     lines = [f"line {n}\n" for n in range(20)]
     (work / "both.txt").write_text("".join(lines))
@@ -242,7 +242,7 @@ async def test_a_merge_is_known_before_it_is_made(repo: Repository, work: Path) 
     assert foreseen.grep("branch") == merged.grep("branch") == ("both.txt",)
 
 
-async def test_what_a_branch_makes_of_each_file_is_known(repo: Repository, work: Path) -> None:
+async def test_the_changes_of_a_branch_to_each_file_are_known(repo: Repository, work: Path) -> None:
     """Changes of a mode, a symbolic link, a submodule, a rename; and whether the bot made them."""
     base = commit_of(work)
     git("checkout", "--quiet", "-b", "branch", cwd=work)
@@ -268,7 +268,7 @@ async def test_what_a_branch_makes_of_each_file_is_known(repo: Repository, work:
     assert (foreseen.read("passwd"), foreseen.read("vendored")) == (None, None)
 
 
-async def test_a_conflict_is_known_before_the_merge(repo: Repository, work: Path) -> None:
+async def test_a_conflict_is_predicted(repo: Repository, work: Path) -> None:
     """The same line, changed on both sides; a branch that main already contains changes nothing."""
     first = await repo.head()
     git("checkout", "--quiet", "-b", "branch", cwd=work)
@@ -343,7 +343,7 @@ async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, t
         ({".git/config": "y"}, BRANCH, "Invalid path"),
     ],
 )
-async def test_what_must_not_be_pushed_is_refused(
+async def test_an_invalid_push_is_refused(
     repo: Repository, tmp_path: Path, files: dict[str, str | None], branch: str, said: str
 ) -> None:
     """Nothing reaches the remote, and the error contains the reason."""
@@ -372,13 +372,13 @@ async def test_an_unknown_commit_is_named(repo: Repository) -> None:
         await repo.tree("--output=/tmp/x")
 
 
-async def test_callers_at_once_take_turns(repo: Repository) -> None:
+async def test_simultaneous_callers_take_turns(repo: Repository) -> None:
     """Only one caller at a time uses a mirror, so git's locks never conflict."""
     heads = await asyncio.gather(*(repo.head() for _ in range(4)))
     assert len(set(heads)) == 1
 
 
-async def test_a_remote_that_is_no_repository_is_a_message(tmp_path: Path) -> None:
+async def test_a_remote_that_is_not_a_repository_is_an_error(tmp_path: Path) -> None:
     """A retry would not help."""
     with pytest.raises(BotError, match="GIT_REMOTE_URL"):
         await repository(tmp_path, str(tmp_path / "nothing.git")).head()

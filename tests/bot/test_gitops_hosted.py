@@ -25,7 +25,7 @@ from tests.bot.git_remote import BRANCH, TOKEN, WHEN, commit, git, repo, reposit
 __all__ = ["repo", "work"]
 
 
-async def test_what_git_complains_of_holds_no_secret(tmp_path: Path, work: Path) -> None:
+async def test_error_messages_of_git_contain_no_secret(tmp_path: Path, work: Path) -> None:
     """Not only the current token: a remote may send any text."""
     conceal(SecretStr("an-older-token-0815"))
     hook = tmp_path / "remote.git" / "hooks" / "pre-receive"
@@ -75,7 +75,7 @@ async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: P
 
 
 @pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
-async def test_a_revert_takes_back_the_whole_pull_request(tmp_path: Path, work: Path, method: str) -> None:
+async def test_a_revert_reverts_the_whole_pull_request(tmp_path: Path, work: Path, method: str) -> None:
     """A revert undoes all of its commits, for every merge method; other people's commits before and after it stay."""
 
     async def token() -> SecretStr:
@@ -132,7 +132,7 @@ async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, wo
 
 
 @pytest.mark.parametrize("wrong", ["ghs_wrong", None])
-async def test_a_wrong_token_is_told(tmp_path: Path, work: Path, wrong: str | None) -> None:
+async def test_a_wrong_token_is_reported(tmp_path: Path, work: Path, wrong: str | None) -> None:
     """git does not ask for a name at a terminal."""
     async with SandboxGitHub(tmp_path / "remote.git", set(), token=TOKEN) as host:
         with pytest.raises(BotError, match="token's rights"):
@@ -159,7 +159,7 @@ class Host:
 
 
 @pytest.mark.parametrize(("status", "family"), [(503, Unavailable), (401, BotError), (403, BotError), (404, BotError)])
-async def test_the_token_shows_nowhere_but_in_its_header(
+async def test_the_token_appears_only_in_its_header(
     tmp_path: Path,
     status: int,
     family: type[Exception],

@@ -74,7 +74,7 @@ def test_loading_is_not_idle() -> None:
     assert decided(timedelta(hours=9), lease=a_lease(ready=None, ends=None)) == Nothing()
 
 
-def test_an_idle_model_is_reminded_of_again_announced_and_brought_down() -> None:
+def test_an_idle_model_gets_reminders_an_announcement_and_goes_down() -> None:
     """At 15, 30 and 45 minutes a reminder, at 55 the announcement, at 60 it goes down."""
     down = NOW + 60 * MINUTE
     assert lived(2) == [
@@ -105,7 +105,7 @@ def test_nothing_goes_down_unannounced() -> None:
     assert isinstance(decided(185 * MINUTE, announced), BringDown)
 
 
-def test_traffic_after_the_announcement_takes_it_back() -> None:
+def test_traffic_after_the_announcement_cancels_it() -> None:
     """One request resets the idle time."""
     announced = a_session(announced=NOW + 55 * MINUTE, reminded=NOW + 55 * MINUTE, requests_seen=5)
     used = with_sample(announced, a_lease(), activity(requests=6), NOW + 58 * MINUTE)
@@ -160,7 +160,7 @@ def test_somebody_who_comes_to_wait_does_not_skip_the_announcement() -> None:
     assert decided(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
 
 
-def test_who_no_longer_waits_takes_the_announcement_back() -> None:
+def test_the_announcement_is_void_when_nobody_waits_any_more() -> None:
     """The announced time is too early now: the reminders continue, and there is another announcement."""
     told = NOW + 10 * MINUTE
     announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 5 * MINUTE)
@@ -169,7 +169,7 @@ def test_who_no_longer_waits_takes_the_announcement_back() -> None:
     assert decided(60 * MINUTE, announced) == Remind(60 * MINUTE, NOW + 65 * MINUTE, last=True)
 
 
-def test_nothing_goes_down_before_the_moment_that_was_announced() -> None:
+def test_nothing_goes_down_before_the_announced_time() -> None:
     """Even if somebody joins the queue in the meantime."""
     told = NOW + 30 * MINUTE
     announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 30 * MINUTE)
@@ -226,7 +226,7 @@ def test_traffic_is_the_signal() -> None:
     assert (moved.active, moved.requests, moved.tokens) == (NOW + 2 * MINUTE, 2, 100)
 
 
-def test_the_bots_own_requests_are_nobodys_use() -> None:
+def test_the_bots_own_requests_do_not_count_as_use() -> None:
     """A smoke test increases the counters by its own requests; one more request counts as use."""
     start = with_sample(None, a_lease(), activity(requests=5, tokens=50), NOW)
     own = Own(requests=3, tokens=30)
@@ -236,7 +236,7 @@ def test_the_bots_own_requests_are_nobodys_use() -> None:
     assert (used.active, used.requests, used.tokens) == (NOW + 2 * MINUTE, 1, 10)
 
 
-def test_unknown_counts_as_active_and_is_told() -> None:
+def test_unknown_usage_counts_as_active_and_is_reported() -> None:
     """Metrics that cannot be read bring nothing down before the lease ends, and the holder is notified once."""
     lease, session = a_lease(), with_sample(None, a_lease(), activity(), NOW)
     told = []
@@ -253,14 +253,14 @@ def test_unknown_counts_as_active_and_is_told() -> None:
     assert (back.unknown_since, back.told_unknown) == (None, False)
 
 
-def test_the_counters_of_a_restarted_engine_start_anew() -> None:
+def test_the_counters_of_a_restarted_engine_start_again() -> None:
     """Requests before the restart stay counted, and those of the new engine are added."""
     start = with_sample(None, a_lease(), activity(requests=50, tokens=500), NOW)
     after = with_sample(start, a_lease(), activity(requests=2, tokens=20), NOW + MINUTE)
     assert (after.requests, after.tokens) == (2, 20)
 
 
-def test_a_memory_that_was_lost_is_no_idle_time() -> None:
+def test_lost_data_does_not_count_as_idle_time() -> None:
     """If Redis has lost its data, the earlier use is unknown: the model may have been in use all the time."""
     now = NOW + timedelta(hours=3)
     fresh = with_sample(None, a_lease(), activity(requests=500), now)

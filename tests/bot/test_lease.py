@@ -131,7 +131,7 @@ async def test_a_replacement_of_a_lease_that_moved_changes_nothing(redis: Redis)
     assert await leases.held() == (current,)
 
 
-async def test_a_lost_lease_is_put_back_and_the_fence_goes_on_from_there(redis: Redis) -> None:
+async def test_a_lost_lease_is_restored_and_the_next_fence_is_higher(redis: Redis) -> None:
     """After a flush the annotation's lease is restored unchanged; the next fence is above it."""
     leases = Leases(redis)
     for n in range(3):
@@ -149,13 +149,13 @@ async def test_a_lost_lease_is_put_back_and_the_fence_goes_on_from_there(redis: 
     assert (await leases.claim(a_lease(op="op10"))).fence > lost.fence
 
 
-async def test_the_fence_stays_above_what_the_cluster_knows(redis: Redis) -> None:
+async def test_the_fence_stays_above_those_in_the_cluster(redis: Redis) -> None:
     """A flushed counter does not restart below the fence on the Deployments."""
     ahead = 10**13
     assert (await Leases(redis).claim(a_lease(), floor=ahead)).fence == ahead + 1
 
 
-async def test_a_claim_that_a_failover_lost_does_not_have_its_fence_given_again(redis: Redis) -> None:
+async def test_the_fence_of_a_claim_that_a_failover_lost_is_not_reused(redis: Redis) -> None:
     """A replica that missed the write has neither the lease nor the counter: the next fence is still above the lost one."""
     leases = Leases(redis)
     lost = await leases.claim(a_lease())
@@ -186,6 +186,6 @@ async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("mark", [None, "", "{}", "not json", '{"op":"x","fence":3}', a_lease("other").mark])
-def test_a_mark_that_is_not_this_models_lease_is_none(mark: str | None) -> None:
+def test_an_annotation_that_is_not_this_models_lease_is_ignored(mark: str | None) -> None:
     """Anybody with kubectl can write annotations."""
     assert read_mark(mark, "coder-chat") is None

@@ -38,7 +38,7 @@ class Lines:
         return written
 
 
-def test_every_line_says_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_line_names_its_operation_actor_and_model(capsys: pytest.CaptureFixture[str]) -> None:
     """Each line has op, actor and model from its block, or empty values."""
     lines = Lines(capsys)
     log = structlog.get_logger("bot.test")
@@ -93,7 +93,7 @@ def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: 
     assert logs.CUT in written
 
 
-def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_cut_too(
+def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_removed_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Secrets that are read later are removed too, and the old ones as well."""
@@ -109,7 +109,7 @@ def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_cut_too(
     assert (line["event"], line["said"]) == ("refused ***", ["***"])
 
 
-def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bearer_header_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
     """Any text after Bearer or Basic is a key."""
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("asked", headers={"Authorization": "Bearer abc.def.ghi"})
@@ -118,7 +118,7 @@ def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines.last()["headers"] == "authorization: bearer ***"
 
 
-def test_numbers_and_truths_stay_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_and_booleans_keep_their_types(capsys: pytest.CaptureFixture[str]) -> None:
     """The lines are also read by programs."""
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("ready", port=8080, socket=True, nothing=None)

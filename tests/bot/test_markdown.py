@@ -45,7 +45,7 @@ def _tokens(markdown: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("escape", [text, prose])
 @pytest.mark.parametrize("said", HOSTILE)
 @pytest.mark.parametrize("around", ["{}", "- {}", "asked: {}", "| a | b |\n| --- | --- |\n| x | {} |"])
-def test_what_is_said_stays_text(said: str, around: str, escape: object) -> None:
+def test_external_text_stays_text(said: str, around: str, escape: object) -> None:
     assert callable(escape)
     plain, seen = _tokens(around.format("plain")), _tokens(around.format(escape(said)))
     inside = [

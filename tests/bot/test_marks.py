@@ -43,7 +43,7 @@ def test_our_own_mark_is_read_as_it_was_written() -> None:
     ],
     ids=lambda mark: str(mark)[-60:],
 )  # fmt: skip
-def test_what_cannot_be_meant_is_no_lease(mark: str | None) -> None:
+def test_an_implausible_annotation_is_ignored(mark: str | None) -> None:
     assert read_mark(mark, "coder-chat") is None
 
 

@@ -34,7 +34,7 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
 EVIL = "<https://evil.example|Approve & roll out> <!channel> <@U0LEAD> `x` *b* :tada: \u202e\u200b\n>quote"
 
 
-def test_what_is_put_into_a_template_is_text() -> None:
+def test_a_value_in_a_template_is_text() -> None:
     """Any value is escaped; markup stays markup, and so does our own error that contains markup."""
     said = md(
         "*{name}* {model}: {why} {error}", name=EVIL, model=code("m"), why=BotError(EVIL), error=Unavailable("X", EVIL)
@@ -68,7 +68,7 @@ def test_a_person_is_an_id(user: str) -> None:
     assert "<" not in person(user)
 
 
-def test_what_is_stored_is_what_was_shown() -> None:
+def test_stored_text_is_escaped_as_shown() -> None:
     """A plain text in a field of markup is escaped before it is stored, because stored values count as markup."""
     request = BringUp(model="m", actor="U1", channel="C1", at=NOW)
     op = BringUpOperation(id="o", request=request, updated=NOW).model_copy(

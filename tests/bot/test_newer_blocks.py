@@ -56,7 +56,7 @@ def seen(blocks: list[Block]) -> str:
     ],
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
-def test_older_blocks_say_the_same(block: Block, text: str) -> None:
+def test_older_blocks_have_the_same_content(block: Block, text: str) -> None:
     """The conversion loses no content, and needs no newer block."""
     converted = older([block])
     assert seen(converted) == text
@@ -91,7 +91,7 @@ def test_many_series_are_combined() -> None:
     assert sum(each["data"][0]["value"] for each in made["chart"]["series"]) == sum(range(9))
 
 
-def test_a_mention_in_a_cell_notifies_only_who_shall_be_notified() -> None:
+def test_a_mention_in_a_cell_notifies_only_the_intended_people() -> None:
     """Rich text mentions people as mrkdwn does."""
     view = View(text=md("x"), blocks=[table(("who",), [(person("U1"),), (person("U2"),)])])
     assert mentioned_in(view) == {"U1", "U2"}
@@ -174,7 +174,7 @@ async def test_a_view_is_converted_too(
     assert "in use 2" in there.home("dev")
 
 
-async def test_what_is_wrong_otherwise_stays_an_error(
+async def test_another_refusal_stays_an_error(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
 ) -> None:
     """The answer does not count as a refusal of newer blocks."""
@@ -187,7 +187,7 @@ async def test_what_is_wrong_otherwise_stays_an_error(
 
 
 @pytest.mark.parametrize("problem", ["It does not fit.", "x" * 900])
-def test_a_form_knows_the_problem_that_it_shows(problem: str) -> None:
+def test_a_problem_that_a_form_already_shows_is_detected(problem: str) -> None:
     """As an alert, as a section for a long text, and as older blocks."""
     form = change_form(ChangeForm(verb="add", problem=problem))
     assert shows_problem(form, problem)

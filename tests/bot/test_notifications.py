@@ -106,7 +106,7 @@ def pushed(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
     return {name: [(each.key.partition(":")[0], each.text) for each in what] for name, what in found.items() if what}
 
 
-def test_the_table_stands_in_the_documentation() -> None:
+def test_the_table_is_in_the_documentation() -> None:
     """`make docs` writes it."""
     text = (Path(__file__).parents[2] / "docs" / "slack.md").read_text(encoding="utf-8")
     assert with_reference(text) == text
@@ -175,7 +175,7 @@ REQUEST = "@dev requests coder-chat for 2 h, about $1.84, because demo"
     ],
     ids=lambda value: value.status.replace(" ", "-") if isinstance(value, Operation) else "",
 )
-async def test_each_state_notifies_whom_it_concerns(
+async def test_each_state_notifies_the_people_concerned(
     workspace: Workspace,
     shown: Presentation,
     operations: Operations,
@@ -258,7 +258,7 @@ async def test_reminder_and_escalation_come_once(
     assert found["admin"][1][1].startswith("✋ Nobody has decided yet: @dev requests coder-chat")
 
 
-async def test_the_holder_hears_of_a_request_to_replace_them(
+async def test_the_holder_is_notified_of_a_request_to_replace_them(
     workspace: Workspace, shown: Presentation, operations: Operations
 ) -> None:
     """With buttons for their options; the message is updated if the request ends without effect."""
@@ -291,7 +291,7 @@ async def test_the_holder_hears_of_a_request_to_replace_them(
         ({}, "U0DEV", (), (), ""),
     ],
 )
-def test_whom_to_ask(
+def test_the_people_who_are_asked_to_decide(
     members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], whom: tuple[str, ...], alone: str
 ) -> None:
     """The group by its name, unless the requester or somebody who has approved is in it."""
@@ -299,7 +299,7 @@ def test_whom_to_ask(
     assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (whom, alone)
 
 
-def test_who_is_not_notified_is_shown_by_name() -> None:
+def test_people_who_are_not_notified_are_shown_by_name() -> None:
     """In every text of the blocks; links, times and code are not changed."""
     block = {"type": "section", "text": {"type": "mrkdwn", "text": "<@U1> asks <@U2|x>, <!subteam^S1> <https://a|b>"}}
     view = View(

@@ -74,12 +74,12 @@ def written(kind: str, status: str) -> str:
         (LeftQueue(by="U0LEAD"), "gpu up", "cancelled"),
     ],
 )
-def test_an_end_reads_as_an_earlier_version_wrote_it(outcome: Outcome, kind: str, status: str) -> None:
+def test_an_end_is_worded_as_in_an_earlier_version(outcome: Outcome, kind: str, status: str) -> None:
     assert outcome.status == status
     assert outcome_text(operation(result=outcome)) == written(kind, status)
 
 
-def test_an_extension_says_what_happened_and_claims_nothing() -> None:
+def test_an_extension_reports_the_change_and_nothing_else() -> None:
     """The session may be over when somebody reads the card."""
     told = outcome_text(operation(result=Extended(holder="U0DEV", ends=datetime.fromtimestamp(1795950907, UTC))))
     assert unmarked(told) == "The lease of <@U0DEV> for coder-chat was extended to 11:15 UTC."
@@ -146,7 +146,7 @@ def test_the_wording_of_an_end(outcome: Outcome, text: str) -> None:
     assert outcome_text(operation(result=outcome)) == text
 
 
-def test_a_volume_that_grew_is_told_when_its_change_ends() -> None:
+def test_a_volume_that_grew_is_reported_when_its_change_ends() -> None:
     closed = PullClosed(number=7, grew=VolumeGrew(claim="weights", before="30Gi", size="60Gi"))
     text = outcome_text(operation(result=Denied(undone=closed)))
     assert text.startswith(
@@ -155,7 +155,7 @@ def test_a_volume_that_grew_is_told_when_its_change_ends() -> None:
     assert "from 30Gi to 60Gi" in text
 
 
-def test_a_gateway_that_could_not_be_reached_is_told() -> None:
+def test_an_unreachable_gateway_is_reported() -> None:
     doubt = Check(name="gateway: chat", passed=True, warning=True, evidence="LiteLLM could not be reached.")
     text = outcome_text(operation(result=SmokeTested(), checks=(doubt,)))
     assert text == "`coder-chat` answers; ⚠️ LiteLLM could not be reached. `/model smoke coder-chat` tests it again."

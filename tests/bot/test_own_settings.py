@@ -69,7 +69,7 @@ def test_the_platform_of_the_defaults_needs_no_set_up() -> None:
     assert is_understood(Checkout(SANDBOX / "platform"), Config())
 
 
-def test_what_somebody_has_set_is_not_offered_again() -> None:
+def test_a_setting_that_somebody_made_is_not_offered_again() -> None:
     """An installation may operate one of several namespaces on purpose."""
     tree = Undescribed(SANDBOX / "platforms" / "llama-cpp")
     assert is_understood(tree, Config.model_validate({"platform": {"namespace": "vllm"}}))

@@ -43,7 +43,7 @@ def test_nobody_approves_their_own_request() -> None:
     assert may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed
 
 
-def test_a_stranger_hears_who_may() -> None:
+def test_the_refusal_names_the_approvers() -> None:
     """The refusal names the approvers, without the requester."""
     assert may_vote(asked_by("LEAD"), "DEV", PEOPLE, Config()).reason == "Only approvers can decide this: <@ADMIN>."
     assert "<@LEAD>" in may_deny(asked_by("DEV"), "DEV", PEOPLE).reason
@@ -64,14 +64,14 @@ def test_a_queued_request_that_is_approved_needs_nobody_else() -> None:
     assert (refused.allowed, refused.reason) == (False, "You have already approved this; it starts at its turn.")
 
 
-def test_with_nobody_to_approve_nothing_is_asked() -> None:
+def test_without_approvers_no_request_is_accepted() -> None:
     """Fail closed, with a reason."""
     nobody = People(frozenset(), frozenset(), frozenset())
     assert not can_be_approved(nobody).allowed
     assert "roles.approvers" in can_be_approved(nobody).reason
 
 
-def test_who_may_ask() -> None:
+def test_the_people_who_may_request() -> None:
     """Everybody, unless there is a list."""
     closed = Config(roles=Roles(requesters=("U0DEV",)))
     assert may_request("ANY", PEOPLE, Config()).allowed
@@ -79,7 +79,7 @@ def test_who_may_ask() -> None:
     assert may_request("DEV", People(frozenset({"DEV"}), frozenset(), frozenset()), closed).allowed
 
 
-def test_who_may_cancel_and_keep() -> None:
+def test_the_people_who_may_cancel_and_keep() -> None:
     """The requester, the holder, and the approvers."""
     assert may_cancel(asked_by("DEV"), "DEV", PEOPLE).allowed
     assert may_cancel(asked_by("DEV"), "LEAD", PEOPLE).allowed
@@ -88,7 +88,7 @@ def test_who_may_cancel_and_keep() -> None:
     assert not may_keep("DEV", "ANY", PEOPLE).allowed
 
 
-def test_only_an_admin_overrides_and_says_why() -> None:
+def test_only_an_admin_may_override_with_a_reason() -> None:
     """An approver may not override, nor an admin without a reason; the admin's own request is allowed."""
     assert "Only an admin" in may_override("LEAD", "fire", PEOPLE).reason
     assert "Give a reason" in may_override("ADMIN", "", PEOPLE).reason
@@ -112,14 +112,14 @@ def test_an_approval_given_while_waiting_stands_until_it_expires() -> None:
     assert not approval_stands(asked_by("DEV"), Config(), NOW)
 
 
-def test_only_an_admin_breaks_a_lease_and_says_why() -> None:
+def test_only_an_admin_may_break_a_lease_with_a_reason() -> None:
     """The holder cannot do this, and brings the model down instead."""
     assert "Only an admin" in may_release("LEAD", "why not", PEOPLE).reason
     assert "Give a reason" in may_release("ADMIN", "", PEOPLE).reason
     assert may_release("ADMIN", "nobody answers", PEOPLE).allowed
 
 
-def test_everybody_may_end_a_boot_and_its_requester_hears_of_it() -> None:
+def test_everybody_may_end_a_boot_and_its_requester_is_notified() -> None:
     """One rule for Cancel and `/gpu down`; a waiting request can be cancelled by its requester and the approvers."""
     for status in (Status.APPROVED, Status.RUNNING):
         assert may_cancel(asked_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed

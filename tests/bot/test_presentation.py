@@ -117,7 +117,7 @@ def direct(workspace: Workspace, user: str) -> list[str]:
     return workspace.posted(f"D{user[1:]}")
 
 
-async def test_what_came_too_soon_is_shown_when_the_pause_is_over(
+async def test_an_update_during_the_pause_is_shown_after_it(
     workspace: Workspace, opened: Opened, operations: Operations, op: Operation
 ) -> None:
     """Three updates in quick succession cause one more write, with the last state."""
@@ -167,7 +167,7 @@ async def test_evidence_and_logs_are_in_the_thread_once(
     assert len([text for text in replies if "CUDA out of memory" in text]) == 1
 
 
-async def test_an_end_that_slack_did_not_take_stays_to_be_told(
+async def test_an_end_that_slack_did_not_accept_is_shown_later(
     workspace: Workspace, shown: Presentation, operations: Operations, op: Operation
 ) -> None:
     """The store keeps operations whose end was not shown, for the sweep of the next process."""
@@ -229,7 +229,7 @@ async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
 
 
 @pytest.mark.parametrize("how", ["archived", "removed"])
-async def test_a_channel_that_takes_no_messages_costs_one_direct_message(
+async def test_a_channel_that_accepts_no_messages_leads_to_one_direct_message(
     workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation, how: str
 ) -> None:
     """One message per person and operation, not per update; it shows the end, and the channel shows it when it is back.
@@ -333,7 +333,9 @@ async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
     assert await outbox.waiting() == ()
 
 
-async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Presentation, redis: Redis) -> None:
+async def test_a_message_that_cannot_be_delivered_is_given_up(
+    workspace: Workspace, shown: Presentation, redis: Redis
+) -> None:
     """A message to a deleted account does not stay in the outbox."""
     workspace.deactivate("dev")
     await shown.post("k", "U0DEV", lines(md("hello")))
@@ -342,7 +344,7 @@ async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Prese
             await asyncio.sleep(0.05)
 
 
-async def test_what_is_shown_after_the_end_is_left_to_the_next_process(
+async def test_a_change_during_the_shutdown_is_shown_by_the_next_process(
     workspace: Workspace, opened: Opened, redis: Redis, op: Operation
 ) -> None:
     """Work that ends during the shutdown shows its state once more; a task for it would use Redis after the bot's end."""
@@ -386,7 +388,7 @@ async def test_a_note_below_a_deleted_card_is_in_the_channel(
     ],
     ids=lambda answer: (answer.text or "")[:40] + str(answer.status),
 )  # fmt: skip
-async def test_no_answer_of_slack_reaches_who_shows_something(
+async def test_callers_never_see_an_error_of_slack(
     opened: Opened, operations: Operations, op: Operation, answer: web.Response
 ) -> None:
     """For every error, `show` and `post` return immediately, and the end is shown later."""
@@ -455,7 +457,7 @@ async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
     assert 0 < most <= 2
 
 
-async def test_a_letter_that_was_posted_before_a_kill_says_the_newest(
+async def test_a_letter_that_was_posted_before_a_kill_gets_the_newest_text(
     workspace: Workspace, opened: Opened, operations: Operations, redis: Redis
 ) -> None:
     """Killed between the post and the note that it is done, then revised: there is one message, with the revised text."""

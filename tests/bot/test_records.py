@@ -60,7 +60,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
-async def test_a_spoilt_lease_is_no_holder(redis: Redis, text: str | bytes) -> None:
+async def test_an_unreadable_lease_does_not_hold_the_gpu(redis: Redis, text: str | bytes) -> None:
     """Other leases stay, its slot is free, and the record is kept completely, with the reason."""
     leases = Leases(redis, slots=2)
     held = await leases.claim(a_lease())
@@ -75,7 +75,7 @@ async def test_a_spoilt_lease_is_no_holder(redis: Redis, text: str | bytes) -> N
 
 
 @pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
-async def test_a_claim_is_not_stopped_by_what_lua_cannot_read(redis: Redis, text: str | bytes) -> None:
+async def test_a_claim_works_despite_a_record_that_lua_cannot_read(redis: Redis, text: str | bytes) -> None:
     """Even if nothing has read the record before."""
     await redis.hset("{stoker}:leases", "coder-chat", text)
     assert (await Leases(redis).claim(a_lease())).fence > 0
@@ -105,7 +105,7 @@ async def test_a_key_of_another_type_is_set_aside(redis: Redis, key: str) -> Non
 
 
 @pytest.mark.parametrize("places", ["many", "1.5", ""])
-async def test_a_spoilt_count_of_places_is_begun_anew(redis: Redis, places: str) -> None:
+async def test_an_unreadable_counter_of_places_starts_again(redis: Redis, places: str) -> None:
     await redis.set("{stoker}:queue:places", places)
     assert await Leases(redis).join("op1") == 0
 
@@ -145,7 +145,7 @@ async def test_a_request_over_a_spoilt_record_is_made(redis: Redis, text: str) -
 
 
 @pytest.mark.parametrize("key", ["op:abc", "ops:open", "ops", "ops:untold", "audit", "alerts", "smoke", "reconciled"])
-async def test_the_store_goes_on_over_a_key_of_another_type(redis: Redis, key: str) -> None:
+async def test_the_store_works_despite_a_key_of_another_type(redis: Redis, key: str) -> None:
     """Any value at its key is handled."""
     await redis.xadd(f"{{stoker}}:{key}", {"a": "b"}) if key != "audit" else await redis.set("{stoker}:audit", "x")
     operations = Operations(redis)
@@ -175,7 +175,7 @@ async def test_a_spoilt_step_is_done_again(redis: Redis) -> None:
     assert len(ran) == 2
 
 
-async def test_a_spoilt_audit_entry_is_passed_over(redis: Redis) -> None:
+async def test_an_unreadable_audit_entry_is_skipped(redis: Redis) -> None:
     """The entry stays in the log, which is never rewritten."""
     operations = Operations(redis)
     await operations.create(an_operation())
@@ -188,7 +188,7 @@ async def test_a_spoilt_audit_entry_is_passed_over(redis: Redis) -> None:
 @pytest.mark.parametrize(
     "text", ['{"fence": 1, "requests": null}', "NaN", '{"fence":1,"sampled":"2026-11-23T03:00:00"}']
 )
-async def test_spoilt_memories_of_a_session_are_none(redis: Redis, text: str) -> None:
+async def test_unreadable_records_of_a_session_are_ignored(redis: Redis, text: str) -> None:
     """New records take their place."""
     sessions, bills = Sessions(redis), Bills(redis, kept=HOUR)
     for key in ("sessions", "good-runs", "bills", "questions:op1", "own:coder-chat"):
@@ -211,7 +211,7 @@ async def test_spoilt_letters_are_set_aside(redis: Redis) -> None:
     assert await Outbox(redis).waiting() == ()
 
 
-async def test_a_message_that_cannot_be_read_is_looked_for(redis: Redis) -> None:
+async def test_an_unreadable_message_record_leads_to_a_search_for_the_message(redis: Redis) -> None:
     """Like a crash between the post and its record: the next attempt checks whether the message exists."""
     messages = Messages(redis)
     await redis.set("{stoker}:message:k", "sometime")
@@ -229,7 +229,7 @@ async def test_a_message_that_cannot_be_read_is_looked_for(redis: Redis) -> None
         (ConnectionLost("Error 111 connecting to 10.0.0.1:6379"), "Redis does not answer"),
     ],
 )
-def test_a_redis_that_answers_with_an_error_is_not_said_to_be_silent(error: Exception, said: str) -> None:
+def test_a_redis_that_answers_with_an_error_is_not_reported_as_unavailable(error: Exception, said: str) -> None:
     """A person then looks at its password or its memory, and not at the network. An address tells nobody in Slack anything."""
     with pytest.raises(Unavailable) as found, redis_errors():
         raise error

@@ -34,7 +34,7 @@ def test_a_known_secret_is_found_in_its_forms(form: str) -> None:
 @pytest.mark.parametrize(
     "text", ["task-runner-of-the-day", "hf_id", "risk-assessment", "https://host/a:b", "Qwen/Qwen2.5-Coder-7B"]
 )
-def test_ordinary_words_stay(text: str) -> None:
+def test_ordinary_words_are_not_redacted(text: str) -> None:
     """Text that only resembles a token is kept."""
     assert cleaned(text) == text
 

@@ -56,7 +56,7 @@ def test_the_report_fits_with_many_people_and_models() -> None:
     assert "$" in kit.seen(older(view.blocks), str)
 
 
-def test_the_report_says_who_used_the_gpu() -> None:
+def test_the_report_names_the_people_who_used_the_gpu() -> None:
     """The person with the most hours first; a week without a session has no row, and an estimate is called one."""
     bills = [a_bill(NOW, 1, holder="U1", idle=0.3), a_bill(NOW, 2, holder="U2")]
     view = usage(weekly(bills, NOW, 2), 2, 1)
@@ -80,7 +80,7 @@ def test_days_are_counted_where_their_sessions_began() -> None:
     assert not any(day.hours for day in (*days[:-2], days[-1]))
 
 
-def test_days_without_a_session_are_none() -> None:
+def test_no_days_are_returned_without_sessions() -> None:
     """Without sessions there is nothing to show."""
     assert daily([], NOW) == ()
     assert daily([a_bill(NOW - timedelta(days=8), 1)], NOW) == ()

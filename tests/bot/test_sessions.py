@@ -41,7 +41,7 @@ async def test_the_bots_own_requests_are_summed_once_they_are_over(sessions: Ses
     assert await sessions.own("coder-fim", NOW) == Own()
 
 
-async def test_two_runs_at_once_are_both_waited_for(sessions: Sessions) -> None:
+async def test_two_simultaneous_runs_are_both_waited_for(sessions: Sessions) -> None:
     """A manual smoke test during a roll-out's smoke test."""
     async with sessions.asking("coder-chat", NOW) as outer:
         async with sessions.asking("coder-chat", NOW) as inner:
@@ -77,7 +77,7 @@ def test_a_session_bills_from_the_creation_of_the_node_to_its_end() -> None:
     assert bill.up == 50 * MINUTE
 
 
-def test_what_was_not_seen_is_estimated_and_marked() -> None:
+def test_unobserved_costs_are_estimated_and_marked() -> None:
     """Without a node it begins with the claim; without the node's end it includes the usual drain."""
     unseen, drains = a_bill(), a_bill(node=Node(name="gpu-1", since=NOW + 5 * MINUTE))
     assert (unseen.billed, unseen.estimated) == (HOUR + 10 * MINUTE, True)

@@ -23,7 +23,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_documentation_is_whole() -> None:
+def test_the_documentation_is_up_to_date() -> None:
     """docs/configuration.md is what `make docs` writes."""
     assert (ROOT / "docs/configuration.md").read_text() == reference()
 
@@ -121,7 +121,7 @@ def test_a_wrong_address_is_not_repeated(config: Path, monkeypatch: pytest.Monke
     assert "hunter22" not in caught.value.message
 
 
-def test_a_file_that_is_no_text_is_named(config: Path) -> None:
+def test_a_file_that_is_not_text_is_named(config: Path) -> None:
     """A file in another encoding is refused with a clear error."""
     config.write_bytes("slack: {channel: Gerät}".encode("utf-16"))
     with pytest.raises(SettingsError, match="is not text in UTF-8"):

@@ -79,7 +79,7 @@ def test_shorter_times_cost_less_and_make_people_wait_more() -> None:
     assert hasty.waited > patient.waited
 
 
-def test_the_clairvoyant_stays_up_only_where_that_is_cheaper() -> None:
+def test_the_clairvoyant_stays_up_only_if_that_is_cheaper() -> None:
     """A cold start and a drain take twenty minutes: it stays up for a gap of twenty, but not of twenty-one."""
     stays, leaves = (clairvoyant(requests(0, gap), World()) for gap in (20, 21))
     assert (stays.cold_starts, leaves.cold_starts) == (1, 2)
@@ -119,7 +119,7 @@ def test_the_documented_table_is_what_the_command_prints() -> None:
     assert printed in (DOCS / "simulate.md").read_text()
 
 
-def test_a_trace_of_ones_own_may_have_seconds_since_1970_and_no_durations(tmp_path: Path) -> None:
+def test_a_trace_may_have_seconds_since_1970_and_no_durations(tmp_path: Path) -> None:
     """Lines in any order."""
     path = tmp_path / "own.csv"
     path.write_text(f"timestamp\n{NINE.timestamp() + 60}\n2026-11-23T10:00:00+01:00\n")
@@ -129,7 +129,7 @@ def test_a_trace_of_ones_own_may_have_seconds_since_1970_and_no_durations(tmp_pa
 @pytest.mark.parametrize(
     "text", ["", "timestamp\n", "when\n2026-11-23\n", "timestamp\nyesterday\n", "timestamp,seconds\n1,-1\n"]
 )
-def test_a_trace_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_trace_is_reported_with_its_line(tmp_path: Path, text: str) -> None:
     """One line describes the required format."""
     path = tmp_path / "bad.csv"
     path.write_text(text)
@@ -138,7 +138,7 @@ def test_a_trace_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text:
 
 
 @pytest.mark.parametrize("policy", ["sleep=5m", "remind_after", "remind_after=2h", "quiet_hours=night"])
-def test_a_policy_that_is_none_is_told(policy: str) -> None:
+def test_an_invalid_policy_is_reported(policy: str) -> None:
     """The error names the key or the problem."""
     with pytest.raises(BotError, match="--policy"):
         compare(None, (policy,), None, MINUTE, MINUTE)

@@ -77,7 +77,7 @@ async def test_slack_that_is_too_busy_is_unavailable(workspace: tuple[Workspace,
     assert len(shown(there)) == 1
 
 
-async def test_what_slack_refuses_is_said(slack: Slack) -> None:
+async def test_a_refusal_by_slack_is_reported(slack: Slack) -> None:
     """A wrong channel is a permanent error."""
     with pytest.raises(SlackRefused, match="channel_not_found"):
         await slack.post("k", "CNOWHERE", lines(md("hello")))

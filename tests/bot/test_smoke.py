@@ -22,7 +22,7 @@ def differences(run: SmokeRun, last: SmokeRun) -> Check:
     return check
 
 
-def test_the_same_again_is_no_warning() -> None:
+def test_the_same_result_is_not_a_warning() -> None:
     """The evidence contains both speeds."""
     check = differences(a_run(tokens_per_second=38.0), a_run())
     assert not check.warning
@@ -41,7 +41,7 @@ def test_less_than_half_the_speed_is_a_warning() -> None:
     assert "slower than half" in slow.evidence
 
 
-def test_milliseconds_are_no_warning() -> None:
+def test_a_difference_of_milliseconds_is_not_a_warning() -> None:
     """A machine that is briefly busy is not a regression."""
     last = a_run(first_token_seconds=0.02, tokens_per_second=400, seconds=0.12)
     assert not is_slower(a_run(first_token_seconds=0.06, tokens_per_second=150, seconds=0.3), last)

@@ -205,7 +205,7 @@ async def test_it_stops_a_model_without_a_lease(stage: Stage, example: Example) 
     assert stage.state() == (0, None)
 
 
-async def test_a_model_that_is_no_deployment_is_started_by_hand(stage: Stage) -> None:
+async def test_a_model_that_is_not_a_deployment_is_started_by_hand(stage: Stage) -> None:
     """Stoker has no right to scale a StatefulSet: the refusal names its file."""
     text = (stage.work / FILE).read_text()
     (stage.work / FILE).write_text(text.replace("kind: Deployment", "kind: StatefulSet"))

@@ -68,7 +68,7 @@ async def deadly(redis_url: str, task: str, begun: str = "", doing: str = "", *,
 
 
 @pytest.mark.usefixtures("redis")
-async def test_work_that_ends_the_process_twice_in_one_step_is_hopeless(redis_url: str) -> None:
+async def test_work_that_crashes_the_process_twice_in_one_step_is_hopeless(redis_url: str) -> None:
     seen = [await deadly(redis_url, "op", "running 3", "PATCH deployments") for _ in range(3)]
     assert [start.hopeless for start in seen] == [False, False, True]
     assert seen[-1].ended == 2
@@ -84,7 +84,9 @@ async def test_work_that_ends_the_process_twice_in_one_step_is_hopeless(redis_ur
     ],
     ids=["another step", "further", "to and fro"],
 )
-async def test_work_that_is_elsewhere_at_each_death_goes_on(redis_url: str, places: list[tuple[str, str]]) -> None:
+async def test_work_that_is_at_another_step_at_each_crash_continues(
+    redis_url: str, places: list[tuple[str, str]]
+) -> None:
     """As if somebody kills the bot after each of its writes."""
     assert not any([(await deadly(redis_url, "op", *place)).hopeless for place in places])
 
@@ -96,7 +98,7 @@ async def test_work_that_ended_is_forgotten(redis: Redis) -> None:
 
 
 @pytest.mark.usefixtures("redis")
-async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(
+async def test_work_that_only_ran_during_a_crash_is_not_given_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A boot and a swap wait beside a request that ends the process at each start: only that request is set aside."""
@@ -128,7 +130,7 @@ async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(
 
 
 @pytest.mark.usefixtures("redis")
-async def test_a_death_during_a_write_to_slack_says_nothing_about_the_work(redis_url: str) -> None:
+async def test_a_crash_during_a_write_to_slack_does_not_count_against_the_work(redis_url: str) -> None:
     """Killed while it posts the card, and then while it changes it, the work continues; killed there again, it does not."""
     writes = ("chat.postMessage", "chat.update", "chat.update", "")
     hopeless = []
@@ -140,7 +142,7 @@ async def test_a_death_during_a_write_to_slack_says_nothing_about_the_work(redis
     assert hopeless == [False, False, False, True]
 
 
-async def test_work_that_is_delivered_twice_has_not_died(redis: Redis) -> None:
+async def test_work_that_is_delivered_twice_has_not_crashed(redis: Redis) -> None:
     """A process that was too slow to renew its hold on a task gets the task again while it is still running it."""
     process = TaskStarts(redis)
     works = [process.watched("op", "running 3") for _ in range(3)]
@@ -177,7 +179,7 @@ async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str, mo
 
 
 @pytest.mark.usefixtures("redis")
-async def test_late_deaths_count_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_late_crashes_count_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bot that waits for a long time may be killed repeatedly; but work without progress is given up eventually."""
     monkeypatch.setattr(task_starts, "_SOON", 0.1)
     started = [await deadly(redis_url, "op", "running 3", "waiting", late=True) for _ in range(9)]

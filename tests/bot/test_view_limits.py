@@ -81,7 +81,7 @@ def test_formatting_characters_of_others_do_not_format(text: str) -> None:
     assert not re.search(r"(?<!\w)[*_~](?=\S)|`|^&gt;|:[a-z]+:", escape(text), re.MULTILINE)
 
 
-def test_what_is_offered_in_the_search_keeps_slacks_limits() -> None:
+def test_suggestions_keep_slacks_limits() -> None:
     """An id that does not fit into an option is not offered; a long label is truncated."""
     assert suggestions("x" * 200) == []
     (offered,) = suggestions("organisation/" + "m" * 100)

@@ -137,7 +137,7 @@ def test_the_roll_out_waits_for_green() -> None:
     assert "Approve & roll out" in str(card(a_swap(), NOW))
 
 
-def test_a_review_that_github_waits_for_is_said_before_somebody_approves() -> None:
+def test_a_review_that_github_requires_is_shown_before_the_approval() -> None:
     """While checks run or fail, the card names them as the obstacle."""
 
     def shown(**changes: Any) -> str:
@@ -201,7 +201,7 @@ def a_lease(text: str = "m") -> Lease:
 
 
 @given(text=st.text(min_size=1, max_size=3000), ahead=st.none() | st.integers(0, 99), offered_at=st.booleans())
-def test_what_is_said_to_those_who_wait_keeps_slacks_limits(text: str, ahead: int | None, offered_at: bool) -> None:
+def test_messages_to_waiting_people_keep_slacks_limits(text: str, ahead: int | None, offered_at: bool) -> None:
     """The card in the queue and out of it, the offer, the question to the holder, the alert."""
     op = waiting(text, ahead=ahead, free_at=NOW, offer=NOW if offered_at else None)
     for view in (
@@ -277,7 +277,7 @@ def test_no_error_calls_the_whole_channel() -> None:
     assert clock(NOW) in str(card(an_operation().model_copy(update={"expires": NOW}), NOW))
 
 
-def test_a_free_gpu_whose_node_still_bills_says_so() -> None:
+def test_a_free_gpu_whose_node_is_still_billed_is_described_as_such() -> None:
     """Ten minutes of drain cost money although nothing runs, and so does a node that drains longer than usual."""
     earlier, later = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
     assert "nothing is billed" in free(None, NOW)
@@ -286,7 +286,7 @@ def test_a_free_gpu_whose_node_still_bills_says_so() -> None:
     assert "longer than usual, and is billed until it is removed" in free(earlier, NOW)
 
 
-def test_a_button_says_what_it_acts_on() -> None:
+def test_a_button_names_its_target_for_screen_readers() -> None:
     """A screen reader reads "Approve: Bring up demo"; ten buttons with the label *Approve* in Home differ."""
     op = an_operation(text="demo")
     (row,) = [block for block in card(op, NOW).blocks if block["type"] == "actions"]
@@ -295,7 +295,7 @@ def test_a_button_says_what_it_acts_on() -> None:
     assert "Cancel: Bring up demo" in labels
 
 
-def test_a_change_shows_first_what_decides() -> None:
+def test_a_change_shows_the_outage_and_the_model_first() -> None:
     """The outage and the model are on the card; its endpoint, its files and its Application are in a closed container."""
     rows = (
         ("Endpoint", "coder-chat (gpu-chat)"), ("Model", "Qwen/Qwen3-8B"), ("--trust-remote-code", "new"), ("Files", "3"),
@@ -312,7 +312,7 @@ def test_a_change_shows_first_what_decides() -> None:
     assert "serving-coder-chat" in str(more)
 
 
-def test_a_change_shows_what_was_and_what_will_be() -> None:
+def test_a_change_shows_the_old_and_the_new_values() -> None:
     """The differences are on the card; unchanged facts, even important ones, are in the container."""
     rows = (("Model", "org/new"), ("Context", "32768"), ("Served name", "new"), ("Sizing", "fits"), ("Files", "3"))
     before = (("Model", "org/old"), ("Context", "32768"), ("Served name", "old"))
@@ -331,7 +331,7 @@ def test_a_change_shows_what_was_and_what_will_be() -> None:
     assert str(blocks).index("It is up.") < str(blocks).index("org/old"), "the outage comes first"
 
 
-def test_a_bring_up_shows_first_what_it_costs() -> None:
+def test_a_bring_up_shows_its_cost_first() -> None:
     """The commit and the application are irrelevant for the decision, so they are in a container that opens on a click."""
     labels = ("Serves", "Commit", "Application", "Deploys", "Lease", "Before", "Estimated cost")
     plan = BringUpPlan(commit="a" * 40, applications=("x",), estimate_usd=1, rows=tuple((each, "…") for each in labels))
@@ -342,7 +342,7 @@ def test_a_bring_up_shows_first_what_it_costs() -> None:
     assert closed["title"]["text"] == "Details: Commit, Application, Deploys"
 
 
-def test_what_stays_as_it_is_has_no_arrow() -> None:
+def test_an_unchanged_value_has_no_arrow() -> None:
     """A single such fact gets no container."""
     op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
     assert op.plan

@@ -17,14 +17,14 @@ def test_the_catalogue_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("each", error_classes(), ids=lambda each: each.__name__)
-def test_every_error_says_what_it_means_and_what_to_do(each: type[Exception]) -> None:
+def test_every_error_has_a_meaning_and_a_remedy(each: type[Exception]) -> None:
     """Each has its own docstring and remedy, not the family's."""
     assert each.__doc__
     assert each.__dict__.get("remedy"), f"{each.__name__} in {each.__module__} needs a `remedy`"
     assert f"### {each.__name__} — " in DOCS.read_text(encoding="utf-8")
 
 
-def test_what_is_said_is_in_the_catalogue() -> None:
+def test_the_messages_are_in_the_catalogue() -> None:
     """The texts come from where they are raised, below the class that is raised there."""
     _, _, told = DOCS.read_text(encoding="utf-8").partition("### UnknownModel — `bot/platform/endpoints.py`")
     assert "- Unknown model …" in told.partition("### ")[0]

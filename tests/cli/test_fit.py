@@ -78,7 +78,7 @@ async def test_a_larger_machine_takes_what_the_small_one_refuses(hub: Wire, tmp_
     assert found["memory_bytes"] > found["weights_bytes"]
 
 
-async def test_several_models_stand_side_by_side(hub: Wire, tmp_path: Path) -> None:
+async def test_several_models_are_shown_side_by_side(hub: Wire, tmp_path: Path) -> None:
     """A model that is not found does not hide the others, and gets suggestions with a similar spelling."""
     code, out, err = await fit(hub, tmp_path, "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWK", "openai/gpt-oss-20b")
     assert code == 2

@@ -91,7 +91,7 @@ async def test_all_means_all_of_ours(wire: Wire, tmp_path: Path) -> None:
     assert "research/notebook uses a GPU too" in err
 
 
-async def test_a_name_that_is_none_is_told_with_those_that_are_up(wire: Wire, tmp_path: Path) -> None:
+async def test_an_unknown_name_is_refused_with_those_that_are_up(wire: Wire, tmp_path: Path) -> None:
     """One line, no traceback."""
     wire.store.create(deployment(replicas=1))
     code, _, err = await run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chad")

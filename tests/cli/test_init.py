@@ -24,7 +24,7 @@ def _no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_it_says_what_it_found_and_writes_it(checkout: Path) -> None:
+def test_it_reports_its_survey_and_writes_the_settings(checkout: Path) -> None:
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
     assert done.exit_code == 0
     assert "qwen-coder: Qwen/Qwen2.5-Coder-7B-Instruct-AWQ on 1 GPU, Deployment qwen-coder/qwen-coder" in done.output
@@ -67,7 +67,7 @@ def test_a_second_run_keeps_what_somebody_wrote(checkout: Path) -> None:
     assert YAML(typ="safe").load(file.read_text())["platform"] == YAML(typ="safe").load(written)["platform"]
 
 
-def test_it_asks_only_what_the_repository_cannot_say(checkout: Path) -> None:
+def test_it_asks_only_for_settings_that_the_repository_lacks(checkout: Path) -> None:
     answers = "C0123456789\nlead\nL40S\n1.5\n"
     done = CliRunner().invoke(cli, ["init", str(checkout)], input=answers)
     assert "“lead” is not an id" in done.output
@@ -90,7 +90,7 @@ def test_flux_and_how_scaling_works_are_reported(tmp_path: Path) -> None:
     )
 
 
-def test_what_shares_the_gpu_in_git_stays_beside_the_models(tmp_path: Path) -> None:
+def test_workloads_that_share_the_gpu_in_git_stay_beside_the_models(tmp_path: Path) -> None:
     """Git keeps Ollama and vLLM up at the same time, so neither blocks the other."""
     checkout = Path(shutil.copytree(SAMPLES / "config-map", tmp_path / "checkout"))
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])

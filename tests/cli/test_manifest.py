@@ -87,7 +87,7 @@ def test_socket_mode_needs_no_address_and_http_puts_it_everywhere() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--http", "https://stoker.example.com"], ["--private-channel"]])
-def test_yaml_and_json_say_the_same(arguments: list[str]) -> None:
+def test_yaml_and_json_have_the_same_content(arguments: list[str]) -> None:
     """Slack's form accepts both formats."""
     run = CliRunner()
     yaml = YAML(typ="safe").load(run.invoke(cli, ["manifest", *arguments]).stdout)

@@ -107,7 +107,7 @@ async def test_a_fault_fails_the_job_at_its_line(terminal: Terminal) -> None:
     assert ended.out.splitlines()[-1] == "3 endpoints: 1 finding."
 
 
-async def test_a_file_that_is_no_yaml_is_a_finding(terminal: Terminal) -> None:
+async def test_a_file_that_is_not_yaml_is_a_finding(terminal: Terminal) -> None:
     """The other endpoints are still checked."""
     terminal.plant(CHAT, "  replicas: 0", "  replicas: 0]: {")
     terminal.plant("serving/coder-fim/deployment.yaml", "  replicas: 0", "  replicas: 1")
@@ -163,7 +163,7 @@ async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
         (("remove", "coder-chat", "--open"), "GITHUB_REPOSITORY is not set"),
     ],
 )
-async def test_what_cannot_be_done_is_said_in_one_line(terminal: Terminal, words: tuple[str, ...], says: str) -> None:
+async def test_an_impossible_command_ends_with_one_line(terminal: Terminal, words: tuple[str, ...], says: str) -> None:
     """On standard error, with exit code 2, and without a traceback."""
     ended = await terminal.stoker(*words)
     assert ended.code == 2
@@ -172,7 +172,7 @@ async def test_what_cannot_be_done_is_said_in_one_line(terminal: Terminal, words
     assert ended.out == ""
 
 
-async def test_a_platform_with_other_paths_is_found_by_what_its_files_say(terminal: Terminal) -> None:
+async def test_a_platform_with_other_paths_is_found_from_its_files(terminal: Terminal) -> None:
     """Other directories, another environment, another namespace, and no configuration at all."""
     (terminal.checkout / "serving").rename(terminal.checkout / "models")
     for folder in ("clusters", "environments"):
@@ -184,7 +184,7 @@ async def test_a_platform_with_other_paths_is_found_by_what_its_files_say(termin
     assert (await terminal.stoker("check")).out == "3 endpoints: all files agree.\n"
 
 
-async def test_the_platform_may_say_where_things_are(terminal: Terminal) -> None:
+async def test_the_platform_may_contain_its_layout(terminal: Terminal) -> None:
     """In a separate file, which the command line overrides."""
     (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: engines}\n")
     assert "holds no endpoint in engines/" in (await terminal.stoker("check")).err
@@ -233,7 +233,7 @@ async def test_a_patch_is_coloured_for_people_and_plain_for_pipes(terminal: Term
     assert "\x1b[31m-apiVersion: apps/v1\x1b[0m\n" in painted
 
 
-async def test_figures_do_where_hugging_face_does_not_answer(terminal: Terminal) -> None:
+async def test_figures_are_sufficient_if_hugging_face_does_not_answer(terminal: Terminal) -> None:
     """Missing figures are requested by name; nothing is guessed, and the reviewer is notified."""
     nowhere = "http://127.0.0.1:9"
     refused = await terminal.stoker("swap", "coder-chat", MINI, "weights=2.7GB", env={"HF_ENDPOINT": nowhere})
@@ -246,7 +246,7 @@ async def test_figures_do_where_hugging_face_does_not_answer(terminal: Terminal)
     assert "was not looked up on Hugging Face" in ended.err
 
 
-async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal, hub: str) -> None:
+async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(terminal: Terminal, hub: str) -> None:
     """The error contains a remedy."""
     big = "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
     ended = await terminal.stoker("swap", "coder-chat", big, env={"HF_ENDPOINT": hub})
@@ -255,7 +255,7 @@ async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal,
     assert "g2-standard-8" in ended.err
 
 
-async def test_open_keeps_things_where_the_checkout_has_them(terminal: Terminal, tmp_path: Path) -> None:
+async def test_open_uses_the_layout_of_the_checkout(terminal: Terminal, tmp_path: Path) -> None:
     """Like a dry run: without a configuration, the files of the checkout determine where its endpoints are."""
     for path in [path for path in terminal.checkout.rglob("*") if path.is_file() and ".git" not in path.parts]:
         path.write_text(path.read_text().replace("serving/", "models/").replace(".serving.svc", ".llm.svc"))

@@ -119,7 +119,7 @@ async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: W
     await syncing
 
 
-async def test_what_is_synced_already_is_not_synced_again(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_synced_application_is_not_synced_again(wire: Wire, argocd: ArgoCD) -> None:
     """A repeated step after a crash finds its work done."""
     wire.store.create(application(sync={"status": "Synced", "revision": "abc"}))
     assert (await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)).sync == "Synced"
@@ -149,7 +149,7 @@ async def test_another_sync_in_the_way_is_waited_out(wire: Wire, argocd: ArgoCD)
     assert (await syncing).operation_revision == "abc"
 
 
-async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_failed_sync_has_argo_cds_message(wire: Wire, argocd: ArgoCD) -> None:
     """A sync window, a bad manifest: the message is shown. An earlier failure is not attributed to this sync."""
     earlier = {"phase": "Failed", "operation": {"sync": {"revision": "abc"}}, "message": "long ago", "startedAt": now()}
     wire.store.create(application(operationState=earlier))
@@ -185,7 +185,7 @@ async def later_than_abc(revision: str) -> bool:
     return revision in ("abc", "def")
 
 
-async def test_an_application_that_syncs_by_itself_is_waited_for(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_automated_sync_is_waited_for(wire: Wire, argocd: ArgoCD) -> None:
     """An old failure is ignored, and a later commit that includes the expected one is accepted."""
     heard: list[str] = []
 
@@ -204,7 +204,7 @@ async def test_an_application_that_syncs_by_itself_is_waited_for(wire: Wire, arg
     assert heard == ["waiting for healthy state of litellm"]
 
 
-async def test_a_sync_that_failed_by_itself_is_not_waited_for(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_automated_sync_that_failed_is_not_waited_for(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD does not retry a commit, so the message is reported immediately."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Failed", ["1.2.3", "abc"], "the namespace is frozen")
     with pytest.raises(SyncFailed, match="could not sync litellm to abc: the namespace is frozen"):
@@ -219,7 +219,7 @@ async def test_a_comparison_that_does_not_come_ends_at_the_deadline(wire: Wire, 
         await at_its_limit(wire, waiting)
 
 
-async def test_a_sync_that_does_not_begin_by_itself_is_asked_for(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_automated_sync_that_does_not_begin_is_requested(wire: Wire, argocd: ArgoCD) -> None:
     """In a sync window Argo CD starts none, and only logs that; a requested sync reports the reason."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
     stalls = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
@@ -263,7 +263,7 @@ UNCOMPARED: Object = {
 }
 
 
-async def test_a_comparison_error_that_lasts_is_told(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_comparison_error_that_persists_is_reported(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD is refreshed first, because its status may be older than the fix."""
     automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
     waiting = asyncio.create_task(
@@ -327,7 +327,7 @@ async def test_a_sync_that_nobody_has_taken_up_is_withdrawn(wire: Wire, argocd: 
     assert stored(wire).get("operation") is None
 
 
-async def test_the_message_says_how_to_end_somebody_elses_sync(wire: Wire, argocd: ArgoCD) -> None:
+async def test_the_message_explains_how_to_end_somebody_elses_sync(wire: Wire, argocd: ArgoCD) -> None:
     """Stoker does not terminate another person's hanging sync."""
     other = running("other")
     other["operationState"]["operation"]["initiatedBy"] = {"username": "admin"}
@@ -387,7 +387,7 @@ async def test_git_sources_that_are_all_foreign_are_refused(wire: Wire, argocd: 
 BLOCKED = "Sync operation blocked by sync window"
 
 
-async def test_a_sync_window_is_told_at_once_and_the_sync_taken_back(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_sync_window_is_reported_immediately_and_the_sync_is_terminated(wire: Wire, argocd: ArgoCD) -> None:
     """Otherwise Argo CD would start it when the window opens, long after the approval."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))

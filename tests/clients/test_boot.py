@@ -87,7 +87,7 @@ async def test_a_refusal_while_the_api_server_starts_is_no_refusal(boot: Boot, s
     assert (await boot.task)[-1].phase.key == "ready"
 
 
-async def test_a_boot_is_told_phase_by_phase(boot: Boot) -> None:
+async def test_a_boot_is_reported_phase_by_phase(boot: Boot) -> None:
     """Each phase has the cluster's own time, so reading again later gives the same result."""
     boot.wire.store.create(event("TriggeredScaleUp", "pod triggered scale-up"))
     await wait_until(lambda: boot.told[-1].detail == "the autoscaler adds one")
@@ -105,7 +105,7 @@ async def test_a_boot_is_told_phase_by_phase(boot: Boot) -> None:
     assert sorted(phases, key=lambda phase: phase.since) == list(phases)
 
 
-async def test_phases_that_passed_unseen_are_told_too(boot: Boot, cluster: Cluster) -> None:
+async def test_phases_that_passed_unobserved_are_reported_too(boot: Boot, cluster: Cluster) -> None:
     """After a restart the bot still shows how long the pull and the staging took."""
     boot.pod(
         conditions=SCHEDULED,
@@ -238,7 +238,7 @@ async def test_a_model_scaled_away_meanwhile_ends_the_boot(boot: Boot) -> None:
     assert "scaled to zero" in (await boot.failure()).reason
 
 
-async def test_a_boot_that_takes_too_long_says_where_it_is_stuck(wire: Wire, cluster: Cluster) -> None:
+async def test_a_boot_that_takes_too_long_reports_its_phase(wire: Wire, cluster: Cluster) -> None:
     """The error contains the last warning, the best hint, and the duration on the bot's clock."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=SCHEDULED))
@@ -248,7 +248,7 @@ async def test_a_boot_that_takes_too_long_says_where_it_is_stuck(wire: Wire, clu
     assert "volume is busy" in failure.reason
 
 
-async def test_what_stood_in_the_way_of_an_earlier_phase_is_no_diagnosis(wire: Wire, cluster: Cluster) -> None:
+async def test_a_warning_of_an_earlier_phase_is_not_the_diagnosis(wire: Wire, cluster: Cluster) -> None:
     """Every boot on an autoscaled node begins with a warning that there is no node."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=SCHEDULED))

@@ -102,7 +102,7 @@ BLIPS = [
 
 
 @pytest.mark.parametrize(("reason", "message"), BLIPS)
-async def test_what_may_pass_is_shown_and_given_time(boot: Booting, reason: str, message: str) -> None:
+async def test_a_temporary_problem_is_shown_and_given_time(boot: Booting, reason: str, message: str) -> None:
     """A problem of one second must not end a boot of ten minutes."""
     boot.change(conditions=[SCHEDULED], containerStatuses=waiting(reason, message))
     await boot.shows(message[-20:])
@@ -110,7 +110,7 @@ async def test_what_may_pass_is_shown_and_given_time(boot: Booting, reason: str,
 
 
 @pytest.mark.parametrize(("reason", "message"), BLIPS)
-async def test_what_may_pass_ends_the_boot_when_it_lasts(boot: Booting, reason: str, message: str) -> None:
+async def test_a_temporary_problem_ends_the_boot_if_it_lasts(boot: Booting, reason: str, message: str) -> None:
     """The message contains the problem, and only the matching remedy."""
     boot.change(conditions=[SCHEDULED], containerStatuses=waiting(reason, message))
     assert message[-40:] in (await boot.fails()).reason
@@ -158,7 +158,7 @@ def test_a_later_pull_gets_the_time_that_an_image_takes() -> None:
         ),
     ],
 )
-async def test_what_cannot_pass_ends_the_boot_at_once(
+async def test_a_permanent_problem_ends_the_boot_immediately(
     boot: Booting, monkeypatch: pytest.MonkeyPatch, reason: str, message: str, words: str, remedy: str
 ) -> None:
     """Without a grace period: it does not wait for the boot limit."""
@@ -221,7 +221,7 @@ async def test_the_pod_that_still_has_the_volume_is_named(boot: Booting) -> None
     assert "Multi-Attach" in failure.reason
 
 
-async def test_a_volume_that_is_attached_after_all_is_no_problem_any_more(boot: Booting) -> None:
+async def test_a_volume_that_is_attached_later_is_no_longer_a_problem(boot: Booting) -> None:
     """The warning stays listed for an hour."""
     boot.change(conditions=[SCHEDULED])
     boot.happens("FailedAttachVolume", "Multi-Attach error for volume pvc-1")
@@ -339,7 +339,7 @@ async def test_the_end_of_a_log_is_read_however_long_its_lines_are(boot: Booting
     assert all("limitBytes" in line for line in asked), "six MB of log are not downloaded to find one line"
 
 
-async def test_a_download_that_the_proxy_refuses_is_no_licence(boot: Booting) -> None:
+async def test_a_download_that_the_proxy_refuses_is_not_a_licence_problem(boot: Booting) -> None:
     """In the init container, at its first end."""
     boot.wire.logs = lambda *_: ["OSError: Tunnel connection failed: 403 Forbidden"]
     ended = {"exitCode": 1, "reason": "Error", "startedAt": now()}

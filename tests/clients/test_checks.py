@@ -83,7 +83,7 @@ def test_two_apps_are_two_checks() -> None:
     assert counted(runs, [], {}).failing == ("ci",)
 
 
-def test_nothing_is_none() -> None:
+def test_no_results_are_not_a_failure() -> None:
     """The newest status of a context counts, and unreadable kinds are listed."""
     assert counted([], [], {}, ("check runs",)) == CI(verdict="none", unread=("check runs",))
     states = [status("a", "failure", 1), status("a", "success", 2)]

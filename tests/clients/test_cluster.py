@@ -56,7 +56,7 @@ async def test_the_kind_follows_from_the_arguments(
     assert found.kind == kind
 
 
-async def test_the_kind_can_be_said_on_the_deployment(wire: Wire, cluster: Cluster) -> None:
+async def test_the_kind_can_be_set_on_the_deployment(wire: Wire, cluster: Cluster) -> None:
     """For a model whose name does not show its kind."""
     said = deployment(args=("--model=openai/gpt-oss-20b",))
     said["metadata"]["labels"] = {"stoker.dev/kind": "chat"}
@@ -147,7 +147,7 @@ async def test_a_status_written_in_between_is_no_obstacle(wire: Wire, cluster: C
     assert (found.replicas, found.lease) == (1, "seven")
 
 
-async def test_whoever_takes_a_gpu_is_found(wire: Wire, cluster: Cluster) -> None:
+async def test_every_user_of_a_gpu_is_found(wire: Wire, cluster: Cluster) -> None:
     """Deployments with replicas, and the pods of StatefulSets and without owners, in any namespace; not finished ones."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(deployment("down"))
@@ -198,7 +198,7 @@ async def test_a_permission_that_is_taken_away_counts_after_a_while(wire: Wire, 
     assert len(wire.refusals) < 100 - 1
 
 
-async def test_a_permission_that_was_never_there_is_missed_at_once(wire: Wire, cluster: Cluster) -> None:
+async def test_a_permission_that_never_existed_is_reported_immediately(wire: Wire, cluster: Cluster) -> None:
     """A mistake in the Role is not a restart."""
     wire.refusals = [REFUSED] * 50
     with pytest.raises(Forbidden):
@@ -305,7 +305,7 @@ async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: C
     assert await rolled is True
 
 
-async def test_a_roll_out_that_never_ends_is_told(wire: Wire, cluster: Cluster) -> None:
+async def test_a_roll_out_that_never_ends_is_reported(wire: Wire, cluster: Cluster) -> None:
     """The error names what to check; without such a Deployment, there is no wait."""
     wire.store.create(deployment(replicas=1))
     waiting = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30))

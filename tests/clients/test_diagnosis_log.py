@@ -278,7 +278,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize(("error", "name"), HOSTS)
-def test_what_is_wrong_with_image_limits_and_files_is_told_by_kind(error: str, name: str) -> None:
+def test_problems_of_image_limits_and_files_are_classified(error: str, name: str) -> None:
     assert diagnosed(BANNER, *engine(error), *server()).name == name
 
 
@@ -347,7 +347,7 @@ DOWNLOADS = [
 
 
 @pytest.mark.parametrize(("error", "name"), DOWNLOADS)
-def test_a_failed_download_is_told_by_kind(error: str, name: str) -> None:
+def test_failed_downloads_are_classified(error: str, name: str) -> None:
     """A proxy's 403 is not a licence problem, and a full disk is not a mistake in the arguments."""
     chained = [
         "Traceback (most recent call last):",
@@ -418,7 +418,7 @@ def test_an_engine_that_the_kernel_killed_left_no_message() -> None:
     assert found.kind == "memory"
 
 
-def test_a_remark_is_no_cause() -> None:
+def test_a_remark_is_not_a_cause() -> None:
     """Libraries print without a level, and their output before the error may look like an error."""
     remarks = ["The argument `trust_remote_code` is to be used with Auto classes.", "mkdir: /opt/x: Permission denied"]
     found = diagnosed(BANNER, *remarks, *engine("AssertionError: no such layer"), *server())

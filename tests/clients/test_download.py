@@ -109,7 +109,7 @@ def test_patterns_of_the_script_count(cache: Path) -> None:
     assert {"bytes": 1010, "of": 1010} in told
 
 
-def test_an_interrupted_download_is_no_download_for_the_models_pod(cache: Path) -> None:
+def test_an_interrupted_download_is_not_complete_for_the_models_pod(cache: Path) -> None:
     """A partial download is resumed later; until then the pod's own script does not mistake it for a complete one."""
     assert run(cache, DIES_AT="2")[0] == 9
     assert list(cache.rglob("model.safetensors"))
@@ -135,14 +135,14 @@ def test_a_file_that_is_missing_in_the_end_is_a_failure(cache: Path) -> None:
     assert "Incomplete: 1 files are missing, the first is model.safetensors" in complaint
 
 
-def test_429_says_when_to_come_back(cache: Path) -> None:
+def test_429_has_the_time_of_the_retry(cache: Path) -> None:
     code, told, complaint = run(cache, TURNED_AWAY="1")
     assert code == 1
     assert {"retry_after": "77"} in told
     assert "429" in complaint
 
 
-def test_what_no_endpoint_serves_is_removed_only_when_the_space_is_needed(cache: Path) -> None:
+def test_unserved_models_are_removed_only_if_the_space_is_needed(cache: Path) -> None:
     old, served = cache / "models--old--model", cache / "models--served--model"
     for folder in (old, served):
         folder.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_what_no_endpoint_serves_is_removed_only_when_the_space_is_needed(cache:
     assert not old.exists()
 
 
-def test_a_volume_without_room_is_said_before_the_download(cache: Path) -> None:
+def test_a_volume_without_space_is_reported_before_the_download(cache: Path) -> None:
     full = PROGRAM.replace("shutil.disk_usage(cache).free", "7")
     code, _, complaint = run(cache, program=full)
     assert code == 1

@@ -67,7 +67,7 @@ async def test_a_commit_is_waited_for_until_flux_has_applied_it(wire: Wire, flux
     assert (await waiting).revisions == (NEW,)
 
 
-async def test_an_error_is_told_in_the_words_of_flux(wire: Wire, flux: Flux) -> None:
+async def test_an_error_has_fluxs_message(wire: Wire, flux: Flux) -> None:
     wire.store.create(kustomization())
     waiting = asyncio.create_task(flux.sync("apps", NEW, actor="dev", timeout=600))
     said = "kustomization path not found: stat /tmp/kustomization-1/apps: no such file or directory"

@@ -144,7 +144,7 @@ async def test_a_closed_pull_request_does_not_stop_the_next(remote: Remote, gith
     assert (await github.open_pull(BRANCH, "main", "feat: add", "body", [])).number == 2
 
 
-async def test_a_refused_pull_request_tells_the_reason(remote: Remote, github: GitHub) -> None:
+async def test_a_refused_pull_request_has_the_reason(remote: Remote, github: GitHub) -> None:
     """With the details of GitHub's validation."""
     answer = {"message": "Validation Failed", "errors": [{"message": "No commits between main and x"}]}
     remote.wire.on("POST", f"{REPO}/pulls", answer, status=422)
@@ -335,7 +335,7 @@ async def test_nothing_is_sent_while_github_asks_to_wait(remote: Remote, github:
         assert await other.protected("main")
 
 
-async def test_what_has_not_changed_is_not_sent_again(remote: Remote, github: GitHub) -> None:
+async def test_an_unchanged_answer_is_not_sent_again(remote: Remote, github: GitHub) -> None:
     """A poll with ETags does not count against the rate limit, and detects a change immediately."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     path, tagged = f"{REPO}/pulls/1", 0
@@ -374,14 +374,14 @@ async def test_a_missing_permission_is_named(remote: Remote, github: GitHub) -> 
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "GITHUB_TOKEN"), (403, "not accessible"), (404, "pulls/1")])
-async def test_a_refusal_is_told(remote: Remote, github: GitHub, status: int, said: str) -> None:
+async def test_a_refusal_is_explained(remote: Remote, github: GitHub, status: int, said: str) -> None:
     """A wrong token, a missing permission, a wrong repository."""
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": "Resource not accessible"}, status=status)
     with pytest.raises(BotError, match=said):
         await github.pull(1)
 
 
-async def test_the_token_is_in_the_header_alone(
+async def test_the_token_is_only_in_the_header(
     remote: Remote, github: GitHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in a URL, a log line or an error."""
@@ -423,7 +423,9 @@ async def test_the_checks_to_wait_for_are_those_of_the_rules_and_of_recent_pull_
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_what_the_token_may_not_read_is_left_out_and_said(remote: Remote, github: GitHub, status: int) -> None:
+async def test_results_that_the_token_may_not_read_are_omitted_and_listed(
+    remote: Remote, github: GitHub, status: int
+) -> None:
     """Neither the statuses nor the rules stop anything; the remaining results still count."""
     remote.check((("lint", "success"),))
     answer = {"message": "Resource not accessible by personal access token"}
@@ -451,7 +453,7 @@ async def test_nothing_is_merged_elsewhere(remote: Remote, github: GitHub) -> No
     assert not remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")
 
 
-async def test_what_was_opened_is_withdrawn(remote: Remote, github: GitHub) -> None:
+async def test_opened_pull_requests_are_withdrawn(remote: Remote, github: GitHub) -> None:
     """Closed and its branch deleted, without reading anything that may be refused; idempotent."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.wire.on("DELETE", f"{REPO}/git/refs/heads/{BRANCH}", None, status=204)

@@ -68,7 +68,7 @@ async def test_a_pull_request_in_another_form_is_unavailable(remote: Remote, git
         lambda pull: pull.update(mergeable="maybe"),
     ],
 )
-async def test_what_a_decision_needs_is_not_guessed(
+async def test_fields_that_a_decision_needs_are_not_guessed(
     remote: Remote, github: GitHub, change: Callable[[Json], object]
 ) -> None:
     change(remote.pulls[0])

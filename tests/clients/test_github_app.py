@@ -66,7 +66,7 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
         (PEM, 403, "GitHub refused to issue a token for the App: Not Found"),
     ],
 )
-async def test_what_is_wrong_is_said_with_the_setting_to_mend(pem: str | None, status: int, said: str) -> None:
+async def test_a_refusal_names_the_setting_to_fix(pem: str | None, status: int, said: str) -> None:
     """The error names the key or the installation, or quotes GitHub."""
     async with wire() as it, client(it.url) as http:
         github(it, status=status)

@@ -73,7 +73,7 @@ async def test_a_bot_that_was_killed_does_not_ask_again(wire: Wire, volumes: Vol
     assert wire.asked("PATCH", "persistentvolumeclaims") == 1
 
 
-async def test_a_larger_request_of_somebody_else_is_not_taken_back(wire: Wire, volumes: Volumes) -> None:
+async def test_a_larger_request_of_somebody_else_is_not_reverted(wire: Wire, volumes: Volumes) -> None:
     def larger(live: dict[str, Any]) -> None:
         live["spec"]["resources"]["requests"]["storage"] = "80Gi"
 
@@ -96,7 +96,7 @@ async def test_a_file_system_that_grows_with_the_next_pod_is_not_waited_for(wire
     await asyncio.wait_for(growing, 90)
 
 
-async def test_a_failed_growth_is_told_in_kubernetes_words(wire: Wire, volumes: Volumes) -> None:
+async def test_a_failed_growth_has_kubernetes_message(wire: Wire, volumes: Volumes) -> None:
     growing = asyncio.create_task(volumes.grow(GROWTH))
     await wait_until(lambda: requested(wire) == "40Gi")
     tell(wire, conditions=[FAILED])

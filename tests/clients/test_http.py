@@ -31,7 +31,7 @@ from tests.clients.wire import wire
         ("http://169.254.169.254/latest/meta-data", False),
     ],
 )
-async def test_only_configured_hosts_are_spoken_to(host: str, allowed: bool) -> None:
+async def test_only_configured_hosts_are_contacted(host: str, allowed: bool) -> None:
     """By their whole names: neither a suffix nor the cloud's metadata address is accepted."""
     template = "http://{service}.{namespace}.svc:{port}"
     hook = only("http://litellm.litellm.svc:4000", template, "https://.hf.co")
@@ -93,7 +93,7 @@ def _kubeconfig(server: str) -> dict[str, object]:
         (httpx.RemoteProtocolError("Invalid URL in location header: Invalid port: 'bad'."), "it redirects to an invalid address"),
     ],
 )  # fmt: skip
-def test_a_failed_connection_is_told_in_words(error: httpx.RequestError, meaning: str) -> None:
+def test_a_failed_connection_is_explained(error: httpx.RequestError, meaning: str) -> None:
     """The library's own text is only in the log."""
     assert str(unreachable("LiteLLM", error)) == f"LiteLLM does not answer: {meaning}"
 
@@ -105,7 +105,7 @@ def test_a_failed_connection_is_told_in_words(error: httpx.RequestError, meaning
         (503, "vLLM does not answer: EngineCore encountered an issue (503)"),
     ],
 )
-def test_an_answer_with_an_error_is_not_called_silence(status: int, told: str) -> None:
+def test_an_answer_with_an_error_is_not_reported_as_no_answer(status: int, told: str) -> None:
     """The engine's hint to a log above is left out: there is nothing above a message in Slack."""
     said = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     with pytest.raises(Unavailable) as failure:

@@ -104,7 +104,7 @@ async def test_only_what_keeps_a_cache_counts(
     assert kv_bytes_per_token(await huggingface.model(QWEN)) == per_token
 
 
-async def test_what_strangers_wrote_is_words_and_numbers(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_external_text_is_reduced_to_words_and_numbers(hub: Wire, huggingface: HuggingFace) -> None:
     """It is written into comments of manifests and into pull requests, so it has no line break, mention or link."""
     config = {**CONFIG, "num_hidden_layers": -1, "head_dim": float("nan"), "architectures": ["X\nY"]}
     config["quantization_config"] = {"quant_method": "awq\n  image: evil/image # "}
@@ -200,7 +200,7 @@ async def test_an_unknown_or_private_model_is_named(hub: Wire, huggingface: Hugg
         await huggingface.model(QWEN)
 
 
-async def test_a_gated_model_says_where_to_accept_its_terms(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_a_gated_model_has_the_address_of_its_terms(hub: Wire, huggingface: HuggingFace) -> None:
     """Its description is readable without the terms; the files are not."""
     publish(hub, {"model.safetensors": 1}, gated="manual")
     withhold(hub)
@@ -227,7 +227,7 @@ async def test_a_gated_model_is_sized_by_an_open_form_of_it(hub: Wire, huggingfa
     assert any("taken from another form" in each for each in terms(facts))
 
 
-async def test_a_gated_model_of_which_nothing_is_known_says_so(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_a_gated_model_without_known_sizes_is_an_error(hub: Wire, huggingface: HuggingFace) -> None:
     """Without sizes there is nothing to show."""
     publish(hub, {}, gated="manual")
     withhold(hub)
@@ -270,7 +270,9 @@ async def test_files_may_come_from_another_host_which_never_sees_the_token(hub: 
         "a/" + "x" * 97,
     ],
 )
-async def test_what_is_no_model_id_asks_nobody(hub: Wire, huggingface: HuggingFace, hf_id: str) -> None:
+async def test_an_invalid_model_id_is_refused_without_a_request(
+    hub: Wire, huggingface: HuggingFace, hf_id: str
+) -> None:
     """It is refused before any URL is built."""
     with pytest.raises(BotError, match="org/name"):
         await huggingface.model(hf_id)
@@ -327,7 +329,7 @@ async def test_a_search_names_only_what_can_be_asked_for(hub: Wire, huggingface:
     assert await huggingface.search("x") == (QWEN,)
 
 
-async def test_what_is_typed_is_a_query_and_nothing_else(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_typed_text_is_only_a_query(hub: Wire, huggingface: HuggingFace) -> None:
     """It cannot change the URL, and a page of text is truncated."""
     hub.on("GET", "/api/models", [])
     hostile = "../../whoami-v2?limit=9#&full=true\n" + "x" * 5000

@@ -69,7 +69,7 @@ def test_the_pod_reads_the_weights_beside_the_model() -> None:
     )
 
 
-def test_weights_that_no_second_pod_can_read_are_said() -> None:
+def test_weights_that_no_second_pod_can_read_are_reported() -> None:
     with pytest.raises(BenchFailed, match="is not on a volume claim, so the benchmark has no tokenizer"):
         made(deployment())
 
@@ -142,7 +142,7 @@ async def test_a_model_in_a_namespace_without_a_role_has_no_job(api: ApiClient) 
         ),
     ],
 )  # fmt: skip
-async def test_why_there_is_no_result_is_said(
+async def test_the_reason_for_a_missing_result_is_reported(
     wire: Wire, api: ApiClient, status: dict[str, Any], conditions: list[dict[str, str]], complaint: str
 ) -> None:
     job = wire.store.create(made() | {"metadata": made()["metadata"] | {"namespace": "serving"}})

@@ -93,7 +93,7 @@ async def test_a_few_bytes_that_unpack_to_gigabytes_are_given_up(server: Wire) -
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
-async def test_what_cannot_be_unpacked_piece_by_piece_is_not_unpacked(server: Wire, encoding: str) -> None:
+async def test_an_encoding_that_cannot_be_unpacked_in_pieces_is_refused(server: Wire, encoding: str) -> None:
     """Only gzip was requested."""
     server.answers["GET", "/x"] = answers(b"\x00" * 100, Content_Encoding=encoding)
     async with client() as http:
@@ -137,7 +137,7 @@ async def test_the_body_of_a_redirect_is_not_read(server: Wire) -> None:
             await send(http, "It", "GET", f"{server.url}/x", limit=SMALL, follow_redirects=True)
 
 
-def test_json_from_outside_has_no_number_that_is_none() -> None:
+def test_json_from_outside_has_only_finite_numbers() -> None:
     """NaN, infinity and numbers that overflow are unknown."""
     text = '{"a": NaN, "b": Infinity, "c": -Infinity, "d": 1e400, "e": -1e400, "f": 1.5, "g": 7}'
     assert parse_json(text) == {"a": None, "b": None, "c": None, "d": None, "e": None, "f": 1.5, "g": 7}
@@ -161,13 +161,13 @@ def metrics(running: str, more: str = "") -> str:
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "Inf", "-1", "1e400", "1e300", "many", "0x10", "1_0x"])
-def test_a_metric_that_is_no_number_of_requests_is_unknown(value: str) -> None:
+def test_a_metric_that_is_not_a_number_of_requests_is_unknown(value: str) -> None:
     """Unknown counts as active, and is not stored."""
     with pytest.raises(Unavailable, match="not a number of requests"):
         signals(metrics(value))
 
 
-def test_metrics_that_are_not_needed_may_say_anything() -> None:
+def test_irrelevant_metrics_may_have_any_form() -> None:
     """Also labels with line breaks, braces and quotes."""
     odd = 'vllm:kv_cache_usage_perc NaN\nvllm:other{a="b\\n}\\"{"} +Inf\nvllm:num_requests_waiting{a="}\\"x\\\\"} 2 1700000000\n'
     assert signals(metrics("1", odd)).waiting == 2

@@ -171,7 +171,7 @@ async def test_the_key_is_deleted_when_the_operation_is_cancelled(
         (400, {"error": {"message": "No connected db.", "type": "no_db_connection", "code": "400"}}),
     ],
 )
-async def test_a_gateway_without_a_database_says_so(
+async def test_a_gateway_without_a_database_is_reported(
     gateway: Gateway, litellm: LiteLLM, status: int, answer: dict[str, object]
 ) -> None:
     """It supports no virtual keys; a retry would not help."""
@@ -182,7 +182,9 @@ async def test_a_gateway_without_a_database_says_so(
     assert gateway.wire.calls("POST", "/key/delete") == []
 
 
-async def test_a_gateway_whose_database_is_unwell_is_not_said_to_have_none(gateway: Gateway, litellm: LiteLLM) -> None:
+async def test_a_gateway_whose_database_fails_is_not_reported_as_without_one(
+    gateway: Gateway, litellm: LiteLLM
+) -> None:
     """It answers the same 500 as one without a database, and a retry may help."""
     gateway.wire.on("GET", "/health/readiness", {"status": "healthy", "db": "connected"})
     gateway.wire.on("POST", "/key/generate", {"error": "Internal Server Error."}, status=500)

@@ -58,7 +58,7 @@ def test_a_volume_that_keeps_the_pod_from_a_node(message: str, kind: Kind, words
         ("UnfulfillableCapacity: there is no Spot capacity", "no GPU machine in stock"),
     ],
 )
-def test_clouds_say_in_their_own_words_that_there_is_no_machine(message: str, words: str) -> None:
+def test_every_clouds_message_about_a_missing_machine_is_recognised(message: str, words: str) -> None:
     """The cause stays the same while the autoscaler does not try the pool again."""
     events = [event(1, "FailedScaleUp", message)]
     for later in (
@@ -70,7 +70,7 @@ def test_clouds_say_in_their_own_words_that_there_is_no_machine(message: str, wo
         assert words in problem.reason
 
 
-def test_a_node_pool_at_its_maximum_is_said_to_be() -> None:
+def test_a_node_pool_at_its_maximum_is_reported() -> None:
     problem = pods.without_node(
         pod(), [event(1, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached")]
     )
@@ -112,7 +112,7 @@ def test_a_probe_that_kills_is_named_however_the_engine_ends(probe: str, exit_co
     assert "statuscode: 503" in problem.reason
 
 
-def test_an_engine_that_is_killed_without_a_word_lacks_memory() -> None:
+def test_an_engine_that_is_killed_without_a_message_lacks_memory() -> None:
     crashed = ends.crash(pod(container(restarts=3, exit_code=137, looping=True)))
     assert crashed
     problem = ends.explain(crashed, "")
@@ -138,7 +138,7 @@ def test_an_engine_that_ends_without_an_error_does_not_crash() -> None:
     assert "a server that stays" in problem.remedy
 
 
-def test_a_secret_that_a_volume_lacks_is_said_to_be_a_mount() -> None:
+def test_a_secret_that_a_volume_lacks_is_reported_as_a_mount() -> None:
     """CreateContainerConfigError is the reason of a container's variables."""
     waiting = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
     message = 'MountVolume.SetUp failed for volume "token" : secret "hf-token" not found'

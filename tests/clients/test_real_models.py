@@ -107,7 +107,7 @@ def deviations(facts: ModelFacts, sizing: Sizing, truth: Json) -> list[str]:
     return found
 
 
-async def test_each_real_model_is_what_it_is(hub: HuggingFace) -> None:
+async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
     """Kind, bytes, cache, flags and licence of all 59, and on an L4 no context that does not fit, and no refusal of a context that fits."""
     rows = []
     for hf_id, model in BY_ID.items():
@@ -132,7 +132,7 @@ async def test_each_real_model_is_what_it_is(hub: HuggingFace) -> None:
         ("jinaai/jina-embeddings-v3", "its own code"),
     ],
 )
-async def test_what_cannot_be_served_is_named(hub: HuggingFace, hf_id: str, says: str) -> None:
+async def test_a_model_that_cannot_be_served_is_named(hub: HuggingFace, hf_id: str, says: str) -> None:
     """Each with its own reason."""
     assert says in (await hub.model(hf_id)).unservable
 

@@ -37,7 +37,7 @@ async def test_it_is_well_and_lists_what_it_serves(vllm: VLLM) -> None:
     assert await served(vllm)
 
 
-async def test_it_turns_a_request_without_a_key_away(vllm: VLLM) -> None:
+async def test_it_refuses_a_request_without_a_key(vllm: VLLM) -> None:
     assert await vllm.refuses_keyless(URL)
 
 
@@ -68,7 +68,7 @@ async def test_its_metrics_move_with_completions_alone(vllm: VLLM) -> None:
     assert (after.running, after.waiting) == (0, 0)
 
 
-async def test_its_refusals_are_told_in_its_words(vllm: VLLM) -> None:
+async def test_its_refusals_have_its_messages(vllm: VLLM) -> None:
     """An unknown served name and a wrong key are refused."""
     with pytest.raises(BotError, match="does not exist"):
         await vllm.ask(URL, KEY, "another-model", "chat")

@@ -179,7 +179,7 @@ async def test_cluster(tmp_path: Path) -> None:
             assert (await durability(redis)).appends is False
 
 
-async def test_what_a_server_says_of_itself(tmp_path: Path) -> None:
+async def test_the_durability_of_a_server_is_read(tmp_path: Path) -> None:
     """The persistence and the eviction policy of the server are read."""
     port = free_port()
     options = ["--port", str(port), "--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "50mb"]
@@ -210,7 +210,7 @@ async def test_a_hundred_operations_at_work_leave_docket_connections(tmp_path: P
         assert (await docket.snapshot()).total_tasks == 150
 
 
-async def test_a_server_that_may_not_be_asked_does_not_say_how_it_keeps_its_data(tmp_path: Path) -> None:
+async def test_the_durability_is_unknown_without_the_permission_to_read_it(tmp_path: Path) -> None:
     """An account without INFO: unknown, which is neither an unavailable server nor one that loses data."""
     port = free_port()
     account = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info")

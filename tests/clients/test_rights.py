@@ -33,7 +33,7 @@ async def test_an_undeclared_request_is_not_sent() -> None:
         assert wire.requests == []
 
 
-def test_one_module_speaks_to_kubernetes() -> None:
+def test_only_one_module_sends_requests_to_kubernetes() -> None:
     """Only `bot.clients.kube` uses the library's client, so no request bypasses the declarations."""
     sending = re.compile(
         r"\b(param_serialize|call_api|CoreV1Api|AppsV1Api|BatchV1Api|CustomObjectsApi|DynamicClient)\b"

@@ -174,11 +174,11 @@ async def test_a_list_that_expires_between_its_pages_is_unavailable(stack: Async
         await kube.list(Selection(Collection(PODS, "serving")))
 
 
-def test_what_is_well_formed_stays_as_it_is() -> None:
+def test_a_well_formed_object_is_not_changed() -> None:
     for resource, each in (("deployments", deployment(replicas=1)), ("applications", application())):
         assert shaped(resource, json.loads(json.dumps(each))) == each
 
 
 @pytest.mark.parametrize("nothing", [None, [], "x", {}, {"metadata": {}}, {"metadata": {"name": None}}])
-def test_what_has_no_name_is_nothing(nothing: object) -> None:
+def test_an_object_without_a_name_is_ignored(nothing: object) -> None:
     assert shaped("pods", nothing) is None

@@ -99,7 +99,7 @@ async def attempt(
     return await asyncio.wait_for(running, 90)
 
 
-async def test_staged_weights_are_told_in_bytes(wire: Wire, api: ApiClient, weights: Weights) -> None:
+async def test_staged_weights_are_reported_in_bytes(wire: Wire, api: ApiClient, weights: Weights) -> None:
     def happens() -> None:
         has_pod(wire, log='stoker {"bytes": 7, "of": 9}\nstoker {"bytes": 9, "of": 9}', **container(0, "Completed"))
         ended(wire, "Complete", "")
@@ -168,7 +168,7 @@ async def test_a_pod_that_was_ended_from_outside_is_an_interruption(
         ("ProxyError('Unable to connect to proxy', OSError('Tunnel connection failed: 403 Forbidden'))", "proxy"),
     ],
 )  # fmt: skip
-async def test_what_does_not_pass_by_itself_is_a_failure(
+async def test_a_permanent_problem_is_a_failure(
     wire: Wire, api: ApiClient, weights: Weights, log: str, why: str
 ) -> None:
     def happens() -> None:
@@ -247,7 +247,7 @@ async def test_the_job_leaves_the_node_of_a_model_that_goes_down(wire: Wire, api
     assert job(wire) is None
 
 
-async def test_a_boot_around_the_bot_ends_the_staging(wire: Wire, api: ApiClient, weights: Weights) -> None:
+async def test_a_boot_without_the_bot_ends_the_staging(wire: Wire, api: ApiClient, weights: Weights) -> None:
     def happens() -> None:
         wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=1))
 

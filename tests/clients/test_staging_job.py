@@ -141,7 +141,7 @@ def test_a_pod_that_downloads_in_the_engine_is_staged_with_the_engines_image() -
         ({"containers": [{"name": "tei", "args": ["--model-id=a/b"]}]}, "runs without a GPU"),
     ],
 )  # fmt: skip
-def test_what_no_other_pod_can_stage_is_refused(change: dict[str, Any], why: str) -> None:
+def test_weights_that_no_other_pod_can_stage_are_refused(change: dict[str, Any], why: str) -> None:
     with pytest.raises(CannotStage, match=why):
         weights_of(model(**change))
 
@@ -237,7 +237,7 @@ async def test_a_volume_that_many_nodes_mount_is_free(wire: Wire, api: ApiClient
         ([claim(), storage_class(), node("cpu", "a")], "the zone of the GPU is unknown"),
     ],
 )
-async def test_why_a_volume_cannot_be_staged_is_said(
+async def test_the_reason_why_a_volume_cannot_be_staged_is_reported(
     wire: Wire, api: ApiClient, objects: list[dict[str, Any]], why: str
 ) -> None:
     with pytest.raises(CannotStage, match=why):

@@ -93,7 +93,7 @@ async def test_models_are_listed_with_the_key(server: Wire, vllm: VLLM) -> None:
     assert server.asked[0].headers["Authorization"] == f"Bearer {KEY.get_secret_value()}"
 
 
-async def test_a_request_without_a_key_is_turned_away_or_not(server: Wire, vllm: VLLM) -> None:
+async def test_a_request_without_a_key_is_refused_or_not(server: Wire, vllm: VLLM) -> None:
     """401 is the expected answer; an outage proves nothing."""
     server.on("GET", "/v1/models", {"error": "Unauthorized"}, status=401)
     assert await vllm.refuses_keyless(server.url)
@@ -151,7 +151,7 @@ async def test_a_reranker_of_tei_is_asked_at_its_own_path(server: Wire, vllm: VL
     assert (answer.text, answer.prompt_tokens) == ("1 texts ranked", 5)
 
 
-async def test_what_the_model_says_about_an_error_is_told(server: Wire, vllm: VLLM) -> None:
+async def test_the_models_error_message_is_reported(server: Wire, vllm: VLLM) -> None:
     """Before the stream and after its beginning; and never with the key."""
     error = {"message": "The model `nope` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
     server.on("POST", "/v1/chat/completions", {"error": error}, status=404)

@@ -65,7 +65,7 @@ async def test_a_namespace_without_a_role_is_named(wire: Wire) -> None:
             await cluster.workload("coder-chat")
 
 
-async def test_what_may_use_the_gpu_beside_the_models_is_no_user(wire: Wire) -> None:
+async def test_workloads_that_may_share_the_gpu_are_not_users(wire: Wire) -> None:
     wire.store.create(placed("ollama", "ollama", replicas=1))
     async with connected(wire) as client:
         assert [str(user) for user in await Cluster(client, "serving").gpu_users()] == ["Deployment ollama/ollama"]
@@ -107,7 +107,7 @@ def test_a_claim_of_dynamic_resource_allocation_is_a_gpu() -> None:
     assert gpus_in({"containers": [{"name": "engine"}], "resourceClaims": [claim, claim | {"name": "other"}]}) == 2
 
 
-async def test_what_claims_a_gpu_uses_it(wire: Wire) -> None:
+async def test_a_pod_that_claims_a_gpu_uses_it(wire: Wire) -> None:
     """The model's own Deployment, and a pod of somebody else."""
     spec = {"containers": [{"name": "a"}], "resourceClaims": [{"name": "gpu", "resourceClaimName": "card"}]}
     model = placed("serving", "coder-chat", replicas=1)

@@ -26,7 +26,7 @@ CARD = "Requested: the card is in #gpu-ops."
         ("/gpu", "report", "The report is in #gpu-ops."),
     ],
 )
-async def test_an_answer_says_where_the_card_is(
+async def test_an_answer_names_the_channel_of_the_card(
     app: AsyncApp, svc: Services, workspace: Workspace, name: str, text: str, answer: str
 ) -> None:
     """In the channel of the cards, the card is the answer."""
@@ -47,7 +47,7 @@ async def test_the_form_to_bring_down_answers_where_its_command_was_typed(
     assert (CARD in workspace.now_visible("lead")) is (asked_in == "C0RANDOM")
 
 
-def test_the_form_of_a_change_knows_where_its_command_was_typed() -> None:
+def test_the_form_of_a_change_keeps_the_channel_of_its_command() -> None:
     """The answer is posted in that channel."""
     form = change_form(ChangeForm(verb="add", asked_in="C0RANDOM"))
     assert json.loads(form["private_metadata"])["asked_in"] == "C0RANDOM"

@@ -37,7 +37,7 @@ def test_who_may_use_the_bot(profile: Profile | None, home: Home, why: str) -> N
     assert why in verdict.reason
 
 
-def test_guests_and_apps_are_let_in_by_setting() -> None:
+def test_guests_and_apps_are_accepted_by_setting() -> None:
     """People of other organisations are refused."""
     config = Config(people=PeopleSection(guests=True, bots=True))
     assert may_use(Profile(id="U1", teams=OURS, guest=True), HOME, config).allowed
@@ -93,7 +93,7 @@ def test_an_app_without_a_user_is_somebody_too() -> None:
     assert delivery.user == "B1"
 
 
-def test_events_that_ask_nothing_are_nobodys() -> None:
+def test_events_without_a_request_are_ignored() -> None:
     """Edits, messages in a channel and joining people are ignored."""
     for event in (
         {"type": "message", "channel_type": "im", "subtype": "message_changed"},
@@ -103,7 +103,7 @@ def test_events_that_ask_nothing_are_nobodys() -> None:
         assert read({"event": event}) is None
 
 
-def test_a_bring_down_can_be_confirmed_while_slack_does_not_say_who_somebody_is() -> None:
+def test_a_bring_down_can_be_confirmed_while_slack_returns_no_profile() -> None:
     """Its form was opened by `/gpu down`, which works then too. A form that decides does not."""
     for form, stops in ((DOWN_FORM, True), (BECAUSE_FORM, False)):
         assert _only_stops({"type": "view_submission", "view": {"callback_id": form}, "user": {"id": "U1"}}) is stops

@@ -49,14 +49,14 @@ def test_examples_name_endpoints_of_this_platform() -> None:
         ("", "Bring down", "gpu down"),
     ],
 )
-def test_what_was_probably_meant_is_said(command: str, typed: str, meant: str) -> None:
+def test_the_probably_intended_command_is_suggested(command: str, typed: str, meant: str) -> None:
     """The suggestion for a typo, a synonym, or a verb of the other command includes the rest of the line."""
     said = unknown(command, typed).message
     assert f"Did you mean `{meant}`?" in said
     assert "\n" not in said
 
 
-def test_what_is_like_nothing_gets_the_list() -> None:
+def test_an_unknown_verb_without_a_similar_one_gets_the_list() -> None:
     """The list of the command's verbs; without a command, of both commands."""
     assert "Did you mean" not in unknown("/gpu", "zzz").message
     assert "`/gpu down [NAME]`" in unknown("/gpu", "zzz").message
@@ -80,14 +80,14 @@ def test_a_decision_that_is_typed_leads_to_the_card(word: str) -> None:
     assert "Decide with the buttons on the request's card" in said
 
 
-def test_what_was_typed_is_shown_as_text() -> None:
+def test_typed_text_is_shown_as_text() -> None:
     """Also if it is a mention or would end a code span."""
     said = unknown("/gpu", "`<!channel>` *x*").message
     assert "<!channel>" not in said
     assert "Unknown command: `/gpu ˋ&lt;!channel&gt;ˋ`." in said
 
 
-def test_help_about_nothing_is_said_so() -> None:
+def test_help_about_an_unknown_verb_is_an_error() -> None:
     """`/gpu help fly` has no help text."""
     with pytest.raises(Misunderstood, match="Unknown command: /gpu fly"):
         guide("/gpu", "fly", HERE)

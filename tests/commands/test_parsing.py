@@ -55,7 +55,7 @@ def test_a_duration_needs_no_preposition(text: str, names: tuple[str, ...], minu
     ("word", "time"),
     [("5", True), ("1.5", True), ("2h", True), ("30min", True), ("coder-5", False), ("7b", False), ("two", False)],
 )
-def test_a_number_or_a_duration_is_no_name(word: str, time: bool) -> None:
+def test_a_number_or_a_duration_is_not_a_name(word: str, time: bool) -> None:
     """`down coder-fim 5` does not mean a model `5`."""
     assert is_time(word) is time
 

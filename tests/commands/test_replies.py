@@ -37,7 +37,7 @@ async def test_work_waits_while_requests_come_in() -> None:
     assert order == ["request"] * 5 + ["work"]
 
 
-async def test_work_does_not_wait_for_ever() -> None:
+async def test_work_does_not_wait_forever() -> None:
     """Acknowledgements wait neither for a quiet moment nor for long work."""
     gate, release = AcksFirst(), asyncio.Event()
 
@@ -52,7 +52,7 @@ async def test_work_does_not_wait_for_ever() -> None:
     await asyncio.gather(*busy)
 
 
-async def test_what_went_wrong_is_said_in_words() -> None:
+async def test_errors_are_explained() -> None:
     """Errors that a person can fix, systems that do not answer, and otherwise an id for the log."""
 
     async def refused() -> None:

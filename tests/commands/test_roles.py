@@ -10,7 +10,7 @@ __all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
 ROLES = Roles(approvers=("U0LEAD", "U0NOBODY", "U0GUEST", "U0STRANGER"), admins=("S0APPROVERS",))
 
 
-async def test_only_those_count_whom_the_bot_obeys(svc: Services) -> None:
+async def test_only_people_whom_the_bot_accepts_have_a_role(svc: Services) -> None:
     """The others are reported, by name and setting."""
     config = svc.config.model_copy(update={"roles": ROLES})
     roles = RoleMembers(svc.slack, svc.directory, config)
@@ -25,7 +25,7 @@ async def test_only_those_count_whom_the_bot_obeys(svc: Services) -> None:
     ]
 
 
-async def test_a_group_that_was_deleted_takes_nobody_elses_role(svc: Services) -> None:
+async def test_a_deleted_group_does_not_affect_other_approvers(svc: Services) -> None:
     """It has no members, and is reported; the other approvers can still decide."""
     roles = RoleMembers(
         svc.slack, svc.directory, svc.config.model_copy(update={"roles": Roles(approvers=("S0GONE", "U0LEAD"))})

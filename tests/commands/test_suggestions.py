@@ -51,7 +51,7 @@ async def test_the_hubs_models_are_offered(app: AsyncApp, hub: Wire) -> None:
     assert [(each["text"]["text"], each["value"]) for each in await offered(app, "qwen")] == [(QWEN, QWEN)]
 
 
-async def test_what_one_types_is_offered_first(app: AsyncApp, hub: Wire) -> None:
+async def test_the_typed_text_is_offered_first(app: AsyncApp, hub: Wire) -> None:
     """A model that the search does not find, such as a private one, can still be chosen; none is offered twice."""
     hub.on("GET", "/api/models", [{"id": QWEN}, {"id": "acme/ours-2"}])
     assert [each["value"] for each in await offered(app, " acme/ours ")] == ["acme/ours", QWEN, "acme/ours-2"]
@@ -69,14 +69,14 @@ async def test_a_hub_that_finds_too_much_is_cut_to_what_slack_shows(app: AsyncAp
 
 
 @pytest.mark.parametrize(("status", "text"), [(429, "{}"), (503, ""), (200, "<html>"), (200, '{"error": 1}')])
-async def test_without_the_hub_one_can_type(app: AsyncApp, hub: Wire, status: int, text: str) -> None:
+async def test_typing_works_without_the_hub(app: AsyncApp, hub: Wire, status: int, text: str) -> None:
     """With any error, the field accepts the typed text."""
     hub.on("GET", "/api/models", status=status, text=text)
     assert [each["value"] for each in await offered(app, "acme/ours")] == ["acme/ours"]
     assert await offered(app, "acm") == []
 
 
-async def test_a_slow_hub_does_not_hold_slack_up(app: AsyncApp, hub: Wire) -> None:
+async def test_a_slow_hub_does_not_delay_the_answer(app: AsyncApp, hub: Wire) -> None:
     """Slack waits three seconds for the options: before that, only the typed text is offered."""
     let_go = asyncio.Event()
 
