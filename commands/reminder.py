@@ -106,10 +106,10 @@ class ReminderButtons:
             ending = Ending(models=(lease.model,), sessions={lease.model: lease.op})
             await self.slack.open_form(body["trigger_id"], down_form(ending, (lease,), ""))
             return None
-        said = await self._down(lease.model, body, op_id)
+        answer = await self._down(lease.model, body, op_id)
         with suppress(Unavailable):  # without Redis it is unknown where else the question was posted
             await self.holder_prompts.ending(op_id, _on_its_way(actor, lease.model))
-        return said
+        return answer
 
     async def _end_theirs(self, ending: Ending, actor: str, reason: str, delivery: str) -> Mrkdwn | None:
         """Bring down the confirmed sessions, unless one has ended since the form was opened."""
@@ -126,7 +126,7 @@ class ReminderButtons:
         with suppress(Unavailable):  # the bring-down is requested; only the messages with its question are not updated
             for model, op_id in ending.sessions.items():
                 await self.holder_prompts.ending(op_id, _on_its_way(actor, model))
-        return said or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
+        return answer or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
         actor = body["user"]["id"]

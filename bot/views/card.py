@@ -171,7 +171,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
         else ""
     )
     if waiting.fence and waiting.holder == actor:
-        told.append(
+        sentences.append(
             md(
                 "This is the requester's own lease: *{replace}* brings that model down and this one up, once an approver"
                 " agrees.",
@@ -179,13 +179,13 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
             )
         )
     elif waiting.fence and waiting.ahead is None:
-        told.append(md("*Queue*, ask {holder}, or replace it.", holder=person(waiting.holder)))
+        sentences.append(md("*Queue*, ask {holder}, or replace it.", holder=person(waiting.holder)))
     elif waiting.ahead is None:
-        told.append(md("Others are waiting."))
+        sentences.append(md("Others are waiting."))
     if waiting.ahead is not None:
         ahead = md(", {ahead} ahead.", ahead=waiting.ahead) if waiting.ahead else md(", next.")
-        told.append(md("*In the queue*{ahead}", ahead=ahead))
-    return md(" ").join(told) + free
+        sentences.append(md("*In the queue*{ahead}", ahead=ahead))
+    return md(" ").join(sentences) + free
 
 
 def _plan(op: Operation) -> Blocks:
