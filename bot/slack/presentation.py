@@ -47,9 +47,7 @@ _KEPT = timedelta(days=1)
 _ATTEMPT = 10.0
 """Timeout in seconds of one attempt to write a letter."""
 _CUTS = 20
-"""Maximum number of times that a task is cancelled when the bot stops, half a second apart. A task that outlives
-`close` would connect to Redis again.
-"""
+"""Maximum cancellations of a task at the stop, half a second apart. A task that outlives `close` would use Redis again."""
 _LOOK_EVERY = 15.0
 _LOOK_AGAIN = 300.0
 """Seconds after which an open card is written again without a change: somebody may have deleted it."""
@@ -235,9 +233,7 @@ class Presentation:
             await self.revise(f"replace:{op.id}", lines(said))
 
     async def _post_again(self, op: Operation, shown: _Card, gone: Message, view: View) -> tuple[Message, bool]:
-        """Post the card that replaces a deleted one. Its key contains the deleted message, so that only one bot posts
-        it.
-        """
+        """Post the card that replaces a deleted one. Its key contains the deleted one, so that only one bot posts it."""
         if time.monotonic() < shown.post_again_at:
             raise Unavailable("Slack", "the card was deleted again")
         key = f"card:{op.id}:{gone.ts}"

@@ -407,11 +407,7 @@ def _vote(vote: Vote) -> Mrkdwn:
 
 def buttons_of_asker(op: Operation) -> list[Block]:
     """The card's buttons that the requester may press."""
-    return [
-        button_block
-        for button_block in _buttons(op)
-        if button_block["action_id"] not in (APPROVE, ROLL_OUT, DENY, BECAUSE)
-    ]
+    return [block for block in _buttons(op) if block["action_id"] not in (APPROVE, ROLL_OUT, DENY, BECAUSE)]
 
 
 def _buttons(op: Operation) -> list[Block]:
