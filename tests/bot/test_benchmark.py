@@ -44,7 +44,7 @@ def test_a_run_without_an_answer_is_an_error() -> None:
     ("printed", "complaint"),
     [
         ("", "did not print GuideLLM's table"),
-        ("Traceback (most recent call last):\n<!channel>\n", "it begins with “Traceback"),
+        ("Traceback (most recent call last):\n<!channel>\n", "its output begins with “Traceback"),
         (PRINTED.replace("Inter Token Latency", "Token Gap"), "no column Inter Token Latency · Successful ms · Median"),
         (PRINTED.replace("concurrent@4", "sweep@four"), "cannot be read"),
     ],

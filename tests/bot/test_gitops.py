@@ -101,7 +101,7 @@ async def test_a_commit_is_reverted_on_top_of_later_ones(repo: Repository, work:
     taken_back = (await repo.reversal(change, later)).files
     assert taken_back == {"README.md": "".join([*lines[:-1], "last changed\n"]), "new.txt": None}
     (work / "README.md").write_text("".join(["first changed again\n", *lines[1:]]))
-    with pytest.raises(BotError, match=r"README\.md\. Revert by hand"):
+    with pytest.raises(BotError, match=r"README\.md\. Revert it by hand"):
         await repo.reversal(change, commit(work, "clash"))
 
 
@@ -388,5 +388,5 @@ async def test_a_picture_that_a_pull_request_replaced_is_left_to_people(repo: Re
     """Only text is written back; nothing is deleted instead."""
     (work / "logo.png").write_bytes(b"\x89PNG\xfe")
     change = commit(work, "another logo")
-    with pytest.raises(BotError, match=r"logo\.png\. Revert by hand"):
+    with pytest.raises(BotError, match=r"logo\.png\. Revert it by hand"):
         await repo.reversal(change, change)
