@@ -1,7 +1,7 @@
 """Read stored records. Unreadable ones are set aside, reported once, and block nothing.
 
 A record may be invalid because of another version of the bot, a person at a Redis prompt, or a bug. It is moved
-completely to the hash `{stoker}:set-aside`, with its key and the reason; from then on it counts as missing.
+completely to the hash `{stoker}:set-aside`, with its key and the reason; afterwards it counts as missing.
 """
 
 import hashlib
@@ -24,18 +24,43 @@ from bot.errors import Unavailable
 PREFIX = "{stoker}"
 SET_ASIDE, UNREPORTED = f"{PREFIX}:set-aside", f"{PREFIX}:set-aside:unreported"
 FINISHED_KEPT = timedelta(days=30)
-"""How long an operation that has ended, its steps and its messages are kept."""
-_LARGEST = 4 * 2**20
+"""An operation, its steps and its messages are deleted this long after its end."""
+LARGEST = 4 * 2**20
 """Maximum bytes of a record; an operation with all its notes has some tens of thousands."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
+_READ = """
+-- Reads a value, unless it is too long to be sent.
+-- KEYS: its key. ARGV: the maximum length in bytes, the field (without one, the key itself has the value).
+-- Answer: the value, false if it is missing, its length if it is too long.
+local field = ARGV[2]
+local length = field and redis.call('HSTRLEN', KEYS[1], field) or not field and redis.call('STRLEN', KEYS[1])
+if length > tonumber(ARGV[1]) then return length end
+if field then return redis.call('HGET', KEYS[1], field) else return redis.call('GET', KEYS[1]) end
+"""
+
+_READ_FIELDS = """
+-- Reads the fields of a hash. KEYS: the hash. ARGV: the maximum length of a value in bytes.
+-- Answer: the fields whose values are too long to be sent, and the others with their values.
+local long, short = {}, {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if redis.call('HSTRLEN', KEYS[1], field) > tonumber(ARGV[1]) then
+    long[#long + 1] = field
+  else
+    short[#short + 1] = field
+    short[#short + 1] = redis.call('HGET', KEYS[1], field)
+  end
+end
+return {long, short}
+"""
+
 _MOVE = """
--- Moves a value out of the way, if it is still the one that could not be read.
--- KEYS: where it is, the hash of what was set aside, the list of what is not reported yet.
--- ARGV: its field ('' for a key of its own), the SHA-1 of the value ('': it is longer than the last argument), the name
--- that it gets, what is known of it as JSON, the maximum length.
+-- Moves a value to the hash of unreadable values, if it has not changed since it was read.
+-- KEYS: the value's key, the hash of unreadable values, the list of those that are not reported yet.
+-- ARGV: the value's field ('': the key itself has the value), the value's SHA-1 ('': it is too long and was not read), its
+-- new name, a description as JSON, the maximum length in bytes.
 local value
 if ARGV[1] == '' then value = redis.call('GET', KEYS[1]) else value = redis.call('HGET', KEYS[1], ARGV[1]) end
 if not value then return 0 end
@@ -48,10 +73,10 @@ return 1
 """
 
 _MOVE_KEY = """
--- Moves a key of another type than it should have. KEYS: key, its new name, the list of what is not reported yet.
--- ARGV: the type that it should have, what is known of it as JSON.
-local found = redis.call('TYPE', KEYS[1]).ok
-if found == 'none' or found == ARGV[1] then return 0 end
+-- Renames a key that has the wrong type. KEYS: the key, its new name, the list of values that are not reported yet.
+-- ARGV: the right type, a description as JSON.
+local actual = redis.call('TYPE', KEYS[1]).ok
+if actual == 'none' or actual == ARGV[1] then return 0 end
 redis.call('RENAME', KEYS[1], KEYS[2])
 redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
@@ -74,7 +99,7 @@ def redis_errors() -> Iterator[None]:
     except (RedisError, OSError) as error:
         if "WRONGTYPE" in str(error):
             raise WrongType("Redis", str(error)) from error
-        # For an unavailable server, the address and errno are useless to a person in Slack.
+        # If the server is unavailable, its address and errno do not help a person in Slack.
         away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError | BusyLoadingError)
         raise Unavailable("Redis", "" if away else str(error), answered=not away) from error
 
@@ -84,32 +109,36 @@ class Records:
 
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis = redis
+        self._read, self._read_fields = redis.register_script(_READ), redis.register_script(_READ_FIELDS)
         self._move, self._move_key = redis.register_script(_MOVE), redis.register_script(_MOVE_KEY)
 
     async def text(self, key: str) -> bytes | str | None:
-        """The value of a key; None if it is missing, or too long: then it is set aside without being read."""
-        begin = await self.typed(key, "string", lambda: self._redis.getrange(key, 0, _LARGEST))
-        if len(begin) > _LARGEST:
-            await self._set_aside_unread(key, "")
-            return None
-        return begin or await self.typed(key, "string", lambda: self._redis.get(key))  # empty, or missing
+        """Return the value of a key; None if it is missing, or too long: then it is set aside without being read."""
+        return await self._read_short(key, "string")
 
     async def field_text(self, key: str, field: str) -> bytes | str | None:
-        """The same for a field of a hash."""
-        if await self.typed(key, "hash", lambda: self._redis.hstrlen(key, field)) > _LARGEST:
-            await self._set_aside_unread(key, field)
-        return await self.typed(key, "hash", lambda: self._redis.hget(key, field))
+        """Like `text`, for a field of a hash."""
+        return await self._read_short(key, "hash", field)
+
+    async def _read_short(self, key: str, kind: str, *field: str) -> bytes | str | None:
+        answer: bytes | str | int | None = await self.typed(
+            key, kind, lambda: self._read(keys=[key], args=[LARGEST, *field])
+        )
+        if isinstance(answer, int):
+            await self._set_aside_unread(key, *field)
+            return None
+        return answer
 
     async def value(self, key: str, of: TypeAdapter[T]) -> T | None:
         found = await self.parsed(of, await self.text(key), key)
         return found[0] if found else None
 
     async def values(self, keys: list[str], of: TypeAdapter[T]) -> list[T]:
-        """The existing and readable values; a key of another type counts as missing."""
+        """Return the values that exist and can be read. A key of another type counts as missing."""
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
-                    pipe.getrange(key, 0, _LARGEST)
+                    pipe.getrange(key, 0, LARGEST)
                 texts = await pipe.execute(raise_on_error=False) if keys else []
         found: list[T] = []
         for key, text in zip(keys, texts, strict=True):
@@ -118,8 +147,8 @@ class Records:
                     continue
                 with redis_errors():
                     raise text
-            if len(text) > _LARGEST:
-                await self._set_aside_unread(key, "")
+            if len(text) > LARGEST:
+                await self._set_aside_unread(key)
             elif text and (read := await self.parsed(of, text, key)):
                 found.append(read[0])
         return found
@@ -129,22 +158,15 @@ class Records:
         return found[0] if found else None
 
     async def fields(self, key: str, of: TypeAdapter[T]) -> dict[str, T]:
-        for field in await self.typed(key, "hash", lambda: self._long_fields(key)):
-            await self._set_aside_unread(key, field)
-        texts = await self.typed(key, "hash", lambda: self._redis.hgetall(key)) or {}
-        found = {name(field): await self.parsed(of, text, key, name(field)) for field, text in texts.items()}
-        return {field: each[0] for field, each in found.items() if each}
-
-    async def _long_fields(self, key: str) -> list[str]:
-        fields = await self._redis.hkeys(key)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for field in fields:
-                pipe.hstrlen(key, field)
-            lengths = await pipe.execute() if fields else []
-        return [name(field) for field, length in zip(fields, lengths, strict=True) if length > _LARGEST]
+        long, short = await self.typed(key, "hash", lambda: self._read_fields(keys=[key], args=[LARGEST]))
+        for field in long:
+            await self._set_aside_unread(key, name(field))
+        texts = zip(short[::2], short[1::2], strict=True)
+        values = {name(field): await self.parsed(of, text, key, name(field)) for field, text in texts}
+        return {field: value[0] for field, value in values.items() if value}
 
     async def typed(self, key: str, kind: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """Redis's answer about a key, after a key of another type is set aside."""
+        """Return Redis's answer about a key. A key of another type than `kind` is set aside first."""
         try:
             with redis_errors():
                 return await ask()
@@ -156,20 +178,20 @@ class Records:
     async def read(
         self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
     ) -> T | None:
-        """The value, or None if it is missing or is set aside. `bare`: it is stored without JSON quotes."""
+        """Parse a value. Return None if it is missing or was set aside. A `bare` value is stored without JSON quotes."""
         found = await self.parsed(of, text, key, field, bare=bare)
         return found[0] if found else None
 
     async def parsed(
         self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
     ) -> tuple[T] | None:
-        """Like `read`, if the value itself may be None."""
+        """Like `read`, for a type that includes None: a value is returned in a tuple."""
         if text is None:
             return None
         raw = text.encode() if isinstance(text, str) else text
         try:
-            if len(raw) > _LARGEST:
-                raise ValueError(f"it has {len(raw)} bytes, and no record of Stoker has more than {_LARGEST}")
+            if len(raw) > LARGEST:
+                raise ValueError(f"it has {len(raw)} bytes, and no record of Stoker has more than {LARGEST}")
             return (of.validate_strings(raw.decode()) if bare else of.validate_json(raw),)
         except (ValidationError, ValueError, RecursionError) as error:
             await self.set_aside(key, field, raw, why_unreadable(error))
@@ -179,8 +201,8 @@ class Records:
         digest = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
         await self._moved(key, field, digest, digest[:12], why)
 
-    async def _set_aside_unread(self, key: str, field: str) -> None:
-        why = f"it is longer than the {_LARGEST} bytes that a record of Stoker may have"
+    async def _set_aside_unread(self, key: str, field: str = "") -> None:
+        why = f"it is longer than the {LARGEST} bytes that a record of Stoker may have"
         await self._moved(key, field, "", f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}", why)
 
     async def _moved(self, key: str, field: str, digest: str, mark: str, why: str) -> None:
@@ -188,28 +210,28 @@ class Records:
         with redis_errors():
             moved = await self._move(
                 keys=[key, SET_ASIDE, UNREPORTED],
-                args=[field, digest, f"{key}#{field}#{mark}", json.dumps(about), _LARGEST],
+                args=[field, digest, f"{key}#{field}#{mark}", json.dumps(about), LARGEST],
             )
         if moved:
-            self._told(about)
+            self._log(about)
 
     async def heal(self, key: str, kind: str) -> None:
-        """Set a key aside that does not have this Redis type: string, hash, list, set, zset, stream."""
-        about = self._about(key, "", f"it is not a {kind} of Redis's")
+        """Set a key aside unless it has this Redis type: string, hash, list, set, zset or stream."""
+        about = self._about(key, "", f"its Redis type is not {kind}")
         with redis_errors():
             moved = await self._move_key(
                 keys=[key, f"{SET_ASIDE}:{key}:{int(datetime.now(UTC).timestamp() * 1000)}", UNREPORTED],
                 args=[kind, json.dumps(about)],
             )
         if moved:
-            self._told(about)
+            self._log(about)
 
     async def number(self, key: str) -> None:
-        """Set a counter aside that is not a whole number."""
+        """Set a counter aside unless it is a whole number."""
         raw = await self.text(key)
         text = name(raw) if raw is not None else "0"
         if not (text.isdecimal() and len(text) < 17):
-            await self.set_aside(key, "", text.encode(), "not a whole number that can be meant")
+            await self.set_aside(key, "", text.encode(), "it is not a whole number of at most 16 digits")
 
     async def ping(self) -> None:
         with redis_errors():
@@ -221,7 +243,7 @@ class Records:
             return int(await self._redis.hlen(SET_ASIDE)) // 2
 
     async def unreported(self) -> tuple[dict[str, str], ...]:
-        """The values that were set aside but not reported: `at`, `key`, `field`, `why`."""
+        """Return the values that were set aside but not reported, each with `at`, `key`, `field` and `why`."""
         with redis_errors():
             texts = await self._redis.lrange(UNREPORTED, 0, 99)
         return tuple(json.loads(text) for text in texts)
@@ -235,12 +257,12 @@ class Records:
         return {"at": datetime.now(UTC).isoformat(), "key": key, "field": field, "why": why}
 
     @staticmethod
-    def _told(about: dict[str, str]) -> None:
+    def _log(about: dict[str, str]) -> None:
         log.error("record set aside", key=about["key"], field=about["field"], error=about["why"])
 
 
 def why_unreadable(error: Exception) -> str:
-    """The first error, without the value itself."""
+    """Describe the first error, without the value itself."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -249,5 +271,5 @@ def why_unreadable(error: Exception) -> str:
 
 
 def name(key: object) -> str:
-    """A key, field or member as text, even if it is not UTF-8."""
+    """Return a key, field or member as text, even if it is not UTF-8."""
     return key.decode(errors="backslashreplace") if isinstance(key, bytes) else str(key)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+from bot.state.records import LARGEST
 from tests.operations.kill_on_http_write import Tripwire
 
 _WRITES = (
@@ -21,10 +22,13 @@ _WRITES = (
     ),
 )
 
+_READ = re.compile(rb"EVALSHA\r\n\$40\r\n\w{40}\r\n\$1\r\n1\r\n\$\d+\r\n[^\r\n]+\r\n\$\d+\r\n%d\r\n" % LARGEST)
+"""A script with one key and the maximum length of a value: it reads."""
+
 
 def written(command: bytes) -> str:
     """Return the kind of write of a command's bytes; empty for anything else."""
-    if b"HGET" in command[:32]:
+    if _READ.search(command):
         return ""
     for pattern, kind in _WRITES:
         if found := pattern.search(command):
