@@ -39,7 +39,7 @@ def test_other_systems_are_not_faster() -> None:
 @pytest.mark.parametrize("text", ["60", "60x", "60x since", "60x since noon", "0.5x since 2026-11-29T12:00:00+00:00", "60x since 2026-11-29T12:00:00", "9999x since 2026-11-29T12:00:00+00:00"])  # fmt: skip
 def test_an_invalid_clock_is_refused(text: str) -> None:
     """The error message contains an example."""
-    with pytest.raises(ValueError, match="write for example 60x since"):
+    with pytest.raises(ValueError, match="write, for example, 60x since"):
         Clock.parse(text)
 
 
@@ -71,7 +71,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> pytest.Mon
 def test_a_real_slack_has_real_time(environment: pytest.MonkeyPatch, address: str) -> None:
     """Leases of real people must not end sixty times too early."""
     environment.setenv("SLACK_API_URL", address)
-    with pytest.raises(SettingsError, match="STOKER_CLOCK is for a Slack on this machine"):
+    with pytest.raises(SettingsError, match="STOKER_CLOCK is only for a Slack on this machine"):
         load_settings()
 
 

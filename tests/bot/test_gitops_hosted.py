@@ -63,7 +63,7 @@ async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: P
         assert (pull.number, pull.head_sha, pull.head_ref, pull.state) == (1, pushed, BRANCH, "open")
         await host.checks("success")
         assert (await github.pull(1)).ci.verdict == "success"
-        with pytest.raises(MergeRefused, match="head moved"):
+        with pytest.raises(MergeRefused, match="its head is no longer"):
             await github.merge(1, base, "main")
         merged = await github.merge(1, pushed, "main")
         assert await github.merge(1, pushed, "main") == merged == await repo.head()

@@ -94,7 +94,7 @@ async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platfo
     """The flag is part of the pull request; the card shows the necessary step, and the roll-out continues after it."""
     await proposed(platform, f"/model add coder-mini {MINI} group=egress")
     card = await platform.sees("Add coder-mini")
-    assert "has to run the generator of clusters/ai-dev/groups.generated.yaml" in card
+    assert "Run the generator of clusters/ai-dev/groups.generated.yaml" in card
     card = await rolled_out(platform, "does not create coder-mini")
     assert "Run the generator of that file and merge what it writes" in card
     assert "continues automatically" in card
