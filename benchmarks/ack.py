@@ -37,7 +37,7 @@ from sandbox.process import free_port
 from sandbox.slack.history import CHANNEL
 from sandbox.world import Sandbox, opened
 
-CONCURRENT, IN_PROGRESS, GOAL = 200, 100, 1.3
+CONCURRENT, IN_PROGRESS, GOAL = 200, 100, 1.1
 COMMAND = "status"
 
 

@@ -12,7 +12,7 @@ Each round first adds a commit to main, so that both have something to fetch, an
 - by hand: `git fetch`, `git switch -c … origin/main`, write the same files, `git add`, `git commit`, `git push`, and the same
   request to open the pull request. The time that a person needs to think and type is not included.
 
-Prints the medians in milliseconds and their ratio. The goal is a ratio of 1.2; the exit code is 1 if it exceeds 1.5, or if
+Prints the medians in milliseconds and their ratio. The goal is a ratio of 1.2; the exit code is 1 if it exceeds that, or if
 Stoker needs more than twice as long for the largest repository as for the smallest.
 """
 
@@ -209,7 +209,7 @@ def main() -> int:
         print(f"{files:8d} {stoker_ms:5.0f} ms {hand_ms:6.0f} ms   {times.ratio:5.2f}", flush=True)
     worst = max(times.ratio for times in results.values())
     first, last = (statistics.median(results[files].stoker) for files in (min(results), max(results)))
-    return 1 if worst > 1.5 or last > 2 * first else 0
+    return 1 if worst > 1.2 or last > 2 * first else 0
 
 
 if __name__ == "__main__":
