@@ -85,10 +85,8 @@ class Memory:
         self.texts: dict[str, str | None] = {}  # the commit and the paths, by search text
         self.changes: dict[tuple[str, str], Changes] = {}  # by the two compared commits
         self.found: dict[tuple[str, ...], tuple[str, frozenset[str]]] = {}  # the commit and the paths, by search texts
-        self.reading, self.searching = (
-            Lock(),
-            Lock(),
-        )  # when the bot starts, several tasks need the same files, and git runs once
+        # When the bot starts, several tasks need the same files, and git runs once.
+        self.reading, self.searching = Lock(), Lock()
 
     def forget(self) -> None:
         """Clear the cache: the mirror was lost, and with it the blobs that the listing refers to."""
@@ -415,9 +413,7 @@ class Mirror:
 
 
 def _data(text: str) -> tuple[str, str]:
-    """Import GitPython here: without git on PATH the import raises, and the error is reported only if git is
-    needed, and by the doctor.
-    """
+    """The two lines with which fast-import reads a text: its length in bytes, and the text."""
     return f"data {len(text.encode())}", text
 
 

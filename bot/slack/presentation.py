@@ -352,7 +352,7 @@ class Presentation:
             await self._put("revise", key, view)
 
     async def withdraw(self, question: str, keys: tuple[str, ...] = (), said: View | None = None) -> None:
-        """Drop the unposted questions about an operation's session, or post them as `answer`."""
+        """Drop the unposted questions about an operation's session, or post them as `said`."""
         for letter in await self._outbox.waiting():
             if letter.question == question and (not keys or letter.key in keys):
                 await (self.revise(letter.key, said) if said else self._outbox.drop(letter.name))

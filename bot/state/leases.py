@@ -111,7 +111,7 @@ return 1
 """
 
 _JOIN = """
--- Takes a place at the end of the queue; who is in it keeps the place.
+-- Takes a place at the end of the queue. An operation that is in the queue keeps its place.
 -- KEYS: queue, counter of places. ARGV: op. Answer: how many are ahead.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[2]), ARGV[1])
@@ -171,7 +171,7 @@ class Leases:
         self._queue, self._places = f"{PREFIX}:queue", f"{PREFIX}:queue:places"
 
     async def claim(self, new: Lease, *, floor: int = 0) -> Lease:
-        """Take a slot for `wanted.model` with a new fence above `floor`. Raises GpuBusy with the holder."""
+        """Take a slot for `new.model` with a new fence above `floor`. Raises GpuBusy with the holder."""
         keys = [self._leases, self._fence, self._queue]
         args = [new.model, new.op, self.slots, _unfenced(new), floor]
         verdict, text = await self._run(self._claim, keys, args)
