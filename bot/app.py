@@ -21,7 +21,7 @@ from bot.clients.rights import rights
 from bot.embedded import embedded_redis
 from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
-from bot.guard import Guard
+from bot.gpu.guard import Guard
 from bot.services import learn_secrets, open_services, open_slack
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import Settings, load_settings

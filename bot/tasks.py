@@ -24,6 +24,7 @@ from bot.gpu.health import HealthWatch
 from bot.gpu.queue import Queue
 from bot.gpu.reconciliation import Reconciliation
 from bot.gpu.stopping import SettingAside
+from bot.gpu.watch import IdleWatch
 from bot.home import AppHome
 from bot.mrkdwn import md
 from bot.platform.pull_requests import PullRequestWatch
@@ -39,7 +40,6 @@ from bot.state.home import VIEWERS_KEPT
 from bot.state.operations import Operations
 from bot.state.records import Records
 from bot.views import code, lines
-from bot.watch import IdleWatch
 from bot.wiring import Wiring
 from bot.workflows import Workflow, Workflows
 from bot.workflows.benchmark_report import BenchmarkReports

@@ -13,6 +13,7 @@ from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
+from bot.gpu.watch import Keeping
 from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
@@ -24,7 +25,6 @@ from bot.state.operations import Operations
 from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder
 from bot.views.health import RESTART
 from bot.views.modals import DOWN_FORM, Ending, down_form, typed
-from bot.watch import Keeping
 from bot.workflows.restart import RestartRequests
 from commands.gpu import BringingDown
 from commands.replies import answered, ephemeral_responder, requested

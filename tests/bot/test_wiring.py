@@ -7,7 +7,7 @@ import pytest
 
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle
-from bot.guard import Guard
+from bot.gpu.guard import Guard
 from bot.services import Services
 from bot.tasks import all_tasks
 from bot.web import HttpPort
