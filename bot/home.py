@@ -11,11 +11,11 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.component import component
+from bot.domain.marks import read_mark
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.gpu.billing import draining, running_total
-from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.endpoints import EndpointStates
 from bot.platform.setup import PlatformSetup

@@ -12,6 +12,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
 from bot.component import component
+from bot.domain.marks import read_mark
 from bot.domain.operations import BringUpOperation, Status
 from bot.domain.requests import BringUp, Extend, Release
 from bot.domain.sessions import cost
@@ -22,7 +23,6 @@ from bot.gpu.billing import UsageReport, draining, running_total
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.queue import Queue
 from bot.gpu.stopping import Stopping, down_request
-from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
 from bot.settings.config import Config

@@ -8,13 +8,13 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
 from bot.component import component
+from bot.domain.marks import read_mark
 from bot.domain.values import Message
 from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.watch import Keeping
-from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
 from bot.settings.config import Config

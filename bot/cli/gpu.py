@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bot.domain.marks import read_mark
 from bot.domain.sessions import Node, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
-from bot.marks import read_mark
 from bot.settings.config import Config
 from bot.settings.environment import ClusterSettings, load_cluster_settings
 

@@ -21,7 +21,7 @@ stays invalid.
 TOLD = "stoker.dev/told"
 """The last message about the Deployment without Redis, so that only one of several bots sends it."""
 _FENCES = 9 * 10**12
-"""The maximum fence, in the year 2255: the fences after it are still below the limit of `bot.marks`."""
+"""The maximum fence, in the year 2255: the fences after it are still below the limit of `bot.domain.marks`."""
 KIND = "stoker.dev/kind"
 MODEL = "stoker.dev/model"
 """The model of a Deployment with another name, or in another namespace; it is never removed."""

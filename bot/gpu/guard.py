@@ -15,13 +15,13 @@ from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
 from bot.component import component
 from bot.domain.leases import Lease
+from bot.domain.marks import bounded, read_mark
 from bot.domain.sessions import Session
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import Stopping
 from bot.idle import BringDown, Decision, Remind, WarnEnd, after_decision, decide
-from bot.marks import bounded, read_mark
 from bot.mrkdwn import Mrkdwn, clock, code, md
 from bot.settings.config import Config
 from bot.slack.web_api import Slack

@@ -10,10 +10,10 @@ from bot.clients.workload import GpuUser
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
+from bot.domain.marks import bounded, prolonged, read_mark
 from bot.domain.requests import BringUp
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.marks import bounded, prolonged, read_mark
 from bot.mrkdwn import md, person
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation

@@ -14,6 +14,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
 from bot.component import component
 from bot.domain.leases import Lease
+from bot.domain.marks import read_mark
 from bot.domain.operations import Status
 from bot.durations import Clock
 from bot.engine.crash_guard import CrashGuard
@@ -22,7 +23,6 @@ from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.stopping import end_of_session
-from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config

@@ -12,10 +12,10 @@ from bot.clients.whereabouts import Address
 from bot.clients.workload import Workload
 from bot.component import component
 from bot.domain.leases import Lease
+from bot.domain.marks import read_mark
 from bot.domain.operations import ChangeOperation, SmokeOutcome
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.deploying import deploys
 from bot.settings.config import Config

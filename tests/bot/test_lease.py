@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bot.domain.leases import Lease
-from bot.marks import read_mark
+from bot.domain.marks import read_mark
 from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)

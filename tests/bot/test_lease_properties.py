@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bot.clients.cluster import Cluster, StaleFence
 from bot.clients.redis import opened
 from bot.domain.leases import Lease
-from bot.marks import read_mark
+from bot.domain.marks import read_mark
 from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 from sandbox.process import Redis as Server
 from tests.clients.kube import Wire, connected, deployment

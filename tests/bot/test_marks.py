@@ -7,8 +7,8 @@ import pytest
 
 from bot.clients.workload import fence_of
 from bot.domain.leases import Lease
+from bot.domain.marks import bounded, prolonged, read_mark
 from bot.domain.values import Message
-from bot.marks import bounded, prolonged, read_mark
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 HOUR = timedelta(hours=1)
