@@ -9,7 +9,6 @@ import structlog
 from docket import ExponentialRetry, Perpetual, Retry, TaskKey
 from structlog.contextvars import bind_contextvars
 
-from bot.bookmark import HolderBookmark
 from bot.clients.cluster import Cluster
 from bot.clock import Clock
 from bot.component import component
@@ -33,6 +32,7 @@ from bot.platform.setup import PlatformSetup
 from bot.platform.smoke_tests import SmokeTests
 from bot.services import learn_secrets as read_secrets
 from bot.settings.config import Config
+from bot.slack.bookmark import HolderBookmark
 from bot.slack.presentation import Presentation
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog

@@ -1,4 +1,4 @@
-"""`stoker manifest`: the Slack app manifest with exactly the scopes in use (`bot.scopes`)."""
+"""`stoker manifest`: the Slack app manifest with exactly the scopes in use (`bot.slack.scopes`)."""
 
 import json
 from io import StringIO
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from ruamel.yaml import YAML
 
 from bot.errors import BotError
-from bot.scopes import EVENTS, scopes
+from bot.slack.scopes import EVENTS, scopes
 from bot.views.modals import SHORTCUT
 from commands.help_topics import COMMANDS
 

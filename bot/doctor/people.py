@@ -9,12 +9,12 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.mrkdwn import unmarked
 from bot.policy import may_use
-from bot.scopes import scopes
 from bot.services import now
 from bot.settings.config import Roles
 from bot.settings.environment import Settings
 from bot.slack.directory import Directory
 from bot.slack.ids import is_user_group
+from bot.slack.scopes import scopes
 from bot.slack.web_api import SlackRefused, slack_errors
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.bookmark import HolderBookmark
 from bot.domain.leases import Lease
 from bot.settings.config import Config
+from bot.slack.bookmark import HolderBookmark
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.messages import Messages

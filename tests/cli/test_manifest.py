@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bot.cli.main import cli
 from bot.cli.manifest import manifest
-from bot.scopes import BOOKMARK_METHODS, EVENTS, METHODS, scopes
+from bot.slack.scopes import BOOKMARK_METHODS, EVENTS, METHODS, scopes
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ("apps_", "auth_", "bookmarks_", "bots_", "chat_", "conversations_", "files_", "pins_", "reactions_", "team_", "user", "views_")  # fmt: skip
