@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 
+from bot.analysis.report import daily
 from bot.clients.cluster import Cluster
 from bot.component import component
 from bot.domain.marks import read_mark
@@ -20,7 +21,6 @@ from bot.mrkdwn import md
 from bot.platform.endpoints import EndpointStates
 from bot.platform.setup import PlatformSetup
 from bot.policy import People
-from bot.report import daily
 from bot.settings.config import Config
 from bot.slack.roles import RoleMembers
 from bot.slack.web_api import Slack

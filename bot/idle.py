@@ -1,7 +1,7 @@
 """Decides when a model is idle, and what to do about it.
 
 Pure: samples, lease, queue, clock and policy in; a decision out. `bot.gpu.watch` takes the samples and acts on the
-decisions, `bot.simulate` replays a trace of requests through the same functions.
+decisions, `bot.analysis.simulate` replays a trace of requests through the same functions.
 """
 
 from dataclasses import dataclass

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bot.durations import parse_duration, show_duration
-from bot.errors import BotError
-from bot.settings.config import Config, Idle, load_config
-from bot.simulate import (
+from bot.analysis.simulate import (
     World,
     always_on,
     clairvoyant,
@@ -21,6 +18,9 @@ from bot.simulate import (
     table,
     written,
 )
+from bot.durations import parse_duration, show_duration
+from bot.errors import BotError
+from bot.settings.config import Config, Idle, load_config
 
 _USUAL = ("remind_after=5m down_after=15m", "remind_after=15m down_after=30m", "remind_after=30m down_after=2h")
 

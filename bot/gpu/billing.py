@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from docket import Docket
 from pydantic import TypeAdapter
 
+from bot.analysis.report import weekly
 from bot.clients.cluster import Cluster
 from bot.clients.staging import Stager
 from bot.component import component
@@ -21,7 +22,6 @@ from bot.errors import BotError, Unavailable
 from bot.gpu import session_cards
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.mrkdwn import Mrkdwn, md
-from bot.report import weekly
 from bot.settings.config import Config, Gpu
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack

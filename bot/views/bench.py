@@ -1,6 +1,6 @@
 """A benchmark's results below its card, and the offer to store them in the repository."""
 
-from bot.benchmark import COLUMNS, LEGEND, Benchmark, rows, shape
+from bot.analysis.benchmark import COLUMNS, LEGEND, Benchmark, rows, shape
 from bot.mrkdwn import link, md
 from bot.views.blocks import View, actions, button, context, section
 from bot.views.newer import table

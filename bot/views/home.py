@@ -6,12 +6,12 @@ Shows absolute times, not durations, so that rendering again gives the same view
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from bot.analysis.report import Day
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, Status, estimate
 from bot.domain.sessions import Trouble
 from bot.durations import show_duration
 from bot.mrkdwn import Mrkdwn, link, md
-from bot.report import Day
 from bot.views.blocks import (
     VIEW_BLOCKS,
     Block,

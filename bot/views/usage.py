@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
+from bot.analysis.report import Week
 from bot.durations import show_duration
 from bot.mrkdwn import md
-from bot.report import Week
 from bot.views.blocks import View, section
 from bot.views.newer import chart, table
 from bot.views.text import money, person

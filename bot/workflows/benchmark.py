@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from bot import benchmark
-from bot.benchmark import Benchmark, Context
+from bot.analysis import benchmark
+from bot.analysis.benchmark import Benchmark, Context
 from bot.clients.cluster import Cluster
 from bot.clients.job import BenchFailed, Jobs, Load
 from bot.clients.rights import ENGINE_KEY

@@ -4,8 +4,9 @@ import asyncio
 
 import structlog
 
-from bot import benchmark, markdown
-from bot.benchmark import Benchmark
+from bot import markdown
+from bot.analysis import benchmark
+from bot.analysis.benchmark import Benchmark
 from bot.clients.github import GitHub
 from bot.component import component
 from bot.domain.events import AuditEvent

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from bot.benchmark import COLUMNS, Benchmark, Context, Unanswered, Unreadable, in_words, levels, markdown, picture, rows
+from bot.analysis.benchmark import (
+    COLUMNS,
+    Benchmark,
+    Context,
+    Unanswered,
+    Unreadable,
+    in_words,
+    levels,
+    markdown,
+    picture,
+    rows,
+)
 
 HERE = Path(__file__).parent
 PRINTED = (HERE / "guidellm-0.8.1.csv").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bot.analysis.report import Day, daily, weekly
 from bot.domain.sessions import Bill, Node
-from bot.report import Day, daily, weekly
 from bot.views.older import older
 from bot.views.usage import usage
 from sandbox.slack import blocks as kit

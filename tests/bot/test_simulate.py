@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cli.simulate import compare, sample
-from bot.errors import BotError
-from bot.settings.config import Config
-from bot.simulate import (
+from bot.analysis.simulate import (
     Arrival,
     World,
     always_on,
@@ -22,6 +19,9 @@ from bot.simulate import (
     replay,
     written,
 )
+from bot.cli.simulate import compare, sample
+from bot.errors import BotError
+from bot.settings.config import Config
 
 DOCS = Path(__file__).parents[2] / "docs"
 NINE = datetime(2026, 11, 23, 9, tzinfo=UTC)

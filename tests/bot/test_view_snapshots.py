@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bot.analysis.report import Day
 from bot.domain.leases import Lease, Waiting
 from bot.domain.operations import (
     BringUpOperation,
@@ -27,7 +28,6 @@ from bot.domain.plans import BringUpPlan, ChangePlan, OwnChange, Pull
 from bot.domain.requests import BringUp, SwapModel
 from bot.domain.values import Message
 from bot.mrkdwn import md
-from bot.report import Day
 from bot.views import View, because_form, card, reminder, thread
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState

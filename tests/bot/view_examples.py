@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from slack_sdk.models.blocks import Block
 
+from bot.analysis.report import Day
 from bot.domain.kinds import Kind
 from bot.domain.leases import Lease, Waiting
 from bot.domain.operations import (
@@ -25,7 +26,6 @@ from bot.domain.plans import OwnChange, Pull
 from bot.domain.requests import AnyRequest, Request
 from bot.domain.values import Message
 from bot.mrkdwn import md
-from bot.report import Day
 from bot.views import View, because_form, blind, card, escape, keep_form, lines, offered, reminder, thread, unmanaged
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState, details, disagreements
