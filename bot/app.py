@@ -15,13 +15,14 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 
-from bot import logs
 from bot.clients.cluster import Cluster
 from bot.clients.rights import rights
 from bot.embedded import embedded_redis
 from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
 from bot.gpu.guard import Guard
+from bot.observability import logs
+from bot.observability.tracing import traced
 from bot.services import learn_secrets, open_services, open_slack
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import Settings, load_settings
@@ -30,7 +31,6 @@ from bot.slack.roles import RoleMembers
 from bot.state.records import redis_errors
 from bot.state.setup import SetupState
 from bot.tasks import all_tasks
-from bot.tracing import traced
 from bot.web import HttpPort
 from bot.wiring import Wiring
 from commands import listeners

@@ -37,7 +37,7 @@ from bot.clients.vllm import VLLM
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.metrics import Metrics
+from bot.observability.metrics import Metrics
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import ClusterSettings, Settings, store_own, with_own
 from bot.settings.of_repository import Installed

@@ -17,7 +17,7 @@ from bot.durations import Clock
 from bot.engine.task_refs import FOLLOW
 from bot.errors import Unavailable
 from bot.gpu.billing import running_total
-from bot.metrics import Metrics, state, unreachable
+from bot.observability.metrics import Metrics, state, unreachable
 from bot.settings.config import Config
 from bot.settings.environment import Settings
 from bot.state.alerts import Alerts

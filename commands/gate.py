@@ -17,8 +17,8 @@ from slack_bolt.response import BoltResponse
 
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.logs import about
 from bot.mrkdwn import Mrkdwn, md, shown
+from bot.observability.logs import about
 from bot.policy import Home, Verdict, may_use, refuse
 from bot.settings.config import Config
 from bot.slack.directory import Directory

@@ -9,8 +9,8 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bot import logs
 from bot.errors import BotError
+from bot.observability import logs
 from bot.platform.proposal import answer, open_questions, propose, report, written
 from bot.settings.config import SettingsError, load_config
 from bot.settings.environment import load_settings, with_own

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bot import logs
 from bot.cli import gpu, init, model
 from bot.errors import BotError, Unavailable
+from bot.observability import logs
 from bot.settings.environment import load_cluster_settings, load_settings, stored_own, with_own
 
 cli = typer.Typer(

@@ -45,7 +45,7 @@ from bot.clients.workload import (
 )
 from bot.domain.sessions import Node
 from bot.errors import BotError, Unavailable
-from bot.logs import conceal
+from bot.observability.logs import conceal
 from bot.settings.config import SecretRef
 
 __all__ = ["BootFailed", "Cluster", "StaleFence"]

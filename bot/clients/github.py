@@ -21,7 +21,7 @@ from bot.clients.github_answers import Listed, Pull, Recent, RepositoryAnswer, U
 from bot.clients.github_refusals import pause, rate_limited, refusal, said
 from bot.clients.http import bearer, decoded, refuse_if_busy, retry_hint, send
 from bot.errors import BotError, Unavailable
-from bot.logs import cleaned_texts
+from bot.observability.logs import cleaned_texts
 
 SYSTEM = answers.SYSTEM
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from bot.clients.github_answers import InstallationToken, read
 from bot.clients.http import body, refuse_if_busy, send
 from bot.errors import BotError
-from bot.logs import conceal
+from bot.observability.logs import conceal
 
 SYSTEM = "GitHub"
 _RENEW_BEFORE = 300.0

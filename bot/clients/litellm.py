@@ -21,7 +21,7 @@ from pydantic import BaseModel, SecretStr
 from bot.clients.http import bearer, body, count, error_message, refuse_if_busy, send
 from bot.clients.vllm import ANSWER_LIMIT, ANSWER_TIMEOUT, Kind, model_ids, pooled, trial_request
 from bot.errors import BotError, StokerError, Unavailable, Unreachable
-from bot.logs import conceal
+from bot.observability.logs import conceal
 
 SYSTEM = "LiteLLM"
 _OWN = "stoker-smoke-"

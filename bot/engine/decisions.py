@@ -15,8 +15,8 @@ from bot.engine.lifecycle import (
     require,
 )
 from bot.errors import BotError
-from bot.logs import about
 from bot.mrkdwn import Mrkdwn, md, person
+from bot.observability.logs import about
 from bot.policy import (
     People,
     costs_money,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from bot.errors import BotError
-from bot.logs import cleaned
+from bot.observability.logs import cleaned
 
 
 class TooMuch(BotError):

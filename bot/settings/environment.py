@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.clock import Clock
-from bot.logs import conceal
+from bot.observability.logs import conceal
 from bot.settings.config import Config, SettingsError, first_problem, load_config
 from bot.settings.hints import PREFIXED, refuse_other_tokens
 from bot.settings.of_repository import OWN_CONFIG, layered

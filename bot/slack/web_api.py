@@ -19,8 +19,8 @@ from bot.clock import REAL_TIME, Clock
 from bot.domain.operations import Operation
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
-from bot.logs import cleaned_texts
 from bot.mrkdwn import Mrkdwn
+from bot.observability.logs import cleaned_texts
 from bot.progress import beside_all_work
 from bot.settings.config import Config
 from bot.slack.block_support import BlockSupport

@@ -14,7 +14,7 @@ from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.sessions import Trouble
-from bot.logs import cleaned
+from bot.observability.logs import cleaned
 from bot.state.deliveries import Deliveries
 from bot.state.records import PREFIX, Records, name, why_unreadable
 from bot.views.outcomes import outcome_text

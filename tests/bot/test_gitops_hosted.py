@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from bot.clients.github import GitHub, MergeRefused
 from bot.errors import BotError, Unavailable
 from bot.git.complaints import PushRefused
-from bot.logs import conceal
+from bot.observability.logs import conceal
 from manifests.tree import ChangeSet
 from sandbox.github import GitHub as SandboxGitHub
 from tests.bot.git_remote import BRANCH, TOKEN, WHEN, commit, git, repo, repository, work

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from bot import logs
+from bot.observability import logs
 from bot.settings.environment import ToolSettings
 
 TOKEN = "plain-looking-secret"

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.clients.github import GitHub
-from bot.logs import cleaned, cleaned_texts, conceal
+from bot.observability.logs import cleaned, cleaned_texts, conceal
 from bot.services import open_slack
 from bot.settings.environment import ToolSettings
 from tests.clients.wire import client, wire

@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 
-from bot.logs import conceal
-from bot.tracing import _redacting
+from bot.observability.logs import conceal
+from bot.observability.tracing import _redacting
 
 SECRET = "a-secret-of-this-test-0451"
 
@@ -37,7 +37,7 @@ def test_stderr_contains_no_secret() -> None:
     program = f"""
 import warnings
 from pydantic import SecretStr
-from bot.logs import configure
+from bot.observability.logs import configure
 configure("json", [SecretStr("{SECRET}")])
 warnings.warn("old key " + "{SECRET}"[:12] + "{SECRET}"[12:])
 raise RuntimeError("cannot go on with " + "{SECRET}"[:12] + "{SECRET}"[12:])
@@ -62,7 +62,7 @@ def test_an_uncaught_exception_contains_no_secret(fails: str) -> None:
     program = f"""
 import asyncio, gc, threading
 from pydantic import SecretStr
-from bot.logs import configure
+from bot.observability.logs import configure
 configure("text", [SecretStr("{SECRET}")])
 def fail():
     raise RuntimeError("cannot go on with " + "{SECRET}"[:12] + "{SECRET}"[12:])

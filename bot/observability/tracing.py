@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bot.logs import cleaned
+from bot.observability.logs import cleaned
 from bot.settings.config import SettingsError
 
 if TYPE_CHECKING:
