@@ -30,9 +30,9 @@ from bot.domain.operations import ChangeOperation, Status
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.requests import SwapModel
 from bot.engine.run import NOTHING
-from bot.mrkdwn import md
 from bot.state.operations import Operations
 from bot.state.step_ledger import StepLedger
+from bot.text.mrkdwn import md
 from sandbox.process import free_port
 from sandbox.slack.history import CHANNEL
 from sandbox.world import Sandbox, opened

@@ -10,7 +10,7 @@ Errors of external systems are wrapped where the system is called, with the caus
 depends on the exceptions of httpx or Kubernetes.
 """
 
-from bot.mrkdwn import Mrkdwn, shown, unmarked
+from bot.text.mrkdwn import Mrkdwn, shown, unmarked
 
 
 class StokerError(Exception):

@@ -13,11 +13,9 @@ from bot.analysis.report import daily
 from bot.clients.cluster import Cluster
 from bot.component import component
 from bot.domain.marks import read_mark
-from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.gpu.billing import draining, running_total
-from bot.mrkdwn import md
 from bot.platform.endpoints import EndpointStates
 from bot.platform.setup import PlatformSetup
 from bot.policy import People
@@ -29,6 +27,8 @@ from bot.state.home import VIEWERS_KEPT, HomeState
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock
+from bot.text.mrkdwn import md
 from bot.views.endpoint_list import Search
 from bot.views.endpoints import EndpointState
 from bot.views.home import Overview, home

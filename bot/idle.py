@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Own, Session
-from bot.durations import show_duration
 from bot.settings.config import Idle, LeaseLimits
+from bot.text.durations import show_duration
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bot.domain.operations import Operation, Status, Vote
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.settings.config import Config
+from bot.text.mrkdwn import Mrkdwn, md, person
 
 
 @dataclass(frozen=True)

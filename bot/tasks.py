@@ -25,7 +25,6 @@ from bot.gpu.reconciliation import Reconciliation
 from bot.gpu.stopping import SettingAside
 from bot.gpu.watch import IdleWatch
 from bot.home import AppHome
-from bot.mrkdwn import md
 from bot.platform.pull_requests import PullRequestWatch
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.setup import PlatformSetup
@@ -39,6 +38,7 @@ from bot.state.audit import AuditLog
 from bot.state.home import VIEWERS_KEPT
 from bot.state.operations import Operations
 from bot.state.records import Records
+from bot.text.mrkdwn import md
 from bot.views import code, lines
 from bot.wiring import Wiring
 from bot.workflows import Workflow, Workflows

@@ -13,7 +13,6 @@ from slack_bolt.async_app import AsyncApp
 
 from bot.component import component
 from bot.domain.operations import ChangeOperation
-from bot.durations import Clock
 from bot.engine.task_refs import FOLLOW
 from bot.errors import Unavailable
 from bot.gpu.billing import running_total
@@ -26,6 +25,7 @@ from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.records import Records
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock
 
 _BILLS_SHOWN = timedelta(days=30)
 

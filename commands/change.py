@@ -18,13 +18,13 @@ from bot.domain.requests import AddModel, ChangeRequest, SwapModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, link, md, person
 from bot.platform.change_planning import Options, looked_up, planned, read_options
 from bot.platform.endpoints import Endpoints
 from bot.platform.pull_requests import ChangeChecks
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.endpoint_history import EndpointHistory
+from bot.text.mrkdwn import Mrkdwn, link, md, person
 from bot.views import code
 from bot.views.form_terms import in_form
 from bot.views.modals import (

@@ -7,10 +7,10 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.component import component
 from bot.domain.values import Message
-from bot.mrkdwn import Mrkdwn, md
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import Blocks, View, code, context, lines, section, without_buttons
 from bot.views.modals import SHORTCUT, modal, text_input, typed
 from commands.gpu import GpuCommand

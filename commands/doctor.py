@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from bot.component import component
 from bot.doctor import Finding, examine
 from bot.engine.lifecycle import require
-from bot.mrkdwn import Mrkdwn, md
 from bot.policy import may_examine
 from bot.settings.environment import Settings
 from bot.slack.roles import RoleMembers
+from bot.text.mrkdwn import Mrkdwn, md
 
 
 @component

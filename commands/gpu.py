@@ -16,14 +16,12 @@ from bot.domain.marks import read_mark
 from bot.domain.operations import BringUpOperation, Status
 from bot.domain.requests import BringUp, Extend, Release
 from bot.domain.sessions import cost
-from bot.durations import Clock, parse_duration, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.gpu.billing import UsageReport, draining, running_total
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.queue import Queue
 from bot.gpu.stopping import Stopping, down_request
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
@@ -32,6 +30,8 @@ from bot.state.deliveries import Deliveries
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock, parse_duration, show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import View, actions, busy_line, code, lines, money
 from bot.views.blocks import MESSAGE_BLOCKS, Block, context
 from bot.views.gpu import free, requested_line

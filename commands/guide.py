@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from bot.component import component
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from commands.help_topics import COMMANDS, Topic
 from commands.parsing import Misunderstood, is_question

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 
 
 @dataclass(frozen=True)

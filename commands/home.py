@@ -10,16 +10,16 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.requests import BringUp, Extend
-from bot.durations import parse_duration, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError
 from bot.git.repository import Repository
 from bot.home import AppHome
-from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
+from bot.text.durations import parse_duration, show_duration
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.endpoint_list import HOME_NEXT, HOME_PREVIOUS, HOME_SEARCH, Search
 from bot.views.home import HOME_ADD, HOME_UP, UP_FORM, up_form
 from bot.views.modals import EXTEND_FORM, extend_form, typed

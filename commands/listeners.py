@@ -10,10 +10,10 @@ from slack_bolt.context.async_context import AsyncBoltContext
 
 from bot.component import component
 from bot.errors import Unavailable
-from bot.mrkdwn import md
 from bot.observability.logs import about, cleaned_texts
 from bot.slack.web_api import Slack
 from bot.state.deliveries import Deliveries
+from bot.text.mrkdwn import md
 from bot.wiring import Wiring
 from commands.approval import ApprovalButtons
 from commands.change import ChangeForms

@@ -13,13 +13,13 @@ from bot.domain.requests import AddModel, RemoveModel, RunBenchmark, SmokeTest, 
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, code, md
 from bot.platform.endpoints import Endpoints, EndpointStates
 from bot.platform.fit import accounts
 from bot.platform.pull_requests import plain_refusals
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
+from bot.text.mrkdwn import Mrkdwn, code, md
 from bot.views import View
 from bot.views.endpoint_list import LIST_NEXT, LIST_PREVIOUS, Search, listing
 from bot.views.endpoints import details, disagreements

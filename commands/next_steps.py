@@ -9,14 +9,14 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from bot.component import component
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.domain.requests import AnyRequest, BringUp, ChangeRequest, RevertChange, operation_id
-from bot.durations import Clock, show_duration
 from bot.engine.lifecycle import Lifecycle, NotAllowed
 from bot.errors import BotError
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code
 from bot.views.home import up_form
 from bot.views.next_steps import BRING_UP, RETRY, REVERT, can_bring_up, can_retry

@@ -5,9 +5,9 @@ import shlex
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bot.durations import parse_duration
 from bot.errors import BotError
-from bot.mrkdwn import md
+from bot.text.durations import parse_duration
+from bot.text.mrkdwn import md
 from bot.views import code
 
 MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")

@@ -11,9 +11,9 @@ from bot.domain.requests import BringUp
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle
 from bot.gpu.queue import Queue
-from bot.mrkdwn import Mrkdwn
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
+from bot.text.mrkdwn import Mrkdwn
 from bot.views import ADOPT, ASK_HOLDER, LEAVE, NOT_NOW, PASS_ON, QUEUE, REPLACE, TAKE
 from bot.views.modals import OBJECT_FORM, object_form, typed
 from bot.views.news import OBJECT

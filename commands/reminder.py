@@ -10,18 +10,18 @@ from bot.clients.cluster import Cluster
 from bot.component import component
 from bot.domain.marks import read_mark
 from bot.domain.values import Message
-from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.watch import Keeping
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder
 from bot.views.health import RESTART
 from bot.views.modals import DOWN_FORM, Ending, down_form, typed

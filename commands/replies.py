@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import Mrkdwn, md
 from bot.slack.web_api import Slack
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, lines
 from bot.views.blocks import Block, Blocks
 from bot.views.modals import loading, stopped

@@ -16,7 +16,6 @@ from bot.doctor import examine
 from bot.doctor.findings import wrong
 from bot.doctor.platform import ADD_RIGHT, KUBERNETES
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.platform.proposal import QUESTIONS, answer
 from bot.platform.setup import PlatformSetup, Proposed
@@ -27,6 +26,7 @@ from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
 from bot.state.deliveries import Deliveries
 from bot.state.setup import SetupState
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, lines
 from bot.views.modals import typed
 from bot.views.setup import SET_UP, SETUP_FORM, in_use, proposed, setup_form, setup_needed, to_copy

@@ -1,6 +1,6 @@
 """A plugin of mypy: markup must not be put into an f-string, or be joined by a plain text, because the result is plain text.
 
-`bot.mrkdwn` would then escape it a second time. mypy sees an f-string as a call of `str.format` (mypy/fastparse.py).
+`bot.text.mrkdwn` would then escape it a second time. mypy sees an f-string as a call of `str.format` (mypy/fastparse.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from mypy.nodes import Expression, GeneratorExpr, ListComprehension
 from mypy.plugin import MethodContext, Plugin
 from mypy.types import Instance, Type, UnionType, get_proper_type
 
-_MARKUP = "bot.mrkdwn.Mrkdwn"
+_MARKUP = "bot.text.mrkdwn.Mrkdwn"
 _ERROR = "bot.errors.BotError"
 
 
@@ -42,7 +42,7 @@ _PLAIN = (
     "bot/doctor/",
     "bot/cli/",
     "bot/app.py",
-    "bot/mrkdwn.py",
+    "bot/text/mrkdwn.py",
     "bot/views/text.py",
     "bot/views/blocks.py",
 )

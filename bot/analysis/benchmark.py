@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from bot.durations import show_duration
 from bot.errors import BotError
-from bot.markdown import cell, code, text
+from bot.text.durations import show_duration
+from bot.text.markdown import cell, code, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from bot.durations import parse_duration
 from bot.errors import BotError
 from bot.services import now, open_redis
 from bot.settings.environment import Settings
 from bot.state.audit import AuditLog
+from bot.text.durations import parse_duration
 
 
 async def export(settings: Settings, since: str, write: Callable[[str], None]) -> None:

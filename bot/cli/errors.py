@@ -19,7 +19,7 @@ from manifests.tree import ManifestError
 _DOTS = re.compile(r"…[….:“” ]*…")
 """Several consecutive parts that differ, which become one."""
 _PLACE = re.compile(r"(?<!{){\w+}")
-"""A placeholder in a template of `bot.mrkdwn.md`."""
+"""A placeholder in a template of `bot.text.mrkdwn.md`."""
 ROOMS: tuple[ModuleType, ...] = (bot, commands, manifests)
 FAMILIES: tuple[tuple[type[Exception], str], ...] = (
     (BotError, "An error for a person. The same attempt would fail again."),

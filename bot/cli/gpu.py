@@ -10,10 +10,10 @@ import typer
 
 from bot.domain.marks import read_mark
 from bot.domain.sessions import Node, cost
-from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.settings.config import Config
 from bot.settings.environment import ClusterSettings, load_cluster_settings
+from bot.text.durations import show_duration
 
 if TYPE_CHECKING:  # importing the clients takes two seconds, which `stoker --help` does not need
     from bot.clients.cluster import Cluster

@@ -28,7 +28,6 @@ from bot.cli.findings import as_github, as_json, as_plain
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace, model_id
 from bot.errors import BotError, StokerError
-from bot.markdown import code
 from bot.platform.change_planning import (
     Options,
     Verb,
@@ -42,6 +41,7 @@ from bot.platform.change_planning import (
 from bot.platform.fit import accounts
 from bot.settings.environment import ToolSettings, load_tool_settings
 from bot.settings.of_repository import OWN_CONFIG
+from bot.text.markdown import code
 from manifests.change import Change
 from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints, template_of
 from manifests.fitting import fitted

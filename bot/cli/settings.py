@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from bot.durations import show_duration
 from bot.settings.config import Config
 from bot.settings.environment import Settings
+from bot.text.durations import show_duration
 
 
 def reference() -> str:

@@ -18,9 +18,9 @@ from bot.analysis.simulate import (
     table,
     written,
 )
-from bot.durations import parse_duration, show_duration
 from bot.errors import BotError
 from bot.settings.config import Config, Idle, load_config
+from bot.text.durations import parse_duration, show_duration
 
 _USUAL = ("remind_after=5m down_after=15m", "remind_after=15m down_after=30m", "remind_after=30m down_after=2h")
 

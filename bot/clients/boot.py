@@ -12,9 +12,9 @@ from bot.clients.diagnosis.cause import Kind
 from bot.clients.diagnosis.log import tail
 from bot.clients.diagnosis.problems import KubeObject, Problem, last_seen, said
 from bot.domain.phases import LOAD, PULL_IMAGE, READY, STAGE_WEIGHTS, WAIT_FOR_NODE, Phase
-from bot.durations import show_duration
 from bot.errors import BotError
-from bot.mrkdwn import time_stamp, with_code
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import time_stamp, with_code
 
 
 class BootPhase(NamedTuple):

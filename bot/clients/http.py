@@ -23,8 +23,8 @@ import structlog
 from pydantic import SecretStr
 
 from bot.errors import BotError, Unavailable, Unreachable
-from bot.mrkdwn import time_stamp
 from bot.progress import going_to
+from bot.text.mrkdwn import time_stamp
 
 if TYPE_CHECKING:
     import aiohttp  # imported late, because terminal commands start without it

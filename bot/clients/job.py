@@ -23,8 +23,8 @@ from bot.clients.whereabouts import Whereabouts
 from bot.clients.workload import engine_of, environment_of, named
 from bot.domain.phases import MEASURE, START_BENCHMARK, Phase
 from bot.errors import BotError
-from bot.mrkdwn import with_code
 from bot.settings.config import Bench, SecretRef
+from bot.text.mrkdwn import with_code
 
 MODEL, OPERATION = "stoker.dev/model", "stoker.dev/operation"
 NAME = {"app.kubernetes.io/name": "stoker-benchmark", "app.kubernetes.io/managed-by": "stoker"}

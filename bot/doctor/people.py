@@ -7,7 +7,6 @@ from email.utils import parsedate_to_datetime
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
-from bot.mrkdwn import unmarked
 from bot.policy import may_use
 from bot.services import now
 from bot.settings.config import Roles
@@ -16,6 +15,7 @@ from bot.slack.directory import Directory
 from bot.slack.ids import is_user_group
 from bot.slack.scopes import scopes
 from bot.slack.web_api import SlackRefused, slack_errors
+from bot.text.mrkdwn import unmarked
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
 SKEW = 60.0

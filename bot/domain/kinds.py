@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 
 from bot.domain import phases
 from bot.domain.phases import Phase
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bot.domain.values import Fence, Message, Moment, Span, Value
-from bot.mrkdwn import Mrkdwn
+from bot.text.mrkdwn import Mrkdwn
 
 
 class Lease(Value):

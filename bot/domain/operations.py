@@ -28,7 +28,7 @@ from bot.domain.requests import (
 from bot.domain.status import Status as Status
 from bot.domain.values import Count, Message, Moment, Value
 from bot.errors import BotError
-from bot.mrkdwn import Mrkdwn, clock, md, person
+from bot.text.mrkdwn import Mrkdwn, clock, md, person
 
 
 class AlreadyDecided(BotError):

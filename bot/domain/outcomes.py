@@ -10,7 +10,7 @@ from pydantic import Field
 from bot.domain.sessions import Bill
 from bot.domain.status import Status
 from bot.domain.values import Moment, Span, Value
-from bot.mrkdwn import Mrkdwn
+from bot.text.mrkdwn import Mrkdwn
 
 # The states after an operation that did not succeed
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from bot.domain.leases import Lease
 from bot.domain.values import Value
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 
 
 class Pull(Value):

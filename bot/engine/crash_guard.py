@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 from bot.clock import Clock
 from bot.component import component
-from bot.mrkdwn import md
 from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries
 from bot.state.task_starts import TaskStarts
+from bot.text.mrkdwn import md
 from bot.views import code, lines
 
 

@@ -15,7 +15,6 @@ from bot.engine.lifecycle import (
     require,
 )
 from bot.errors import BotError
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.observability.logs import about
 from bot.policy import (
     People,
@@ -33,6 +32,7 @@ from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code, inline, lines, plan_in_words
 from bot.views.news import objection
 

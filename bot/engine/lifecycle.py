@@ -18,13 +18,13 @@ from bot.domain.requests import AnyRequest, Asked, operation_id
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import ADVANCE, ESCALATE, EXPIRE, HAND_OVER, REMIND
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import Mrkdwn, md
 from bot.policy import Verdict, time_to_decide, who_decides
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.operations import OperationNotFound, Operations
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import TaskStarts
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code, lines, unmarked
 
 Op = TypeVar("Op", bound=Operation)

@@ -20,10 +20,10 @@ from bot.domain.outcomes import Cancelled, Failed, Outcome, Undone
 from bot.domain.phases import Phase
 from bot.engine.task_refs import REFRESH_HOMES
 from bot.errors import BotError
-from bot.mrkdwn import md, person
 from bot.slack.presentation import Presentation
 from bot.state.operations import Operations
 from bot.state.step_ledger import StepLedger
+from bot.text.mrkdwn import md, person
 
 T = TypeVar("T")
 Op_co = TypeVar("Op_co", bound=Operation, default=Operation, covariant=True)

@@ -10,9 +10,9 @@ from bot.component import component
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
 from bot.gpu.lease_marks import LeaseMarks
-from bot.mrkdwn import code, md
 from bot.settings.config import Config
 from bot.state.leases import GpuBusy, Leases
+from bot.text.mrkdwn import code, md
 
 
 @component

@@ -14,14 +14,12 @@ from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.outcomes import with_bill
 from bot.domain.sessions import Bill, Health, Node, cost
-from bot.durations import Clock
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import SETTLE_BILL
 from bot.errors import BotError, Unavailable
 from bot.gpu import session_cards
 from bot.gpu.holder_prompts import HolderPrompts
-from bot.mrkdwn import Mrkdwn, md
 from bot.settings.config import Config, Gpu
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
@@ -30,6 +28,8 @@ from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, code, lines, money
 from bot.views.news import was_up
 from bot.views.receipt import receipt

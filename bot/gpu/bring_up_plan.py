@@ -13,18 +13,18 @@ from bot.domain.leases import Lease
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import BringUp
 from bot.domain.sessions import COLD_START, cost
-from bot.durations import show_duration
 from bot.engine.lifecycle import NotAllowed, PlanMoved
 from bot.errors import BotError
 from bot.git.mirror import COMMIT, GitTree
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.binding import Binding, Unreadable, what_changed
 from bot.platform.deploying import Applications, closeness
 from bot.platform.endpoints import Endpoints
 from bot.platform.switch import Switch
 from bot.settings.config import Config
 from bot.state.leases import Leases
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import clock, code, money
 from manifests.contract import ModelEndpoint
 from manifests.deployed import Bound

@@ -17,16 +17,16 @@ from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.marks import bounded, read_mark
 from bot.domain.sessions import Session
-from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import Stopping
 from bot.idle import BringDown, Decision, Remind, WarnEnd, after_decision, decide
-from bot.mrkdwn import Mrkdwn, clock, code, md
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, clock, code, md
 
 log = structlog.get_logger(__name__)
 

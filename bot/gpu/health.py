@@ -17,18 +17,18 @@ from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation, Status
 from bot.domain.sessions import Health, Trouble
-from bot.durations import Clock, show_duration
 from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.stopping import end_of_session
-from bot.mrkdwn import clock, code, inline, md
 from bot.settings.config import Config
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import clock, code, inline, md
 from bot.views.health import trouble_view
 
 log = structlog.get_logger(__name__)

@@ -4,8 +4,8 @@ from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.plans import ExtendPlan, ReleasePlan
 from bot.engine.lifecycle import NotAllowed, PlanMoved
-from bot.mrkdwn import md
 from bot.state.leases import Leases
+from bot.text.mrkdwn import md
 from bot.views import code
 
 

@@ -4,10 +4,10 @@ from bot.component import component
 from bot.domain.leases import Lease, Question
 from bot.domain.operations import Operation
 from bot.domain.values import Message
-from bot.mrkdwn import Mrkdwn
 from bot.slack.presentation import Presentation
 from bot.state.messages import Messages
 from bot.state.questions import Questions
+from bot.text.mrkdwn import Mrkdwn
 from bot.views import View, section, settled_reminder, without_buttons
 
 

@@ -12,15 +12,15 @@ from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.marks import bounded, prolonged, read_mark
 from bot.domain.requests import BringUp
-from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import md, person
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.bills import Bills
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import md, person
 from bot.views import clock, code, lines
 
 log = structlog.get_logger(__name__)

@@ -17,12 +17,10 @@ from bot.domain.operations import BringUpOperation, Status
 from bot.domain.outcomes import LeftQueue, OfferExpired
 from bot.domain.plans import BringUpPlan
 from bot.domain.sessions import COLD_START
-from bot.durations import Clock
 from bot.engine.lifecycle import Lifecycle, NotAllowed, require
 from bot.engine.task_refs import HAND_OVER_AT
 from bot.gpu.availability import GpuAvailability
 from bot.gpu.holder_prompts import HolderPrompts
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import approval_stands, may_cancel, may_keep
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
@@ -30,6 +28,8 @@ from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import clock, code, lines, offered, please_release
 from bot.views.gpu import in_line
 

@@ -16,20 +16,20 @@ from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.marks import read_mark
 from bot.domain.operations import Status
-from bot.durations import Clock
 from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.stopping import end_of_session
-from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.alerts import Alerts
 from bot.state.leases import Leases
 from bot.state.operations import Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import md
 from bot.views import clock, code, escape, settled_reminder, unmanaged
 from bot.views.mentions import addressed
 

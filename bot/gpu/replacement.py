@@ -12,7 +12,6 @@ from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.outcomes import NotRestored, NotTakenBack, Replaced, ReplacedWhileBooting, Restored
-from bot.durations import Clock, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError, Unavailable
@@ -21,12 +20,13 @@ from bot.gpu.billing import Billing, replaced_session_key, replaced_session_view
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import Stopping
-from bot.mrkdwn import escape, md, person
 from bot.platform.switch import Switch
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.leases import LeaseMoved, Leases
 from bot.state.operations import Operations
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import escape, md, person
 from bot.views import code, inline, lines
 from bot.views.outcomes import replaced_text
 

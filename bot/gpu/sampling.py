@@ -12,10 +12,10 @@ from bot.clients.workload import Workload
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Session
-from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.idle import with_sample
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock
 
 log = structlog.get_logger(__name__)
 

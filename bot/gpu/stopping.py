@@ -14,18 +14,18 @@ from bot.domain.leases import MAYBE_LEASE, Lease
 from bot.domain.operations import BringUpOperation, Operation
 from bot.domain.outcomes import STOKER, CutShort, Failed
 from bot.domain.requests import BringDown
-from bot.durations import Clock
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import Step
 from bot.gpu import session_cards
 from bot.gpu.lease_marks import LeaseMarks
-from bot.mrkdwn import Mrkdwn, md
 from bot.platform.switch import Switch
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code, lines, unmarked
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,6 @@ from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation
 from bot.domain.sessions import Session, cost
-from bot.durations import Clock, show_duration
 from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle, NotAllowed, require
 from bot.errors import BotError, Unavailable
@@ -33,7 +32,6 @@ from bot.idle import (
     decide,
     with_sample,
 )
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import may_keep
 from bot.settings.config import Config
 from bot.slack.roles import RoleMembers
@@ -43,6 +41,8 @@ from bot.state.messages import Messages
 from bot.state.operations import Operations
 from bot.state.questions import Questions
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import View, blind, clock, code, lines, reminder
 
 log = structlog.get_logger(__name__)

@@ -13,8 +13,8 @@ from bot.errors import BotError
 from bot.git.merging import MergedTree
 from bot.git.mirror import GitTree
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md
 from bot.settings.config import Config
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from manifests.deployed import Bound, changed, declared_source, deployed, digest
 from manifests.platform import Platform

@@ -12,10 +12,10 @@ import stamina
 import structlog
 from pydantic import BaseModel, model_validator
 
-from bot import markdown
 from bot.clients.huggingface import HuggingFace
 from bot.errors import BotError, StokerError, Unavailable
 from bot.settings.config import Config, Gpu
+from bot.text import markdown
 from manifests.add import AddRequest, plan_add
 from manifests.change import Change
 from manifests.contract import ModelEndpoint

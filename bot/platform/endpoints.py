@@ -16,13 +16,13 @@ from bot.domain.marks import read_mark
 from bot.domain.operations import ChangeOperation, SmokeOutcome
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import md
 from bot.platform.deploying import deploys
 from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
+from bot.text.mrkdwn import md
 from bot.views import code
 from bot.views.endpoints import EndpointState, State
 from manifests.contract import ModelEndpoint, read_endpoints

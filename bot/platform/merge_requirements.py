@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from bot.clients.checks import Expected
 from bot.clients.github import PullRequest
-from bot.mrkdwn import Mrkdwn, md
 from bot.settings.config import Config
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 
 

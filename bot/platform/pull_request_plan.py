@@ -14,12 +14,10 @@ from bot.domain.operations import ChangeOperation
 from bot.domain.plans import WITHOUT_LEASE, ChangePlan, Holder, Pull, stored_holder
 from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, SwapModel
 from bot.domain.sessions import COLD_START, cost
-from bot.durations import Clock, show_duration
 from bot.errors import BotError, Unavailable
 from bot.git.merging import MergedTree
 from bot.git.mirror import GitTree
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform import staged_swap
 from bot.platform.binding import Binding, Unreadable, what_changed
 from bot.platform.change_planning import looked_up, machine
@@ -28,6 +26,8 @@ from bot.platform.merge_requirements import changed_at, lacking
 from bot.platform.staged_swap import StagedSwap
 from bot.settings.config import Config
 from bot.state.leases import Leases
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code, money
 from manifests.contract import ModelEndpoint
 from manifests.deployed import Bound, digest

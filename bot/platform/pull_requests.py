@@ -16,7 +16,6 @@ from bot.domain.operations import ChangeOperation, Operation, Status, plan_of
 from bot.domain.outcomes import Cancelled, ClosedOnGitHub, Denied, MergedElsewhere, PullClosed
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, RevertChange, SwapModel, TuneModel
-from bot.durations import Clock
 from bot.engine.lifecycle import (
     Lifecycle,
     NotAllowed,
@@ -28,7 +27,6 @@ from bot.engine.task_refs import FOLLOW
 from bot.errors import BotError
 from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
-from bot.mrkdwn import link, md, person
 from bot.platform.change_planning import OldWeights, Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
 from bot.platform.endpoints import Endpoints
 from bot.platform.pull_request_plan import PullRequestPlans
@@ -40,6 +38,8 @@ from bot.slack.roles import RoleMembers
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import link, md, person
 from bot.views import code
 from manifests.add import refuse_taken
 from manifests.change import Change

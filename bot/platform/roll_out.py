@@ -16,12 +16,10 @@ from bot.domain.outcomes import Removed, RolledOut
 from bot.domain.phases import Phase
 from bot.domain.plans import ChangePlan
 from bot.domain.requests import AddModel, BringUp, SwapModel, operation_id
-from bot.durations import Clock
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md
 from bot.platform.binding import Binding
 from bot.platform.deploying import Applications
 from bot.platform.endpoints import Endpoints
@@ -33,6 +31,8 @@ from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from bot.views.text import moment
 from manifests.contract import ModelEndpoint

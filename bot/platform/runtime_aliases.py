@@ -13,15 +13,15 @@ from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation
 from bot.domain.requests import AddModel
-from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed, require
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import code, md
 from bot.policy import may_register
 from bot.slack.roles import RoleMembers
 from bot.state.aliases import RuntimeAliases
 from bot.state.audit import AuditLog
 from bot.state.operations import OperationNotFound, Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import code, md
 from manifests.change import Change
 from manifests.contract import litellm_mode
 

@@ -18,11 +18,9 @@ import structlog
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.rights import rights
-from bot.durations import Clock
 from bot.engine.lifecycle import require
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import md, person
 from bot.platform.proposal import Question, is_understood, open_questions, propose, report, written
 from bot.policy import may_set_up
 from bot.settings.config import Config, SettingsError
@@ -32,6 +30,8 @@ from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.setup import InUse, Setup, SetupState
+from bot.text.durations import Clock
+from bot.text.mrkdwn import md, person
 from bot.views import lines
 from bot.views.setup import SetupNeeded, not_used
 from manifests.tree import ChangeSet, Tree

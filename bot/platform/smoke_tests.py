@@ -24,17 +24,17 @@ from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import GATEWAY_CHECK, Check, SmokeOutcome, SmokeRun
 from bot.domain.sessions import Own
-from bot.durations import Clock, show_duration
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import DELETE_KEY
 from bot.errors import BotError, Unavailable, Unreachable
-from bot.mrkdwn import md, stamp
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.operations import Operations
 from bot.state.records import redis_errors
 from bot.state.sessions import Sessions
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import md, stamp
 from bot.views import code
 from manifests.contract import ModelEndpoint
 from manifests.engines import named, usual

@@ -26,13 +26,13 @@ from bot.domain import phases
 from bot.domain.operations import ChangeOperation
 from bot.domain.outcomes import VolumeGrew
 from bot.domain.requests import RevertChange, SwapModel
-from bot.durations import show_duration
 from bot.engine.run import Run
 from bot.git.repository import Repository
 from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging
 from bot.settings.config import Config
 from bot.state.step_ledger import StepLedger
+from bot.text.durations import show_duration
 from bot.views import escape
 from manifests.platform import Platform
 from manifests.sizing import quantity_bytes

@@ -23,13 +23,13 @@ from bot.domain.outcomes import STOKER
 from bot.domain.phases import Phase
 from bot.domain.requests import StageWeights, operation_id
 from bot.domain.sessions import Staged
-from bot.durations import Clock, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import Run, Step
-from bot.mrkdwn import md, time_stamp
 from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.operations import Operations
+from bot.text.durations import Clock, show_duration
+from bot.text.mrkdwn import md, time_stamp
 from bot.views.text import size
 
 log = structlog.get_logger(__name__)

@@ -10,11 +10,11 @@ from bot.component import component
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
 from bot.git.repository import Repository
-from bot.mrkdwn import md
 from bot.platform.switches import Method
 from bot.platform.switches.api import ByApi
 from bot.platform.switches.commit import ByCommit
 from bot.settings.config import Config
+from bot.text.mrkdwn import md
 from bot.views import code
 from manifests import replicas as in_git
 from manifests.platform import Platform

@@ -6,17 +6,17 @@ from bot.clients.litellm import LiteLLM, TenantKey
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import Operation
-from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed, require
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_let_in
 from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
+from bot.text.durations import Clock
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code, lines
 from bot.views.rollout import Tenant, keys_offer
 

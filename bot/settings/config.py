@@ -21,10 +21,10 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bot.durations import Duration, parse_duration
 from bot.errors import BotError
 from bot.settings.hints import similar
 from bot.settings.types import PINNED, Channel, Hours, LinkTemplate, Member, like
+from bot.text.durations import Duration, parse_duration
 from manifests.contract import Layout
 
 

@@ -10,12 +10,12 @@ from typing import Protocol
 from bot.domain.operations import BringUpOperation, Operation, Status, lease_to_end
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import Mrkdwn, md
 from bot.policy import to_ask
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.messages import Messages
 from bot.state.step_ledger import StepLedger
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, lines
 from bot.views.links import permalink
 from bot.views.mentions import addressed

@@ -7,10 +7,10 @@ from typing import Any
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot import markdown
 from bot.errors import BotError, Unavailable
 from bot.policy import Home, Profile
 from bot.slack.web_api import SlackRefused, slack_errors
+from bot.text import markdown
 
 _FRESH = 300.0
 """Seconds for which an answer is current: afterwards, a changed account is detected."""

@@ -22,7 +22,6 @@ from bot.domain.operations import Operation, Status
 from bot.domain.requests import BringDown
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import md
 from bot.settings.config import Config
 from bot.slack.announcements import Announcements
 from bot.slack.closed_channels import LONGEST_PAUSE, ChannelClosed, ClosedChannels
@@ -37,6 +36,7 @@ from bot.state.operations import OperationNotFound, Operations
 from bot.state.outbox import Letter, Outbox, edit_key
 from bot.state.questions import Questions
 from bot.state.step_ledger import StepLedger
+from bot.text.mrkdwn import md
 from bot.views import View, card, code, lines, section, thread, without_buttons
 from bot.views.outcomes import outcome_text
 

@@ -19,13 +19,13 @@ from bot.clock import REAL_TIME, Clock
 from bot.domain.operations import Operation
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import Mrkdwn
 from bot.observability.logs import cleaned_texts
 from bot.progress import beside_all_work
 from bot.settings.config import Config
 from bot.slack.block_support import BlockSupport
 from bot.slack.ids import is_personal, is_user, is_user_group
 from bot.state.messages import Messages
+from bot.text.mrkdwn import Mrkdwn
 from bot.views import View, lines
 from bot.views.links import NO_LINKS, Links, Place, unknown_place
 from bot.views.mentions import mentioned_in, notifying

@@ -19,8 +19,8 @@ from redis.exceptions import ResponseError
 
 from bot.domain.leases import Lease
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import clock, md, person
 from bot.state.records import PREFIX, Records, name, redis_errors
+from bot.text.mrkdwn import clock, md, person
 
 _NEXT_FENCE = """
 -- A number above every fence that was ever given: above the counter, above the highest one in the cluster, and not below the

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from bot.domain.values import Message, Moment
-from bot.mrkdwn import Mrkdwn
 from bot.state.records import PREFIX, Records, redis_errors
+from bot.text.mrkdwn import Mrkdwn
 from bot.views import View
 
 _AT_WORK = timedelta(seconds=12)

@@ -1,7 +1,7 @@
 """A benchmark's results below its card, and the offer to store them in the repository."""
 
 from bot.analysis.benchmark import COLUMNS, LEGEND, Benchmark, rows, shape
-from bot.mrkdwn import link, md
+from bot.text.mrkdwn import link, md
 from bot.views.blocks import View, actions, button, context, section
 from bot.views.newer import table
 from bot.views.text import code

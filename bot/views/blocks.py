@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.mrkdwn import Mrkdwn, md, shown
+from bot.text.mrkdwn import Mrkdwn, md, shown
 from bot.views.text import cut, plain, verbatim
 
 Block = dict[str, Any]

@@ -22,8 +22,8 @@ from bot.domain.operations import (
 from bot.domain.phases import Phase
 from bot.domain.plans import BringUpPlan, ChangePlan, ExtendPlan, Plan, Pull, ReleasePlan
 from bot.domain.requests import hold_of
-from bot.durations import show_duration
-from bot.mrkdwn import Mrkdwn, link, md
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, link, md
 from bot.views.blocks import (
     Block,
     Blocks,

@@ -3,7 +3,7 @@
 from bot.domain.operations import Operation
 from bot.domain.plans import ChangePlan
 from bot.domain.requests import RemoveModel
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from bot.views.blocks import Block, button, confirmed
 from bot.views.text import code, cut, inline
 

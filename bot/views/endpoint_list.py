@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import Block, Blocks, View, actions, button, context, plain_text, section, sections
 from bot.views.endpoints import FORGOTTEN, ICON, EndpointState, about, in_two_lines, price, state_in_words
 from bot.views.newer import TABLE_CHARACTERS, Cell, Number, characters, data_table

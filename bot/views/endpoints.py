@@ -9,7 +9,7 @@ from bot.domain.leases import Lease
 from bot.domain.operations import SmokeOutcome
 from bot.domain.plans import Pull
 from bot.domain.sessions import Trouble
-from bot.mrkdwn import Mrkdwn, link, md, with_code
+from bot.text.mrkdwn import Mrkdwn, link, md, with_code
 from bot.views.health import in_short
 from bot.views.text import clock, code, cut, inline, moment, person, plain, unmarked
 from manifests.contract import Finding, ModelEndpoint

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.text import code, inline
 from manifests.sizing.quantities import in_gb, in_gib
 from manifests.sizing.report import Account, Fit

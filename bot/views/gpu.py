@@ -4,7 +4,7 @@ from datetime import datetime
 
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import View, actions, button, section
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import clock, code, inline, person

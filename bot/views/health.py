@@ -4,7 +4,7 @@ from datetime import datetime
 
 from bot.domain.leases import Lease
 from bot.domain.sessions import Trouble
-from bot.mrkdwn import Mrkdwn, clock, code, inline, md, person, with_code
+from bot.text.mrkdwn import Mrkdwn, clock, code, inline, md, person, with_code
 from bot.views.blocks import View, actions, button, preformatted, section
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import money

@@ -10,8 +10,8 @@ from bot.analysis.report import Day
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, Status, estimate
 from bot.domain.sessions import Trouble
-from bot.durations import show_duration
-from bot.mrkdwn import Mrkdwn, link, md
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, link, md
 from bot.views.blocks import (
     VIEW_BLOCKS,
     Block,

@@ -7,8 +7,8 @@ from datetime import datetime
 from urllib.parse import quote
 
 from bot.domain.values import Message
-from bot.mrkdwn import Mrkdwn, link, md
 from bot.settings.config import Config
+from bot.text.mrkdwn import Mrkdwn, link, md
 from bot.views.text import inline
 
 

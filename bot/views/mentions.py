@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from bot.mrkdwn import Mrkdwn, md, mention, mentioned, mentioning
+from bot.text.mrkdwn import Mrkdwn, md, mention, mentioned, mentioning
 from bot.views.blocks import MESSAGE_BLOCKS, View, section
 from bot.views.text import plain
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.values import Message
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import (
     BUTTON,
     VIEW_BLOCKS,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from slack_sdk.models.blocks import AlertBlock, ContainerBlock, PlanBlock, TableBlock, TaskCardBlock
 from slack_sdk.models.blocks.basic_components import RawNumberObject, RawTextObject
 
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import Block, Blocks, mrkdwn, plain_text, section
 from bot.views.rich_text import is_plain, rich_text, unescaped
 from bot.views.text import cut, plain

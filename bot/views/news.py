@@ -7,8 +7,8 @@ from bot.domain.operations import BringUpOperation, Operation, Status, estimate,
 from bot.domain.outcomes import ClosedOnGitHub, MergedElsewhere, ServesAgain, Started
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import BringDown, BringUp, Restart, SmokeTest, hold_of
-from bot.durations import show_duration
-from bot.mrkdwn import Mrkdwn, link, md
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, link, md
 from bot.views.blocks import Block, View, actions, button, section
 from bot.views.card import title
 from bot.views.next_steps import of_session

@@ -7,7 +7,7 @@ from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, ChangeOperation, Operation, Status
 from bot.domain.outcomes import BroughtDown, LeftUp, Removed, RolledOut, Started, StaysMerged
 from bot.domain.requests import RevertChange
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from bot.views.blocks import Block, button, confirmed
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import code

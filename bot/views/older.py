@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from bot.mrkdwn import Mrkdwn, escape, md
+from bot.text.mrkdwn import Mrkdwn, escape, md
 from bot.views.blocks import MESSAGE_BLOCKS, Block, Blocks, fitted, preformatted, section, sections
 from bot.views.newer import ALERT_ICONS, NEWER
 from bot.views.rich_text import as_mrkdwn

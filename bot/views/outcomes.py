@@ -47,8 +47,8 @@ from bot.domain.outcomes import (
     WeightsStaged,
 )
 from bot.domain.values import Moment
-from bot.durations import show_duration
-from bot.mrkdwn import Mrkdwn, link, md, person
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, link, md, person
 from bot.views.links import NO_LINKS, Links
 from bot.views.receipt import receipt
 from bot.views.text import clock, code, moment, size

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from bot.domain.sessions import Bill
-from bot.durations import show_duration
-from bot.mrkdwn import Mrkdwn, md, person
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views.text import money
 
 

@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from bot.domain.leases import Lease
-from bot.durations import show_duration
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import View, actions, button, section
 from bot.views.text import clock, code, inline, money, person
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from slack_sdk.models.blocks import RichTextBlock, RichTextElementParts, RichTextSectionElement
 
-from bot.mrkdwn import Mrkdwn, code, escape, link, md, mention
+from bot.text.mrkdwn import Mrkdwn, code, escape, link, md, mention
 from bot.views.text import harmless
 
 Part = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import Block, View, actions, button, option, plain_text, section
 from bot.views.modals import CHOICES, modal
 from bot.views.text import code, inline

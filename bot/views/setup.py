@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.mrkdwn import Mrkdwn, link, md, person
+from bot.text.mrkdwn import Mrkdwn, link, md, person
 from bot.views.blocks import (
     SECTION,
     Block,

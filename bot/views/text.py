@@ -1,8 +1,8 @@
-"""Text without markup: plain text, log lines; and markup truncated to Slack's limits. Markup itself: `bot.mrkdwn`."""
+"""Text without markup: plain text, log lines; and markup truncated to Slack's limits. Markup itself: `bot.text.mrkdwn`."""
 
 import re
 
-from bot.mrkdwn import INVISIBLE, Mrkdwn, clock, code, escape, inline, link, md, moment, person, shown, unmarked
+from bot.text.mrkdwn import INVISIBLE, Mrkdwn, clock, code, escape, inline, link, md, moment, person, shown, unmarked
 
 __all__ = [
     "Mrkdwn", "clock", "code", "cut", "escape", "harmless", "inline", "link", "md", "moment", "money", "person", "plain", "shown", "size",

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from bot.domain.operations import Check, Note, Operation, TestedOperation
-from bot.mrkdwn import Mrkdwn, md
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import Blocks, View, fitted, preformatted, section
 from bot.views.newer import table
 from bot.views.text import inline

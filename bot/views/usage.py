@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from bot.analysis.report import Week
-from bot.durations import show_duration
-from bot.mrkdwn import md
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import md
 from bot.views.blocks import View, section
 from bot.views.newer import chart, table
 from bot.views.text import money, person

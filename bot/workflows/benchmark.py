@@ -23,19 +23,19 @@ from bot.domain.leases import Lease
 from bot.domain.operations import BenchmarkOperation, BringDownOperation, Status, plan_of
 from bot.domain.outcomes import Benchmarked, JobDeleted
 from bot.domain.plans import JobPlan
-from bot.durations import show_duration
 from bot.engine.lifecycle import NotAllowed, require
 from bot.engine.run import NOTHING, Run, Step
 from bot.engine.task_refs import SHOW_PICTURE
 from bot.errors import BotError
 from bot.git.repository import Repository
-from bot.mrkdwn import md, person, time_stamp
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_bench, may_request
 from bot.settings.config import Config
 from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
 from bot.state.operations import Operations
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import md, person, time_stamp
 from bot.views import clock, code, escape
 from bot.views.bench import measured
 

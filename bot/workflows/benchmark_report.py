@@ -4,7 +4,6 @@ import asyncio
 
 import structlog
 
-from bot import markdown
 from bot.analysis import benchmark
 from bot.analysis.benchmark import Benchmark
 from bot.clients.github import GitHub
@@ -16,13 +15,14 @@ from bot.engine.run import Run, Step
 from bot.engine.task_refs import PUBLISH_REPORT
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, link, md, shown
 from bot.policy import may_request
 from bot.settings.config import Config
 from bot.slack.roles import RoleMembers
 from bot.slack.web_api import Slack, SlackRefused
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
+from bot.text import markdown
+from bot.text.mrkdwn import Mrkdwn, link, md, shown
 from bot.views.bench import measured
 from bot.workflows.benchmark import RESULT, table_key
 from manifests.tree import ChangeSet

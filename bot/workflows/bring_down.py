@@ -13,13 +13,13 @@ from bot.gpu.billing import Billing
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
-from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.policy import must_hear
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
+from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code, inline, lines, person
 
 

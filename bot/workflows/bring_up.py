@@ -8,7 +8,6 @@ from bot.domain.leases import MAYBE_LEASE, Lease
 from bot.domain.operations import BringUpOperation, ChangeOperation, Status, plan_of
 from bot.domain.outcomes import BackAtZero, LeftUp, NothingStarted, Started
 from bot.domain.plans import BringUpPlan
-from bot.durations import show_duration
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, require
 from bot.engine.run import Run, Step
@@ -20,7 +19,6 @@ from bot.gpu.queue import Queue
 from bot.gpu.replacement import Restoring
 from bot.gpu.starting import Starting
 from bot.gpu.stopping import Stopping, down_request
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.boot_comparison import BootComparison
 from bot.platform.smoke_tests import SmokeFailed, SmokeTests
 from bot.platform.staging import Staging
@@ -30,6 +28,8 @@ from bot.slack.roles import RoleMembers
 from bot.slack.web_api import Slack
 from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 from bot.state.operations import OperationNotFound
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import clock, code
 
 _LEASE_TO_UNDO = Step("lease to undo", MAYBE_LEASE)

@@ -25,7 +25,6 @@ from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError
 from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
-from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.binding import Binding, in_git, what_changed
 from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.pull_requests import (
@@ -40,6 +39,7 @@ from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.staged_swap import StagedSwap
 from bot.platform.staging import Staging
 from bot.settings.config import Config
+from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code
 
 _CHECKED, _MATCHED = Step("checked", NOTHING), Step("matched", NOTHING)

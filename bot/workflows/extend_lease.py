@@ -8,7 +8,6 @@ from bot.domain.operations import ExtendOperation, Status, plan_of
 from bot.domain.outcomes import Extended, LeaseUnchanged
 from bot.domain.plans import ExtendPlan
 from bot.domain.sessions import cost
-from bot.durations import show_duration
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, require
 from bot.engine.run import Run
@@ -16,13 +15,14 @@ from bot.gpu import session_cards
 from bot.gpu.held_lease import held_lease, planned_lease
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.lease_marks import LeaseMarks
-from bot.mrkdwn import md, time_stamp
 from bot.policy import can_be_approved, may_keep
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
+from bot.text.durations import show_duration
+from bot.text.mrkdwn import md, time_stamp
 from bot.views import code, money
 
 

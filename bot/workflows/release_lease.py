@@ -9,12 +9,12 @@ from bot.engine.lifecycle import Lifecycle, require
 from bot.engine.run import Run
 from bot.gpu.held_lease import held_lease, planned_lease
 from bot.gpu.stopping import Stopping
-from bot.mrkdwn import md, person
 from bot.policy import can_be_approved, may_release
 from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
+from bot.text.mrkdwn import md, person
 from bot.views import code, inline, lines
 from bot.workflows.bring_down import BringDownWorkflow
 

@@ -20,7 +20,6 @@ from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.starting import Starting
 from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
-from bot.mrkdwn import Mrkdwn, code, md, person
 from bot.platform.smoke_tests import SmokeTests
 from bot.platform.switch import Switch
 from bot.policy import may_request, must_hear
@@ -31,6 +30,7 @@ from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
+from bot.text.mrkdwn import Mrkdwn, code, md, person
 from bot.views import lines
 
 

@@ -8,12 +8,12 @@ from bot.domain.outcomes import Failed, SmokeTested
 from bot.engine.lifecycle import NotAllowed, require
 from bot.engine.run import Run
 from bot.git.repository import Repository
-from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.platform.smoke_tests import SmokeTests
 from bot.policy import may_request
 from bot.settings.config import Config
 from bot.slack.roles import RoleMembers
+from bot.text.mrkdwn import md
 from bot.views import code
 
 

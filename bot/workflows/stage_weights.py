@@ -8,7 +8,6 @@ from bot.domain.plans import JobPlan
 from bot.engine.lifecycle import NotAllowed, require
 from bot.engine.run import Run
 from bot.git.repository import Repository
-from bot.mrkdwn import md, person
 from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging
 from bot.policy import may_request
@@ -16,6 +15,7 @@ from bot.settings.config import Config
 from bot.slack.roles import RoleMembers
 from bot.slack.web_api import Slack
 from bot.state.operations import Operations
+from bot.text.mrkdwn import md, person
 from bot.views import code, escape
 
 

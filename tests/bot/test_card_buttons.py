@@ -20,7 +20,7 @@ from bot.domain.operations import (
 from bot.domain.outcomes import BroughtDown, Expired, Failed, LeftUp, Outcome, RolledOut, Started, StaysMerged
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.values import Message
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from bot.views import REPLACE, card, clock, offered, please_release
 from bot.views.gpu import requested_line
 from bot.views.home import Overview, home

@@ -9,7 +9,7 @@ from bot.domain.kinds import Kind
 from bot.domain.operations import BringUpOperation, ChangeOperation, Operation, PhaseRecord, Status
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.requests import BringUp
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from tests.bot.view_examples import an_operation
 
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bot.durations import parse_duration, show_duration
+from bot.text.durations import parse_duration, show_duration
 
 
 @pytest.mark.parametrize(

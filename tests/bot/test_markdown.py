@@ -5,7 +5,7 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from bot.markdown import cell, code, prose, text
+from bot.text.markdown import cell, code, prose, text
 
 HOSTILE = (
     "@acme/admins",

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from bot.domain.operations import OPERATION, BringUpOperation
 from bot.domain.requests import BringUp
 from bot.errors import BotError, Unavailable
-from bot.mrkdwn import (
+from bot.text.mrkdwn import (
     Mrkdwn,
     clock,
     code,
@@ -93,7 +93,7 @@ def test_a_terminal_shows_no_markup() -> None:
 
 
 def test_templates_are_literals() -> None:
-    """A composed template would bypass the escaping: each call of `md` has a literal, and only `bot.mrkdwn` creates markup."""
+    """A composed template would bypass the escaping: each call of `md` has a literal, and only `bot.text.mrkdwn` creates markup."""
     for path in [*ROOT.glob("bot/**/*.py"), *ROOT.glob("commands/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):

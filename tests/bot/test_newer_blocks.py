@@ -8,8 +8,8 @@ from aiohttp import ClientSession, TraceConfig, TraceRequestStartParams
 from slack_sdk.errors import SlackApiError
 
 from bot.domain.operations import Check, Note
-from bot.mrkdwn import Mrkdwn, clock, code, escape, link, md, person
 from bot.slack.web_api import CleanWebClient
+from bot.text.mrkdwn import Mrkdwn, clock, code, escape, link, md, person
 from bot.views import View, thread
 from bot.views.blocks import Block, section
 from bot.views.mentions import mentioned_in, notifying

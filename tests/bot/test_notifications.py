@@ -17,7 +17,6 @@ from bot.domain.operations import OPERATIONS, BringDownOperation, Operation, Sta
 from bot.domain.outcomes import ClosedOnGitHub, Started
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import AnyRequest, BringDown, Request
-from bot.mrkdwn import md
 from bot.policy import to_ask
 from bot.settings.config import Config, Roles, SlackSection
 from bot.slack.presentation import Presentation
@@ -29,6 +28,7 @@ from bot.state.operations import Operations
 from bot.state.outbox import Outbox
 from bot.state.questions import Questions
 from bot.state.step_ledger import StepLedger
+from bot.text.mrkdwn import md
 from bot.views import View
 from bot.views.mentions import notifying
 from sandbox.faults import Faults

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bot.domain.kinds import Kind
 from bot.domain.operations import OPERATION, OPERATIONS, ChangeOperation, NotPlanned, Operation, plan_of
 from bot.domain.plans import WITHOUT_LEASE, ChangePlan
-from bot.mrkdwn import Mrkdwn
+from bot.text.mrkdwn import Mrkdwn
 from tests.bot.view_examples import UNPLANNED, an_operation
 
 ROOT = Path(__file__).parents[2]

@@ -38,7 +38,7 @@ from bot.domain.outcomes import (
 )
 from bot.domain.requests import BringUp
 from bot.domain.sessions import Bill, Node
-from bot.mrkdwn import md, unmarked
+from bot.text.mrkdwn import md, unmarked
 from bot.views.outcomes import outcome_text
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)

@@ -17,7 +17,6 @@ from bot.domain.operations import BringUpOperation, Check, Note, Operation, Stat
 from bot.domain.phases import Phase
 from bot.domain.requests import BringUp
 from bot.domain.values import Message
-from bot.mrkdwn import md
 from bot.settings.config import Config, Roles, SlackSection
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Patience, Slack
@@ -28,6 +27,7 @@ from bot.state.operations import Operations
 from bot.state.outbox import Letter, Outbox
 from bot.state.questions import Questions
 from bot.state.step_ledger import StepLedger
+from bot.text.mrkdwn import md
 from bot.views import lines
 from sandbox.faults import Faults
 from sandbox.slack import Workspace

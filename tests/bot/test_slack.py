@@ -11,10 +11,10 @@ from slack_sdk.web import SlackResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import Unavailable
-from bot.mrkdwn import md
 from bot.slack.web_api import Slack, SlackRefused, slack_errors
 from bot.state.messages import Messages
 from bot.state.records import PREFIX
+from bot.text.mrkdwn import md
 from bot.views import lines
 from sandbox.faults import Faults
 from sandbox.slack import Workspace

@@ -27,7 +27,7 @@ from bot.domain.operations import (
 from bot.domain.plans import BringUpPlan, ChangePlan, OwnChange, Pull
 from bot.domain.requests import BringUp, SwapModel
 from bot.domain.values import Message
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from bot.views import View, because_form, card, reminder, thread
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState

@@ -13,7 +13,7 @@ from bot.domain.operations import BringUpOperation, ChangeOperation, Check, Phas
 from bot.domain.plans import BringUpPlan, ChangePlan, OwnChange, Pull
 from bot.domain.requests import Asked, BringUp, SwapModel
 from bot.domain.values import Message
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from bot.views import (
     APPROVE,
     BECAUSE,

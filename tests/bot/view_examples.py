@@ -25,7 +25,7 @@ from bot.domain.operations import (
 from bot.domain.plans import OwnChange, Pull
 from bot.domain.requests import AnyRequest, Request
 from bot.domain.values import Message
-from bot.mrkdwn import md
+from bot.text.mrkdwn import md
 from bot.views import View, because_form, blind, card, escape, keep_form, lines, offered, reminder, thread, unmanaged
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState, details, disagreements

@@ -11,8 +11,8 @@ from bot import views
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation
 from bot.gpu.holder_prompts import HolderPrompts
-from bot.mrkdwn import md
 from bot.services import Services
+from bot.text.mrkdwn import md
 from bot.views.next_steps import EXTEND
 from bot.wiring import Wiring
 from sandbox.slack import Workspace

@@ -6,10 +6,10 @@ import pytest
 
 from bot.domain.operations import Operation
 from bot.engine.lifecycle import task_key
-from bot.mrkdwn import md
 from bot.state.operations import Operations
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import STARTS, Start
+from bot.text.mrkdwn import md
 from tests.operations.platform import platform as opened
 from tests.operations.steps import held, replicas
 

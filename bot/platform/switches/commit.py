@@ -13,13 +13,13 @@ from bot.clients.github import GitHub
 from bot.clients.workload import Workload
 from bot.component import component
 from bot.domain.leases import Lease
-from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
-from bot.mrkdwn import md
 from bot.platform.deploying import Applications
 from bot.settings.config import Config
+from bot.text.durations import Clock
+from bot.text.mrkdwn import md
 from bot.views import code
 from manifests import replicas as in_git
 from manifests.platform import Platform

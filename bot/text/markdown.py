@@ -7,7 +7,7 @@ and a reference after a word such as "fixes" closes an issue. A zero-width chara
 
 import re
 
-from bot.mrkdwn import INVISIBLE
+from bot.text.mrkdwn import INVISIBLE
 
 _BREAK = "\u200b"
 _LIVE = re.compile(r"(?<!\w)@(?=\w)|#(?=\d)|\bGH-(?=\d)|\b(?:https?|ftp):(?=//)|\bwww(?=\.)", re.IGNORECASE)
