@@ -11,6 +11,7 @@ import structlog
 
 from bot.analysis.report import daily
 from bot.clients.cluster import Cluster
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.marks import read_mark
 from bot.errors import BotError, Unavailable
@@ -27,7 +28,6 @@ from bot.state.home import VIEWERS_KEPT, HomeState
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock
 from bot.text.mrkdwn import md
 from bot.views.endpoint_list import Search
 from bot.views.endpoints import EndpointState

@@ -34,6 +34,7 @@ from bot.clients.redis import AnyRedis, Password, for_docket, opened
 from bot.clients.rights import ENGINE_KEY, MASTER_KEY
 from bot.clients.staging import Stager
 from bot.clients.vllm import VLLM
+from bot.clock import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.observability.metrics import Metrics
@@ -62,7 +63,6 @@ from bot.state.sessions import Sessions
 from bot.state.setup import SetupState
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import TaskStarts
-from bot.text.durations import Clock
 
 log = structlog.get_logger(__name__)
 

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
 
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.operations import ChangeOperation
 from bot.engine.task_refs import FOLLOW
@@ -25,7 +26,6 @@ from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.records import Records
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock
 
 _BILLS_SHOWN = timedelta(days=30)
 

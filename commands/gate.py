@@ -15,6 +15,7 @@ import structlog
 from slack_bolt.context.async_context import AsyncBoltContext
 from slack_bolt.response import BoltResponse
 
+from bot.clock import Clock
 from bot.errors import BotError, Unavailable
 from bot.observability.logs import about
 from bot.policy import Home, Verdict, may_use, refuse
@@ -23,7 +24,6 @@ from bot.slack.directory import Directory
 from bot.slack.web_api import Slack
 from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md, shown
 from bot.views import BRING_DOWN, CANCEL, END_USE, lines
 from bot.views.home import refusal

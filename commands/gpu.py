@@ -11,6 +11,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.marks import read_mark
 from bot.domain.operations import BringUpOperation, Status
@@ -30,7 +31,7 @@ from bot.state.deliveries import Deliveries
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock, parse_duration, show_duration
+from bot.text.durations import parse_duration, show_duration
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import View, actions, busy_line, code, lines, money
 from bot.views.blocks import MESSAGE_BLOCKS, Block, context

@@ -6,6 +6,7 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.domain.requests import AnyRequest, BringUp, ChangeRequest, RevertChange, operation_id
@@ -15,7 +16,7 @@ from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code
 from bot.views.home import up_form

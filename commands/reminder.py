@@ -7,6 +7,7 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.marks import read_mark
 from bot.domain.values import Message
@@ -20,7 +21,6 @@ from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder
 from bot.views.health import RESTART

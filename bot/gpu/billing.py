@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from bot.analysis.report import weekly
 from bot.clients.cluster import Cluster
 from bot.clients.staging import Stager
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
@@ -28,7 +29,6 @@ from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, code, lines, money
 from bot.views.news import was_up

@@ -13,6 +13,7 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.marks import bounded, read_mark
@@ -25,7 +26,6 @@ from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, clock, code, md
 
 log = structlog.get_logger(__name__)

@@ -12,6 +12,7 @@ from docket import Perpetual
 
 from bot.clients.cluster import Cluster
 from bot.clients.condition import Condition
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
@@ -27,7 +28,7 @@ from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import clock, code, inline, md
 from bot.views.health import trouble_view
 

@@ -7,6 +7,7 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
@@ -19,7 +20,6 @@ from bot.state.audit import AuditLog
 from bot.state.bills import Bills
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import md, person
 from bot.views import clock, code, lines
 

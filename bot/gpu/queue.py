@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 from docket import Docket
 
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease, Waiting
@@ -28,7 +29,6 @@ from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import clock, code, lines, offered, please_release
 from bot.views.gpu import in_line

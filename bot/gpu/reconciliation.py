@@ -12,6 +12,7 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.marks import read_mark
@@ -28,7 +29,6 @@ from bot.slack.presentation import Presentation
 from bot.state.alerts import Alerts
 from bot.state.leases import Leases
 from bot.state.operations import Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import md
 from bot.views import clock, code, escape, settled_reminder, unmanaged
 from bot.views.mentions import addressed

@@ -8,6 +8,7 @@ import asyncio
 
 from bot.clients.cluster import Cluster
 from bot.clients.vllm import VLLM
+from bot.clock import Clock
 from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
@@ -25,7 +26,7 @@ from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.leases import LeaseMoved, Leases
 from bot.state.operations import Operations
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import escape, md, person
 from bot.views import code, inline, lines
 from bot.views.outcomes import replaced_text

@@ -9,13 +9,13 @@ from bot.clients.cluster import Cluster
 from bot.clients.prometheus import Prometheus
 from bot.clients.vllm import VLLM
 from bot.clients.workload import Workload
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Session
 from bot.errors import BotError, Unavailable
 from bot.idle import with_sample
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock
 
 log = structlog.get_logger(__name__)
 

@@ -8,6 +8,7 @@ from bot.clients.cluster import Cluster, StaleFence
 from bot.clients.job import Jobs
 from bot.clients.staging import Stager
 from bot.clients.workload import Workload
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import MAYBE_LEASE, Lease
@@ -24,7 +25,6 @@ from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code, lines, unmarked
 

@@ -8,6 +8,7 @@ import structlog
 from docket import Perpetual
 
 from bot.clients.cluster import Cluster
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
@@ -41,7 +42,7 @@ from bot.state.messages import Messages
 from bot.state.operations import Operations
 from bot.state.questions import Questions
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import View, blind, clock, code, lines, reminder
 

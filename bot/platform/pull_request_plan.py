@@ -9,6 +9,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
 from bot.clients.vllm import VLLM
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.operations import ChangeOperation
 from bot.domain.plans import WITHOUT_LEASE, ChangePlan, Holder, Pull, stored_holder
@@ -26,7 +27,7 @@ from bot.platform.merge_requirements import changed_at, lacking
 from bot.platform.staged_swap import StagedSwap
 from bot.settings.config import Config
 from bot.state.leases import Leases
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code, money
 from manifests.contract import ModelEndpoint

@@ -10,6 +10,7 @@ from docket import Docket
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation, Operation, Status, plan_of
@@ -38,7 +39,6 @@ from bot.slack.roles import RoleMembers
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import link, md, person
 from bot.views import code
 from manifests.add import refuse_taken

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer
+from bot.clock import Clock
 from bot.component import component
 from bot.domain import phases
 from bot.domain.operations import ChangeOperation, new_operation, plan_of
@@ -31,7 +32,6 @@ from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from bot.views.text import moment

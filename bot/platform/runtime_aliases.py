@@ -9,6 +9,7 @@ import structlog
 from bot.clients.cluster import Cluster
 from bot.clients.litellm import LiteLLM, Registration
 from bot.clients.workload import Workload
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation
@@ -20,7 +21,6 @@ from bot.slack.roles import RoleMembers
 from bot.state.aliases import RuntimeAliases
 from bot.state.audit import AuditLog
 from bot.state.operations import OperationNotFound, Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import code, md
 from manifests.change import Change
 from manifests.contract import litellm_mode

@@ -18,6 +18,7 @@ import structlog
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.rights import rights
+from bot.clock import Clock
 from bot.engine.lifecycle import require
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
@@ -30,7 +31,6 @@ from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.setup import InUse, Setup, SetupState
-from bot.text.durations import Clock
 from bot.text.mrkdwn import md, person
 from bot.views import lines
 from bot.views.setup import SetupNeeded, not_used

@@ -19,6 +19,7 @@ from bot.clients.rights import ENGINE_KEY
 from bot.clients.vllm import VLLM, Answer, fim_prompt
 from bot.clients.workload import Kind as EndpointKind
 from bot.clients.workload import Workload
+from bot.clock import Clock
 from bot.component import component
 from bot.domain import phases
 from bot.domain.events import AuditEvent
@@ -33,7 +34,7 @@ from bot.state.endpoint_history import EndpointHistory
 from bot.state.operations import Operations
 from bot.state.records import redis_errors
 from bot.state.sessions import Sessions
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import md, stamp
 from bot.views import code
 from manifests.contract import ModelEndpoint

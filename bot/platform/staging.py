@@ -15,6 +15,7 @@ import structlog
 from pydantic import BaseModel
 
 from bot.clients.staging import Attempt, CannotStage, Progress, Stager, StagingFailed, StagingTaken, Weights
+from bot.clock import Clock
 from bot.component import component
 from bot.domain import phases
 from bot.domain.events import AuditEvent
@@ -28,7 +29,7 @@ from bot.engine.run import Run, Step
 from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.operations import Operations
-from bot.text.durations import Clock, show_duration
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import md, time_stamp
 from bot.views.text import size
 

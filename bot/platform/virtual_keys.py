@@ -3,6 +3,7 @@
 import structlog
 
 from bot.clients.litellm import LiteLLM, TenantKey
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import Operation
@@ -15,7 +16,6 @@ from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
-from bot.text.durations import Clock
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code, lines
 from bot.views.rollout import Tenant, keys_offer

@@ -6,10 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from bot.clock import Clock as Clock
-
-"""The source of the time, in UTC. It is an argument, so that tests can set the time."""
-
 _UNITS = "days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s"
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNITS})", re.IGNORECASE)
 _LONGEST = 3650 * 86400

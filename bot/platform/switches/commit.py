@@ -11,6 +11,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer, nobody
 from bot.clients.github import GitHub
 from bot.clients.workload import Workload
+from bot.clock import Clock
 from bot.component import component
 from bot.domain.leases import Lease
 from bot.errors import BotError, Unavailable
@@ -18,7 +19,6 @@ from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
 from bot.platform.deploying import Applications
 from bot.settings.config import Config
-from bot.text.durations import Clock
 from bot.text.mrkdwn import md
 from bot.views import code
 from manifests import replicas as in_git
