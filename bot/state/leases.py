@@ -15,11 +15,11 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from bot.domain.leases import Lease
-from bot.errors import BotError, Unavailable
-from bot.state.records import PREFIX, Records, name, redis_errors
+from bot.errors import BotError
+from bot.state.records import PREFIX, Records, name, redis_errors, unavailable
 from bot.text.mrkdwn import clock, md, person
 
 _NEXT_FENCE = """
@@ -263,17 +263,18 @@ class Leases:
         return tuple(map(name, waiting))
 
     async def _run(self, script: AsyncScript, keys: list[str], args: list[Any]) -> Any:
-        """A script's answer. Unreadable records are set aside first, so that no invalid lease blocks others."""
+        """Return a script's answer. If a record makes the script fail, set the unreadable ones aside and run it again."""
         try:
-            with redis_errors():
-                return await script(keys=keys, args=args)
-        except Unavailable as error:
-            if not isinstance(error.__cause__, ResponseError):
-                raise
-        await self._records.heal(self._queue, "zset")
-        for counter in (self._fence, self._places):
-            await self._records.number(counter)
-        await self.held()
+            return await self._redis.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            pass  # calling the script loads it
+        except ResponseError:
+            await self._records.heal(self._queue, "zset")
+            for counter in (self._fence, self._places):
+                await self._records.number(counter)
+            await self.held()
+        except (RedisError, OSError) as error:
+            raise unavailable(error) from error
         with redis_errors():
             return await script(keys=keys, args=args)
 

@@ -97,11 +97,16 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        if "WRONGTYPE" in str(error):
-            raise WrongType("Redis", str(error)) from error
-        # If the server is unavailable, its address and errno do not help a person in Slack.
-        away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError | BusyLoadingError)
-        raise Unavailable("Redis", "" if away else str(error), answered=not away) from error
+        raise unavailable(error) from error
+
+
+def unavailable(error: RedisError | OSError) -> Unavailable:
+    """Return the bot's own error for an error of Redis."""
+    if "WRONGTYPE" in str(error):
+        return WrongType("Redis", str(error))
+    # If the server is unavailable, its address and errno do not help a person in Slack.
+    away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError | BusyLoadingError)
+    return Unavailable("Redis", "" if away else str(error), answered=not away)
 
 
 class Records:
