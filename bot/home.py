@@ -1,10 +1,11 @@
 """App Home: published to the people who opened it, whenever its content changes."""
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 from collections.abc import Awaitable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -13,9 +14,10 @@ from bot.analysis.report import daily
 from bot.clients.cluster import Cluster
 from bot.clock import Clock
 from bot.component import component
+from bot.domain.leases import Lease
 from bot.domain.marks import read_mark
+from bot.domain.sessions import Health, Session
 from bot.errors import BotError, Unavailable
-from bot.git.repository import Repository
 from bot.gpu.billing import draining, running_total
 from bot.platform.endpoints import EndpointStates
 from bot.platform.setup import PlatformSetup
@@ -30,7 +32,6 @@ from bot.state.operations import Operations
 from bot.state.sessions import Sessions
 from bot.text.mrkdwn import md
 from bot.views.endpoint_list import Search
-from bot.views.endpoints import EndpointState
 from bot.views.home import Overview, home
 from bot.views.links import Links
 
@@ -40,65 +41,60 @@ log = structlog.get_logger(__name__)
 _WEEK = timedelta(days=7)
 
 
-@component
-class Overviews:
-    """Reads what Home shows."""
+class Reading:
+    """Reads from several systems, and records which of them did not answer."""
 
-    operations: Operations
+    def __init__(self) -> None:
+        self._silent: set[str] = set()
+
+    async def of(self, work: Awaitable[T], otherwise: T) -> T:
+        """The result of the work, or `otherwise` if its system does not answer."""
+        try:
+            return await work
+        except (BotError, Unavailable) as error:
+            lost = isinstance(error, Unavailable) and error.system == "Redis"
+            self._silent.add(
+                md("{error}: nothing can be brought up until it does, and requests are not shown", error=error)
+                if lost
+                else error.shown
+            )
+            return otherwise
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        return tuple(sorted(self._silent))
+
+
+@component
+class GpuOverviews:
+    """Reads the part of Home about the GPU: its sessions, and its use in the last week."""
+
     leases: Leases
     sessions: Sessions
     bills: Bills
-    slack: Slack
     cluster: Cluster
-    repository: Repository
-    roles: RoleMembers
-    endpoint_states: EndpointStates
-    setup: PlatformSetup
     config: Config
     clock: Clock
 
-    async def read(self) -> Overview:
-        """Read the current state. If a system does not answer, only its part is missing.
-
-        Without Redis, the leases come from the Deployments.
-        """
-        silent: list[str] = []
-
-        async def asked(work: Awaitable[T], otherwise: T) -> T:
-            try:
-                return await work
-            except (BotError, Unavailable) as error:
-                lost = isinstance(error, Unavailable) and error.system == "Redis"
-                silent.append(
-                    md("{error}: nothing can be brought up until it does, and requests are not shown", error=error)
-                    if lost
-                    else error.shown
-                )
-                return otherwise
-
-        held, operations, people, users, bills = await asyncio.gather(
-            asked(self.leases.held(), None),
-            asked(self.operations.open(), []),
-            asked(self.roles.people(), People(frozenset(), frozenset(), frozenset())),
-            asked(self.cluster.gpu_users(), None),
-            asked(self.bills.since(self.clock() - _WEEK), ()),
+    async def read(self, reading: Reading) -> Overview:
+        """Read the current state. Without Redis, the leases come from the Deployments."""
+        held, users, bills = await asyncio.gather(
+            reading.of(self.leases.held(), None),
+            reading.of(self.cluster.gpu_users(), None),
+            reading.of(self.bills.since(self.clock() - _WEEK), ()),
         )
-        marked = [read_mark(user.mark, user.endpoint) for user in users or ()]
+        marked = (read_mark(user.mark, user.endpoint) for user in users or ())
         leases = tuple(mark for mark in marked if mark) if held is None else held
         now, leased = self.clock(), {lease.model for lease in leases}
         active, spent, troubles = {}, {}, {}
         for lease in leases:
-            session = await asked(self.sessions.of(lease), None) if held else None
-            node = None
+            session = await reading.of(self.sessions.of(lease), None) if held else None
+            health = await reading.of(self.sessions.health(lease), None) if held else None
             if session:
-                active[lease.model], node = session.active, session.node
-            health = await asked(self.sessions.health(lease), None) if held else None
-            if health and (health.node or health.spans):
-                node = health.node
+                active[lease.model] = session.active
             if health and health.trouble:
                 troubles[lease.model] = health.trouble
-            usd, _ = running_total(self.config.gpu, lease, node, now, health)
-            spent[lease.model] = round(usd, 1)
+            spent[lease.model] = self._spent(lease, session, health, now)
         return Overview(
             leases=leases,
             active=active,
@@ -107,17 +103,49 @@ class Overviews:
             strangers=tuple(str(user) for user in users or () if user.endpoint not in leased),
             known=held is not None and users is not None,
             drains=draining(bills, now),
-            open=tuple(op for op in operations if op.plan or op.message),
-            endpoints=await asked(self._endpoints(), ()),
             week=daily(bills, now),
-            approvers=people.approvers,
-            links=Links.of(self.config, await asked(self.slack.address(), ""), self.cluster.whereabouts.of),
-            setup=await asked(self.setup.needed(), None),
-            silent=tuple(sorted(set(silent))),
         )
 
-    async def _endpoints(self) -> tuple[EndpointState, ...]:
-        return await self.endpoint_states.at(await self.repository.head())
+    def _spent(self, lease: Lease, session: Session | None, health: Health | None, now: datetime) -> float:
+        """US dollars in steps of ten cents."""
+        node = health.node if health and (health.node or health.spans) else session.node if session else None
+        usd, _ = running_total(self.config.gpu, lease, node, now, health)
+        return round(usd, 1)
+
+
+@component
+class Overviews:
+    """Reads what Home shows."""
+
+    operations: Operations
+    slack: Slack
+    cluster: Cluster
+    roles: RoleMembers
+    gpu_overviews: GpuOverviews
+    endpoint_states: EndpointStates
+    setup: PlatformSetup
+    config: Config
+
+    async def read(self) -> Overview:
+        """Read the current state. If a system does not answer, only its part is missing."""
+        reading = Reading()
+        seen, operations, people = await asyncio.gather(
+            self.gpu_overviews.read(reading),
+            reading.of(self.operations.open(), []),
+            reading.of(self.roles.people(), People(frozenset(), frozenset(), frozenset())),
+        )
+        endpoints = await reading.of(self.endpoint_states.now(), ())
+        address = await reading.of(self.slack.address(), "")
+        setup = await reading.of(self.setup.needed(), None)
+        return dataclasses.replace(
+            seen,
+            open=tuple(op for op in operations if op.plan or op.message),
+            endpoints=endpoints,
+            approvers=people.approvers,
+            links=Links.of(self.config, address, self.cluster.whereabouts.of),
+            setup=setup,
+            silent=reading.silent,
+        )
 
 
 @component

@@ -115,6 +115,10 @@ class EndpointStates:
     repository: Repository
     endpoints: Endpoints
 
+    async def now(self) -> tuple[EndpointState, ...]:
+        """Every endpoint of the main branch, combined with its state in the cluster."""
+        return await self.at(await self.repository.head())
+
     async def at(self, commit: str) -> tuple[EndpointState, ...]:
         """Every endpoint combined with its state in the cluster, with one request per kind of object.
 
