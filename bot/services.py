@@ -77,13 +77,10 @@ def now() -> datetime:
 
 
 @dataclass(frozen=True, eq=False)
-class Services:
-    settings: Settings
-    config: Config
-    installed: Installed
-    clock: Clock
-    docket: Docket
-    metrics: Metrics
+class Stores:
+    """The records in Redis."""
+
+    records: Records
     operations: Operations
     steps: StepLedger
     task_starts: TaskStarts
@@ -99,11 +96,12 @@ class Services:
     setup: SetupState
     messages: Messages
     deliveries: Deliveries
-    records: Records
-    slack: Slack
-    directory: Directory
-    roles: RoleMembers
-    presentation: Presentation
+
+
+@dataclass(frozen=True, eq=False)
+class Clients:
+    """The systems around the bot, except Redis and Slack."""
+
     deployer: Deployer
     cluster: Cluster
     jobs: Jobs
@@ -114,6 +112,22 @@ class Services:
     hub: HuggingFace
     github: GitHub
     repository: Repository
+
+
+@dataclass(frozen=True, eq=False)
+class Services(Stores, Clients):
+    """Every client and every record of one running bot."""
+
+    settings: Settings
+    config: Config
+    installed: Installed
+    clock: Clock
+    docket: Docket
+    metrics: Metrics
+    slack: Slack
+    directory: Directory
+    roles: RoleMembers
+    presentation: Presentation
 
 
 async def learn_secrets(cluster: Cluster, config: Config) -> None:
@@ -129,85 +143,108 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
     """Open every client; only Redis is contacted. The given settings take precedence over those of `.stoker.yaml` that
     are in use.
     """
-    installed, clock = settings.config, settings.clock
+    installed, clock = Installed(settings.config), settings.clock
     async with AsyncExitStack() as stack:
         redis = await open_redis(settings, redis_url, stack)
-        metrics = Metrics()
-        records, setup = Records(redis), SetupState(redis)
-        await _answering(records)
-        settings = await _with_own(settings, setup)
-        config = settings.config
-        docket = await stack.enter_async_context(
-            DataDocket(
-                clock,
-                name="stoker",
-                url=for_docket(redis_url),
-                heartbeat_interval=timedelta(seconds=1),
-                credential_provider=redis_password(settings),
-            )
-        )
-        trusted = cache(
-            httpx.create_ssl_context
-        )  # shared, because each context takes almost a MiB for the certificate authorities
-        http = await stack.enter_async_context(platform_http(settings, trusted))
-        hub = await stack.enter_async_context(hub_http(settings, trusted))
-        api = await open_kubernetes(settings, stack)
-        cluster = cluster_of(api, config)
+        await _answering(Records(redis))
+        settings = await _with_own(settings, SetupState(redis))
+        config, metrics = settings.config, Metrics()
+        stores = stores_of(redis, config, clock, metrics)
+        docket = await stack.enter_async_context(docket_of(settings, redis_url))
+        clients = await open_clients(settings, stack)
         slack_client = await open_slack(settings, stack)
-        operations = Operations(redis, audit_kept=config.audit.keep, observe=metrics.observe)
-        audit, messages, questions = AuditLog(redis), Messages(redis), Questions(redis)
-        slack = Slack(slack_client, messages, clock, cluster.whereabouts.of)
+        slack = Slack(slack_client, stores.messages, clock, clients.cluster.whereabouts.of)
         directory = Directory(slack_client)
-        ledger = StepLedger(redis, clock)
         presentation = Presentation(
-            slack, operations, audit, messages, ledger, Outbox(redis), questions, Cards(redis), config, clock
+            slack,
+            stores.operations,
+            stores.audit,
+            stores.messages,
+            stores.steps,
+            Outbox(redis),
+            stores.questions,
+            Cards(redis),
+            config,
+            clock,
         )
         stack.push_async_callback(presentation.close)
-        hosted = await stack.enter_async_context(github_http(settings, trusted))
-        token = github_token(settings, hosted)
-        git = repository(settings, token)
-
-        async def master_key() -> SecretStr:
-            return await cluster.secret(MASTER_KEY, config.litellm.master_key)
-
         yield Services(
+            **vars(stores),
+            **vars(clients),
             settings=settings,
             config=config,
-            installed=Installed(installed),
+            installed=installed,
             clock=clock,
             docket=docket,
             metrics=metrics,
-            operations=operations,
-            steps=ledger,
-            task_starts=TaskStarts(redis),
-            audit=audit,
-            leases=Leases(redis, config.gpu.slots),
-            sessions=Sessions(redis),
-            bills=Bills(redis, kept=config.gpu.history),
-            questions=questions,
-            alerts=Alerts(redis),
-            aliases=RuntimeAliases(redis),
-            endpoint_history=EndpointHistory(redis),
-            home=HomeState(redis),
-            setup=setup,
-            messages=messages,
-            deliveries=Deliveries(redis),
-            records=records,
             slack=slack,
             directory=directory,
             roles=RoleMembers(slack, directory, config),
             presentation=presentation,
-            deployer=deployer_of(api, config, settings.github_repository, git.includes),
-            cluster=cluster,
-            jobs=Jobs(api, cluster.whereabouts),
-            stager=Stager(api, cluster.whereabouts, clock),
-            vllm=VLLM(http, settings.vllm_url_template),
-            prometheus=Prometheus(http, settings.prometheus_url) if settings.prometheus_url else None,
-            litellm=LiteLLM(http, settings.litellm_url, master_key),
-            hub=HuggingFace(hub, settings.hf_endpoint, partial(settings.current, "hf_token")),
-            github=GitHub(hosted, settings.github_repository, token),
-            repository=git,
         )
+
+
+def stores_of(redis: AnyRedis, config: Config, clock: Clock, metrics: Metrics) -> Stores:
+    """The records in this Redis."""
+    return Stores(
+        records=Records(redis),
+        operations=Operations(redis, audit_kept=config.audit.keep, observe=metrics.observe),
+        steps=StepLedger(redis, clock),
+        task_starts=TaskStarts(redis),
+        audit=AuditLog(redis),
+        leases=Leases(redis, config.gpu.slots),
+        sessions=Sessions(redis),
+        bills=Bills(redis, kept=config.gpu.history),
+        questions=Questions(redis),
+        alerts=Alerts(redis),
+        aliases=RuntimeAliases(redis),
+        endpoint_history=EndpointHistory(redis),
+        home=HomeState(redis),
+        setup=SetupState(redis),
+        messages=Messages(redis),
+        deliveries=Deliveries(redis),
+    )
+
+
+def docket_of(settings: Settings, redis_url: str) -> DataDocket:
+    """The queue of tasks. A worker renews its hold each second, so that another one soon takes over after a crash."""
+    return DataDocket(
+        settings.clock,
+        name="stoker",
+        url=for_docket(redis_url),
+        heartbeat_interval=timedelta(seconds=1),
+        credential_provider=redis_password(settings),
+    )
+
+
+async def open_clients(settings: Settings, stack: AsyncExitStack) -> Clients:
+    """Open the clients of Kubernetes, the deployer, the models, the gateway, Hugging Face and GitHub."""
+    config = settings.config
+    # Shared, because each context takes almost a MiB for the certificate authorities.
+    trusted = cache(httpx.create_ssl_context)
+    http = await stack.enter_async_context(platform_http(settings, trusted))
+    hub = await stack.enter_async_context(hub_http(settings, trusted))
+    hosted = await stack.enter_async_context(github_http(settings, trusted))
+    api = await open_kubernetes(settings, stack)
+    cluster = cluster_of(api, config)
+    token = github_token(settings, hosted)
+    git = repository(settings, token)
+
+    async def master_key() -> SecretStr:
+        return await cluster.secret(MASTER_KEY, config.litellm.master_key)
+
+    return Clients(
+        deployer=deployer_of(api, config, settings.github_repository, git.includes),
+        cluster=cluster,
+        jobs=Jobs(api, cluster.whereabouts),
+        stager=Stager(api, cluster.whereabouts, settings.clock),
+        vllm=VLLM(http, settings.vllm_url_template),
+        prometheus=Prometheus(http, settings.prometheus_url) if settings.prometheus_url else None,
+        litellm=LiteLLM(http, settings.litellm_url, master_key),
+        hub=HuggingFace(hub, settings.hf_endpoint, partial(settings.current, "hf_token")),
+        github=GitHub(hosted, settings.github_repository, token),
+        repository=git,
+    )
 
 
 async def _with_own(settings: Settings, setup: SetupState) -> Settings:
