@@ -67,7 +67,6 @@ class Forms:
 
     def __init__(
         self,
-        *,
         hub: HuggingFace,
         repository: Repository,
         slack: Slack,
@@ -98,8 +97,7 @@ class Forms:
         if self._newest.get(view["id"]) is event:
             del self._newest[view["id"]]
             metadata = json.loads(view["private_metadata"])
-            options = tuple((key, value) for key, value in metadata["options"])
-            await self.show(view["id"], metadata, typed(view), options)
+            await self.show(view["id"], metadata, typed(view), _options(metadata))
 
     async def show(self, view_id: str, metadata: Body, values: Mapping[str, str], options: Options) -> None:
         try:
@@ -250,77 +248,78 @@ class Changes:
 class ChangeForms:
     """Listens to the forms for a change."""
 
-    endpoint_history: EndpointHistory
     slack: Slack
-    hub: HuggingFace
-    repository: Repository
+    forms: Forms
     changes: Changes
-    endpoints: Endpoints
     lifecycle: Lifecycle
     config: Config
 
     def register(self, app: AsyncApp) -> None:
-        forms = Forms(
-            hub=self.hub,
-            repository=self.repository,
-            slack=self.slack,
-            endpoint_history=self.endpoint_history,
-            endpoints=self.endpoints,
-            config=self.config,
-        )
-
         @app.options(f"{TYPED}:hf_id")
         async def suggested(ack: AsyncAck, payload: Body) -> None:
-            await ack(options=await forms.suggestions(str(payload.get("value") or "")))
+            await ack(options=await self.forms.suggestions(str(payload.get("value") or "")))
 
         @app.action(re.compile(rf"^{TYPED}:"))
         async def looked_at(ack: AsyncAck, body: Body) -> None:
             await ack()
             if body.get("view", {}).get("callback_id") == CHANGE_FORM:
-                await forms.refresh(body["view"])
+                await self.forms.refresh(body["view"])
 
         @app.action(ADVANCED)
         async def more(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
-            view = body["view"]
-            about = json.loads(view["private_metadata"])
-            kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
-            page = advanced_form(about["verb"], tuple((k, v) for k, v in about["options"]), kept)
-            await answered(respond, self.slack.push_form(body["trigger_id"], page), urgent=True)
+            await answered(respond, self._push_advanced(body["view"], body["trigger_id"]), urgent=True)
 
         @app.view(ADVANCED_FORM)
         async def more_given(ack: AsyncAck, view: Body) -> None:
-            about, given = json.loads(view["private_metadata"]), _advanced(typed(view))
-            if errors := await forms.advanced_problems(about["verb"], about["commit"], about["values"], given):
-                await ack(response_action="errors", errors=errors)
-                return
-            await ack()
-            await forms.show(about["root"], about, about["values"], given)
+            await self._advanced_given(ack, view)
 
         @app.view(CHANGE_FORM)
         async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
-            about, values = json.loads(view["private_metadata"]), typed(view)
-            options = tuple((key, value) for key, value in about["options"])
-            if errors := await forms.problems(about["verb"], about["commit"], values, options):
-                shown = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
-                await ack(response_action="errors", errors=shown)
-                return
-            await ack()
-            actor = body["user"]["id"]
-            add = about["verb"] == "add"
-            request = (AddModel if add else SwapModel)(
-                model=values["name"],
-                hf_id=model_id(values["hf_id"]),
-                options=forms.said(about["verb"], values, options),
-                **self.lifecycle.asked(actor, values.get("reason", "")),
-            )
-            asked_in = about.get("asked_in", "")
-            respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)
-            await answered(respond, self.changes.ask(request, view["id"], asked_in))
+            await self._submitted(ack, body["user"]["id"], view)
+
+    async def _push_advanced(self, view: Body, trigger_id: str) -> None:
+        """Open the second page above the first one, with what the first page contains."""
+        about = json.loads(view["private_metadata"])
+        kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
+        await self.slack.push_form(trigger_id, advanced_form(about["verb"], _options(about), kept))
+
+    async def _advanced_given(self, ack: AsyncAck, view: Body) -> None:
+        """Report the errors beside the fields of the second page, or evaluate the first page with its options."""
+        about, given = json.loads(view["private_metadata"]), _advanced(typed(view))
+        if errors := await self.forms.advanced_problems(about["verb"], about["commit"], about["values"], given):
+            await ack(response_action="errors", errors=errors)
+            return
+        await ack()
+        await self.forms.show(about["root"], about, about["values"], given)
+
+    async def _submitted(self, ack: AsyncAck, actor: str, view: Body) -> None:
+        """Report the errors beside the fields, or start the change."""
+        about, values = json.loads(view["private_metadata"]), typed(view)
+        options = _options(about)
+        if errors := await self.forms.problems(about["verb"], about["commit"], values, options):
+            shown = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
+            await ack(response_action="errors", errors=shown)
+            return
+        await ack()
+        request = (AddModel if about["verb"] == "add" else SwapModel)(
+            model=values["name"],
+            hf_id=model_id(values["hf_id"]),
+            options=self.forms.said(about["verb"], values, options),
+            **self.lifecycle.asked(actor, values.get("reason", "")),
+        )
+        asked_in = about.get("asked_in", "")
+        respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)
+        await answered(respond, self.changes.ask(request, view["id"], asked_in))
 
 
 def _with(form: ChangeForm, **changes: Any) -> ChangeForm:
     return dataclasses.replace(form, **changes)
+
+
+def _options(metadata: Body) -> Options:
+    """The options of the second page, which a form keeps in its metadata."""
+    return tuple((key, value) for key, value in metadata["options"])
 
 
 def _figures(options: Collection[str]) -> tuple[tuple[str, str, str], ...]:
