@@ -13,7 +13,7 @@ from bot.slack.web_api import Slack
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import Blocks, View, code, context, lines, section, without_buttons
 from bot.views.modals import SHORTCUT, modal, text_input, typed
-from commands.gpu import GpuCommand
+from commands.gpu.command import GpuCommand
 from commands.guide import ExampleNames, guide, noun_of, unknown
 from commands.help_topics import COMMANDS
 from commands.model import ModelCommand

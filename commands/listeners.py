@@ -19,12 +19,12 @@ from commands.approval import ApprovalButtons
 from commands.change import ChangeForms
 from commands.conversations import Conversations
 from commands.gate import Gate
-from commands.gpu import GpuCommand
+from commands.gpu.command import GpuCommand
+from commands.gpu.queue_buttons import QueueButtons
+from commands.gpu.reminder import ReminderButtons
 from commands.home import HomeButtons
 from commands.model import ModelCommand
 from commands.next_steps import NextStepButtons
-from commands.queue_buttons import QueueButtons
-from commands.reminder import ReminderButtons
 from commands.replies import Respond, acks_first, dm_responder, with_older_blocks
 from commands.rollout import RollOutButtons
 from commands.setup import SetupForms

@@ -25,7 +25,7 @@ from bot.views.news import OBJECT
 from bot.views.next_steps import BRING_UP, EXTEND, RETRY, REVERT
 from bot.views.rollout import LET_IN, LET_IN_FORM
 from bot.views.setup import SET_UP, SETUP_FORM
-from commands.queue_buttons import CHOICES
+from commands.gpu.queue_buttons import CHOICES
 from sandbox.slack import Workspace
 
 Payload = dict[str, Any]

@@ -26,7 +26,7 @@ from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, ke
 from bot.views.health import RESTART
 from bot.views.modals import DOWN_FORM, Ending, down_form, typed
 from bot.workflows.restart import RestartRequests
-from commands.gpu import BringingDown
+from commands.gpu.bring_down import BringingDown
 from commands.replies import answered, ephemeral_responder, requested
 
 Body = dict[str, Any]
