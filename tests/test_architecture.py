@@ -128,10 +128,29 @@ def test_tests_that_share_a_fixture_run_in_one_process() -> None:
     assert {file.relative_to(ROOT).as_posix() for file in sharing} <= IN_ONE_PROCESS
 
 
+MOST_DEPENDENCIES = 11
+"""Fields of a component. A class with more does several things, and is split by duty."""
+
+
+def test_no_component_has_too_many_dependencies() -> None:
+    files = [file for package in ("bot", "commands") for file in (ROOT / package).rglob("*.py")]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    components = [
+        each for tree in trees for each in ast.walk(tree) if isinstance(each, ast.ClassDef) and _is_component(each)
+    ]
+    counts = {each.name: sum(isinstance(field, ast.AnnAssign) for field in each.body) for each in components}
+    assert {name: count for name, count in counts.items() if count > MOST_DEPENDENCIES} == {}
+    assert len(components) > 50
+
+
+def _is_component(node: ast.ClassDef) -> bool:
+    return "component" in map(ast.unparse, node.decorator_list)
+
+
 def unused_fields(tree: ast.Module) -> Iterator[str]:
     """The dependencies that a component names and does not use."""
     for node in (each for each in ast.walk(tree) if isinstance(each, ast.ClassDef)):
-        if "component" in map(ast.unparse, node.decorator_list):
+        if _is_component(node):
             fields = {ast.unparse(each.target) for each in node.body if isinstance(each, ast.AnnAssign)}
             used = {ast.unparse(each) for each in ast.walk(node) if isinstance(each, ast.Attribute)}
             yield from (f"{node.name}.{field}" for field in fields if f"self.{field}" not in used)
