@@ -9,9 +9,10 @@ from bot.views.text import code
 KEEP_REPORT = "keep_report"
 
 
-def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", wrong: str = "") -> View:
-    """The table, and the report's pull request or the button that opens it, with the reason why the last attempt
-    failed.
+def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", failure: str = "") -> View:
+    """Render the table, and a link to the report's pull request or the button that opens one.
+
+    `failure` is the reason why the last attempt to open it failed.
     """
     conditions = benchmark.context
     blocks = [
@@ -30,17 +31,17 @@ def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", wrong: str = "
         blocks.append(
             section(
                 md(
-                    "📄 {pull} keeps it in the platform's repository: review and merge it there.",
+                    "📄 {pull} adds this result to the platform repository. Review and merge it there.",
                     pull=link(pull, "A pull request"),
                 )
             )
         )
     else:
         text = md("Keep this result for comparison? The report has the commit, the machine and the arguments.")
-        if wrong:
+        if failure:
             text = md(
-                "❌ No pull request could be opened: {wrong}. Fix that, then press the button again.",
-                wrong=wrong.rstrip("."),
+                "❌ The pull request could not be opened: {failure}. Fix the problem, then press the button again.",
+                failure=failure.rstrip("."),
             )
         blocks += [
             section(text),

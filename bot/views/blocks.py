@@ -25,7 +25,7 @@ class View:
 
 
 def mrkdwn(text: Mrkdwn, limit: int) -> Block:
-    """`verbatim`: Slack creates links and mentions only from explicit markup."""
+    """A mrkdwn text object. With `verbatim`, Slack creates links and mentions only from explicit markup."""
     return {"type": "mrkdwn", "text": cut(shown(text), limit) or "–", "verbatim": True}
 
 
@@ -71,11 +71,11 @@ def divider() -> Block:
 
 def preformatted(text: str) -> Block:
     """Raw log lines: rich text without markup."""
-    shown = verbatim(text)
-    shown_text = shown if len(shown) <= SECTION else "…" + shown[-(SECTION - 1) :]
+    log = verbatim(text)
+    end_of_log = log if len(log) <= SECTION else "…" + log[-(SECTION - 1) :]
     return {
         "type": "rich_text",
-        "elements": [{"type": "rich_text_preformatted", "elements": [{"type": "text", "text": shown_text}]}],
+        "elements": [{"type": "rich_text_preformatted", "elements": [{"type": "text", "text": end_of_log}]}],
     }
 
 
@@ -85,16 +85,16 @@ def button(label: str, action: str, value: str, style: str | None = None) -> Blo
     return block | ({"style": style} if style else {})
 
 
-def confirmed(pressed: Block, title: str, text: Mrkdwn, yes: str) -> Block:
-    """The same button with a confirmation dialog, whose button has the same colour."""
+def confirmed(element: Block, title: str, text: Mrkdwn, yes: str) -> Block:
+    """The button with a confirmation dialog; `yes` is the label of the dialog's button, which has the same colour."""
     dialog = {
         "title": plain_text(title, 100),
         "text": mrkdwn(text, 300),
         "confirm": plain_text(yes, 30),
         "deny": plain_text("Back", 30),
     }
-    style = {"style": pressed["style"]} if "style" in pressed else {}
-    return pressed | {"confirm": dialog | style}
+    style = {"style": element["style"]} if "style" in element else {}
+    return element | {"confirm": dialog | style}
 
 
 def option(label: str, value: str) -> Block:
@@ -107,15 +107,15 @@ def overflow(action: str, *choices: tuple[str, str]) -> Block:
 
 
 def actions(*elements: Block, about: str) -> Block:
-    """A row of buttons. `about` (plain text) is their target, which a screen reader reads: in Home, ten buttons have
-    the label *Approve*.
+    """A row of buttons. `about` (plain text) names their target for screen readers, because Home may show ten buttons
+    with the label *Approve*.
     """
-    return {"type": "actions", "elements": [_labelled(element, about) for element in elements]}
+    return {"type": "actions", "elements": [_with_accessibility_label(element, about) for element in elements]}
 
 
-def _labelled(element: Block, about: str) -> Block:
+def _with_accessibility_label(element: Block, about: str) -> Block:
     if element["type"] != "button":
-        return element  # a menu has no such label
+        return element  # Slack has no accessibility labels for menus
     label = plain_text(f"{element['text']['text']}: {plain(about)}", BUTTON)["text"]
     return {**element, "accessibility_label": label}
 

@@ -48,7 +48,7 @@ from bot.views.text import clock, code, cut, inline, moment, person, plain
 
 CANCEL, BECAUSE = "cancel", "because"
 QUEUE, LEAVE, ASK_HOLDER, REPLACE = "queue", "leave", "ask_holder", "replace"
-"""The actions of a card. `because` is the menu that asks for a reason first."""
+"""The action ids of a card. `because` is the menu whose choices open a form for a reason."""
 
 _ICON = {
     Status.REQUESTED: "⏳",
@@ -88,11 +88,11 @@ _DETAILS = {
     "Deploys",
 }
 _ROWS, _PHASES, _VOTES, _WARNINGS = 30, 20, 5, 10
-"""Maximum numbers on a card; the pull request and the thread have the rest."""
+"""Maximum numbers of rows, phases, votes and warnings on a card."""
 
 
 def title(op: Operation) -> str:
-    """The title, as plain text: not escaped."""
+    """The title as plain text, not escaped."""
     return op.request.kind.spec.title.format_map(vars(op.request))
 
 
@@ -113,8 +113,8 @@ def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
     blocks += [context(_vote(vote)) for vote in op.votes[-_VOTES:]]
     if buttons := _buttons(op):
         blocks.append(actions(*buttons, about=title(op)))
-    where = (links.applications(getattr(op.plan, "applications", ())), _log_of(op, links))
-    blocks.append(context(*_footer(op, now), *filter(None, where)))
+    links_text = (links.applications(getattr(op.plan, "applications", ())), _log_of(op, links))
+    blocks.append(context(*_footer(op, now), *filter(None, links_text)))
     return View(text=md("{title}: {status}", title=inline(title(op), 150), status=op.status), blocks=fitted(blocks))
 
 
@@ -138,7 +138,7 @@ def _headline(op: Operation) -> Mrkdwn:
         request_text += md(" because {reason}", reason=inline(op.request.reason, 600))
     if not op.status.final and op.failure:
         request_text += md("\n{failure}", failure=cut(op.failure, 1000))
-    return md("*{state}* · {asked}", state=state, asked=request_text)
+    return md("*{state}* · {request}", state=state, request=request_text)
 
 
 def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
@@ -149,16 +149,16 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
     if waiting.fence:
         since = md(" since {since}", since=clock(waiting.since)) if waiting.since else ""
         until = md("until {until}", until=clock(waiting.until)) if waiting.until else "still booting"
-        why = md(" because {reason}", reason=inline(waiting.reason, 300)) if waiting.reason else ""
-        whose = md(
-            "{model} is held by {holder}{since}{why} ({until})",
+        reason = md(" because {reason}", reason=inline(waiting.reason, 300)) if waiting.reason else ""
+        holding = md(
+            "{model} is held by {holder}{since}{reason} ({until})",
             model=code(waiting.model),
             holder=person(waiting.holder),
             since=since,
-            why=why,
+            reason=reason,
             until=until,
         )
-        sentences.append(md("The GPU is taken: {whose}.", whose=whose))
+        sentences.append(md("The GPU is taken: {holding}.", holding=holding))
     if waiting.offer:
         return md(
             "{actor}, *it is your turn*: press *Take it* by {offer}.",
@@ -194,30 +194,30 @@ def _plan(op: Operation) -> Blocks:
     if plan is None:
         return []
     rows = [(inline(label, 60), inline(value, 300)) for label, value in plan.rows[:_ROWS]]
-    pull = [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
+    pull = [_pull_text(plan.pull)] if isinstance(plan, ChangePlan) else []
     if op.status.final:
         summary = md(" · ").join(md("{label}: {value}", label=label, value=value) for label, value in rows)
         return [context(*(text for text in (cut(summary, 900), *pull) if text))] if summary or pull else []
-    blocks = [section(text) for text in _whose(plan)]
+    blocks = [section(text) for text in _affected_lease(plan)]
     if isinstance(plan, ChangePlan) and plan.displaced:  # show the outage first
         blocks.append(section(md("⚠️ {displaced}", displaced=cut(plan.displaced, 1000))))
     blocks += _rows(plan) if isinstance(plan, ChangePlan | BringUpPlan) else _fields(rows)
     blocks += [section(text) for text in pull]
     if isinstance(plan, ChangePlan) and plan.problems:
-        blocks.append(section(_refused(plan.problems)))
+        blocks.append(section(_problem_lines(plan.problems)))
     if warnings := _warnings(plan):
-        shown = [md("⚠️ {text}", text=inline(text, 350)) for text in warnings[:_WARNINGS]]
-        more = len(warnings) - len(shown)
-        blocks.append(section(md("\n").join([*shown, *([f"… and {more} more in the pull request"] if more else [])])))
+        lines = [md("⚠️ {text}", text=inline(text, 350)) for text in warnings[:_WARNINGS]]
+        more = len(warnings) - len(lines)
+        blocks.append(section(md("\n").join([*lines, *([f"… and {more} more in the pull request"] if more else [])])))
     return blocks
 
 
 def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
-    """The outage and the cost first, then before → after. Rows that are unchanged, or irrelevant for the decision, are
-    in a closed container.
+    """The rows of a plan, each with its value before and after, the outage and the cost first. Rows that are unchanged
+    or irrelevant to the decision are in a collapsed container.
     """
     before = dict(plan.before) if isinstance(plan, ChangePlan) else {}
-    rows = [(inline(label, 60), _differs(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
+    rows = [(inline(label, 60), _change_text(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
     same = {inline(label, 60) for label, value in plan.rows if before.get(label) == value}
     less = [row for row in rows if (row[0] in _DETAILS and row[0] not in before) or row[0] in same]
     if len(less) < 2:
@@ -227,7 +227,7 @@ def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
     return [*_fields(more), container("Details: " + ", ".join(str(label) for label, _ in less), _fields(less))]
 
 
-def _differs(value: str, before: str) -> Mrkdwn:
+def _change_text(value: str, before: str) -> Mrkdwn:
     now = inline(value, 300)
     changed = before and before != value
     return md("{before} → {now}", before=inline(before, 200), now=now) if changed else now
@@ -242,10 +242,10 @@ def plan_in_words(op: Operation) -> Mrkdwn:
     plan, text_lines = op.plan, [md("*{title}*", title=inline(title(op), 200))]
     if plan is None:
         return text_lines[0]
-    text_lines += [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
+    text_lines += [_pull_text(plan.pull)] if isinstance(plan, ChangePlan) else []
     text_lines += [md("{label}: {value}", label=inline(k, 60), value=inline(v, 300)) for k, v in plan.rows[:_ROWS]]
-    text_lines += _whose(plan)
-    text_lines += [_refused(plan.problems)] if isinstance(plan, ChangePlan) and plan.problems else []
+    text_lines += _affected_lease(plan)
+    text_lines += [_problem_lines(plan.problems)] if isinstance(plan, ChangePlan) and plan.problems else []
     text_lines += [md("⚠️ {text}", text=inline(text, 350)) for text in _warnings(plan)[:_WARNINGS]]
     return md("\n").join(text_lines)
 
@@ -254,13 +254,13 @@ def _warnings(plan: Plan) -> tuple[str, ...]:
     return plan.warnings if isinstance(plan, BringUpPlan | ChangePlan) else ()
 
 
-def _refused(problems: tuple[str, ...]) -> Mrkdwn:
-    shown = [md("⛔ {text}", text=inline(text, 280)) for text in problems[:_WARNINGS]]
-    more = len(problems) - len(shown)
-    return md("\n").join([*shown, *([md("⛔ … and {more} more in the pull request", more=more)] if more else [])])
+def _problem_lines(problems: tuple[str, ...]) -> Mrkdwn:
+    lines = [md("⛔ {text}", text=inline(text, 280)) for text in problems[:_WARNINGS]]
+    more = len(problems) - len(lines)
+    return md("\n").join([*lines, *([md("⛔ … and {more} more in the pull request", more=more)] if more else [])])
 
 
-def _whose(plan: Plan) -> list[Mrkdwn]:
+def _affected_lease(plan: Plan) -> list[Mrkdwn]:
     """The lease that the plan affects, and how; empty if it affects none."""
     match plan:
         case BringUpPlan(lease=Lease() as lease):
@@ -275,22 +275,24 @@ def _whose(plan: Plan) -> list[Mrkdwn]:
 
 def _affected(verb: Mrkdwn, lease: Lease) -> Mrkdwn:
     until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
-    why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
     return md(
-        "{verb} {model}, held by {holder}{why} ({until})",
+        "{verb} {model}, held by {holder}{reason} ({until})",
         verb=verb,
         model=code(lease.model),
         holder=person(lease.holder),
-        why=why,
+        reason=reason,
         until=until,
     )
 
 
-def _pull(pull: Pull) -> Mrkdwn:
-    where = link(pull.url, f"Pull request #{pull.number}")
+def _pull_text(pull: Pull) -> Mrkdwn:
+    pull_link = link(pull.url, f"Pull request #{pull.number}")
     if pull.merge_commit:
         by = md(" by {merged_by}", merged_by=inline(pull.merged_by, 60)) if pull.merged_by else ""
-        return md("{link} merged{by} as {merge_commit}", link=where, by=by, merge_commit=code(pull.merge_commit[:10]))
+        return md(
+            "{link} merged{by} as {merge_commit}", link=pull_link, by=by, merge_commit=code(pull.merge_commit[:10])
+        )
     words = {
         "none": "no checks",
         "pending": "checks are running",
@@ -301,7 +303,7 @@ def _pull(pull: Pull) -> Mrkdwn:
     }
     line = md(
         "{link} at {head}{into} — {checks}",
-        link=where,
+        link=pull_link,
         head=code(pull.head[:10]),
         into=md(" into {base}", base=code(pull.base)) if pull.base else "",
         checks=words.get(pull.checks, pull.checks),
@@ -314,10 +316,10 @@ def _pull(pull: Pull) -> Mrkdwn:
         )
     if pull.unread:
         unread_names = " and ".join(pull.unread)
-        line += md("\n⚠️ GitHub does not let the token read {told}, so they do not count here.", told=unread_names)
+        line += md("\n⚠️ GitHub does not let the token read {names}, so they do not count here.", names=unread_names)
     if pull.auto_merge_by:
-        who = inline(pull.auto_merge_by, 60)
-        line += md("\n⚠️ {who} turned on auto-merge: GitHub merges it without an approval in Slack.", who=who)
+        user = inline(pull.auto_merge_by, 60)
+        line += md("\n⚠️ {user} turned on auto-merge: GitHub merges it without an approval in Slack.", user=user)
     if pull.mergeable is False:
         line += (
             "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel, and request it again."
@@ -330,16 +332,17 @@ def _pull(pull: Pull) -> Mrkdwn:
 def _progress(op: Operation, now: datetime) -> Block:
     """Each phase with its time: done, running, pending. One line after a success."""
     if op.status is Status.SUCCEEDED:
-        took = show_duration((op.phases[-1].ended or now) - op.phases[0].began)
+        duration = show_duration((op.phases[-1].ended or now) - op.phases[0].began)
         course = md(" → ").join(
-            md("{name} {took}", name=inline(p.text, 60), took=_took(p, now)) for p in op.phases[-_PHASES:]
+            md("{name} {duration}", name=inline(phase.text, 60), duration=_phase_duration(phase, now))
+            for phase in op.phases[-_PHASES:]
         )
-        return context(md("✔️ {took}: {told}", took=took, told=course))
-    shown = op.phases[-_PHASES:]
-    tasks = [_step(phase, now) for phase in shown]
+        return context(md("✔️ {duration}: {course}", duration=duration, course=course))
+    phases = op.phases[-_PHASES:]
+    tasks = [_step(phase, now) for phase in phases]
     if op.status is Status.RUNNING and not op.failure and not op.cancelled_by:
-        tasks += [Task(phase.key, phase.label, "pending") for phase in _to_come(op)]
-    return steps(_steps_title(op, len(op.phases) - len(shown) + len(tasks)), tasks)
+        tasks += [Task(phase.key, phase.label, "pending") for phase in _pending_phases(op)]
+    return steps(_steps_title(op, len(op.phases) - len(phases) + len(tasks)), tasks)
 
 
 def _steps_title(op: Operation, count: int) -> str:
@@ -349,7 +352,7 @@ def _steps_title(op: Operation, count: int) -> str:
     return f"Failed: {failed.text}" if failed else f"{len(op.phases)} of {count} steps are done"
 
 
-def _to_come(op: Operation) -> tuple[Phase, ...]:
+def _pending_phases(op: Operation) -> tuple[Phase, ...]:
     course = op.request.kind.spec.phases
     keys = [phase.key for phase in course]
     past = [keys.index(phase.name) for phase in op.phases if phase.name in keys]
@@ -358,15 +361,15 @@ def _to_come(op: Operation) -> tuple[Phase, ...]:
 
 def _step(phase: PhaseRecord, now: datetime) -> Task:
     """Show a phase's detail while it runs or if it failed."""
-    name, took = plain(phase.text)[:60], _took(phase, now)
+    name, duration = plain(phase.text)[:60], _phase_duration(phase, now)
     detail = inline(phase.detail, 200) if phase.detail else md("")
     if phase.ended is None:
-        return Task(phase.name, f"{name} … {took}", "in_progress", detail)
-    done_text = f"{name} · {took}"
+        return Task(phase.name, f"{name} … {duration}", "in_progress", detail)
+    done_text = f"{name} · {duration}"
     return Task(phase.name, done_text, "error", detail) if phase.failed else Task(phase.name, done_text, "complete")
 
 
-def _took(phase: PhaseRecord, now: datetime) -> str:
+def _phase_duration(phase: PhaseRecord, now: datetime) -> str:
     return show_duration(max((phase.ended or now) - phase.began, timedelta()))
 
 
@@ -388,20 +391,20 @@ def _check(check: Check) -> Mrkdwn:
 
 
 def _vote(vote: Vote) -> Mrkdwn:
-    why = md(": {reason}", reason=inline(vote.reason, 300)) if vote.reason else ""
+    reason = md(": {reason}", reason=inline(vote.reason, 300)) if vote.reason else ""
     if vote.override:
         return md(
-            "🚨 Approval overridden in an emergency by {by} at {at}{why}",
+            "🚨 Approval overridden in an emergency by {by} at {at}{reason}",
             by=person(vote.by),
             at=clock(vote.at),
-            why=why,
+            reason=reason,
         )
     return md(
-        "{decided} by {by} at {at}{why}",
+        "{decided} by {by} at {at}{reason}",
         decided="👍 Approved" if vote.approve else "🚫 Denied",
         by=person(vote.by),
         at=clock(vote.at),
-        why=why,
+        reason=reason,
     )
 
 
@@ -431,7 +434,7 @@ def _blocked(op: Operation) -> Mrkdwn:
 
 
 def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
-    """The choices while the GPU is taken. Nobody is asked about their own lease."""
+    """The buttons while the GPU is taken. A requester who is the holder does not get *Ask the holder*."""
     is_own = waiting.holder == op.request.actor
     ask = [button("Ask the holder", ASK_HOLDER, op.shown_against)] if waiting.fence and not is_own else []
     replace = [
@@ -439,7 +442,7 @@ def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
             button(_replace_label(waiting, op.request.actor), REPLACE, op.shown_against, "danger"),
             "Replace it?",
             md(
-                "{model} of {holder} goes down for it, once an approver agrees.",
+                "If an approver agrees, {model} is brought down; {holder} holds the GPU for it.",
                 model=code(waiting.model),
                 holder=person(waiting.holder),
             ),
@@ -479,18 +482,19 @@ def _footer(op: Operation, now: datetime) -> tuple[Mrkdwn, ...]:
         hint = md("It can be approved when {lacks}.", lacks=lacks) if lacks else op.deciders
         at = clock(op.expires) if op.expires - now < timedelta(hours=12) else moment(op.expires)
         ends = md("{hint} Expires at {at}.", hint=hint, at=at).strip()
-        return (ends, _no_return(op, op.id))
-    return (md("Operation {id}", id=op.id),) if op.status is Status.REQUESTED else (_no_return(op, op.id),)
+        return (ends, _possible_actions(op, op.id))
+    return (md("Operation {id}", id=op.id),) if op.status is Status.REQUESTED else (_possible_actions(op, op.id),)
 
 
-def _no_return(op: Operation, op_id: str) -> Mrkdwn:
-    """The time until which `Cancel` works, or the possible actions while the operation waits."""
+def _possible_actions(op: Operation, op_id: str) -> Mrkdwn:
+    """The point until which *Cancel* works, or the possible actions while the operation waits."""
     if op.status is Status.WAITING:
         waiting = op.waiting if isinstance(op, BringUpOperation) else None
         queued = waiting and waiting.ahead is not None
-        until = "An approver can decide now; it then starts at its turn" if queued else ""
+        until = "An approver can decide now; the model starts when its turn comes" if queued else ""
         if queued and op.is_approved:
-            until = "It is approved, and starts " + ("when it is taken" if waiting and waiting.offer else "at its turn")
+            offered = waiting and waiting.offer
+            until = "Approved; starts when " + ("the offer is accepted" if offered else "its turn comes")
     elif _blocked(op):
         until = "Cancel stops waiting; the change stays merged"
     else:

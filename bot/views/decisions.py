@@ -11,7 +11,7 @@ APPROVE, DENY, ROLL_OUT = "approve", "deny", "roll_out"
 
 
 def approve(op: Operation) -> Block:
-    """*Approve*, with a label for its effect."""
+    """*Approve*; the label states what else the approval does."""
     if deletes(op):
         return _approve_deletion(op)
     if op.open_pull:
@@ -20,12 +20,12 @@ def approve(op: Operation) -> Block:
 
 
 def deny(op: Operation) -> Block:
-    """*Deny*. Only one button of a row is red: beside an approval of a deletion this one is not."""
+    """*Deny*. It is red unless the row has the red button *Approve deletion*."""
     return button("Deny", DENY, op.shown, None if deletes(op) else "danger")
 
 
 def deletes(op: Operation) -> bool:
-    """Return whether its roll-out deletes an endpoint with its volume: a removal, or the revert of an addition."""
+    """Return whether the roll-out deletes an endpoint with its volume: a removal, or the revert of an addition."""
     reverts_addition = isinstance(op.plan, ChangePlan) and op.plan.own.removes
     return isinstance(op.request, RemoveModel) or reverts_addition
 

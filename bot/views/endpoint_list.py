@@ -1,4 +1,4 @@
-"""The list of endpoints, in pages and filtered: `/model list` and the same in Home."""
+"""The list of endpoints with its filter and its pages, for `/model list` and Home."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ _PAGE, _PAGE_CHARACTERS = 25, 9_000
 _COLUMNS = ("Endpoint", "State", "Model", "$ per million tokens", "Details")
 _WORDS, _LONGEST = 8, 60
 _HELP = md(
-    "A word is a part of a name, an alias, a model or a group; or `up`, `down`, `booting`, `failing`, `drifted`, `held`, "
-    "`gpu`, `cpu`."
+    "Search for parts of a name, an alias, a model or a group, or for `up`, `down`, `booting`, `failing`, `drifted`, "
+    "`held`, `gpu` or `cpu`."
 )
 _STATES: dict[str, Callable[[EndpointState], bool]] = {
-    "up": lambda each: each.state == "up",
-    "down": lambda each: each.state in ("down", "not deployed"),
-    "booting": lambda each: each.state == "booting",
-    "failing": lambda each: each.state == "not serving",
-    "drifted": lambda each: bool(each.drift),
-    "held": lambda each: each.lease is not None,
-    "gpu": lambda each: bool(each.endpoint.gpus),
-    "cpu": lambda each: not each.endpoint.gpus,
+    "up": lambda endpoint: endpoint.state == "up",
+    "down": lambda endpoint: endpoint.state in ("down", "not deployed"),
+    "booting": lambda endpoint: endpoint.state == "booting",
+    "failing": lambda endpoint: endpoint.state == "not serving",
+    "drifted": lambda endpoint: bool(endpoint.drift),
+    "held": lambda endpoint: endpoint.lease is not None,
+    "gpu": lambda endpoint: bool(endpoint.endpoint.gpus),
+    "cpu": lambda endpoint: not endpoint.endpoint.gpus,
 }
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search, in which every word must match, and the page of the result, counted from 0."""
+    """Search words, which must all match, and the page of the result, counted from 0."""
 
     words: tuple[str, ...] = ()
     page: int = 0
@@ -65,8 +65,8 @@ def matching(states: Sequence[EndpointState], search: Search) -> tuple[EndpointS
 
 
 def _matches(state: EndpointState, word: str) -> bool:
-    if is_so := _STATES.get(word):
-        return is_so(state)
+    if has_state := _STATES.get(word):
+        return has_state(state)
     served = state.endpoint
     parts = (served.name, served.alias, served.hf_id, served.served_name, served.group, served.kind)
     return any(word in part.lower() for part in parts)
@@ -76,60 +76,64 @@ def listing(states: Sequence[EndpointState], commit: str, search: Search | None 
     """A page of the list as a table, with the buttons of the other pages."""
     search = search or Search()
     if not states:
-        return View(*_line(md("There is no endpoint yet; `/model add NAME HF_ID` opens a pull request with one.")))
+        return View(
+            *_line(md("There are no endpoints yet. `/model add NAME HF_ID` opens a pull request that adds one."))
+        )
     matches = matching(states, search)
     title = _title(states, matches, search, md(" at {commit}", commit=code(commit[:10])))
     if not matches:
         return View(*_line(md("{title}\n{help}", title=title, help=_HELP)))
     rows = [(_row(state), in_two_lines(state)) for state in matches]
-    every = list(_pages(rows, lambda row: max(len(row[1]), characters((), [row[0]]))))
-    page = min(search.page, len(every) - 1)
+    pages = list(_pages(rows, lambda row: max(len(row[1]), characters((), [row[0]]))))
+    page = min(search.page, len(pages) - 1)
     blocks: Blocks = [section(title)]
     blocks += [] if all(state.remembered for state in states) else [section(FORGOTTEN)]
-    blocks.append(data_table(_caption(page, every), _COLUMNS, [row for row, _ in every[page]], page=_PAGE))
-    blocks += _turns(search.at(page), len(every), LIST_PREVIOUS, LIST_NEXT)
+    blocks.append(data_table(_caption(page, pages), _COLUMNS, [row for row, _ in pages[page]], page=_PAGE))
+    blocks += _turns(search.at(page), len(pages), LIST_PREVIOUS, LIST_NEXT)
     return View(text=title, blocks=blocks)
 
 
 def in_home(states: Sequence[EndpointState], search: Search) -> Blocks:
     """A page of the list in Home, below its search field."""
     if not states:
-        return [section(md("There is no endpoint yet."))]
+        return [section(md("There are no endpoints yet."))]
     matches = matching(states, search)
-    every = list(_pages([in_two_lines(state) for state in matches], len))
-    page = min(search.page, max(len(every) - 1, 0))
+    pages = list(_pages([in_two_lines(state) for state in matches], len))
+    page = min(search.page, max(len(pages) - 1, 0))
     blocks = [_search_field(search)] if len(states) > 1 else []
-    if search.words or len(every) > 1:
+    if search.words or len(pages) > 1:
         blocks.append(context(_title(states, matches, search, md(""))))
-    blocks += sections(every[page]) if every else [section(_HELP)]
-    return blocks + _turns(search.at(page), len(every), HOME_PREVIOUS, HOME_NEXT)
+    blocks += sections(pages[page]) if pages else [section(_HELP)]
+    return blocks + _turns(search.at(page), len(pages), HOME_PREVIOUS, HOME_NEXT)
 
 
 def _line(text: Mrkdwn) -> tuple[Mrkdwn, Blocks]:
     return text, [section(text)]
 
 
-def _title(states: Sequence[EndpointState], matches: Sequence[EndpointState], search: Search, where: Mrkdwn) -> Mrkdwn:
+def _title(states: Sequence[EndpointState], matches: Sequence[EndpointState], search: Search, commit: Mrkdwn) -> Mrkdwn:
     s = "s" if len(states) > 1 else ""
     if not search.words:
-        return md("*{count} endpoint{s}*{where}", count=len(states), s=s, where=where)
+        return md("*{count} endpoint{s}*{commit}", count=len(states), s=s, commit=commit)
     words = md(" ").join(code(word) for word in search.words)
     if not matches:
-        return md("No endpoint matches {words}; there are {count}{where}.", words=words, count=len(states), where=where)
+        return md(
+            "No endpoint matches {words}; there are {count}{commit}.", words=words, count=len(states), commit=commit
+        )
     return md(
-        "*{n} of {count} endpoint{s}*{where}: {words}",
+        "*{n} of {count} endpoint{s}*{commit}: {words}",
         n=len(matches),
         count=len(states),
         s=s,
-        where=where,
+        commit=commit,
         words=words,
     )
 
 
-def _caption(page: int, every: Sequence[Sequence[object]]) -> str:
-    first = sum(map(len, every[:page])) + 1
-    last, total = first + len(every[page]) - 1, sum(map(len, every))
-    return f"Endpoints {first} to {last} of {total}" if len(every) > 1 else f"Endpoints: {total}"
+def _caption(page: int, pages: Sequence[Sequence[object]]) -> str:
+    first = sum(map(len, pages[:page])) + 1
+    last, total = first + len(pages[page]) - 1, sum(map(len, pages))
+    return f"Endpoints {first} to {last} of {total}" if len(pages) > 1 else f"Endpoints: {total}"
 
 
 def _row(state: EndpointState) -> tuple[Cell, ...]:
@@ -146,7 +150,7 @@ def _row(state: EndpointState) -> tuple[Cell, ...]:
 
 
 def _pages(rows: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """The rows in pages that fit into a message, as a table and as older blocks."""
+    """Divide the rows into pages that fit into a message, both as a table and as older blocks."""
     page: list[T] = []
     room = min(_PAGE_CHARACTERS, TABLE_CHARACTERS - 200)
     for row in rows:
@@ -161,7 +165,7 @@ def _pages(rows: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
 
 
 def _turns(search: Search, count: int, previous: str, following: str) -> Blocks:
-    """The buttons of the pages before and after this one."""
+    """The buttons for the previous and the next page."""
     if count < 2:
         return []
     buttons = [button("Previous", previous, search.at(search.page - 1).value)] if search.page else []

@@ -43,7 +43,7 @@ FORGOTTEN = md("⚠️ Redis does not answer, so open pull requests and smoke te
 
 
 def in_two_lines(state: EndpointState) -> Mrkdwn:
-    """The model, its name and its state; times instead of durations, so that it changes only when something happens."""
+    """The name, the model and its state. Times instead of durations, so that the text changes only with an event."""
     endpoint = state.endpoint
     alias = md(" as {alias}", alias=code(endpoint.alias)) if endpoint.alias not in ("", endpoint.name) else ""
     headline = md(
@@ -53,7 +53,7 @@ def in_two_lines(state: EndpointState) -> Mrkdwn:
         alias=alias,
         hf_id=inline(endpoint.hf_id, 120),
     )
-    return md("{what}\n     {about}", what=headline, about=md(" · ").join(_about(state)))
+    return md("{headline}\n     {details}", headline=headline, details=md(" · ").join(_about(state)))
 
 
 def details(state: EndpointState, commit: str, findings: Sequence[Finding]) -> Mrkdwn:
@@ -69,14 +69,14 @@ def details(state: EndpointState, commit: str, findings: Sequence[Finding]) -> M
         ("Kind", md("{kind}, group {group}", kind=endpoint.kind, group=inline(endpoint.group, 60) or "none")),
         ("Context", f"{endpoint.context} tokens" if endpoint.context else ""),
         ("Quantization", inline(endpoint.quantization or "none", 40) if endpoint.gpus else ""),
-        ("GPU memory", f"{endpoint.gpu_utilization:g} of it" if endpoint.gpu_utilization else ""),
+        ("GPU memory utilization", f"{endpoint.gpu_utilization:g}" if endpoint.gpu_utilization else ""),
         (
             "Volume",
             md("{pvc_name}, {pvc_size}", pvc_name=code(endpoint.pvc_name), pvc_size=inline(endpoint.pvc_size, 20))
             if endpoint.pvc_name
             else "",
         ),
-        ("Sync", "by hand: a sync must be approved" if endpoint.manual_sync else "automatically, by Argo CD"),
+        ("Sync", "manual, with an approval" if endpoint.manual_sync else "automatic, by Argo CD"),
         (
             "Contract",
             md("⚠️ {count} problems: `/model check {name}`", count=len(findings), name=endpoint.name)
@@ -97,22 +97,24 @@ def details(state: EndpointState, commit: str, findings: Sequence[Finding]) -> M
 
 
 def disagreements(
-    found: Sequence[tuple[Finding, str]], about: str, commit: str, guessed: Mapping[str, str] | None = None
+    findings: Sequence[tuple[Finding, str]], endpoint: str, commit: str, guessed: Mapping[str, str] | None = None
 ) -> Mrkdwn:
-    """The findings of `check`, each with a link to its line; and the settings that were inferred from the files."""
-    where = md("{about} at {commit}", about=code(about) if about else "the main branch", commit=code(commit[:10]))
+    """The findings of `/model check`, each with a link to its line, and the settings that were inferred from the files."""
+    place = md(
+        "{endpoint} at {commit}", endpoint=code(endpoint) if endpoint else "the main branch", commit=code(commit[:10])
+    )
     if guessed:
         settings = md(", ").join(code(f"platform.{key}: {value}") for key, value in guessed.items())
-        where += md(
-            ", read with {settings} (inferred from its files: set this in the configuration, so that everything else finds them)",
+        place += md(
+            ", read with {settings} (inferred from its files; set this in the configuration so that all commands use it)",
             settings=settings,
         )
-    faults = [item for item in found if not item[0].is_advice]
-    advice = [item for item in found if item[0].is_advice]
+    faults = [item for item in findings if not item[0].is_advice]
+    advice = [item for item in findings if item[0].is_advice]
     if faults:
-        title = md("⚠️ *{count} problem{s}* in {where}", count=len(faults), s=_s(faults), where=where)
+        title = md("⚠️ *{count} problem{s}* in {place}", count=len(faults), s=_s(faults), place=place)
     else:
-        title = md("✅ No problems found in {where}.", where=where)
+        title = md("✅ No problems found in {place}.", place=place)
     rows = [title, *_listed(faults)]
     if advice:
         rows.append(md("💡 {count} suggestion{s} for faster starts", count=len(advice), s=_s(advice)))
@@ -124,8 +126,8 @@ def _s(several: Sequence[object]) -> str:
     return "" if len(several) == 1 else "s"
 
 
-def _listed(found: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
-    """Findings with a link to each line; after the first few only their number."""
+def _listed(findings: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
+    """The first findings, each with a link to its line, and the number of the remaining ones."""
     rows = [
         md(
             "• {place} {message}\n     → {fix}",
@@ -133,10 +135,10 @@ def _listed(found: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
             message=inline(finding.message, 300),
             fix=cut(with_code(plain(finding.fix)), 300),
         )
-        for finding, url in found[:_FINDINGS]
+        for finding, url in findings[:_FINDINGS]
     ]
-    if len(found) > _FINDINGS:
-        rows.append(md("… and {more} more.", more=len(found) - _FINDINGS))
+    if len(findings) > _FINDINGS:
+        rows.append(md("… and {more} more.", more=len(findings) - _FINDINGS))
     return rows
 
 
@@ -150,12 +152,12 @@ def state_in_words(state: EndpointState) -> Mrkdwn:
 
 
 def about(state: EndpointState) -> list[Mrkdwn]:
-    """The details other than the name, the model, the state and the price."""
-    words = [md("GPU") if state.endpoint.gpus else md("CPU"), inline(state.sync, 40)]
+    """The details of an endpoint without its name, model, state and price."""
+    details = [md("GPU") if state.endpoint.gpus else md("CPU"), inline(state.sync, 40)]
     if state.drift:
-        words.append(md("⚠️ drifted: {drift}", drift=inline(state.drift, 120)))
+        details.append(md("⚠️ drifted: {drift}", drift=inline(state.drift, 120)))
     if state.lease:
-        words.append(
+        details.append(
             md(
                 "held by {holder} since {claimed}",
                 holder=person(state.lease.holder),
@@ -163,9 +165,9 @@ def about(state: EndpointState) -> list[Mrkdwn]:
             )
         )
     if state.pull:
-        words.append(link(state.pull.url, f"pull request #{state.pull.number}"))
-    words += [_smoke(state.smoke)] if state.remembered else []
-    return words
+        details.append(link(state.pull.url, f"pull request #{state.pull.number}"))
+    details += [_smoke(state.smoke)] if state.remembered else []
+    return details
 
 
 def _about(state: EndpointState) -> list[Mrkdwn]:

@@ -10,10 +10,10 @@ from manifests.sizing.report import Account, Fit
 _ICON = {"fits": "🟢", "tight": "🟡", "refused": "🔴"}
 
 
-def comparison(answers: Sequence[Account], failed: Sequence[str]) -> Mrkdwn:
+def comparison(accounts: Sequence[Account], errors: Sequence[str]) -> Mrkdwn:
     """One model in full, several in two lines each; then the models that could not be looked up."""
-    parts = [_whole(answers[0])] if len(answers) == 1 else [_short(answer.fit) for answer in answers]
-    return md("\n").join([*parts, *(md("⚠️ {each}", each=answer) for answer in failed)])
+    parts = [_whole(accounts[0])] if len(accounts) == 1 else [_short(account.fit) for account in accounts]
+    return md("\n").join([*parts, *(md("⚠️ {error}", error=error) for error in errors)])
 
 
 def _whole(answer: Account) -> Mrkdwn:
@@ -28,25 +28,25 @@ def _whole(answer: Account) -> Mrkdwn:
         ("Memory limit", in_gib(fit.memory_bytes)),
         ("Licence", inline(fit.licence or "unknown", 60)),
     ]
-    lines = [_head(fit), *(md("• {each}", each=each) for each in fit.reasons)]
+    lines = [_head(fit), *(md("• {reason}", reason=reason) for reason in fit.reasons)]
     lines += [md("*{label}*: {value}", label=label, value=value) for label, value in rows]
     lines += [md("*Arguments*: {flags}", flags=md(" ").join(map(code, fit.flags)))] if fit.flags else []
-    return md("\n").join([*lines, *(md("⚠️ {each}", each=each) for each in fit.warnings)])
+    return md("\n").join([*lines, *(md("⚠️ {warning}", warning=warning) for warning in fit.warnings)])
 
 
 def _short(fit: Fit) -> Mrkdwn:
     figures = f"{fit.kind or 'unknown'}, {in_gib(fit.weights_bytes)} of weights"
     if fit.verdict == "refused":
         return md(
-            "{head}\n     {what} · {reasons}",
+            "{head}\n     {figures} · {reasons}",
             head=_head(fit),
-            what=figures,
+            figures=figures,
             reasons=inline("; ".join(fit.reasons), 300),
         )
     return md(
-        "{head}\n     {what} · context {context}, {longest} at most · {volume} volume",
+        "{head}\n     {figures} · context {context}, {longest} at most · {volume} volume",
         head=_head(fit),
-        what=figures,
+        figures=figures,
         context=context(fit),
         longest=longest(fit),
         volume=in_gib(fit.storage_bytes),

@@ -1,4 +1,4 @@
-"""The form's names for the options of a change: a person who fills in a form does not see the `key=value` of a command."""
+"""The form's labels for the options of a change, which commands write as `key=value`."""
 
 import re
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ LABELS: Mapping[str, str] = {
     "group": "Group",
     "arg": "Arguments of vLLM",
 }
-"""The label of the field for each option."""
+"""The label of the form's field, by option."""
 
 _OPTION = re.compile(rf"(?<![\w-])({'|'.join(LABELS)})=((?:[^\s,;)`“”]*[^\s,;)`“”.])?)")
 
 
 def in_form(text: str) -> str:
-    """A text about options, with each option replaced by its field in the form."""
-    return _OPTION.sub(lambda found: f"“{LABELS[found[1]]}”" + (f" {found[2]}" if found[2] else ""), text)
+    """Replace each `key=value` in a text by the label of its field and the value."""
+    return _OPTION.sub(lambda match: f"“{LABELS[match[1]]}”" + (f" {match[2]}" if match[2] else ""), text)

@@ -11,11 +11,11 @@ from bot.views.text import clock, code, inline, person
 
 NOT_NOW, TAKE, PASS_ON = "not_now", "take", "pass_on"
 ADOPT, END_USE = "adopt", "end_use"
-"""The buttons about a workload without a lease, and so without an operation: their value is the workload's name."""
+"""The buttons about a workload without a lease. Their value is the workload's name, because it has no operation."""
 
 
 def free(drains: datetime | None, now: datetime) -> Mrkdwn:
-    """The text if nobody has the GPU; `drains` is the estimated end of billing for the last session's node."""
+    """The status of a free GPU; `drains` is the estimated end of billing for the last session's node."""
     if drains and drains <= now:
         return md(
             "The GPU is free. Nothing is running; the last node is draining longer than usual, and is billed until it is removed."
@@ -30,12 +30,12 @@ def free(drains: datetime | None, now: datetime) -> Mrkdwn:
 
 def in_line(op: BringUpOperation) -> Mrkdwn:
     """One queue entry: requester, model, estimated start."""
-    waiting, when = op.waiting, ""
+    waiting, time = op.waiting, ""
     if waiting and waiting.offer:
-        when = md(", offered until {offer}", offer=clock(waiting.offer))
+        time = md(", offered until {offer}", offer=clock(waiting.offer))
     elif waiting and waiting.free_at:
-        when = md(", at about {free_at} at the latest", free_at=clock(waiting.free_at))
-    return md("{actor} with {model}{when}", actor=person(op.request.actor), model=code(op.request.model), when=when)
+        time = md(", at about {free_at} at the latest", free_at=clock(waiting.free_at))
+    return md("{actor} with {model}{time}", actor=person(op.request.actor), model=code(op.request.model), time=time)
 
 
 def requested_line(op: BringUpOperation) -> Mrkdwn:
@@ -51,7 +51,7 @@ def requested_line(op: BringUpOperation) -> Mrkdwn:
 def offered(op: BringUpOperation, approved: bool) -> View:
     """The direct message that offers the free GPU to the next in the queue."""
     until = md(" by {offer}", offer=clock(op.waiting.offer)) if op.waiting and op.waiting.offer else ""
-    then = "It is already approved and starts then." if approved else "An approver then decides."
+    then = "The request is already approved." if approved else "An approver decides after that."
     line = md(
         "🎟️ {actor}, it is your turn: press *Take it*{until} to bring up {model}. {then}",
         actor=person(op.request.actor),
@@ -68,14 +68,14 @@ def offered(op: BringUpOperation, approved: bool) -> View:
 
 def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
     """The question to the holder: can the GPU be released earlier?"""
-    why = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
+    reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
     line = md(
-        "🙏 {holder}, {asker} asks whether {model} can go down: {request_model} waits for the GPU{why}.",
+        "🙏 {holder}, {asker} asks whether {model} can go down: {request_model} waits for the GPU{reason}.",
         holder=person(lease.holder),
         asker=person(asker),
         model=code(lease.model),
         request_model=code(op.request.model),
-        why=why,
+        reason=reason,
     )
     buttons = [button("Bring it down", BRING_DOWN, lease.op, "danger"), button("Not now", NOT_NOW, op.id)]
     return View(
@@ -85,7 +85,7 @@ def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
 
 
 def unmanaged(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
-    """The alert about a workload that uses the GPU without a lease. With `ours`, Stoker may scale it."""
+    """The alert about a workload that uses the GPU without a lease. `ours`: Stoker may scale it."""
     line = md(
         "🚨 {about} uses the GPU, and nobody holds a lease for it (was it started with kubectl?). It costs "
         "money, and nothing else can be brought up.",

@@ -22,7 +22,7 @@ _WORDS = {
 
 
 def in_short(trouble: Trouble) -> Mrkdwn:
-    """The condition of a model for a list: `crash-looping since 3:14`."""
+    """The condition of a model, short enough for a list: `crash-looping since 3:14`."""
     return md("{state} since {since}", state=_WORDS.get(trouble.state, trouble.state), since=clock(trouble.since))
 
 
@@ -37,7 +37,9 @@ def _short(text: str, limit: int) -> str:
 
 
 def trouble_view(lease: Lease, trouble: Trouble, *, serving: bool, price: float, ends: datetime, log: str = "") -> View:
-    """The message to the holder. `price`: US dollars per hour of a node that is billed, 0 without a node."""
+    """The message to the holder. `price` is in US dollars per hour of the billed node, 0 without a node; `ends` is the
+    time at which the session ends unless the model recovers.
+    """
     state = "is up, but has been changed" if serving else "no longer serves requests"
     lines = [
         md(
@@ -55,21 +57,19 @@ def trouble_view(lease: Lease, trouble: Trouble, *, serving: bool, price: float,
         until = md(" under the same lease, until {ends}", ends=clock(lease.ends)) if lease.ends else ""
         lines.append(
             md(
-                "{costs} *Restart* boots it again{until}. If it does not serve again, it is ended at {at}.",
-                costs=f"The node bills {money(price)}/h meanwhile."
-                if price
-                else "Nothing is billed while it has no node.",
+                "{costs} *Restart* boots it again{until}. If the model does not recover, its session ends at {at}.",
+                costs=f"The node still costs {money(price)}/h." if price else "Nothing is billed while it has no node.",
                 until=until,
                 at=clock(ends),
             )
         )
-    shown = [section(md("\n").join(lines))]
+    blocks = [section(md("\n").join(lines))]
     if log:
-        shown.append(preformatted(log[-1500:]))
+        blocks.append(preformatted(log[-1500:]))
     buttons = [button("Bring down", BRING_DOWN, lease.op, "danger")]
-    if trouble.state != "changed":  # a restart would start content that nobody approved
+    if trouble.state != "changed":  # a restart would run a version that nobody approved
         buttons.insert(0, button("Restart", RESTART, lease.op, "primary"))
     return View(
         text=md("{model} {state}", model=inline(lease.model, 100), state=state),
-        blocks=[*shown, actions(*buttons, about=lease.model)],
+        blocks=[*blocks, actions(*buttons, about=lease.model)],
     )

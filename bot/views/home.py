@@ -44,7 +44,7 @@ _EVERYTHING = Search()
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of the platform, from the systems that answered; `silent` names those that did not."""
+    """The state of the platform, from the systems that answered. `silent` has a message for each one that did not."""
 
     leases: tuple[Lease, ...] = ()
     active: dict[str, datetime] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Overview:
     links: Links = NO_LINKS
     silent: tuple[str, ...] = ()
     setup: SetupNeeded | None = None
-    """The content of the repository, if the settings do not describe it."""
+    """The survey of the repository, if the settings do not describe it."""
 
 
 def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTHING) -> Block:
@@ -73,12 +73,14 @@ def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTH
     blocks: Blocks = [*setup_needed(overview.setup, user).blocks, divider()] if overview.setup else []
     blocks += [header("The GPU"), *_gpu(overview, user, now)]
     blocks += (
-        [context(*(md("⚠️ {each}", each=inline(each, 300)) for each in overview.silent[:5]))] if overview.silent else []
+        [context(*(md("⚠️ {error}", error=inline(error, 300)) for error in overview.silent[:5]))]
+        if overview.silent
+        else []
     )
     if waiting := [op for op in overview.open if _may_decide(op, user, overview.approvers)]:
         blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting, overview.links)]
     if mine := [op for op in overview.open if op.request.actor == user]:
-        blocks += [divider(), header("Your requests"), *_mine(mine, overview.links)]
+        blocks += [divider(), header("Your requests"), *_own_requests(mine, overview.links)]
     blocks += [divider(), header("Endpoints"), *in_home(overview.endpoints, search)]
     if overview.week:
         blocks += [divider(), header("The last week"), *_week(overview.week)]
@@ -88,16 +90,16 @@ def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTH
 def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     blocks: Blocks = []
     for lease in overview.leases:
-        why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+        reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
         trouble = overview.troubles.get(lease.model)
         lines = [
             md(
-                "🔥 *{model}* {value}, held by {holder} since {claimed}{why}",
+                "🔥 *{model}* {value}, held by {holder} since {claimed}{reason}",
                 model=inline(lease.model, 100),
                 value=_state(lease, trouble),
                 holder=person(lease.holder),
                 claimed=clock(lease.claimed),
-                why=why,
+                reason=reason,
             )
         ]
         used = overview.active.get(lease.model)
@@ -111,35 +113,36 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         lines += [md(" · ").join(details)] if details else []
         lines += [trouble_line(trouble)] if trouble else []
         blocks.append(section(md("\n").join(lines)))
-        extend = [button("Restart", RESTART, lease.op, "primary")] if trouble else []
-        blocks.append(actions(*extend, *of_lease(lease), about=lease.model))
+        restart = [button("Restart", RESTART, lease.op, "primary")] if trouble else []
+        blocks.append(actions(*restart, *of_lease(lease), about=lease.model))
         if pages := overview.links.about(lease.model, lease.claimed):
             blocks.append(context(pages))
     blocks += [
-        section(md("🚨 {each} uses the GPU, and nobody holds a lease for it.", each=code(each)))
-        for each in overview.strangers[:5]
+        section(md("🚨 {workload} uses the GPU, and nobody holds a lease for it.", workload=code(workload)))
+        for workload in overview.strangers[:5]
     ]
     if not overview.leases and not overview.strangers:
         blocks.append(
             section(free(overview.drains, now) if overview.known else md("It is unknown whether the GPU is free."))
         )
     ups = [op for op in overview.open if isinstance(op, BringUpOperation)]
-    if asked := [op for op in ups if op.status is Status.AWAITING]:
-        each = [
-            md("{model} by {actor}", model=code(op.request.model), actor=person(op.request.actor)) for op in asked[:10]
+    if unapproved := [op for op in ups if op.status is Status.AWAITING]:
+        requests = [
+            md("{model} by {actor}", model=code(op.request.model), actor=person(op.request.actor))
+            for op in unapproved[:10]
         ]
-        blocks.append(context(md("Requested, and not approved yet: {each}", each=md(", ").join(each))))
+        blocks.append(context(md("Not approved yet: {requests}", requests=md(", ").join(requests))))
     queued = [
         (op.waiting.ahead, op)
         for op in ups
         if op.status is Status.WAITING and op.waiting and op.waiting.ahead is not None
     ]
     if queued:
-        line = [in_line(op) for _, op in sorted(queued, key=lambda place: place[0])[:10]]
+        queue = [in_line(op) for _, op in sorted(queued, key=lambda place: place[0])[:10]]
         blocks.append(
             section(
                 md("\n").join(
-                    [md("*The queue*"), *(md("{n}. {each}", n=n, each=each) for n, each in enumerate(line, 1))]
+                    [md("*The queue*"), *(md("{n}. {entry}", n=n, entry=entry) for n, entry in enumerate(queue, 1))]
                 )
             )
         )
@@ -167,18 +170,18 @@ def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
 def _decisions(operations: list[Operation], links: Links) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
-        why = md(" because {reason}", reason=inline(op.request.reason, 200)) if op.request.reason else ""
+        reason = md(" because {reason}", reason=inline(op.request.reason, 200)) if op.request.reason else ""
         usd = estimate(op)
         costs = f" · about {money(usd)}" if usd else ""
         blocks.append(
             section(
                 md(
-                    "*{title}*, requested by {actor}{why}{costs}{see}",
+                    "*{title}*, requested by {actor}{reason}{costs}{card_link}",
                     title=inline(title(op), 200),
                     actor=person(op.request.actor),
-                    why=why,
+                    reason=reason,
                     costs=costs,
-                    see=_see(op, links),
+                    card_link=_card_link(op, links),
                 )
             )
         )
@@ -186,7 +189,7 @@ def _decisions(operations: list[Operation], links: Links) -> Blocks:
     return blocks
 
 
-def _mine(operations: list[Operation], links: Links) -> Blocks:
+def _own_requests(operations: list[Operation], links: Links) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
         phase = op.running_phase
@@ -194,11 +197,11 @@ def _mine(operations: list[Operation], links: Links) -> Blocks:
         blocks.append(
             section(
                 md(
-                    "*{title}* — {status}{doing}{see}",
+                    "*{title}* — {status}{doing}{card_link}",
                     title=inline(title(op), 200),
                     status=op.status,
                     doing=doing,
-                    see=_see(op, links),
+                    card_link=_card_link(op, links),
                 )
             )
         )
@@ -207,13 +210,13 @@ def _mine(operations: list[Operation], links: Links) -> Blocks:
     return blocks
 
 
-def _see(op: Operation, links: Links) -> Mrkdwn:
-    where = permalink(links.workspace, op.message)
-    return md(" · {link}", link=link(where, "see its card")) if where else Mrkdwn()
+def _card_link(op: Operation, links: Links) -> Mrkdwn:
+    address = permalink(links.workspace, op.message)
+    return md(" · {link}", link=link(address, "see its card")) if address else Mrkdwn()
 
 
 def _week(days: tuple[Day, ...]) -> Blocks:
-    """The hours of each day by use, and the cost."""
+    """A chart of the GPU hours of each day, by use, and the total hours and cost."""
     hours, up, idle, usd = (sum(getattr(day, key) for day in days) for key in ("hours", "up", "idle", "usd"))
     share = f", idle {idle / up:.0%} of the time up" if up else ""
     total = md("{hours} on the GPU{share}, {usd}.", hours=_hours(hours), share=share, usd=money(usd))
@@ -230,7 +233,7 @@ def _hours(hours: float) -> str:
 
 
 def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:
-    """The form to bring up a model: its name, the duration and the reason."""
+    """The form to bring up a model. `hold` is the default duration, `longest` the maximum."""
     blocks = [
         choice("model", "Model", names, names[0] if len(names) == 1 else ""),
         text_input("hold", "For", placeholder=hold, hint=f"At most {longest}, e.g. 45m, 2h, 1h30m", optional=True),

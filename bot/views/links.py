@@ -1,4 +1,4 @@
-"""Links in messages, to other messages and to the web pages of the systems."""
+"""Links in messages: to other messages, Argo CD, logs and dashboards."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,10 @@ from bot.views.text import inline
 
 
 def permalink(workspace: str, message: Message | None) -> str:
-    """The address of a message; empty if the workspace's address, which ends with a slash, or the message is unknown."""
+    """Return the address of a message; empty if the workspace or the message is unknown.
+
+    `workspace` is the workspace's address, with a slash at the end.
+    """
     if not workspace or message is None:
         return ""
     return f"{workspace}archives/{message.channel}/p{message.ts.replace('.', '')}"
@@ -29,7 +32,7 @@ def unknown_place(_: str) -> None:
 
 @dataclass(frozen=True)
 class Links:
-    """The addresses that the views need; empty ones give the label without a link."""
+    """The addresses that the views need. If an address is empty, its label is shown without a link."""
 
     workspace: str = ""
     """The prefix of Slack's links to messages."""
@@ -37,10 +40,11 @@ class Links:
     """Argo CD's web UI."""
     argocd_namespace: str = ""
     logs: str = ""
-    """The address of a model's log, with placeholders; and of its dashboard."""
+    """The address of a model's log, with the placeholders `{model}`, `{namespace}` and `{from}`."""
     dashboard: str = ""
+    """The address of a model's dashboard, with the same placeholders."""
     namespace: str = ""
-    """The default namespace of a model's Deployment, whose default name is the model's; `place` takes precedence."""
+    """The namespace of a model's Deployment if `place` returns None; the Deployment then has the model's name."""
     place: Place = unknown_place
 
     @classmethod
@@ -63,7 +67,7 @@ class Links:
         if not self.argocd or not names:
             return md("")
         base = f"{self.argocd.rstrip('/')}/applications/{quote(self.argocd_namespace)}"
-        return md("Argo CD: {each}", each=md(", ").join(link(f"{base}/{quote(n)}", inline(n, 60)) for n in names[:5]))
+        return md("Argo CD: {links}", links=md(", ").join(link(f"{base}/{quote(n)}", inline(n, 60)) for n in names[:5]))
 
     def about(self, model: str, since: datetime) -> Mrkdwn:
         """Links to the model's log and dashboard, from `since` on; empty if their addresses are not set."""
@@ -79,8 +83,8 @@ class Links:
 
 
 def _filled(address: str, values: dict[str, str]) -> str:
-    """The address with its placeholders replaced; a value can change no other part of it."""
-    return re.sub(r"\{(\w+)\}", lambda found: quote(values[found[1]], safe=""), address)
+    """Replace the placeholders of an address. Values are percent-encoded, so they cannot change other parts of it."""
+    return re.sub(r"\{(\w+)\}", lambda match: quote(values[match[1]], safe=""), address)
 
 
 NO_LINKS = Links()

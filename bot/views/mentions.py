@@ -13,25 +13,25 @@ def mentioned_in(view: View) -> set[str]:
     return mentioned(view.text).union(_people(view.blocks), *(mentioned(text) for text in _texts(view.blocks)))
 
 
-def notifying(view: View, whom: Collection[str], names: Mapping[str, str]) -> View:
+def notifying(view: View, recipients: Collection[str], names: Mapping[str, str]) -> View:
     """The message with only the mentions of `whom`; others are shown by name."""
 
     def quiet(node: Any) -> Any:
         if isinstance(node, dict):
-            if (who := _person(node)) and who not in whom:
-                return {"type": "text", "text": f"@{plain(names.get(who) or who)}"}
+            if (user := _person(node)) and user not in recipients:
+                return {"type": "text", "text": f"@{plain(names.get(user) or user)}"}
             return {
-                key: mentioning(value, whom, names) if key == "text" and isinstance(value, str) else quiet(value)
+                key: mentioning(value, recipients, names) if key == "text" and isinstance(value, str) else quiet(value)
                 for key, value in node.items()
             }
         return [quiet(child) for child in node] if isinstance(node, list) else node
 
-    return View(text=mentioning(view.text, whom, names), blocks=quiet(view.blocks))
+    return View(text=mentioning(view.text, recipients, names), blocks=quiet(view.blocks))
 
 
-def addressed(view: View, whom: Collection[str], text: Mrkdwn) -> View:
+def addressed(view: View, recipients: Collection[str], text: Mrkdwn) -> View:
     """The message with a first line that mentions people and tells them what to do; `text` is the notification."""
-    line = md("{whom}: {text}", whom=md(" ").join(mention(member) for member in whom), text=text)
+    line = md("{recipients}: {text}", recipients=md(" ").join(mention(member) for member in recipients), text=text)
     return View(text=line, blocks=[section(line), *view.blocks][:MESSAGE_BLOCKS])
 
 
@@ -43,8 +43,8 @@ def _person(part: Mapping[str, Any]) -> str:
 
 def _people(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        if who := _person(node):
-            yield who
+        if user := _person(node):
+            yield user
         for value in node.values():
             yield from _people(value)
     elif isinstance(node, list):

@@ -1,5 +1,5 @@
-"""The forms. A form that needs git or the Hub is opened empty within Slack's three seconds and filled by
-`views.update`.
+"""The forms. A form that needs git or Hugging Face is opened empty, within Slack's limit of three seconds, and filled
+by `views.update`.
 """
 
 import json
@@ -46,7 +46,7 @@ SHORTCUT = "tell_stoker"
 """The message shortcut, and its form: slash commands do not work in a thread."""
 
 _PROBLEM = "problem"
-"""The block with the reason why nothing can be opened."""
+"""The block with the reason why no pull request can be opened."""
 
 ADVANCED, TYPED = "advanced", "typed"
 """The button for advanced options; the prefix of the action ids of fields that are validated while typing."""
@@ -66,13 +66,13 @@ def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", me
 
 
 def loading(name: str) -> Block:
-    """The form that is opened immediately: a trigger is valid for three seconds, and filling a form may take longer."""
+    """The form that is opened immediately, because a trigger is only valid for three seconds."""
     return modal("loading", name, [section(md("⏳ Reading the platform repository …"))])
 
 
-def stopped(name: str, why: Mrkdwn) -> Block:
+def stopped(name: str, reason: Mrkdwn) -> Block:
     """A form that cannot be filled, with the reason in mrkdwn."""
-    return modal("stopped", name, [alert(why, "error")])
+    return modal("stopped", name, [alert(reason, "error")])
 
 
 def text_input(
@@ -116,24 +116,24 @@ def _input(block: str, label: str, element: Block, *, hint: str, optional: bool,
 
 
 def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
-    """A select of names, without those that do not fit into an option. Falls back to a text field without options.
+    """A select of names. Names that do not fit into an option are left out; without any options it is a text field.
 
-    With more than a hundred, it offers the first ones and the chosen one.
+    If there are more than 100 names, it offers the first ones and the chosen one.
     """
     offered = dict.fromkeys((*((chosen,) if chosen in values else ()), *values) if len(values) > CHOICES else values)
     options = [option(value, value) for value in offered if 0 < len(value) <= BUTTON][:CHOICES]
     if not options:
         return text_input(block, label, hint=hint, initial=chosen, live=True)
     element: Block = {"type": "static_select", "action_id": f"{TYPED}:{block}", "options": options}
-    if chosen in [each["value"] for each in options]:
+    if chosen in [entry["value"] for entry in options]:
         element["initial_option"] = option(chosen, chosen)
     return _input(block, label, element, hint=hint, optional=False, live=True)
 
 
 def because_form(op: Operation, verb: str, value: str) -> Block:
-    """`approve`, `deny` or `override`, with a reason for the card and the audit log.
+    """The form to `approve`, `deny` or `override` with a reason, which the card and the audit log show.
 
-    `value` is that of the clicked option, so the form is bound to the plan on its card.
+    `value` is the value of the clicked option, which binds the form to the plan on its card.
     """
     summary = section(
         md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor))
@@ -144,9 +144,7 @@ def because_form(op: Operation, verb: str, value: str) -> Block:
 
 
 class Ending(BaseModel, frozen=True, defer_build=True):
-    """The subject of the form that ends another person's session: the models, and for each the operation of its
-    session.
-    """
+    """The metadata of the form that ends other people's sessions: the models, and by model the operation of its session."""
 
     models: tuple[str, ...]
     sessions: dict[str, str]
@@ -155,30 +153,34 @@ class Ending(BaseModel, frozen=True, defer_build=True):
 
 
 def down_form(ending: Ending, leases: Sequence[Lease], reason: str) -> Block:
-    """Confirm bringing down another person's session, with a reason for its holder."""
-    sessions = section(md("\n").join(md("{who}", who=_theirs(lease)) for lease in leases))
-    why = text_input(
+    """The form that confirms bringing down other people's sessions, with a reason for their holders."""
+    sessions = section(md("\n").join(_session_line(lease) for lease in leases))
+    reason_field = text_input(
         "reason", "Because", initial=reason, multiline=True, longest=500, hint="The holder gets this reason."
     )
     return modal(
-        DOWN_FORM, "Bring down?", [sessions, why], submit="Bring down", metadata=ending.model_dump_json()[:METADATA]
+        DOWN_FORM,
+        "Bring down?",
+        [sessions, reason_field],
+        submit="Bring down",
+        metadata=ending.model_dump_json()[:METADATA],
     )
 
 
-def _theirs(lease: Lease) -> Mrkdwn:
+def _session_line(lease: Lease) -> Mrkdwn:
     until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
-    why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
     return md(
-        "{model} is held by {holder}{until}{why}. Running requests are interrupted.",
+        "{model} is held by {holder}{until}{reason}. Running requests are interrupted.",
         model=code(lease.model),
         holder=person(lease.holder),
         until=until,
-        why=why,
+        reason=reason,
     )
 
 
 def object_form(op: Operation) -> Block:
-    """The holder's objection to a replacement, which approvers see below the card."""
+    """The form for the holder's objection to a replacement, which approvers see below the card."""
     summary = section(
         md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor))
     )
@@ -190,24 +192,30 @@ def object_form(op: Operation) -> Block:
 
 def extend_form(lease: Lease, longest: str) -> Block:
     """The form to extend a lease; `longest` is the maximum total duration without an approval."""
-    now = md(" Its lease ends at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
-    by = text_input(
+    end = md(" Its lease ends at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
+    duration_field = text_input(
         "hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in total, an approver decides"
     )
-    why = text_input("reason", "Because", optional=True, longest=500)
-    introduction = section(md("{model} stays up longer.{now}", model=code(lease.model), now=now))
-    return modal(EXTEND_FORM, "Extend the lease", [introduction, by, why], submit="Extend", metadata=lease.op)
+    reason_field = text_input("reason", "Because", optional=True, longest=500)
+    introduction = section(md("{model} stays up longer.{end}", model=code(lease.model), end=end))
+    return modal(
+        EXTEND_FORM,
+        "Extend the lease",
+        [introduction, duration_field, reason_field],
+        submit="Extend",
+        metadata=lease.op,
+    )
 
 
 class KeepUntil(BaseModel, frozen=True, defer_build=True):
-    """The subject of the form *Keep until …*: an operation's session, and the reminder that it answers."""
+    """The metadata of the form *Keep until …*: the operation of the session, and the reminder that it answers."""
 
     op: str
     message: Message
 
 
 def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
-    """The time until which an idle model is kept: initially `until`, at most the end of the lease."""
+    """The form for the time until which an idle model is kept: `until` by default, at most the end of the lease."""
     ends = md(" At the latest {ends}, when its lease ends.", ends=clock(lease.ends)) if lease.ends else ""
     moment = {
         "type": "input",
@@ -233,9 +241,12 @@ Verb = Literal["add", "swap"]
 class ChangeForm:
     """The form of `/model add` and `/model swap`: its input, and the resulting change.
 
-    `options` are those of the second page; `names` the endpoints to choose from; `summary`, `sizing` and `files` the
-    change as it would be opened; `problem` the reason why there is none (plain text); `figures` the options to ask for
-    if Hugging Face did not answer, each with its label and an example; `asked_in` the channel of the command.
+    - `values`: the input by block id; `options`: the advanced options, from the second page
+    - `names`: the endpoints to choose from
+    - `summary`, `verdict`, `sizing`, `files`, `warnings`: the change that the form would open
+    - `problem`: the reason why it cannot be opened, as plain text
+    - `figures`: the options to ask for if Hugging Face did not answer, each with its label and an example
+    - `asked_in`: the channel of the command
     """
 
     verb: Verb
@@ -298,9 +309,9 @@ def change_form(form: ChangeForm) -> Block:
     chosen_options = md(" · ").join(md("{k}: {v}", k=LABELS.get(k, k), v=inline(v, 200)) for k, v in form.options)
     blocks.append(actions(button("Advanced …", ADVANCED, form.verb), about="more options of the change"))
     blocks += [context(chosen_options)] if chosen_options else []
-    blocks += [divider(), *_outlook(form)]
-    about = {"verb": form.verb, "commit": form.commit, "options": form.options, "asked_in": form.asked_in}
-    metadata = json.dumps(about, ensure_ascii=False)
+    blocks += [divider(), *_preview(form)]
+    state = {"verb": form.verb, "commit": form.commit, "options": form.options, "asked_in": form.asked_in}
+    metadata = json.dumps(state, ensure_ascii=False)
     return modal(CHANGE_FORM, form.name, fitted(blocks, VIEW_BLOCKS), submit="Open pull request", metadata=metadata)
 
 
@@ -316,8 +327,8 @@ def _model_field(hf_id: str) -> Block:
     return _input("hf_id", "Model on Hugging Face", element, hint="", optional=False, live=True)
 
 
-def _outlook(form: ChangeForm) -> Blocks:
-    """The pull request that the form would open, as far as it is known."""
+def _preview(form: ChangeForm) -> Blocks:
+    """A preview of the pull request that the form would open, or the reason why it cannot."""
     if form.problem:
         return [_problem(form.problem)]
     if not form.summary:
@@ -354,8 +365,8 @@ def _outlook(form: ChangeForm) -> Blocks:
 
 def shows_problem(view: Block, problem: str) -> bool:
     """Return whether a submitted form already shows this problem."""
-    shown = "".join(block["text"]["text"] for block in view["blocks"] if block.get("block_id") == _PROBLEM)
-    return bool(shown) and _without_icon(shown) == _without_icon(_problem(problem)["text"]["text"])
+    text = "".join(block["text"]["text"] for block in view["blocks"] if block.get("block_id") == _PROBLEM)
+    return bool(text) and _without_icon(text) == _without_icon(_problem(problem)["text"]["text"])
 
 
 def _problem(problem: str) -> Block:
@@ -363,14 +374,14 @@ def _problem(problem: str) -> Block:
 
 
 def _without_icon(text: str) -> str:
-    """The text without its icon. An alert has an icon; a section, for a long text or an older workspace, has it in its
-    text.
+    """Remove the icon from a text. It is part of the text only if a section replaces the alert, for a long text or in
+    an older workspace.
     """
     return text.removeprefix(ALERT_ICONS["error"]).strip()
 
 
 def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: str) -> Block:
-    """The second page: advanced options. Extra arguments, one per line."""
+    """The second page, with the advanced options; extra arguments are entered one per line."""
     values = dict(options)
     arguments = "\n".join(value for key, value in options if key == "arg")
     rows = [
@@ -410,7 +421,9 @@ def typed(view: Block) -> dict[str, str]:
     return values
 
 
-def model_options(found: tuple[str, ...], typed_text: str) -> list[Block]:
-    """The suggestions of the search field: the typed text, if it can be an id, and the Hub's models."""
-    ids = dict.fromkeys([*([typed_text] if typed_text.count("/") == 1 else []), *found])
+def model_options(hf_ids: tuple[str, ...], typed_text: str) -> list[Block]:
+    """The suggestions of the search field: the typed text, if it can be a model id, and the models that Hugging Face
+    found.
+    """
+    ids = dict.fromkeys([*([typed_text] if typed_text.count("/") == 1 else []), *hf_ids])
     return [option(hf_id, hf_id) for hf_id in ids if len(hf_id) <= 150 and plain(hf_id) == hf_id][:CHOICES]

@@ -21,7 +21,7 @@ NEWER = frozenset({"table", "data_table", "plan", "container", "alert", "data_vi
 TABLE_CHARACTERS = 9_000
 """Slack refuses a message whose tables have more than 10 000 characters."""
 ROWS = 99
-"""Without the header."""
+"""Maximum number of rows of a table, without the header."""
 _TITLE, _TASK, _ALERT, _CHILDREN, _TASKS = 150, 200, 200, 10, 50
 _CHART, _LABEL, _CATEGORIES, _SERIES = 50, 20, 20, 6
 _OTHERS = "others"
@@ -33,7 +33,7 @@ ALERT_ICONS: Mapping[str, str] = {"info": "ℹ️", "warning": "⚠️", "error"
 
 @dataclass(frozen=True)
 class Number:
-    """A cell that is sorted by its value; `text` is what it shows."""
+    """A cell that shows `text` and is sorted by `value`."""
 
     value: float
     text: str
@@ -89,8 +89,8 @@ def data_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell
 
 
 def characters(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
-    """Return the number of a message's `TABLE_CHARACTERS` that these rows need."""
-    return _size(_made(header, rows, limit=500))
+    """Return how many of the `TABLE_CHARACTERS` of a message these rows use."""
+    return _size(_render_cells(header, rows, limit=500))
 
 
 def container(title: str, blocks: Blocks) -> Block:
@@ -102,7 +102,7 @@ def container(title: str, blocks: Blocks) -> Block:
 
 
 def alert(text: Mrkdwn, level: Level) -> Block:
-    """A notice in a form: messages and Home have no alerts. A long text becomes a section."""
+    """A notice in a form; Slack does not allow alerts in messages and Home. A long text becomes a section."""
     if len(text) > _ALERT:
         return section(md("{icon} {text}", icon=ALERT_ICONS[level], text=text))
     block: Block = AlertBlock(text=mrkdwn(text, _ALERT), level=level).to_dict()
@@ -110,22 +110,22 @@ def alert(text: Mrkdwn, level: Level) -> Block:
 
 
 def chart(title: str, categories: Sequence[str], series: Mapping[str, Sequence[float]], unit: str) -> Block:
-    """Bars: for each category one per series. Beyond Slack's limit, the smallest series are combined."""
+    """A bar chart, with one bar per category and series. Beyond Slack's limit, the smallest series are combined."""
     names = _unique(categories)[-_CATEGORIES:]
-    shown = {name: list(values)[-_CATEGORIES:] for name, values in _largest(series).items()}
-    drawn = [
+    drawn_series = {name: list(values)[-_CATEGORIES:] for name, values in _largest(series).items()}
+    bars = [
         {
             "name": name,
             "data": [{"label": label, "value": round(value, 2)} for label, value in zip(names, values, strict=True)],
         }
-        for name, values in zip(_unique(list(shown)), shown.values(), strict=True)
+        for name, values in zip(_unique(list(drawn_series)), drawn_series.values(), strict=True)
     ]
     return {
         "type": "data_visualization",
         "title": _short(title, _CHART),
         "chart": {
             "type": "bar",
-            "series": drawn,
+            "series": bars,
             "axis_config": {"categories": names, "y_label": _short(unit, _CHART)},
         },
     }
@@ -136,12 +136,12 @@ def _largest(series: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]
     if len(ranked) <= _SERIES:
         return {name: series[name] for name in ranked}
     largest: dict[str, Sequence[float]] = {name: series[name] for name in ranked[: _SERIES - 1]}
-    others = [series[name] for name in ranked[_SERIES - 1 :]]
-    return {**largest, _OTHERS: [sum(column) for column in zip(*others, strict=True)]}
+    smallest = [series[name] for name in ranked[_SERIES - 1 :]]
+    return {**largest, _OTHERS: [sum(column) for column in zip(*smallest, strict=True)]}
 
 
 def _unique(labels: Sequence[str]) -> list[str]:
-    """Labels within Slack's limit, each different."""
+    """Shorten labels to Slack's limit and number the duplicates."""
     labels_used: dict[str, None] = {}
     for label in labels:
         short, n = _short(label, _LABEL), 1
@@ -158,9 +158,9 @@ def _short(text: str, limit: int) -> str:
 
 
 def _cells(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[Block]]:
-    """The rows with cells that are as long as the table allows."""
+    """The rows of a table, with cells as long as its limit allows; rows that do not fit are left out."""
     for limit in (500, 300, 200, 120, 80, 50, 30):
-        cells = _made(header, rows, limit)
+        cells = _render_cells(header, rows, limit)
         if _size(cells) <= TABLE_CHARACTERS:
             return cells
     while _size(cells) > TABLE_CHARACTERS:
@@ -168,7 +168,7 @@ def _cells(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[B
     return cells
 
 
-def _made(header: Sequence[str], rows: Sequence[Sequence[Cell]], limit: int) -> list[list[Block]]:
+def _render_cells(header: Sequence[str], rows: Sequence[Sequence[Cell]], limit: int) -> list[list[Block]]:
     return [[_raw(name, 80) for name in header], *([_cell(cell, limit) for cell in row] for row in rows[:ROWS])]
 
 

@@ -21,11 +21,12 @@ OBJECT = "object"
 
 
 def link_to(url: str, label: str = "See the card") -> Mrkdwn:
+    """Return a link; empty without an address."""
     return link(url, label) if url else Mrkdwn()
 
 
 def requested(op: Operation) -> Mrkdwn:
-    """The requester, the request, its duration, its cost and its reason."""
+    """One sentence with the requester, the request, its duration, its cost and its reason."""
     request, usd = op.request, estimate(op)
     wish = (
         md("{model}", model=code(request.model))
@@ -37,20 +38,20 @@ def requested(op: Operation) -> Mrkdwn:
     costs = md(", about {usd}", usd=money(usd)) if usd else ""
     replaced = _replaced(op)
     instead = md(", in place of {model}", model=code(replaced.model)) if replaced else ""
-    why = md(", because {reason}", reason=inline(request.reason, 300)) if request.reason else ""
+    reason = md(", because {reason}", reason=inline(request.reason, 300)) if request.reason else ""
     return md(
-        "{actor} requests {what}{hold}{costs}{instead}{why}",
+        "{actor} requests {wish}{hold}{costs}{instead}{reason}",
         actor=person(request.actor),
-        what=wish,
+        wish=wish,
         hold=hold,
         costs=costs,
         instead=instead,
-        why=why,
+        reason=reason,
     )
 
 
 def still_waits(op: Operation) -> Mrkdwn:
-    """The reminder: nobody has decided yet."""
+    """The reminder for approvers that a request is undecided."""
     expires = md(" It expires at {expires}.", expires=clock(op.expires)) if op.expires else ""
     return md("Nobody has decided yet: {requested}.{expires}", requested=requested(op), expires=expires)
 
@@ -59,13 +60,13 @@ def to_replace(op: Operation, url: str) -> View:
     """The message to the holder while an approver decides about a request for their GPU."""
     lease = lease_in_plan(op)
     model = lease.model if lease else op.request.model
-    why = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
-    wants = (
-        md("replace your session of {model} by {other}", model=code(model), other=code(op.request.model))
+    reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
+    demand = (
+        md("replace your session of {model} by {new_model}", model=code(model), new_model=code(op.request.model))
         if _replaced(op)
         else md("end your session of {model}", model=code(model))
     )
-    text = md("{actor} asks to {wants}{why}", actor=person(op.request.actor), wants=wants, why=why)
+    text = md("{actor} asks to {demand}{reason}", actor=person(op.request.actor), demand=demand, reason=reason)
     line = md("🔁 {text}. An approver decides. {see}", text=text, see=link_to(url))
     buttons = [button("Object", OBJECT, op.shown)]
     if lease:
@@ -74,13 +75,13 @@ def to_replace(op: Operation, url: str) -> View:
 
 
 def not_replaced(op: Operation) -> Mrkdwn:
-    """The new text of that message if the request ends."""
+    """The text that replaces the message of `to_replace` if the request ends without a replacement."""
     return md("↩️ {title} is {status}: your session continues.", title=inline(title(op), 150), status=op.status)
 
 
 def objection(op: Operation, by: str, reason: str) -> Mrkdwn:
-    why = md(": {reason}", reason=inline(reason, 600)) if reason else ""
-    return md("✋ {by} objects to “{title}”{why}", by=person(by), title=inline(title(op), 150), why=why)
+    because = md(": {reason}", reason=inline(reason, 600)) if reason else ""
+    return md("✋ {by} objects to “{title}”{because}", by=person(by), title=inline(title(op), 150), because=because)
 
 
 def end(op: Operation, url: str) -> tuple[str, str, View] | None:
@@ -105,16 +106,20 @@ def end(op: Operation, url: str) -> tuple[str, str, View] | None:
         case Status.SUCCEEDED:
             event, icon, text = "done", "✅", md("{name}: done", name=name)
         case Status.FAILED:
-            event, icon, text = "failed", "❌", md("{name} failed: {why}", name=name, why=_first_line(outcome))
+            event, icon, text = "failed", "❌", md("{name} failed: {reason}", name=name, reason=_first_line(outcome))
         case Status.DENIED:
             event, icon, text = "denied", "🚫", _denied(op)
         case Status.EXPIRED:
-            event, icon, text = "expired", "⌛", md("{name} has expired: {why}", name=name, why=_first_line(outcome))
+            event, icon, text = (
+                "expired",
+                "⌛",
+                md("{name} has expired: {reason}", name=name, reason=_first_line(outcome)),
+            )
         case Status.CANCELLED if op.cancelled_by not in ("", request.actor):
             event, icon = "cancelled", "↩️"
             text = md("{by} has cancelled “{name}”", by=person(op.cancelled_by), name=name)
-        case Status.CANCELLED if isinstance(op.result, ClosedOnGitHub | MergedElsewhere):  # the person has no Slack id
-            event, icon, text = "closed", "↩️", md("{name}: {why}", name=name, why=_first_line(outcome))
+        case Status.CANCELLED if isinstance(op.result, ClosedOnGitHub | MergedElsewhere):
+            event, icon, text = "closed", "↩️", md("{name}: {reason}", name=name, reason=_first_line(outcome))
         case _:
             return None
     more = [] if event in ("failed", "expired", "closed") else [section(cut(outcome, 1500))] if outcome.strip() else []
@@ -132,13 +137,18 @@ def _next(op: Operation, event: str) -> list[Block]:
 
 
 def _stopped(op: Operation, request: BringDown, url: str) -> tuple[str, str, View] | None:
-    """The message if Stoker has stopped a session that nobody asked it to stop."""
+    """The message to the holder after Stoker has stopped a session automatically."""
     if not request.holder or request.announced or op.status not in (Status.SUCCEEDED, Status.FAILED):
         return None
-    model, why, outcome = code(op.request.model), inline(op.request.reason, 300), outcome_text(op)
-    text = md("{model} is down: {why}", model=model, why=why)
+    model, reason, outcome = code(op.request.model), inline(op.request.reason, 300), outcome_text(op)
+    text = md("{model} is down: {reason}", model=model, reason=reason)
     if op.status is Status.FAILED:
-        text = md("{model} could not be brought down ({why}): {how}", model=model, why=why, how=_first_line(outcome))
+        text = md(
+            "{model} could not be brought down ({reason}): {error}",
+            model=model,
+            reason=reason,
+            error=_first_line(outcome),
+        )
     blocks = [section(md("⬇️ {text}. {see}", text=text.strip("."), see=link_to(url))), section(cut(outcome, 1500))]
     return "stopped", request.holder, View(text=text, blocks=blocks)
 
@@ -146,12 +156,12 @@ def _stopped(op: Operation, request: BringDown, url: str) -> tuple[str, str, Vie
 def _denied(op: Operation) -> Mrkdwn:
     vote = next((vote for vote in reversed(op.votes) if not vote.approve), None)
     by = person(vote.by) if vote else "An approver"
-    why = md(": {reason}", reason=inline(vote.reason, 300)) if vote and vote.reason else ""
-    return md("{by} has declined “{name}”{why}", by=by, name=inline(title(op), 150), why=why)
+    reason = md(": {reason}", reason=inline(vote.reason, 300)) if vote and vote.reason else ""
+    return md("{by} has declined “{name}”{reason}", by=by, name=inline(title(op), 150), reason=reason)
 
 
 def _replaced(op: Operation) -> Lease | None:
-    """The lease of the model that goes down for it."""
+    """The lease that the operation replaces; None if it replaces none."""
     return op.plan.lease if isinstance(op.plan, BringUpPlan) else None
 
 
@@ -160,7 +170,7 @@ def _first_line(outcome: Mrkdwn) -> Mrkdwn:
 
 
 def was_up(model: str, since: datetime | None, until: datetime, cost: Mrkdwn) -> Mrkdwn:
-    """The new text of the messages about a session when it is over."""
+    """The text that replaces the messages about a session when it is over."""
     began = md(" from {since}", since=clock(since)) if since else ""
     return md(
         "⬇️ {model} was up{began} to {until}. {cost}", model=code(model), began=began, until=clock(until), cost=cost

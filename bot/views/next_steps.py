@@ -1,6 +1,4 @@
-"""The buttons below the card of an operation that has ended, for the next step. A button is shown only while it
-applies.
-"""
+"""The buttons for the next step, on the card of an operation that has ended. Each is shown only while it applies."""
 
 from bot.domain.kinds import Kind
 from bot.domain.leases import Lease
@@ -13,9 +11,7 @@ from bot.views.reminder import BRING_DOWN
 from bot.views.text import code
 
 EXTEND, BRING_UP, RETRY, REVERT = "home_extend", "bring_up_again", "retry", "revert"
-"""The actions; their value is an operation's id. For *Extend* and *Bring down* it is the operation that claimed the
-lease.
-"""
+"""The action ids. The value is the id of an operation: for *Extend* and *Bring down*, the one that claimed the lease."""
 
 
 def next_steps(op: Operation) -> list[Block]:
@@ -35,25 +31,25 @@ def next_steps(op: Operation) -> list[Block]:
 
 def of_session(model: str, op_id: str, *, can_extend: bool = True) -> list[Block]:
     """The buttons of a running session, by the operation that claimed its lease."""
-    ask = md("{model} stops, and its users get errors.", model=code(model[:100]))
-    down = confirmed(button("Bring down", BRING_DOWN, op_id, "danger"), "Bring it down?", ask, "Bring down")
+    effect = md("{model} stops, and its users get errors.", model=code(model[:100]))
+    down = confirmed(button("Bring down", BRING_DOWN, op_id, "danger"), "Bring it down?", effect, "Bring down")
     return [*([button("Extend …", EXTEND, op_id)] if can_extend else []), down]
 
 
 def of_lease(lease: Lease) -> list[Block]:
-    """The buttons of a running session by its lease. The lease of a booting model has no end that could be extended."""
+    """The buttons of a running session, by its lease. A lease can be extended only once it has an end, after the boot."""
     return of_session(lease.model, lease.op, can_extend=lease.ends is not None)
 
 
 def can_bring_up(op: Operation) -> bool:
-    """Return whether the model is down, and no newer card shows that."""
+    """Return whether this is the newest card that shows that the model is down."""
     down = isinstance(op.result, BroughtDown) or (isinstance(op.result, RolledOut) and op.result.then == "at zero")
     return down and BRING_UP not in op.obsolete
 
 
 def can_retry(op: Operation) -> bool:
-    """Return whether it failed or expired, and nobody has requested it again. A merged change is reverted, not
-    repeated.
+    """Return whether the operation failed or expired and was not requested again. A merged change can be reverted, but
+    not retried.
     """
     unsuccessful = op.status in (Status.FAILED, Status.EXPIRED) and not isinstance(op.result, LeftUp)
     asked_by_person = bool(op.request.actor)
@@ -61,7 +57,9 @@ def can_retry(op: Operation) -> bool:
 
 
 def can_revert(op: Operation) -> bool:
-    """Return whether its change is on the main branch. A revert is not reverted: the change can be requested again."""
+    """Return whether the operation's change is on the main branch. A revert has no *Revert*: the change can be requested
+    again.
+    """
     merged = isinstance(op.result, RolledOut | Removed) or _stays_merged(op)
     return merged and _merge_commit(op) != "" and not isinstance(op.request, RevertChange) and REVERT not in op.obsolete
 
@@ -75,13 +73,13 @@ def _stays_merged(op: Operation) -> bool:
 
 
 def family(kind: Kind) -> str:
-    """The kinds of operations of which the newest about a model makes the next steps of the others obsolete."""
+    """The group of a kind. A new operation on a model makes the buttons of older operations in its group obsolete."""
     if kind.spec.uses_pull_request:
         return "change"
     return "gpu" if kind.spec.stops_model else str(kind)
 
 
 def superseded(kind: Kind) -> dict[str, tuple[str, ...]]:
-    """The families whose newest card loses buttons when a card of this kind is posted, and which buttons."""
-    lost = {family(kind): (BRING_UP, RETRY)}
-    return lost | ({"change": (BRING_UP,)} if family(kind) == "gpu" else {})
+    """The buttons to remove when a card of this kind is posted, from the newest card of each family."""
+    obsolete = {family(kind): (BRING_UP, RETRY)}
+    return obsolete | ({"change": (BRING_UP,)} if family(kind) == "gpu" else {})

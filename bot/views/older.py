@@ -1,4 +1,4 @@
-"""The content of Slack's newer blocks in older ones: sections, context and preformatted text."""
+"""Conversion of Slack's newer blocks to older ones: sections, context and preformatted text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,12 +13,12 @@ _BAR = 20
 
 
 def newer_in(blocks: Sequence[Block]) -> set[str]:
-    """The types of the newer blocks among these."""
+    """Return the types of newer blocks that are in use."""
     return {str(block.get("type")) for block in blocks} & NEWER
 
 
 def older(blocks: Sequence[Block], types: frozenset[str] | set[str] = NEWER, most: int = MESSAGE_BLOCKS) -> Blocks:
-    """The blocks with those of these types converted, within the limits of a message (or of a view, with `most`)."""
+    """Convert the blocks of these types. The result has at most `most` blocks, by default the limit of a message."""
     if not newer_in(blocks) & types:
         return list(blocks)
     converted = [part for block in blocks for part in (_older(block) if block.get("type") in types else (block,))]
@@ -54,15 +54,17 @@ def _task(task: Block) -> Mrkdwn:
 
 
 def _row(cells: Sequence[Block]) -> Mrkdwn:
-    """A row as one line, which begins with its first cell: the name of the row."""
-    first, *others = [as_mrkdwn(cell) if cell["type"] == "rich_text" else escape(str(cell["text"])) for cell in cells]
+    """A row as one line, which begins with the name of the row, its first cell."""
+    first, *details_cells = [
+        as_mrkdwn(cell) if cell["type"] == "rich_text" else escape(str(cell["text"])) for cell in cells
+    ]
     named = first if first.startswith(("*", "<", "`")) else md("*{first}*", first=first)
-    details = md(" · ").join(text for text in others if text != "–")
-    return md("{named} — {told}", named=named, told=details) if details else named
+    details = md(" · ").join(text for text in details_cells if text != "–")
+    return md("{named} — {details}", named=named, details=details) if details else named
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Monospaced text."""
+    """Align columns for monospaced text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
 

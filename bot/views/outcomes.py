@@ -46,6 +46,7 @@ from bot.domain.outcomes import (
     VolumeGrew,
     WeightsStaged,
 )
+from bot.domain.sessions import Bill
 from bot.domain.values import Moment
 from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, link, md, person
@@ -55,23 +56,22 @@ from bot.views.text import clock, code, moment, size
 
 
 def outcome_text(op: Operation, links: Links = NO_LINKS) -> Mrkdwn:
-    """The result of an operation, or an event on the way; empty if there is none."""
+    """The result of an operation, or its latest event while it runs; empty if there is none."""
     if isinstance(op, BringUpOperation) and op.session_end and isinstance(op.result, Started | LeftUp):
         return _was_up(op, op.session_end, links)
     match op.result:
         case None:
             return op.outcome
-        case (
-            Failed() | LeftUp() | Cancelled() | Denied() | Expired() | OfferExpired() | LeftQueue()
-            | ReplacedWhileBooting() | ClosedOnGitHub() | MergedElsewhere() | Refused()
-        ):  # fmt: skip
+        case Failed() | LeftUp() | Cancelled() | Denied() | Refused():
             return _unsuccessful(op, op.result)
+        case Expired() | OfferExpired() | LeftQueue() | ReplacedWhileBooting() | ClosedOnGitHub() | MergedElsewhere():
+            return _obsolete(op, op.result)
         case _:
             return _successful(op, op.result)
 
 
 def _was_up(op: Operation, end: SessionEnd, links: Links) -> Mrkdwn:
-    """The text of a session that is over. It makes no statement about the current state of the model."""
+    """The text of a session that is over. It does not describe the current state of the model."""
     at = clock if end.until - op.request.at < timedelta(hours=12) else moment
     since = md("{since}–", since=at(end.since)) if end.since else md("until ")
     failed = md("{reason} ", reason=op.result.reason) if isinstance(op.result, LeftUp) else md("")
@@ -83,23 +83,11 @@ def _was_up(op: Operation, end: SessionEnd, links: Links) -> Mrkdwn:
         until=at(end.until),
     )
     receipt = links.message(end.receipt, "receipt")
-    return md("{told} · {receipt}", told=text, receipt=receipt) if end.receipt else md("{told}.", told=text)
+    return md("{text} · {receipt}", text=text, receipt=receipt) if end.receipt else md("{text}.", text=text)
 
 
-def _unsuccessful(
-    op: Operation,
-    outcome: Failed
-    | LeftUp
-    | Cancelled
-    | Denied
-    | Expired
-    | OfferExpired
-    | LeftQueue
-    | ReplacedWhileBooting
-    | ClosedOnGitHub
-    | MergedElsewhere
-    | Refused,
-) -> Mrkdwn:
+def _unsuccessful(op: Operation, outcome: Failed | LeftUp | Cancelled | Denied | Refused) -> Mrkdwn:
+    """The text of an operation that failed, or that a person denied or cancelled, with the state after the rollback."""
     model, name = code(op.request.model), op.request.model
     match outcome:
         case Refused(reason=reason):
@@ -109,13 +97,30 @@ def _unsuccessful(
         case Failed(reason=reason, undone=undone):
             return md("{reason} {undone}", reason=reason, undone=_undone(undone, op)) if undone else reason
         case Cancelled(by="stoker", undone=DownloadKept() as undone):
-            return md("Cancelled, as the endpoint has changed. {undone}", undone=_undone(undone, op))
+            return md("Cancelled, because the endpoint has changed. {undone}", undone=_undone(undone, op))
         case Cancelled(by=by, undone=undone):
             return md("Cancelled by {by}. {undone}", by=person(by), undone=_undone(undone, op)).strip()
         case Denied(undone=PullClosed() as closed):
             return md("Nothing was rolled out. {closed}", closed=_pull_closed(closed, name)).strip()
         case Denied(undone=undone):
             return _undone(undone, op)
+        case LeftUp(reason=reason, holder=holder, ends=ends):
+            return md(
+                "{reason} {model} stays up because of `keep`; {holder} holds the GPU{ends}. `/gpu down` ends it.",
+                reason=reason,
+                model=model,
+                holder=person(holder),
+                ends=_until(ends),
+            )
+        case _:
+            assert_never(outcome)
+
+
+def _obsolete(
+    op: Operation, outcome: Expired | OfferExpired | LeftQueue | ReplacedWhileBooting | ClosedOnGitHub | MergedElsewhere
+) -> Mrkdwn:
+    """The text of an operation that ended before it did anything, because of time or an event elsewhere."""
+    match outcome:
         case Expired(pull_left_open=pull):
             pull_text = " Its pull request is left open." if pull else ""
             return md("Nobody decided in time, so nothing was started.{left} Request it again.", left=pull_text)
@@ -124,9 +129,9 @@ def _unsuccessful(
             return md("{actor} did not take the GPU in time, so the offer has expired. Request it again.", actor=actor)
         case LeftQueue(by=by):
             return md("{actor} left the queue. Nothing was started.", actor=person(by))
-        case ReplacedWhileBooting(model=other, by=by):
+        case ReplacedWhileBooting(model=model, by=by):
             return md(
-                "Replaced by {model}, as {actor} requested, before it was up.", model=code(other), actor=person(by)
+                "Replaced by {model}, as {actor} requested, before it was up.", model=code(model), actor=person(by)
             )
         case ClosedOnGitHub(number=number, by=by):
             return md(
@@ -138,14 +143,6 @@ def _unsuccessful(
                 number=number,
                 by=_by(by),
                 base=code(base),
-            )
-        case LeftUp(reason=reason, holder=holder, ends=ends):
-            return md(
-                "{reason} {model} stays up because of `keep`; {holder} holds the GPU{ends}. `/gpu down` ends it.",
-                reason=reason,
-                model=model,
-                holder=person(holder),
-                ends=_until(ends),
             )
         case _:
             assert_never(outcome)
@@ -233,16 +230,14 @@ def _rolled_out(outcome: RolledOut, name: str) -> Mrkdwn:
             )
         case "being brought up":
             return md(
-                "{model} is rolled out, serving {served}, and is being brought up, which has its own card.",
+                "{model} is rolled out with {served} and is being brought up; see the card of the bring-up.",
                 model=model,
                 served=served,
             )
         case "at zero":
-            staging = (
-                " Its weights are being staged without the GPU, which has its own card." if outcome.staging else ""
-            )
+            staging = " Its weights are being staged; see the card of the staging." if outcome.staging else ""
             return md(
-                "{model} is rolled out, serving {served}, and is down. `/gpu up {name}` brings it up.{staging}",
+                "{model} is rolled out with {served} and is down. `/gpu up {name}` brings it up.{staging}",
                 model=model,
                 served=served,
                 name=name,
@@ -263,11 +258,7 @@ def _undone(undone: Undone, op: Operation) -> Mrkdwn:
         case NothingRan():
             return md("Nothing was running.")
         case BackAtZero(bill=bill, replaced=replaced):
-            free = "" if replaced else " and the GPU is free"
-            rows = [md("{model} is down again{free}.", model=model, free=free)]
-            rows += [receipt(bill)] if bill else []
-            rows += [replaced_text(replaced)] if replaced else []
-            return md("\n").join(rows)
+            return _back_at_zero(model, bill, replaced)
         case SessionOver(bill=bill):
             return md("{model} is down and the GPU is free.\n{receipt}", model=model, receipt=receipt(bill))
         case JobDeleted(existed=existed):
@@ -282,11 +273,27 @@ def _undone(undone: Undone, op: Operation) -> Mrkdwn:
             return md("See `/gpu status`.")
         case CutShort(told=told):
             return told
+        case NothingMerged() | StaysMerged() | PullClosed():
+            return _pull_after(undone, name)
+        case _:
+            assert_never(undone)
+
+
+def _back_at_zero(model: Mrkdwn, bill: Bill | None, replaced: Replaced | None) -> Mrkdwn:
+    free = "" if replaced else " and the GPU is free"
+    rows = [md("{model} is down again{free}.", model=model, free=free)]
+    rows += [receipt(bill)] if bill else []
+    rows += [replaced_text(replaced)] if replaced else []
+    return md("\n").join(rows)
+
+
+def _pull_after(undone: NothingMerged | StaysMerged | PullClosed, name: str) -> Mrkdwn:
+    """The state of the pull request after a rollback."""
+    match undone:
         case NothingMerged():
             return md("Nothing was merged.")
         case StaysMerged(number=number, url=url):
-            pull = link(url, f"Pull request #{number}")
-            return md("{pull} is merged; revert it to undo.", pull=pull)
+            return md("{pull} is merged; revert it to undo.", pull=link(url, f"Pull request #{number}"))
         case PullClosed():
             return _pull_closed(undone, name)
         case _:
@@ -341,7 +348,7 @@ def replaced_text(replaced: Replaced) -> Mrkdwn:
 
 
 def _proven(op: Operation) -> Mrkdwn:
-    """The result of smoke tests without a failure."""
+    """The result of smoke tests that did not fail."""
     checks = op.checks if isinstance(op, TestedOperation) else ()
     doubt = next((check for check in checks if check.warning and check.by_gateway), None)
     if doubt is None:

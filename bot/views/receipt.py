@@ -9,13 +9,13 @@ from bot.views.text import money
 
 
 def receipt(bill: Bill) -> Mrkdwn:
-    """The receipt, in two to four lines."""
+    """The receipt, in three or four lines."""
     node = f"the node billed {show_duration(bill.billed)}"
     if bill.gone is None and not bill.without_node:
         node = f"{show_duration(bill.billed)} billed with about {show_duration(bill.drain)} of drain"
     usd = f"cost about {money(bill.usd)} (an estimate)" if bill.estimated else f"cost {money(bill.usd)}"
     idle = timedelta(seconds=bill.idle_seconds)
-    share = f" ({idle / bill.up:.0%} of it)" if bill.up else ""
+    share = f" ({idle / bill.up:.0%} of the time up)" if bill.up else ""
     per_thousand = f", {money(bill.usd / bill.tokens * 1000)} per thousand tokens" if bill.tokens else ""
     approved = md(", ").join(person(user) for user in bill.approved_by)
     saved = timedelta(seconds=bill.staged_seconds)
@@ -28,8 +28,8 @@ def receipt(bill: Bill) -> Mrkdwn:
             + (md(", approved by {approved}.", approved=approved) if approved else md(".")),
             *(
                 [
-                    f"The weights were staged before, without the GPU: that saved about {show_duration(saved)} of it,"
-                    f" {money(bill.saved_usd)} (an estimate)."
+                    "The weights were staged before, without the GPU: that saved about"
+                    f" {show_duration(saved)} of GPU time, {money(bill.saved_usd)} (an estimate)."
                 ]
                 if saved
                 else []

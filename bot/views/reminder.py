@@ -13,24 +13,24 @@ BRING_DOWN, KEEP, KEEP_UNTIL = "bring_down", "keep", "keep_until"
 
 
 def busy_line(lease: Lease, now: datetime) -> Mrkdwn:
-    """The holder of the GPU, the model, the start, the reason, the time so far and the end."""
-    why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    """One line with the holder of the GPU, the model, the start, the reason, the time so far and the end."""
+    reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
     until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
     return md(
-        "{model} is held by {holder} since {claimed}{why} ({spell} so far, {until})",
+        "{model} is held by {holder} since {claimed}{reason} ({duration} so far, {until})",
         model=code(lease.model),
         holder=person(lease.holder),
         claimed=clock(lease.claimed),
-        why=why,
-        spell=show_duration(now - lease.claimed),
+        reason=reason,
+        duration=show_duration(now - lease.claimed),
         until=until,
     )
 
 
 def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last: bool, keep: str) -> View:
-    """Ask whether a model is still needed; the last reminder announces the bring-down.
+    """The question to the holder whether an idle model is still needed. The last reminder announces the bring-down.
 
-    `keep` is the time for which the button keeps it; empty if no keeps are left.
+    `keep` is the duration on the button *Keep*; empty if the session cannot be kept again.
     """
     text = md(
         "{model} has been idle for {idle} and goes down at {down_at} unless you keep it",
@@ -62,14 +62,13 @@ def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last:
 
 
 def blind(lease: Lease, since: datetime, now: datetime) -> View:
-    """The usage of the model is unknown."""
+    """The message to the holder while the metrics of the model cannot be read; `since` is when that began."""
     ends = md(" It goes down when its lease ends, at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     line = md(
-        "🙈 {holder}, the metrics of {model} cannot be read for {now}, so I do not know whether anybody "
-        "uses it and count it as in use.{ends}",
+        "🙈 {holder}, the metrics of {model} have been unavailable for {duration}, so Stoker counts it as in use.{ends}",
         holder=person(lease.holder),
         model=code(lease.model),
-        now=show_duration(now - since),
+        duration=show_duration(now - since),
         ends=ends,
     )
     text = md("{model}: metrics cannot be read", model=inline(lease.model, 100))
@@ -80,4 +79,5 @@ def blind(lease: Lease, since: datetime, now: datetime) -> View:
 
 
 def settled_reminder(text: Mrkdwn) -> View:
+    """The reminder after the answer: text without buttons."""
     return View(text=text, blocks=[section(text)])

@@ -1,4 +1,4 @@
-"""Markup as Slack's rich text, which cells of tables and details of tasks need instead of mrkdwn, and back."""
+"""Conversion between mrkdwn and Slack's rich text, which table cells and the details of tasks require."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def rich_text(text: Mrkdwn) -> Part:
 
 
 def is_plain(text: Mrkdwn) -> bool:
-    """Return whether it has no markup."""
+    """Return whether the text has no markup."""
     return not _TOKEN.search(text)
 
 
@@ -35,7 +35,7 @@ def unescaped(text: str) -> str:
 
 
 def as_mrkdwn(block: Part) -> Mrkdwn:
-    """The same content as mrkdwn; paragraphs on lines of their own."""
+    """Convert rich text to mrkdwn, with each paragraph on its own line."""
     sections = [md("").join(map(_marked, part.get("elements", []))) for part in block.get("elements", [])]
     return md("\n").join(sections)
 
@@ -84,19 +84,19 @@ def _marked(part: Part) -> Mrkdwn:
     style = part.get("style") or {}
     match part["type"]:
         case "user":
-            made = mention(part["user_id"])
+            markup = mention(part["user_id"])
         case "usergroup":
-            made = mention(part["usergroup_id"])
+            markup = mention(part["usergroup_id"])
         case "date":
-            when = f"<!date^{part['timestamp']}^{part['format']}|"
-            made = Mrkdwn(when) + escape(part["fallback"]) + Mrkdwn(">")
+            prefix = f"<!date^{part['timestamp']}^{part['format']}|"
+            markup = Mrkdwn(prefix) + escape(part["fallback"]) + Mrkdwn(">")
         case "link":
-            made = link(part["url"], part.get("text") or part["url"])
+            markup = link(part["url"], part.get("text") or part["url"])
         case _ if style.get("code"):
-            made = code(part["text"])
+            markup = code(part["text"])
         case _:
-            made = escape(part["text"])
+            markup = escape(part["text"])
     for name, sign in _STYLES.items():
-        if style.get(name) and made.strip() == made:
-            made = Mrkdwn(sign) + made + Mrkdwn(sign)
-    return made
+        if style.get(name) and markup.strip() == markup:
+            markup = Mrkdwn(sign) + markup + Mrkdwn(sign)
+    return markup

@@ -22,7 +22,7 @@ class Tenant:
 
 
 def keys_offer(op_id: str, alias: str, keys: Sequence[Tenant]) -> View:
-    """The keys that cannot call a new alias yet."""
+    """The message with the keys that cannot call a new alias yet, and the button to grant them access."""
     names = md(", ").join(_shown(key) for key in keys[:_NAMED])
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     line = md(
@@ -40,7 +40,7 @@ def keys_offer(op_id: str, alias: str, keys: Sequence[Tenant]) -> View:
 
 
 def keys_form(op_id: str, alias: str, keys: Sequence[Tenant]) -> Block:
-    """Select the keys that may call the alias."""
+    """The form to select the keys that may call the alias."""
     options = [option(f"{key.name} ({key.owner})" if key.owner else key.name, key.hash) for key in keys if key.hash]
     introduction = md(
         "Select the keys that may call {alias}. Budgets and all other settings of a key stay the same.",

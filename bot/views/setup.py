@@ -23,8 +23,8 @@ from bot.views.text import code, inline
 SET_UP, SETUP_FORM = "set_up", "set_up"
 """The button, and the form that it opens."""
 _CHARACTERS, _NAMED, _PARTS = 6000, 10, 3
-"""Maximum characters of a report, overruled settings, and parts of a text to copy: a message has about 13 000
-characters.
+"""Maximum number of a report's characters, of overruled settings, and of a text's parts: a message may have about
+13 000 characters.
 """
 
 
@@ -43,11 +43,11 @@ class SetupNeeded:
 
 
 def setup_needed(needed: SetupNeeded, user: str) -> View:
-    """For admins, the findings and the next step; for others, the people who can do it."""
+    """The findings and the next step for admins; for other people, the names of the admins."""
     title = md("🧭 *Stoker is not set up for this repository yet*: its settings do not describe what is in it.")
     if user not in needed.admins:
-        who = md(", ").join(person(admin) for admin in sorted(needed.admins))
-        can = md("Admins can set it up, in Stoker's Home: {who}.", who=who) if who else _NOBODY
+        admins = md(", ").join(person(admin) for admin in sorted(needed.admins))
+        can = md("Admins can set it up, in Stoker's Home: {admins}.", admins=admins) if admins else _NOBODY
         return View(text=title, blocks=[section(md("{title} {can}", title=title, can=can))])
     blocks: Blocks = [section(title), *sections(report_lines(needed.report))]
     if needed.waits:
@@ -55,7 +55,7 @@ def setup_needed(needed: SetupNeeded, user: str) -> View:
         blocks.append(section(hint))
     if needed.pull:
         pull = link(needed.pull, "The pull request with its settings")
-        blocks.append(section(md("{pull} is open: merge it, and Stoker uses them without a restart.", pull=pull)))
+        blocks.append(section(md("{pull} is open. After the merge, Stoker uses them without a restart.", pull=pull)))
     elif needed.readable:
         blocks.append(actions(button("Set up …", SET_UP, "set up", "primary"), about="opens a form"))
     else:
@@ -71,32 +71,32 @@ _UNREADABLE = md(
 
 
 def report_lines(report: Sequence[str]) -> list[Mrkdwn]:
-    """The report's lines: its headings in bold, the rest below them as lists; as many as fit into a message."""
-    shown = list[Mrkdwn]()
+    """Format the report, with bold headings and lists below them. Lines that do not fit into a message are counted."""
+    lines = list[Mrkdwn]()
     for line in report:
         text = line.lstrip()
         depth = (len(line) - len(text)) // 2
-        label, colon, rest = text.partition(": ")
+        label, colon, value = text.partition(": ")
         if depth == 0 and colon:
-            shown.append(md("*{label}*: {rest}", label=inline(label, 60), rest=inline(rest, 300)))
+            lines.append(md("*{label}*: {value}", label=inline(label, 60), value=inline(value, 300)))
         else:
             indent = "      " if depth > 1 else ""
-            shown.append(md("{indent}• {text}", indent=indent, text=inline(text, 300)))
-    fitting = [line for n, line in enumerate(shown) if sum(map(len, shown[: n + 1])) <= _CHARACTERS]
-    more = [md("… and {count} more lines", count=len(shown) - len(fitting))] if len(fitting) < len(shown) else []
+            lines.append(md("{indent}• {text}", indent=indent, text=inline(text, 300)))
+    fitting = [line for n, line in enumerate(lines) if sum(map(len, lines[: n + 1])) <= _CHARACTERS]
+    more = [md("… and {count} more lines", count=len(lines) - len(fitting))] if len(fitting) < len(lines) else []
     return [*fitting, *more]
 
 
 def setup_form(report: Sequence[str], questions: Sequence[tuple[str, str, str, str]]) -> Block:
-    """The report, and a field for each question: its name, its label, its hint and its value so far."""
+    """The form with the report and a field per question; a question is a name, a label, a hint and the current value."""
     blocks = [*sections(report_lines(report))]
     for name, label, hint, value in questions:
         if name == "roles.approvers":
             blocks.append(_people(name, label))
         else:
             blocks.append(text_input(name, label, hint=hint, initial=value, optional=True))
-    told = md("The form opens a pull request with `.stoker.yaml`. Stoker uses its settings after the merge.")
-    return modal(SETUP_FORM, "Set up Stoker", [*blocks, context(told)], submit="Open pull request")
+    explanation = md("The form opens a pull request with `.stoker.yaml`. Stoker uses its settings after the merge.")
+    return modal(SETUP_FORM, "Set up Stoker", [*blocks, context(explanation)], submit="Open pull request")
 
 
 def _people(name: str, label: str) -> Block:
@@ -112,7 +112,7 @@ def _people(name: str, label: str) -> Block:
 
 
 def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
-    """The pull request with the settings."""
+    """The answer about the pull request with the settings: opened, already open, or already merged."""
     pull = link(url, f"pull request #{number}")
     if merged:
         return md(
@@ -120,7 +120,7 @@ def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
             pull=pull,
         )
     if is_new:
-        return md("Opened {pull} with `.stoker.yaml`. Merge it, and Stoker uses it without a restart.", pull=pull)
+        return md("Opened {pull} with `.stoker.yaml`. After the merge, Stoker uses it without a restart.", pull=pull)
     return md(
         "{pull} with `.stoker.yaml` is already open, and nothing was added to it. Merge it, change it there, or close it "
         "and set Stoker up again.",
@@ -129,12 +129,11 @@ def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
 
 
 def to_copy(text: str, overruled: Sequence[str]) -> View:
-    """The settings, if those of the installation take precedence over the repository's."""
+    """The settings to copy, if the installation sets them too: its values take precedence over the repository's."""
     names = md(", ").join(code(name) for name in overruled[:_NAMED])
     introduction = md(
-        "For {names} the installation decides: Stoker takes them from the file named by STOKER_CONFIG (or their defaults), "
-        "not from `.stoker.yaml`, and cannot write that file. Write this there instead (in the chart: below `config` in the "
-        "values), and start Stoker again:",
+        "Stoker reads {names} only from the installation's file (STOKER_CONFIG), not from `.stoker.yaml`, and cannot write "
+        "that file. Copy this into it (in the chart: below `config` in the values), then restart Stoker:",
         names=names,
     )
     parts = [""]

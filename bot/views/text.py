@@ -1,4 +1,4 @@
-"""Text without markup: plain text, log lines; and markup truncated to Slack's limits. Markup itself: `bot.text.mrkdwn`."""
+"""Plain text, log lines, and the truncation of markup to Slack's limits. `bot.text.mrkdwn` creates the markup."""
 
 import re
 
@@ -13,7 +13,7 @@ _MENTION = re.compile(r"<(?=[!@#])")
 
 
 def plain(text: str) -> str:
-    """For a `plain_text` object: one line, without invisible characters and without angle brackets."""
+    """Convert a text for a `plain_text` object: one line, without invisible characters and angle brackets."""
     return " ".join(INVISIBLE.sub("", text).split()).replace("<", "‹").replace(">", "›") or "–"
 
 
@@ -23,12 +23,12 @@ def harmless(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    """For rich text without markup: log lines with their indentation."""
+    """Convert log lines for rich text without markup; their indentation is kept."""
     return harmless(INVISIBLE.sub("", text.expandtabs(4))).strip("\n") or "–"
 
 
 def cut(text: Mrkdwn, limit: int) -> Mrkdwn:
-    """At most `limit` characters of mrkdwn, without truncating an entity, a link or a code span."""
+    """Truncate mrkdwn to `limit` characters, without dividing an entity, a link or a code span."""
     if len(text) <= limit:
         return text
     shortened: str = text[: limit - 2]
@@ -40,9 +40,10 @@ def cut(text: Mrkdwn, limit: int) -> Mrkdwn:
 
 
 def size(count: int) -> str:
-    """A number of bytes."""
+    """Format a number of bytes in GB."""
     return f"{count / 10**9:.1f} GB"
 
 
 def money(usd: float) -> str:
+    """Format US dollars."""
     return f"${usd:.2f}"

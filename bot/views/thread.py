@@ -11,19 +11,19 @@ from bot.views.text import inline
 
 
 def thread(op: Operation) -> tuple[tuple[str, View], ...]:
-    """The messages of the thread, each posted once, by a key that changes with the content: evidence, logs, diagnosis."""
+    """The messages of the thread by key. A message is posted once per key, which changes with the content."""
     posts = []
     if isinstance(op, TestedOperation) and op.checks:
-        blocks = [section(md("*Smoke tests: {said}*", said=_in_all(op.checks)))]
+        blocks = [section(md("*Smoke tests: {summary}*", summary=_summary(op.checks)))]
         blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
         posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
     for note in op.notes[:20]:
-        blocks = [section(md("*{title}*", title=inline(note.title, 200))), *_noted(note)]
+        blocks = [section(md("*{title}*", title=inline(note.title, 200))), *_note_blocks(note)]
         posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
     return tuple(posts)
 
 
-def _noted(note: Note) -> Blocks:
+def _note_blocks(note: Note) -> Blocks:
     """Log lines without markup, or a table with a sentence below it."""
     if not note.rows:
         return [preformatted(note.text)]
@@ -35,7 +35,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def _in_all(checks: Sequence[Check]) -> str:
+def _summary(checks: Sequence[Check]) -> str:
     """The summary of the tests. A warning may mean that the result is unknown, so it does not count as passed."""
     warned = sum(check.passed and check.warning for check in checks)
     if not all(check.passed for check in checks):

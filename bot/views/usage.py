@@ -58,7 +58,9 @@ def _people(weeks: Sequence[Week]) -> list[str]:
         for user, spent in week.by_person.items():
             hours[user] += spent
     ranked = sorted(hours, key=lambda user: (-hours[user], user))
-    rows: list[str] = [md("{who} {hours}", who=person(user), hours=_hours(hours[user])) for user in ranked[:_PEOPLE]]
+    rows: list[str] = [
+        md("{person_name} {hours}", person_name=person(user), hours=_hours(hours[user])) for user in ranked[:_PEOPLE]
+    ]
     return rows + ([f"{len(ranked) - _PEOPLE} more"] if len(ranked) > _PEOPLE else [])
 
 

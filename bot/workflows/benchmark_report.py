@@ -100,7 +100,7 @@ class BenchmarkReports:
         except (BotError, Unavailable) as error:
             if isinstance(error, Unavailable) and not last:
                 raise
-            after = measured(op.id, result, wrong=str(error))
+            after = measured(op.id, result, failure=str(error))
         await run.presentation.revise(table_key(op), after)
 
     async def _open(self, run: Run[BenchmarkOperation], result: Benchmark) -> str:

@@ -9,7 +9,7 @@ given idle.remind_after 110s
 expect "Pull request #1" within 60s
 github checks pass
 @lead clicks "Approve & roll out"
-expect "Its weights are being staged without the GPU" within 60s
+expect "Its weights are being staged" within 60s
 expect "of 10.0 GB" within 60s
 break hf-429
 expect "Hugging Face answers 429" within 60s

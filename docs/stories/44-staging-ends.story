@@ -29,5 +29,5 @@ expect "Hugging Face answers 429" within 30s
 expect "Pull request #2" within 30s
 github checks pass
 @lead clicks "Approve deletion"
-expect "as the endpoint has changed" within 60s
+expect "because the endpoint has changed" within 60s
 expect "is removed, with its volume" within 60s

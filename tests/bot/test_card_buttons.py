@@ -90,13 +90,13 @@ def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
     view = card(op, NOW)
     assert "Approve" not in buttons(view.blocks)
     assert "Deny" in buttons(view.blocks)
-    assert "It is approved, and starts at its turn" in str(view.blocks)
+    assert "Approved; starts when its turn comes" in str(view.blocks)
     offer = NOW + timedelta(minutes=5)
     op = op.model_copy(update={"waiting": waiting.model_copy(update={"offer": offer})})
     assert f"the GPU is offered to it until {clock(offer)}" in requested_line(op)
     view = card(op, NOW)
     assert f"press *Take it* by {clock(offer)}" in str(view.blocks)
-    assert "It is approved, and starts when it is taken" in str(view.blocks)
+    assert "Approved; starts when the offer is accepted" in str(view.blocks)
 
 
 def test_two_approvals_are_needed_if_the_quorum_is_two() -> None:

@@ -112,7 +112,7 @@ WHY = md("Smoke test failed.")
         (Cancelled(by="U2", undone=PullClosed()), "Cancelled by <@U2>."),
         (
             Cancelled(by="stoker", undone=DownloadKept()),
-            "Cancelled, as the endpoint has changed. Downloaded files stay on the volume.",
+            "Cancelled, because the endpoint has changed. Downloaded files stay on the volume.",
         ),
         (
             Denied(undone=PullClosed(number=7)),
@@ -133,7 +133,7 @@ WHY = md("Smoke test failed.")
         ),
         (
             RolledOut(serves="a/b", then="at zero"),
-            "`coder-chat` is rolled out, serving `a/b`, and is down. `/gpu up coder-chat` brings it up.",
+            "`coder-chat` is rolled out with `a/b` and is down. `/gpu up coder-chat` brings it up.",
         ),
         (
             WeightsStaged(hf_id="a/b", bytes=2_100_000_000),

@@ -100,7 +100,7 @@ async def test_a_removal_ends_the_download_and_deletes_the_volume(
     await platform.github.checks("success")
     assert len(staging_pods(platform)) == 1
     await platform.click("lead", "Approve deletion")
-    await platform.sees("as the endpoint has changed")
+    await platform.sees("because the endpoint has changed")
     await platform.sees("coder-fim is removed, with its volume")
     assert platform.cluster.store.find("Job", "serving") == []
     assert platform.object("PersistentVolumeClaim", "coder-fim-model-cache") is None
