@@ -3,7 +3,7 @@
 - text.py: escaped text from people and APIs; formats of money and times
 - blocks.py: Block Kit's elements within Slack's limits
 - card.py: the message of an operation; thread.py: the messages below it
-- decisions.py: the buttons of approvers
+- progress.py: the phases of an operation; outcomes.py: its result; decisions.py: the buttons of approvers
 - reminder.py: messages to the holder of the GPU
 - bench.py: benchmark results
 - newer.py, rich_text.py: Slack's newer blocks; older.py: the same content in older ones

@@ -12,14 +12,11 @@ from bot.domain.operations import (
     BenchmarkOperation,
     BringUpOperation,
     ChangeOperation,
-    Check,
     Operation,
-    PhaseRecord,
     Status,
     TestedOperation,
     Vote,
 )
-from bot.domain.phases import Phase
 from bot.domain.plans import BringUpPlan, ChangePlan, ExtendPlan, Plan, Pull, ReleasePlan
 from bot.domain.requests import hold_of
 from bot.text.durations import show_duration
@@ -41,10 +38,11 @@ from bot.views.blocks import (
 from bot.views.decisions import APPROVE, DENY, ROLL_OUT, approve, deletes, deny
 from bot.views.gpu import TAKE
 from bot.views.links import NO_LINKS, Links
-from bot.views.newer import Task, container, steps
+from bot.views.newer import container
 from bot.views.next_steps import next_steps
 from bot.views.outcomes import outcome_text
-from bot.views.text import clock, code, cut, inline, moment, person, plain
+from bot.views.progress import progress, smoke_tests
+from bot.views.text import clock, code, cut, inline, moment, person
 
 CANCEL, BECAUSE = "cancel", "because"
 QUEUE, LEAVE, ASK_HOLDER, REPLACE = "queue", "leave", "ask_holder", "replace"
@@ -87,8 +85,8 @@ _DETAILS = {
     "Commit",
     "Deploys",
 }
-_ROWS, _PHASES, _VOTES, _WARNINGS = 30, 20, 5, 10
-"""Maximum numbers of rows, phases, votes and warnings on a card."""
+_ROWS, _VOTES, _WARNINGS = 30, 5, 10
+"""Maximum numbers of rows, votes and warnings on a card."""
 
 
 def title(op: Operation) -> str:
@@ -107,9 +105,9 @@ def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
         blocks.append(section(md("⏸️ {blocked}", blocked=blocked)))
     blocks += _plan(op)
     if op.phases:
-        blocks.append(_progress(op, now))
+        blocks.append(progress(op, now))
     if isinstance(op, TestedOperation) and op.checks:
-        blocks.append(section(_smoke(op.checks)))
+        blocks.append(section(smoke_tests(op.checks)))
     blocks += [context(_vote(vote)) for vote in op.votes[-_VOTES:]]
     if buttons := _buttons(op):
         blocks.append(actions(*buttons, about=title(op)))
@@ -327,67 +325,6 @@ def _pull_text(pull: Pull) -> Mrkdwn:
     elif pull.blocked and pull.checks in ("success", "none"):
         line += "\n🔒 GitHub branch rules block the merge; most likely a review is required."
     return line
-
-
-def _progress(op: Operation, now: datetime) -> Block:
-    """Each phase with its time: done, running, pending. One line after a success."""
-    if op.status is Status.SUCCEEDED:
-        duration = show_duration((op.phases[-1].ended or now) - op.phases[0].began)
-        course = md(" → ").join(
-            md("{name} {duration}", name=inline(phase.text, 60), duration=_phase_duration(phase, now))
-            for phase in op.phases[-_PHASES:]
-        )
-        return context(md("✔️ {duration}: {course}", duration=duration, course=course))
-    phases = op.phases[-_PHASES:]
-    tasks = [_step(phase, now) for phase in phases]
-    if op.status is Status.RUNNING and not op.failure and not op.cancelled_by:
-        tasks += [Task(phase.key, phase.label, "pending") for phase in _pending_phases(op)]
-    return steps(_steps_title(op, len(op.phases) - len(phases) + len(tasks)), tasks)
-
-
-def _steps_title(op: Operation, count: int) -> str:
-    if phase := op.running_phase:
-        return f"Step {len(op.phases)} of {count}: {phase.text}"
-    failed = next((phase for phase in op.phases if phase.failed), None)
-    return f"Failed: {failed.text}" if failed else f"{len(op.phases)} of {count} steps are done"
-
-
-def _pending_phases(op: Operation) -> tuple[Phase, ...]:
-    course = op.request.kind.spec.phases
-    keys = [phase.key for phase in course]
-    past = [keys.index(phase.name) for phase in op.phases if phase.name in keys]
-    return course[max(past) + 1 :] if past else ()
-
-
-def _step(phase: PhaseRecord, now: datetime) -> Task:
-    """Show a phase's detail while it runs or if it failed."""
-    name, duration = plain(phase.text)[:60], _phase_duration(phase, now)
-    detail = inline(phase.detail, 200) if phase.detail else md("")
-    if phase.ended is None:
-        return Task(phase.name, f"{name} … {duration}", "in_progress", detail)
-    done_text = f"{name} · {duration}"
-    return Task(phase.name, done_text, "error", detail) if phase.failed else Task(phase.name, done_text, "complete")
-
-
-def _phase_duration(phase: PhaseRecord, now: datetime) -> str:
-    return show_duration(max((phase.ended or now) - phase.began, timedelta()))
-
-
-def _smoke(results: tuple[Check, ...]) -> Mrkdwn:
-    """Failed tests with their evidence, passed tests by name (their evidence is in the thread)."""
-    good = [check for check in results if check.passed and not check.warning]
-    rows = [_check(check) for check in results if check not in good][:10]
-    if good:
-        names = md(", ").join(inline(check.name, 80) for check in good[:20])
-        rows.append(md("✅ {good} of {all} passed: {names}", good=len(good), all=len(results), names=names))
-    return md("*Smoke tests* (evidence in the thread)\n") + md("\n").join(rows)
-
-
-def _check(check: Check) -> Mrkdwn:
-    icon = "❌ failed:" if not check.passed else "⚠️" if check.warning else "✅"
-    return md(
-        "{icon} {name} — {evidence}", icon=icon, name=inline(check.name, 80), evidence=inline(check.evidence, 500)
-    )
 
 
 def _vote(vote: Vote) -> Mrkdwn:
