@@ -39,7 +39,7 @@ def reference() -> str:
         "",
         "| problem | seconds | reason |",
         "| --- | --- | --- |",
-        *(f"| {grace.about} | {grace.seconds:.0f} | {grace.source} |" for grace in GRACES),
+        *(f"| {grace.title} | {grace.seconds:.0f} | {grace.source} |" for grace in GRACES),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
-"""An Application of Argo CD or a Kustomization of Flux as a value, and Argo CD's JSON of it.
+"""The state of an Application of Argo CD or a Kustomization of Flux, and the parser for Argo CD's JSON.
 
-Pure: JSON in, values out. `flux` reads the JSON of a Kustomization.
+Pure: JSON in, values out. `flux` parses the JSON of a Kustomization.
 """
 
 import posixpath
@@ -17,14 +17,14 @@ _WINDOW = "blocked by sync window"
 
 
 class Application(BaseModel, frozen=True, defer_build=True):
-    """An Application as Argo CD sees it now, or a Kustomization as Flux does; `word` is the kind.
+    """The current state of an Application of Argo CD or a Kustomization of Flux. `word` is its kind.
 
-    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) with which the cluster
-    was last compared, one per source. `phase`, `message`, `operation_revision` and `operation_revisions` (one per
-    source) are of the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the resources
-    that differ from git, as `Kind/name`. `source` describes the origin and the target of its manifests, as text from
-    `manifests.deployed`, `paths` are its directories, and `files` the value files that it names. With
-    `reverts_replicas`, replicas that differ from git are reverted.
+    `automated` is false for a cost-gated Application. `revisions` are the commits (and chart versions) with which the
+    cluster was last compared, one per source. `phase`, `message`, `operation_revision` and `operation_revisions` (one
+    per source) belong to the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the
+    resources that differ from git, as `Kind/name`. `source` describes the origin and the target of its manifests, as
+    text from `manifests.deployed`; `paths` are its directories, and `files` its Helm value files. `reverts_replicas` is
+    true if the deployer resets replicas that differ from git.
     """
 
     name: str
@@ -63,24 +63,24 @@ class Application(BaseModel, frozen=True, defer_build=True):
         """A sentence about an Application that still differs from git after a successful sync; otherwise empty."""
         if self.sync == "Synced":
             return ""
-        which = f" ({', '.join(self.out_of_sync[:3])})" if self.out_of_sync else ""
-        return f"Argo CD reports {self.sync}{which} after a successful sync: something in the cluster changes what was applied"
+        differences = f" ({', '.join(self.out_of_sync[:3])})" if self.out_of_sync else ""
+        return f"Argo CD reports {self.sync}{differences} after a successful sync: something in the cluster changes what was applied"
 
 
-def state_of(found: KubeObject) -> KubeObject:
-    return (found.get("status") or {}).get("operationState") or {}
+def state_of(resource: KubeObject) -> KubeObject:
+    return (resource.get("status") or {}).get("operationState") or {}
 
 
-def operation_of(found: KubeObject) -> KubeObject:
+def operation_of(resource: KubeObject) -> KubeObject:
     """The requested or running operation; empty if there is none."""
-    return found.get("operation") or (state_of(found).get("operation") or {} if is_running(found) else {})
+    return resource.get("operation") or (state_of(resource).get("operation") or {} if is_running(resource) else {})
 
 
-def under_way(found: KubeObject) -> str | None:
+def under_way(resource: KubeObject) -> str | None:
     """The revision of the requested or running operation (empty if it has none), or None without an operation."""
-    if found.get("operation") is None and not is_running(found):
+    if resource.get("operation") is None and not is_running(resource):
         return None
-    return str((operation_of(found).get("sync") or {}).get("revision") or "")
+    return str((operation_of(resource).get("sync") or {}).get("revision") or "")
 
 
 def initiator_of(operation: KubeObject) -> str:
@@ -88,16 +88,16 @@ def initiator_of(operation: KubeObject) -> str:
     return str((operation.get("initiatedBy") or {}).get("username") or "")
 
 
-def is_of(found: KubeObject, revision: str, actor: str) -> bool:
-    return under_way(found) == revision and initiator_of(operation_of(found)) == actor
+def is_requested_by(resource: KubeObject, actor: str, revision: str) -> bool:
+    return under_way(resource) == revision and initiator_of(operation_of(resource)) == actor
 
 
-def is_blocked(found: KubeObject) -> bool:
-    return state_of(found).get("phase") == "Running" and _WINDOW in (state_of(found).get("message") or "")
+def is_blocked(resource: KubeObject) -> bool:
+    return state_of(resource).get("phase") == "Running" and _WINDOW in (state_of(resource).get("message") or "")
 
 
-def is_terminating(found: KubeObject) -> bool:
-    return state_of(found).get("phase") == "Terminating"
+def is_terminating(resource: KubeObject) -> bool:
+    return state_of(resource).get("phase") == "Terminating"
 
 
 def repository_of(url: str) -> str:
@@ -106,8 +106,8 @@ def repository_of(url: str) -> str:
     return "/".join(path.split("/")[-2:])
 
 
-def is_running(found: KubeObject) -> bool:
-    return state_of(found).get("phase") in ("Running", "Terminating")
+def is_running(resource: KubeObject) -> bool:
+    return state_of(resource).get("phase") in ("Running", "Terminating")
 
 
 def describe(application: Application | None) -> str:
@@ -117,15 +117,15 @@ def describe(application: Application | None) -> str:
     return ", ".join(word for word in words if word)
 
 
-def application_of(found: KubeObject) -> Application:
-    spec, status, state = found["spec"], found.get("status") or {}, state_of(found)
+def application_of(resource: KubeObject) -> Application:
+    spec, status, state = resource["spec"], resource.get("status") or {}, state_of(resource)
     sync = status.get("sync") or {}
     sources = spec.get("sources") or [spec.get("source") or {}]
     operation, result = (state.get("operation") or {}).get("sync") or {}, state.get("syncResult") or {}
     errors = [str(c.get("message", "")) for c in status.get("conditions") or () if str(c["type"]).endswith("Error")]
     different = [r for r in status.get("resources") or () if r.get("status") == "OutOfSync"]
     return Application(
-        name=found["metadata"]["name"],
+        name=resource["metadata"]["name"],
         path=next((source["path"] for source in sources if source.get("path")), None),
         automated=_is_automated(spec),
         sync=sync.get("status") or "Unknown",
@@ -136,10 +136,10 @@ def application_of(found: KubeObject) -> Application:
         operation_revision=operation.get("revision") or result.get("revision"),
         operation_revisions=_revisions(result) or _revisions(operation),
         errors=tuple(filter(None, errors)),
-        out_of_sync=tuple(f"{each.get('kind')}/{each.get('name')}" for each in different),
+        out_of_sync=tuple(f"{difference.get('kind')}/{difference.get('name')}" for difference in different),
         source=source_of(spec),
         paths=tuple(_directory(source) for source in sources if source.get("path")),
-        files=tuple(each for source in sources for each in _value_files(source)),
+        files=tuple(path for source in sources for path in _value_files(source)),
         repositories=tuple(str(source["repoURL"]) for source in sources if source.get("repoURL")),
         reverts_replicas=_is_automated(spec) and _heals(spec) and not _ignores_replicas(spec),
     )
@@ -154,8 +154,8 @@ def _value_files(source: KubeObject) -> Iterator[str]:
     `ref`.
     """
     helm = source.get("helm")
-    for each in (helm.get("valueFiles") if isinstance(helm, dict) else None) or ():
-        text = str(each)
+    for path in (helm.get("valueFiles") if isinstance(helm, dict) else None) or ():
+        text = str(path)
         is_rooted = text.startswith(("$", "/"))
         yield text.partition("/")[2] if is_rooted else posixpath.normpath(posixpath.join(_directory(source), text))
 
@@ -166,16 +166,16 @@ def _heals(spec: KubeObject) -> bool:
 
 def _ignores_replicas(spec: KubeObject) -> bool:
     """Return whether differences in a Deployment's replicas are ignored: then self-healing does not change them."""
-    for each in spec.get("ignoreDifferences") or ():
-        pointers, queries = each.get("jsonPointers") or (), each.get("jqPathExpressions") or ()
-        if each.get("kind") in ("Deployment", "*") and ("/spec/replicas" in pointers or ".spec.replicas" in queries):
+    for rule in spec.get("ignoreDifferences") or ():
+        pointers, queries = rule.get("jsonPointers") or (), rule.get("jqPathExpressions") or ()
+        if rule.get("kind") in ("Deployment", "*") and ("/spec/replicas" in pointers or ".spec.replicas" in queries):
             return True
     return False
 
 
-def _revisions(of: KubeObject) -> tuple[str, ...]:
+def _revisions(sync: KubeObject) -> tuple[str, ...]:
     """One revision per source: a list for several sources, otherwise the single one."""
-    return tuple(of.get("revisions") or filter(None, [of.get("revision")]))
+    return tuple(sync.get("revisions") or filter(None, [sync.get("revision")]))
 
 
 def _is_automated(spec: KubeObject) -> bool:
@@ -190,9 +190,11 @@ def revisions_at(sources: Sequence[KubeObject], repository: str, revision: str) 
     Charts and other repositories keep their own revision. A single git source is always the platform's, regardless of
     its URL, which may be a mirror's.
     """
-    in_git = [each for each in sources if not each.get("chart") and not str(each.get("repoURL")).startswith("oci://")]
-    ours = [each for each in in_git if repository_of(str(each.get("repoURL"))) == repository.lower()]
-    if not ours and len(in_git) > 1:
+    in_git = [
+        source for source in sources if not source.get("chart") and not str(source.get("repoURL")).startswith("oci://")
+    ]
+    platform_sources = [source for source in in_git if repository_of(str(source.get("repoURL"))) == repository.lower()]
+    if not platform_sources and len(in_git) > 1:
         return None
-    at_commit = ours or in_git
-    return [revision if each in at_commit else str(each.get("targetRevision") or "") for each in sources]
+    at_commit = platform_sources or in_git
+    return [revision if source in at_commit else str(source.get("targetRevision") or "") for source in sources]

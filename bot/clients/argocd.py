@@ -19,7 +19,7 @@ from bot.clients.application import (
     describe,
     initiator_of,
     is_blocked,
-    is_of,
+    is_requested_by,
     is_running,
     is_terminating,
     operation_of,
@@ -27,7 +27,7 @@ from bot.clients.application import (
     state_of,
     under_way,
 )
-from bot.clients.deployer import ObjectName, SyncFailed, Tell, nobody
+from bot.clients.deployer import ObjectName, OnMessage, SyncFailed, ignore_message
 from bot.clients.kube import Collection, Conflict, Forbidden, Kube, KubeObject, Selection, View
 from bot.clients.rights import APPLICATIONS
 from bot.clients.workload import Workload
@@ -68,7 +68,7 @@ class _Doubt(Enum):
 
     @property
     def seconds(self) -> float | None:
-        """How long the problem must persist before it is reported."""
+        """Seconds for which the problem must persist before it is reported."""
         return {_Doubt.DRIFTS: _SETTLE_SECONDS, _Doubt.STALLS: _STALL_SECONDS, _Doubt.UNCOMPARED: _PERSIST_SECONDS}.get(
             self
         )
@@ -115,16 +115,16 @@ class ArgoCD:
         *,
         actor: str,
         timeout: float,
-        tell: Tell = nobody,
+        on_message: OnMessage = ignore_message,
         only: tuple[ObjectName, ...] = (),
     ) -> Application:
         """Sync the Application to `revision`, or `only` some of its objects. Idempotent.
 
-        Argo CD does not record the sync of some objects in its history, and the Application may stay out of sync.
+        Argo CD does not record a partial sync in its history, and the Application may stay out of sync.
 
-        If it is already synced, it returns. If the same sync is running, it waits for it; for another sync, it waits
-        and then starts its own. `tell` receives Argo CD's messages. An Application that differs from git although its
-        sync succeeded is also returned: see `Application.drift`.
+        Returns immediately if the Application is already synced. Waits for a running sync to `revision`; waits for any
+        other sync to end before it requests its own. `on_message` receives Argo CD's messages. The returned Application
+        may still differ from git although its sync succeeded: see `Application.drift`.
 
         Raises `SyncFailed` with Argo CD's message, also after `timeout` seconds, or if a sync window forbids the sync.
         The sync is then terminated, because Argo CD would otherwise start it long after the approval.
@@ -140,7 +140,7 @@ class ArgoCD:
                     if running_revision is None and last.synced_at(revision):
                         return last
                     if running_revision is not None and (running_revision != revision or is_terminating(application)):
-                        await self._wait_ended(name, {}, tell)
+                        await self._wait_ended(name, {}, on_message)
                         continue
                     before: KubeObject = {}
                     if running_revision is None:
@@ -149,7 +149,7 @@ class ArgoCD:
                             await self._request_sync(application, revision, actor, only)
                         except Conflict:
                             continue
-                    ended = await self._wait_ended(name, before, tell)
+                    ended = await self._wait_ended(name, before, on_message)
                     if only and ended.operation_revision == revision:
                         return _succeeded(ended, revision).model_copy(update={"sync": "Synced", "out_of_sync": ()})
                     if ended.operation_revision in (revision, None):
@@ -170,13 +170,12 @@ class ArgoCD:
             ) from e
 
     async def terminate(self, name: str, revision: str, actor: str) -> bool:
-        """Terminate the sync to `revision` that `actor` requested, like `argocd app terminate-op`; other syncs are not
-        changed.
+        """Terminate the sync to `revision` that `actor` requested, like `argocd app terminate-op`. Other syncs continue.
 
-        Returns whether there was one and it has ended. Idempotent.
+        Returns true if there was such a sync and it has ended. Idempotent.
         """
         application = await self._kube.get(self._applications, name)
-        if application is None or not is_of(application, revision, actor):
+        if application is None or not is_requested_by(application, actor, revision):
             return False
         version = {"metadata": {"resourceVersion": application["metadata"]["resourceVersion"]}}
         not_begun = "operation" in application
@@ -184,7 +183,7 @@ class ArgoCD:
         try:
             await self._kube.patch(self._applications, name, version | end)
             async with asyncio.timeout(_TERMINATE_SECONDS):
-                return not_begun or await self._kube.follow(self._only(name), look=_nothing_under_way)
+                return not_begun or await self._kube.follow(self._only(name), check=_nothing_under_way)
         except (Conflict, Forbidden, TimeoutError) as error:
             log.warning("sync not terminated", application=name, error=str(error))
             return False
@@ -198,7 +197,7 @@ class ArgoCD:
 
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_SECONDS):
-                return await self._kube.follow(self._only(application.name), look=is_synced)
+                return await self._kube.follow(self._only(application.name), check=is_synced)
         return await self.get(application.name) or application
 
     async def _how_to_terminate(self, name: str) -> str:
@@ -225,7 +224,7 @@ class ArgoCD:
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(self._only(name), look=check)
+                return await self._kube.follow(self._only(name), check=check)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Application {name} did not reach the expected state within {timeout:.0f} s ({describe(last)}). "
@@ -240,7 +239,7 @@ class ArgoCD:
         includes: Callable[[str], Awaitable[bool]],
         actor: str,
         timeout: float,
-        tell: Tell = nobody,
+        on_message: OnMessage = ignore_message,
     ) -> Application:
         """Wait until an automated Application has been synced to a commit for which `includes` is true.
 
@@ -257,52 +256,65 @@ class ArgoCD:
             if application is None:
                 raise self._missing(name)
             last = application_of(application)
-            return await _verdict_on(last, syncs=under_way(application) is not None, includes=includes, tell=tell)
-
-        async def next_verdict(doubt: _Doubt) -> Application | _Doubt:
-            """The next state other than `doubt`; raises TimeoutError if the doubt has persisted long enough."""
-
-            async def changed_verdict(applications: View) -> Application | _Doubt | None:
-                verdict = await judge(applications)
-                return None if verdict is doubt else verdict
-
-            patience = doubt.seconds and min(doubt.seconds, timeout / 4)
-            async with asyncio.timeout(patience):
-                return await self._kube.follow(self._only(name), look=changed_verdict)
+            return await _verdict_on(
+                last, syncing=under_way(application) is not None, includes=includes, on_message=on_message
+            )
 
         deadline = asyncio.get_running_loop().time() + timeout
-        doubt, drifting_since = _Doubt.NONE, 0.0
         try:
             async with asyncio.timeout_at(deadline):
-                while True:
-                    try:
-                        verdict = await next_verdict(doubt)
-                    except TimeoutError:
-                        break
-                    if isinstance(verdict, Application):
-                        return verdict
-                    if verdict is _Doubt.UNCOMPARED:
-                        await self.refresh(name)
-                    doubt = verdict
-                    now = asyncio.get_running_loop().time()
-                    if doubt is _Doubt.DRIFTS:
-                        drifting_since = drifting_since or now
-                        if now - drifting_since > _SETTLE_SECONDS:  # self-healing: the same commit is synced repeatedly
-                            break
+                verdict = await self._lasting_verdict(name, judge, longest=timeout / 4)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Argo CD did not sync {name} automatically within {timeout:.0f} s ({describe(last)}). "
                 f"{await self._how_to_terminate(name)}Check the Application in Argo CD, then try again."
             ) from e
-        if doubt is _Doubt.DRIFTS and last:
+        if isinstance(verdict, Application):
+            return verdict
+        if verdict is _Doubt.DRIFTS and last:
             return last
-        if doubt is _Doubt.UNCOMPARED and last:
+        if verdict is _Doubt.UNCOMPARED and last:
             raise SyncFailed(
                 f"Argo CD cannot compare {name} with git: {last.errors[0]} — fix this (in git, or in Argo CD), then try"
                 f" again."
             )
         left = max(1.0, deadline - asyncio.get_running_loop().time())
-        return await self.sync(name, commit, actor=actor, timeout=left, tell=tell)
+        return await self.sync(name, commit, actor=actor, timeout=left, on_message=on_message)
+
+    async def _lasting_verdict(
+        self, name: str, judge: Callable[[View], Awaitable[Application | _Doubt]], *, longest: float
+    ) -> Application | _Doubt:
+        """Judge the Application at each change, until it is synced or a doubt about it has persisted.
+
+        A doubt must persist for its own time, but at most for `longest` seconds.
+        """
+
+        async def next_verdict(doubt: _Doubt) -> Application | _Doubt:
+            """The next verdict other than `doubt`; raises TimeoutError if the doubt has persisted."""
+
+            async def changed_verdict(applications: View) -> Application | _Doubt | None:
+                verdict = await judge(applications)
+                return None if verdict is doubt else verdict
+
+            async with asyncio.timeout(doubt.seconds and min(doubt.seconds, longest)):
+                return await self._kube.follow(self._only(name), check=changed_verdict)
+
+        doubt, drifting_since = _Doubt.NONE, 0.0
+        while True:
+            try:
+                verdict = await next_verdict(doubt)
+            except TimeoutError:
+                return doubt
+            if isinstance(verdict, Application):
+                return verdict
+            if verdict is _Doubt.UNCOMPARED:
+                await self.refresh(name)
+            doubt = verdict
+            now = asyncio.get_running_loop().time()
+            if doubt is _Doubt.DRIFTS:
+                drifting_since = drifting_since or now
+                if now - drifting_since > _SETTLE_SECONDS:  # self-healing: the same commit is synced repeatedly
+                    return doubt
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
         """Wait until the Application no longer exists. If it has the finalizer, its resources are deleted before it."""
@@ -312,7 +324,7 @@ class ArgoCD:
 
         try:
             async with asyncio.timeout(timeout):
-                await self._kube.follow(self._only(name), look=is_gone)
+                await self._kube.follow(self._only(name), check=is_gone)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Application {name} is still there after {timeout:.0f} s. Does its ApplicationSet prune? "
@@ -350,11 +362,10 @@ class ArgoCD:
         if await self._kube.patch(self._applications, name, patch) is None:
             raise self._missing(name)
 
-    async def _wait_ended(self, name: str, before: KubeObject, tell: Tell) -> Application:
+    async def _wait_ended(self, name: str, before: KubeObject, on_message: OnMessage) -> Application:
         """Wait until no operation is running and the latest operation is not `before`."""
-        has_begun = (
-            False  # two operations within one second may look the same, because Argo CD's times are whole seconds
-        )
+        # Two operations within one second may look the same, because Argo CD's times are whole seconds.
+        has_begun = False
 
         async def ended(applications: View) -> Application | None:
             nonlocal has_begun
@@ -367,10 +378,10 @@ class ArgoCD:
             application = application_of(resource)
             if has_begun and under_way(resource) is None and application.phase in _ENDED:
                 return application
-            await _report(application, tell)
+            await _report(application, on_message)
             return None
 
-        return await self._kube.follow(self._only(name), look=ended)
+        return await self._kube.follow(self._only(name), check=ended)
 
     def _only(self, name: str) -> Selection:
         return Selection(self._applications, fields=f"metadata.name={name}")
@@ -387,9 +398,9 @@ async def _nothing_under_way(applications: View) -> bool | None:
 
 
 async def _verdict_on(
-    application: Application, *, syncs: bool, includes: Callable[[str], Awaitable[bool]], tell: Tell
+    application: Application, *, syncing: bool, includes: Callable[[str], Awaitable[bool]], on_message: OnMessage
 ) -> Application | _Doubt:
-    """Return the Application if it was synced to an expected commit, otherwise the doubt about it. `syncs` is true
+    """Return the Application if it was synced to an expected commit, otherwise the doubt about it. `syncing` is true
     while an operation is running.
 
     Raises `SyncFailed` if a sync to an expected commit has failed.
@@ -403,8 +414,8 @@ async def _verdict_on(
         return application
     if application.phase in ("Failed", "Error") and applied:
         raise _failed(application, application.operation_revisions[-1])
-    await _report(application, tell)
-    if syncs:
+    await _report(application, on_message)
+    if syncing:
         return _Doubt.NONE
     if application.sync == "Unknown" and application.errors:
         return _Doubt.UNCOMPARED
@@ -426,8 +437,11 @@ def _failed(application: Application, revision: str) -> SyncFailed:
     )
 
 
-async def _report(application: Application, tell: Tell) -> None:
-    """Pass on Argo CD's message about a running operation; an operation in a closed sync window does not end."""
+async def _report(application: Application, on_message: OnMessage) -> None:
+    """Pass Argo CD's message about a running operation to `on_message`.
+
+    Raises `SyncFailed` if a sync window blocks the operation, because it would not end.
+    """
     if application.phase != "Running":
         return
     if application.blocked:
@@ -435,4 +449,4 @@ async def _report(application: Application, tell: Tell) -> None:
             f"A sync window blocks the sync of {application.name}: {application.message}. Argo CD starts it when "
             f"the window opens; open it (argocd proj windows), or try again then."
         )
-    await tell(application.message)
+    await on_message(application.message)

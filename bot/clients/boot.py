@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bot.clients.diagnosis.cause import Kind
 from bot.clients.diagnosis.log import tail
-from bot.clients.diagnosis.problems import KubeObject, Problem, last_seen, said
+from bot.clients.diagnosis.problems import KubeObject, Problem, last_seen, message_of
 from bot.domain.phases import LOAD, PULL_IMAGE, READY, STAGE_WEIGHTS, WAIT_FOR_NODE, Phase
 from bot.errors import BotError
 from bot.text.durations import show_duration
@@ -18,7 +18,7 @@ from bot.text.mrkdwn import time_stamp, with_code
 
 
 class BootPhase(NamedTuple):
-    """A phase of a boot and its start, by the cluster's clock; the last one is `READY`."""
+    """A phase of a boot and its start by the cluster's clock. The last phase is `READY`."""
 
     phase: Phase
     since: datetime
@@ -26,7 +26,7 @@ class BootPhase(NamedTuple):
 
 
 class BootFailed(BotError):
-    """The model will not become ready, with the reason and the remedy."""
+    """The boot of a model failed. The message contains the reason and the remedy."""
 
     remedy = "Follow the last sentence of the message; the log lines are in the thread. The model is down again."
 
@@ -42,7 +42,7 @@ class BootFailed(BotError):
 
 
 def newest(pods: Iterable[KubeObject]) -> KubeObject | None:
-    """The newest pod of the boot, without terminating and finished ones (an evicted pod stays listed for a long time)."""
+    """The newest pod that is neither terminating nor finished (an evicted pod stays listed for a long time)."""
     booting = [p for p in pods if not p["metadata"].get("deletionTimestamp") and not is_over(p)]
     return max(booting, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
 
@@ -56,8 +56,8 @@ def is_ready(pod: KubeObject) -> bool:
 
 
 def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> tuple[BootPhase, ...]:
-    """The phases so far, from the pod's timestamps, so that reading again gives the same result; the last one has the
-    problem.
+    """The phases so far. They come from the pod's timestamps, so the result is the same after a restart of the bot. The
+    problem, if any, is the detail of the last phase.
     """
     status = pod.get("status") or {}
     scheduled = _condition(pod, "PodScheduled") or {}
@@ -89,7 +89,7 @@ def gpu_taken(holder: str) -> Problem:
 def never_ready(
     waited: timedelta, reached: BootPhase | None, events: Iterable[KubeObject], log: str = ""
 ) -> BootFailed:
-    """The error for a boot that reached its limit: its phase, the cluster's last complaint, and the engine's last log
+    """The error for a boot that reached its limit, with its phase, the last warning event, and the engine's last log
     lines.
     """
     stuck = (
@@ -98,31 +98,33 @@ def never_ready(
         else ", and no pod was created"
     )
     warnings = [e for e in events if e.get("type") == "Warning"]
-    seen = tail(log)
+    log_lines = tail(log)
     probes = [e for e in warnings if e.get("reason") == "Unhealthy"]
     if reached and reached.phase is LOAD and probes:
         return BootFailed(
-            f"The model was not ready after {show_duration(waited)}{stuck}: its probe never passed. {said(probes[-1]).rstrip('.')}.",
+            f"The model was not ready after {show_duration(waited)}{stuck}: its probe never passed. {message_of(probes[-1]).rstrip('.')}.",
             "If the log lines in the thread show that it is still loading, give it more time (gpu.boot_limit, and the probe's failureThreshold);"
             " otherwise correct the problem in the log, or the probe's path and port.",
-            seen,
+            log_lines,
         )
     if reached:  # problems of an earlier phase have been resolved
         warnings = [e for e in warnings if (at := last_seen(e)) and _moment(at) >= reached.since]
-    last = f" The last warning: {said(warnings[-1]).rstrip('.')}." if warnings else ""
+    last = f" The last warning: {message_of(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
         f"The model was not ready after {show_duration(waited)}{stuck}.{last}",
         "Check the pod's log and events; if it only needs more time, raise gpu.boot_limit.",
-        seen,
+        log_lines,
     )
 
 
 def _detail(phase: Phase, events: Iterable[KubeObject]) -> str:
     if phase is WAIT_FOR_NODE:
-        told = [e for e in events if e.get("reason") in ("FailedScheduling", "TriggeredScaleUp", "NotTriggerScaleUp")]
-        if told and told[-1]["reason"] == "TriggeredScaleUp":
+        scheduling = [
+            e for e in events if e.get("reason") in ("FailedScheduling", "TriggeredScaleUp", "NotTriggerScaleUp")
+        ]
+        if scheduling and scheduling[-1]["reason"] == "TriggeredScaleUp":
             return "the autoscaler adds one"
-        return said(told[-1]) if told else ""
+        return message_of(scheduling[-1]) if scheduling else ""
     return ""
 
 
@@ -132,7 +134,7 @@ def _condition(pod: KubeObject, kind: str) -> KubeObject | None:
 
 
 def _started(statuses: list[KubeObject] | None) -> str | None:
-    """Return when the first container started, in its current or previous run."""
+    """The time when the first container started, in its current or previous run; None if none has started."""
     for status in statuses or ():
         state = status.get("state") or {}
         lives = (state.get("running"), state.get("terminated"), (status.get("lastState") or {}).get("terminated"))

@@ -1,6 +1,6 @@
 """Model Deployments in the cluster: replicas, leases, and waiting until pods are ready or gone.
 
-`Whereabouts` maps models to Deployments; otherwise the Deployment's annotation `stoker.dev/model` does.
+`Whereabouts` maps models to Deployments. For other models, the annotation `stoker.dev/model` of the Deployment is used.
 The annotation `stoker.dev/lease` holds the lease, so that the cluster records who brought a model up.
 """
 
@@ -19,7 +19,7 @@ from bot.clients.condition import Condition
 from bot.clients.diagnosis import ends
 from bot.clients.diagnosis import pods as diagnose
 from bot.clients.diagnosis.cause import Kind
-from bot.clients.diagnosis.problems import Patience, Problem, about, is_scheduled, moment_of
+from bot.clients.diagnosis.problems import Patience, Problem, events_of, is_scheduled, moment_of
 from bot.clients.kube import Collection, Conflict, Forbidden, KubeObject, Selection, View
 from bot.clients.models import Models, in_namespace, in_namespace_of
 from bot.clients.rights import (
@@ -33,15 +33,15 @@ from bot.clients.rights import (
 from bot.clients.whereabouts import Address
 from bot.clients.workload import (
     FENCE,
+    LAST_MESSAGE,
     LEASE,
     MODEL,
-    TOLD,
     annotations_of,
     engine_of,
     fence_of,
     named,
     replicas_of,
-    told_within,
+    was_recorded_within,
 )
 from bot.domain.sessions import Node
 from bot.errors import BotError, Unavailable
@@ -90,27 +90,30 @@ class Cluster(Models):
                     deployment = await self._deployment(name)
                 if not replicas:
                     await self._annotate(deployment, name, lease, fence)
-            except Conflict:  # the controller may write the status at any time: read again
+            except Conflict:  # the controller may update the status at any time
                 continue
             return scaled
         raise Unavailable("Kubernetes", f"{name} changes faster than it can be scaled")
 
     async def claim(self, name: str, lease: str | None, fence: int | None) -> None:
-        """Put a lease on a Deployment that somebody else is about to scale up; raises StaleFence like `scale`."""
+        """Write the lease annotation of a Deployment that the deployer will scale up; raises StaleFence like `scale`."""
         await self._put(name, lease, fence, up=True)
 
-    async def tell_once(self, name: str, message: str, now: datetime, within: timedelta) -> bool:
-        """Record on a Deployment that a message is sent now; returns False if it was recorded within that time.
+    async def record_message(self, name: str, message: str, now: datetime, within: timedelta) -> bool:
+        """Record on a Deployment that `message` is sent now. Returns False if it was already recorded in the time `within`.
 
-        Only one of several bots gets True: each write contains the version that was read.
+        If several bots do this at the same time, only one gets True: each write contains the version that was read.
         """
         for _ in range(_ATTEMPTS):
             deployment = await self._deployment(name)
-            if told_within(deployment, message, now, within):
+            if was_recorded_within(deployment, message, now, within):
                 return False
             try:
                 body = {
-                    "metadata": {**_version(deployment), "annotations": {TOLD: f"{message} {int(now.timestamp())}"}}
+                    "metadata": {
+                        **_version(deployment),
+                        "annotations": {LAST_MESSAGE: f"{message} {int(now.timestamp())}"},
+                    }
                 }
                 await self._kube.patch(in_namespace_of(deployment, MODELS), named(deployment)[1], body)
             except Conflict:
@@ -136,7 +139,7 @@ class Cluster(Models):
     async def _annotate(self, deployment: KubeObject, model: str, lease: str | None, fence: int | None) -> KubeObject:
         annotations: dict[str, str | None] = {LEASE: lease}
         if lease and named(deployment) != (self.whereabouts.home, model):
-            annotations[MODEL] = model  # so that a bot without the repository finds it by the model's name
+            annotations[MODEL] = model  # lets a bot without the repository find the Deployment by the model's name
         if fence is not None:
             annotations[FENCE] = str(fence)
         current = annotations_of(deployment)
@@ -159,14 +162,15 @@ class Cluster(Models):
 
         They include phases that passed while the bot restarted or the watch was interrupted.
 
-        Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is the
-        detail of its phase until it has lasted too long, relative to `limit`, the seconds of a whole boot.
-        `waits` is `timeout` on the bot's clock, for the message.
+        Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is shown
+        as the detail of its phase, and fails the boot only if it lasts too long. `limit` is the maximum time of a
+        complete boot in seconds (by default `timeout`): a shorter limit shortens the time for which a problem may last.
+        `waits` is `timeout` on the bot's clock, for the error message.
         """
         deployment = await self._deployment(name)
         pods, home = self._pods_of(deployment), Address(*named(deployment))
         only = Selection(in_namespace_of(deployment, MODELS), fields=f"metadata.name={home.name}")
-        shown: tuple[BootPhase, ...] = ()
+        reported: tuple[BootPhase, ...] = ()
         events: tuple[KubeObject, ...] = ()
         stale: set[str] | None = None
         ended_before: set[str] | None = None
@@ -174,7 +178,7 @@ class Cluster(Models):
         patience = Patience(limit or timeout, asyncio.get_running_loop().time)
 
         async def check(deployments: View, pods: View, all_events: View) -> tuple[BootPhase, ...] | None:
-            nonlocal shown, events, stale, ended_before, listed
+            nonlocal reported, events, stale, ended_before, listed
             listed = tuple(pods.values())
             ended = {p["metadata"]["name"]: problem for p in listed if boot.is_over(p) and (problem := ends.ended(p))}
             ended_before = set(ended) if ended_before is None else ended_before
@@ -187,16 +191,16 @@ class Cluster(Models):
             if pod is None:
                 fresh = [e for e in all_events.values() if e["metadata"]["resourceVersion"] not in stale]
                 events = tuple(sorted((e for e in fresh if _is_replica_set_of(home.name, e)), key=moment_of))
-                if (refused := diagnose.refused(events)) and patience.is_over(refused):
+                if (refused := diagnose.creation_refused(events)) and patience.is_over(refused):
                     raise BootFailed.of(refused)
                 return None
-            events = about(pod["metadata"]["name"], "Pod", all_events.values())
+            events = events_of(pod["metadata"]["name"], "Pod", all_events.values())
             is_ready = boot.is_ready(pod)
             problem = None if is_ready else await self._problem(home, pod, tuple(all_events.values()), events)
             phases = boot.phases(pod, events, problem.detail if problem and problem.grace.seconds else "")
-            if phases != shown:
-                shown = phases
-                await progress(shown)
+            if phases != reported:
+                reported = phases
+                await progress(reported)
             if is_ready:
                 return phases
             if problem and patience.is_over(problem):
@@ -208,7 +212,7 @@ class Cluster(Models):
         try:
             async with asyncio.timeout(timeout) as deadline:
                 return await self._kube.follow(
-                    only, pods, in_namespace(EVENTS, home.namespace), look=check, again=patience.left
+                    only, pods, in_namespace(EVENTS, home.namespace), check=check, next_check=patience.left
                 )
         except TimeoutError as e:
             if not deadline.expired():  # `progress` calls other systems; a slow one must not fail the boot
@@ -217,11 +221,13 @@ class Cluster(Models):
             reader = self._readers[home.namespace]
             log = await reader.tail(pod, engine_of(pod["spec"]).get("name", "")) if pod else ""
             raise boot.never_ready(
-                waits or timedelta(seconds=timeout), shown[-1] if shown else None, events, log
+                waits or timedelta(seconds=timeout), reported[-1] if reported else None, events, log
             ) from e
 
     async def engine_log(self, name: str) -> str:
-        """The beginning of the log of a model's newest pod, in which its engine reports its measurements; or empty."""
+        """The beginning of the log of a model's newest pod, in which the engine reports its measurements; empty if there
+        is no pod.
+        """
         pods = await self._kube.list(self._pods_of(await self._deployment(name)))
         pod = boot.newest(pods)
         if pod is None:
@@ -268,13 +274,13 @@ class Cluster(Models):
         else:
             return False
 
-        async def is_rolled_out(found: View) -> bool | None:
-            return True if all(_rolled_out(candidate, available) for candidate in found.values()) else None
+        async def is_rolled_out(listed: View) -> bool | None:
+            return True if all(_has_rolled_out(candidate, available) for candidate in listed.values()) else None
 
         try:
             async with asyncio.timeout(timeout):
                 return await self._kube.follow(
-                    Selection(deployments, fields=f"metadata.name={deployment}"), look=is_rolled_out
+                    Selection(deployments, fields=f"metadata.name={deployment}"), check=is_rolled_out
                 )
         except TimeoutError as e:
             raise BotError(
@@ -296,7 +302,7 @@ class Cluster(Models):
 
         try:
             async with asyncio.timeout(timeout):
-                await self._kube.follow(self._pods_of(workload), look=is_gone)
+                await self._kube.follow(self._pods_of(workload), check=is_gone)
         except TimeoutError as e:
             raise BotError(
                 f"{name} is scaled down, but {', '.join(remaining) or 'its pod'} is still there after {timeout:.0f} s and "
@@ -337,24 +343,27 @@ class Cluster(Models):
         except Forbidden:
             return result.model_copy(update={"node_known": False})
         if pod and pod["spec"].get("nodeName"):
-            result = result if node else condition.without(result, node_name)
-            result = condition.silent(result, node_name) if node and not _answers(node) else result
+            result = result if node else condition.with_missing_node(result, node_name)
+            result = condition.with_unready_node(result, node_name) if node and not _is_node_ready(node) else result
         return result.model_copy(update={"node": _node_of(node) if node else None})
 
     async def wait_node_gone(self, name: str, *, timeout: float) -> bool:
-        """Return whether the node was removed within `timeout` seconds; its billing ends then."""
+        """Wait until the node is removed, which ends its billing. Returns False after `timeout` seconds."""
 
         async def is_gone(nodes: View) -> bool | None:
             return None if nodes else True
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(Selection(_NODES, fields=f"metadata.name={name}"), look=is_gone)
+                return await self._kube.follow(Selection(_NODES, fields=f"metadata.name={name}"), check=is_gone)
         except TimeoutError:
             return False
 
     async def secret(self, access: Access, ref: SecretRef) -> SecretStr:
-        """The field of a Secret that the bot's Roles name (`ENGINE_KEY`, `MASTER_KEY`)."""
+        """A field of a Secret that the bot's Roles grant (`ENGINE_KEY`, `MASTER_KEY`).
+
+        Raises BotError if the Secret is not configured, or if the field is missing or not text.
+        """
         if not ref.namespace:
             raise BotError(
                 f"No Secret is configured for this: name it in {access.place.value.removesuffix('.namespace')}."
@@ -371,18 +380,18 @@ class Cluster(Models):
     async def _problem(
         self, home: Address, pod: KubeObject, everything: tuple[KubeObject, ...], events: tuple[KubeObject, ...]
     ) -> Problem | None:
-        """The reason why a pod is not ready, including a GPU that another model holds."""
+        """The reason why a pod is not ready, for example that another model uses the GPU; None for the normal wait."""
         if not is_scheduled(pod) and diagnose.wants_gpu(events):
-            others = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != home]
-            if others:
-                return boot.gpu_taken(f"{others[0].name} (namespace {others[0].namespace})")
+            other_models = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != home]
+            if other_models:
+                return boot.gpu_taken(f"{other_models[0].name} (namespace {other_models[0].namespace})")
         return await self._readers[home.namespace].problem(pod, everything)
 
     def _refuse_if_scaled_away(self, name: str, deployments: View) -> None:
         if not any(replicas_of(deployment) for deployment in deployments.values()):
             raise BootFailed(
                 f"{name} was scaled to zero, or deleted, while it was starting.",
-                "Find out by whom, then ask for it again.",
+                "Find out who did this, then request it again.",
                 kind=Kind.CHANGED,
             )
 
@@ -393,13 +402,13 @@ def _node_of(node: KubeObject) -> Node:
     return Node(name=meta["name"], since=datetime.fromisoformat(meta["creationTimestamp"]), machine=machine)
 
 
-def _answers(node: KubeObject) -> bool:
+def _is_node_ready(node: KubeObject) -> bool:
     conditions = (node.get("status") or {}).get("conditions") or ()
     return not any(c.get("type") == "Ready" and c.get("status") != "True" for c in conditions)
 
 
-def _rolled_out(deployment: KubeObject, available: bool) -> bool:
-    """Return whether the controller has seen the newest template, and no pod of an older one remains."""
+def _has_rolled_out(deployment: KubeObject, available: bool) -> bool:
+    """Return whether the controller has observed the newest template, and no pod of an older one remains."""
     status, replicas = deployment.get("status") or {}, replicas_of(deployment)
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return False
@@ -409,8 +418,8 @@ def _rolled_out(deployment: KubeObject, available: bool) -> bool:
 
 def _is_replica_set_of(name: str, event: KubeObject) -> bool:
     involved = event.get("involvedObject") or {}
-    made_by_us = re.fullmatch(rf"{re.escape(name)}-[a-z0-9]+", involved.get("name", ""))
-    return involved.get("kind") == "ReplicaSet" and made_by_us is not None
+    is_of_deployment = re.fullmatch(rf"{re.escape(name)}-[a-z0-9]+", involved.get("name", ""))
+    return involved.get("kind") == "ReplicaSet" and is_of_deployment is not None
 
 
 def _version(deployment: KubeObject) -> dict[str, str]:
@@ -420,9 +429,9 @@ def _version(deployment: KubeObject) -> dict[str, str]:
 def _refuse_if_stale(name: str, deployment: KubeObject, fence: int | None, *, up: bool) -> None:
     current, leased = fence_of(deployment), LEASE in annotations_of(deployment)
     has_ended = up and current == fence and not leased
-    # If Redis lost a claim, two operations may have claimed one model: the first one that scales it has it.
-    taken = up and current != fence and leased and replicas_of(deployment) > 0
-    if fence is not None and (current > fence or has_ended or taken):
+    # If Redis lost a claim, two operations may have claimed one model: the first one that scales it up gets it.
+    is_taken = up and current != fence and leased and replicas_of(deployment) > 0
+    if fence is not None and (current > fence or has_ended or is_taken):
         raise StaleFence(
             f"{name} has another holder now (fence {current} instead of {fence}), so nothing was changed: see `/gpu status`."
         )

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from bot.clients import boot
 from bot.clients.diagnosis import ends, pods
-from bot.clients.diagnosis.problems import KubeObject, Problem, about, is_scheduled, moment_of
+from bot.clients.diagnosis.problems import KubeObject, Problem, events_of, is_scheduled, moment_of
 from bot.clients.diagnosis.reader import PodReader
 from bot.clients.workload import engine_of, replicas_of
 from bot.domain.sessions import Node
@@ -22,7 +22,7 @@ State = Literal["serving", "at zero", "no Deployment", "no pod", "no node", "cra
 
 
 class Condition(BaseModel, frozen=True, defer_build=True):
-    """The state of a model and, if it is not serving, the reason, the time since then and the remedy."""
+    """The state of a model and, if it is not serving, the reason, the time since when it is not, and the remedy."""
 
     state: State
     replicas: int = 0
@@ -35,8 +35,8 @@ class Condition(BaseModel, frozen=True, defer_build=True):
     node_known: bool = True
     """True if the node was read, so that None means that there is none."""
     template: str = ""
-    """A digest of the Deployment's pod template. If it differs after the model was ready, somebody has changed the
-    Deployment.
+    """A digest of the Deployment's pod template. If it differs from the one when the model became ready, the Deployment
+    was changed.
     """
     image: str = ""
 
@@ -48,32 +48,32 @@ class Condition(BaseModel, frozen=True, defer_build=True):
 async def examine(
     name: str,
     deployment: KubeObject | None,
-    found: tuple[KubeObject, ...],
+    listed: tuple[KubeObject, ...],
     events: tuple[KubeObject, ...],
     reader: PodReader,
 ) -> Condition:
     """The condition of a model, from its Deployment, its pods and the namespace's events; without its node."""
     if deployment is None:
-        return Condition(state="no Deployment", reason=f"There is no Deployment {name} any more: somebody deleted it.")
+        return Condition(state="no Deployment", reason=f"The Deployment {name} no longer exists: somebody deleted it.")
     spec = deployment["spec"]["template"]["spec"]
-    known: dict[str, object] = {
+    common: dict[str, object] = {
         "replicas": replicas_of(deployment),
         "template": hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12],
         "image": str(engine_of(spec).get("image", "")),
     }
-    if not known["replicas"]:
-        return _told("at zero", None, f"{name} was scaled to zero from outside.", None, known)
-    if any(boot.is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in found):
-        return Condition.model_validate({"state": "serving", **known})
-    before = _before(found)
-    pod = boot.newest(found)
+    if not common["replicas"]:
+        return _condition_of("at zero", None, f"{name} was scaled to zero from outside.", None, common)
+    if any(boot.is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in listed):
+        return Condition.model_validate({"state": "serving", **common})
+    earlier = _earlier_end(listed)
+    pod = boot.newest(listed)
     if pod is None:
         sets = [e for e in events if (e.get("involvedObject") or {}).get("kind") == "ReplicaSet"]
-        about_us = sorted(
+        replica_set_events = sorted(
             (e for e in sets if str(e["involvedObject"].get("name", "")).startswith(f"{name}-")), key=moment_of
         )
-        problem = pods.refused(about_us) or before
-        return _told("no pod", problem, "Its pod is gone, and there is no new one.", None, known)
+        problem = pods.creation_refused(replica_set_events) or earlier
+        return _condition_of("no pod", problem, "Its pod is gone, and there is no new one.", None, common)
     problem = await reader.problem(pod, events)
     if not is_scheduled(pod) or not pod["spec"].get("nodeName"):
         waits = (
@@ -81,63 +81,67 @@ async def examine(
             if problem
             else " The new pod waits for a node."
         )
-        lost = before.reason if before else "Its node is gone: it was reclaimed, removed or drained."
+        lost = earlier.reason if earlier else "Its node is gone: it was reclaimed, removed or drained."
         return Condition.model_validate(
             {
                 "state": "no node",
                 "reason": f"{lost.rstrip('. ')}.{waits}",
                 "remedy": problem.remedy if problem else "",
                 "since": _created(pod),
-                **known,
+                **common,
             }
         )
     if ended := await reader.last_end(pod, events):
-        return _told("crash-looping", ended, "", _not_ready_since(pod), known)
+        return _condition_of("crash-looping", ended, "", _not_ready_since(pod), common)
     if any(int(status.get("restartCount") or 0) for status in (pod.get("status") or {}).get("containerStatuses") or ()):
-        return _told("crash-looping", None, "Its engine has ended, and loads again.", _not_ready_since(pod), known)
-    own = about(pod["metadata"]["name"], "Pod", events)
-    unhealthy = [e for e in own if e.get("reason") == "Unhealthy"]
+        return _condition_of(
+            "crash-looping", None, "Its engine exited and is loading again.", _not_ready_since(pod), common
+        )
+    pod_events = events_of(pod["metadata"]["name"], "Pod", events)
+    unhealthy = [e for e in pod_events if e.get("reason") == "Unhealthy"]
     if _was_ready(pod):
-        said = f" The probe says: {str(unhealthy[-1].get('message') or '').strip()}" if unhealthy else ""
-        return _told(
+        probe_message = f" The probe's message: {str(unhealthy[-1].get('message') or '').strip()}" if unhealthy else ""
+        return _condition_of(
             "not ready",
             problem,
-            f"Its engine runs, but does not answer its probe.{said}",
+            f"Its engine runs, but does not answer its probe.{probe_message}",
             _not_ready_since(pod),
-            known,
+            common,
         )
-    return _told("booting", problem or before, "Its pod was replaced, and boots again.", _created(pod), known)
+    return _condition_of(
+        "booting", problem or earlier, "Its pod was replaced and is starting again.", _created(pod), common
+    )
 
 
-def _told(
-    state: State, problem: Problem | None, otherwise: str, since: datetime | None, known: dict[str, object]
+def _condition_of(
+    state: State, problem: Problem | None, otherwise: str, since: datetime | None, common: dict[str, object]
 ) -> Condition:
-    told = (
+    cause = (
         {"reason": problem.reason, "remedy": problem.remedy, "log": problem.log} if problem else {"reason": otherwise}
     )
-    return Condition.model_validate({"state": state, "since": since, **told, **known})
+    return Condition.model_validate({"state": state, "since": since, **cause, **common})
 
 
-def _before(found: tuple[KubeObject, ...]) -> Problem | None:
+def _earlier_end(listed: tuple[KubeObject, ...]) -> Problem | None:
     """The reason why the newest finished or terminating pod ended, if the Deployment did not cause it."""
-    over = [p for p in found if boot.is_over(p) or p["metadata"].get("deletionTimestamp")]
+    over = [p for p in listed if boot.is_over(p) or p["metadata"].get("deletionTimestamp")]
     over.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
     return next((problem for pod in over if (problem := ends.ended(pod))), None)
 
 
-def without(seen: Condition, node: str) -> Condition:
+def with_missing_node(condition: Condition, node: str) -> Condition:
     """The condition if the pod's node no longer exists: the pod object is outdated."""
-    if seen.serving:
-        return seen
+    if condition.serving:
+        return condition
     reason = f"Its node {node} is gone: it was reclaimed, or removed."
-    return seen.model_copy(update={"state": "no node", "reason": reason, "remedy": ""})
+    return condition.model_copy(update={"state": "no node", "reason": reason, "remedy": ""})
 
 
-def silent(seen: Condition, node: str) -> Condition:
+def with_unready_node(condition: Condition, node: str) -> Condition:
     """The condition if the node does not respond: the pod's status is outdated."""
-    if seen.state not in ("not ready", "booting"):
-        return seen
-    return seen.model_copy(update={"reason": f"Its node {node} does not answer any more (NotReady)."})
+    if condition.state not in ("not ready", "booting"):
+        return condition
+    return condition.model_copy(update={"reason": f"Its node {node} no longer responds (NotReady)."})
 
 
 def _was_ready(pod: KubeObject) -> bool:

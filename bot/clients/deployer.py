@@ -11,11 +11,11 @@ from bot.clients.application import Application
 from bot.clients.workload import Workload
 from bot.errors import BotError
 
-Tell = Callable[[str], Awaitable[None]]
-"""Receives the deployer's messages about running work."""
+OnMessage = Callable[[str], Awaitable[None]]
+"""Callback for the deployer's messages about running work."""
 
 
-async def nobody(_: str) -> None:
+async def ignore_message(_: str) -> None:
     """No-op callback."""
 
 
@@ -28,7 +28,7 @@ class ObjectName(NamedTuple):
 
 
 class SyncFailed(BotError):
-    """The deployer refused or failed to deploy a commit, or did not end in time; the message is its own."""
+    """The deployer refused or failed to deploy a commit, or did not finish in time. The message is the deployer's."""
 
     remedy = "Read the deployer's message, fix the manifests (or the rule that forbids the sync), and request it again."
 
@@ -38,7 +38,7 @@ class Deployer(Protocol):
 
     @property
     def word(self) -> str:
-        """The name of the deployer for people."""
+        """The deployer's name in messages."""
 
     async def get(self, name: str) -> Application | None: ...
 
@@ -57,11 +57,11 @@ class Deployer(Protocol):
         *,
         actor: str,
         timeout: float,
-        tell: Tell = nobody,
+        on_message: OnMessage = ignore_message,
         only: tuple[ObjectName, ...] = (),
     ) -> Application:
-        """Deploy a commit on behalf of `actor`, and wait until it is deployed: everything, or `only` these objects, if
-        the deployer can do that.
+        """Deploy a commit on behalf of `actor`, and wait until it is deployed. `only` limits the deployment to these
+        objects, if the deployer supports that.
         """
 
     async def wait_synced(
@@ -72,7 +72,7 @@ class Deployer(Protocol):
         includes: Callable[[str], Awaitable[bool]],
         actor: str,
         timeout: float,
-        tell: Tell = nobody,
+        on_message: OnMessage = ignore_message,
     ) -> Application:
         """Wait until an automated application has deployed a commit for which `includes` is true."""
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.application import Application
-from bot.clients.deployer import ObjectName, SyncFailed, Tell, nobody
+from bot.clients.deployer import ObjectName, OnMessage, SyncFailed, ignore_message
 from bot.clients.kube import Collection, Kube, KubeObject, Selection, View
 from bot.clients.rights import GIT_REPOSITORIES, HELM_RELEASES, KUSTOMIZATIONS, KUSTOMIZATIONS_BESIDE
 from bot.clients.workload import Workload
@@ -122,7 +122,7 @@ class Flux:
         *,
         actor: str,
         timeout: float,
-        tell: Tell = nobody,
+        on_message: OnMessage = ignore_message,
         only: tuple[ObjectName, ...] = (),
     ) -> Application:
         """Flux only applies the newest commit of its branch: wait until that has `revision` in its history."""
@@ -131,7 +131,9 @@ class Flux:
             return await self._includes(applied, revision)
 
         await self.refresh(name)
-        return await self.wait_synced(name, revision, includes=includes, actor=actor, timeout=timeout, tell=tell)
+        return await self.wait_synced(
+            name, revision, includes=includes, actor=actor, timeout=timeout, on_message=on_message
+        )
 
     async def wait_synced(
         self,
@@ -141,7 +143,7 @@ class Flux:
         includes: Callable[[str], Awaitable[bool]],
         actor: str,
         timeout: float,
-        tell: Tell = nobody,
+        on_message: OnMessage = ignore_message,
     ) -> Application:
         """Wait until Flux has applied a commit for which `includes` is true, and the HelmReleases in it are upgraded.
 
@@ -151,7 +153,7 @@ class Flux:
         last: Application | None = None
         error, since = "", 0.0
 
-        async def look(kustomizations: View, *releases: View) -> Application | None:
+        async def check(kustomizations: View, *releases: View) -> Application | None:
             nonlocal last, error, since
             found = next(iter(kustomizations.values()), None)
             if found is None:
@@ -162,7 +164,7 @@ class Flux:
                     f"Kustomization {name} is suspended, so Flux does not apply it. Resume it (`flux resume kustomization"
                     f" {name}`), then request it again."
                 )
-            await tell(last.message)
+            await on_message(last.message)
             at_commit = any([await includes(revision) for revision in last.revisions])
             behind = [
                 each for view in releases for each in view.values() if _is_part_of(each, found) and not _is_done(each)
@@ -181,7 +183,7 @@ class Flux:
             async with asyncio.timeout(timeout):
                 releases = (Selection(each) for each in self._releases)
                 return await self._kube.follow(
-                    await self._only(name), *releases, look=look, again=lambda: min(1.0, timeout / 8)
+                    await self._only(name), *releases, check=check, next_check=lambda: min(1.0, timeout / 8)
                 )
         except TimeoutError as e:
             state = describe(last) if last else "it does not exist"
@@ -195,25 +197,25 @@ class Flux:
         return False
 
     async def wait_for(self, name: str, *, timeout: float, until: Callable[[Application], bool]) -> Application:
-        async def look(found: View) -> Application | None:
+        async def check(found: View) -> Application | None:
             last = next(map(application_of, found.values()), None)
             return last if last and until(last) else None
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(await self._only(name), look=look)
+                return await self._kube.follow(await self._only(name), check=check)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Kustomization {name} does not exist after {timeout:.0f} s. Check the Kustomization that creates it, then try again."
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        async def look(found: View) -> bool | None:
+        async def check(found: View) -> bool | None:
             return None if found else True
 
         try:
             async with asyncio.timeout(timeout):
-                await self._kube.follow(await self._only(name), look=look)
+                await self._kube.follow(await self._only(name), check=check)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Kustomization {name} is still there after {timeout:.0f} s. Does its parent Kustomization prune?"

@@ -1,8 +1,8 @@
-"""Pull requests on GitHub: find, open, follow, merge at exactly one head, close.
+"""Pull requests on GitHub: find, open, read, merge at a given head, close.
 
 Uses GitHub's REST API. The HTTP client has the base URL; the token is requested for each call (an App's token expires
-after one hour) and is only sent in the Authorization header. Repeated reads use ETags: an unchanged answer does not
-count against the rate limit. While GitHub asks to wait, nothing is sent.
+after one hour) and is only sent in the Authorization header. Repeated reads use ETags, because an unchanged answer does
+not count against the rate limit. After a rate limit response, nothing is sent until its waiting time is over.
 """
 
 import re
@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 from bot.clients import github_answers as answers
 from bot.clients.checks import CI, Expected, counted, has_namesakes, required
 from bot.clients.github_answers import Listed, Pull, Recent, RepositoryAnswer, User, entries, read
-from bot.clients.github_refusals import pause, rate_limited, refusal, said
+from bot.clients.github_refusals import message_of, pause, rate_limited, refusal
 from bot.clients.http import bearer, decoded, refuse_if_busy, retry_hint, send
 from bot.errors import BotError, Unavailable
 from bot.observability.logs import cleaned_texts
@@ -27,16 +27,16 @@ SYSTEM = answers.SYSTEM
 log = structlog.get_logger(__name__)
 # Merge methods in order of preference, and the repository setting that allows each.
 _METHODS = {"squash": "allow_squash_merge", "merge": "allow_merge_commit", "rebase": "allow_rebase_merge"}
-_KEPT = 128
+_CACHED = 128
 """Number of answers kept for their ETags: a pull request needs four or five."""
 _PAGES = 20
 """Maximum number of pages with 100 entries: checks, reviews or commits of one pull request."""
 _RECENT = 3
-"""Number of merged pull requests that determine the usual checks, which all of them had."""
+"""Number of merged pull requests that determine the usual checks: those that all of them had."""
 _EXPECTED_FOR = 120.0
 """Seconds for which the expected checks are cached."""
 _FORBIDDEN = (403, 404)
-"""Status codes for a token without a permission; 404 if it may not know that the object exists
+"""Status codes for a token without a permission. GitHub returns 404 if the token may not see the object
 (https://docs.github.com/en/rest/authentication/permissions-required-for-fine-grained-personal-access-tokens).
 """
 _OPINIONS = ("APPROVED", "CHANGES_REQUESTED", "DISMISSED")
@@ -48,11 +48,11 @@ T = TypeVar("T")
 class MergeRefused(BotError):
     """GitHub did not merge: the head moved, there is a conflict, or a rule of the repository is not met."""
 
-    remedy = "Resolve the conflict or the rule that GitHub names on the pull request, then approve again."
+    remedy = "Resolve the conflict or meet the rule that GitHub shows on the pull request, then approve again."
 
 
 class BaseMoved(Unavailable):
-    """Something else was merged at the same time, so the merge has to be requested again."""
+    """The base branch changed during the merge, so the merge has to be requested again."""
 
     remedy = "Nothing: Stoker checks the change against the main branch again and retries the merge."
 
@@ -89,7 +89,9 @@ class PullRequest(BaseModel, frozen=True, defer_build=True):
 
 
 class Commit(NamedTuple):
-    """The parts of a commit that a rebase keeps: its author's address, its time (Unix seconds), its message."""
+    """The parts of a commit that a rebase does not change: the author's email address, the time (Unix seconds) and the
+    message.
+    """
 
     by: str
     at: int
@@ -106,7 +108,7 @@ class Access(BaseModel, frozen=True, defer_build=True):
 
 
 class GitHub:
-    """The pull requests of one repository."""
+    """Reads and changes the pull requests of one repository."""
 
     def __init__(self, http: httpx.AsyncClient, repository: str, token: Callable[[], Awaitable[SecretStr]]) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
@@ -115,14 +117,14 @@ class GitHub:
         self._repository = repository
         self._token = token
         self._page: str | None = None
-        self._kept: dict[tuple[str, str], httpx.Response] = {}
+        self._cached: dict[tuple[str, str], httpx.Response] = {}
         self._waits: tuple[float, str] = (0.0, "")
         self._expected: dict[str, tuple[float, Expected]] = {}
 
     async def find_pull(self, head_ref: str) -> PullRequest | None:
         """The newest pull request of this repository's branch, in any state."""
-        found = await self._of_branch(head_ref)
-        return await self.pull(found[0].number) if found else None
+        pulls = await self._of_branch(head_ref)
+        return await self.pull(pulls[0].number) if pulls else None
 
     async def _of_branch(self, head_ref: str) -> list[Listed]:
         """The pull requests of a branch, newest first. A fork may have a branch of the same name."""
@@ -134,12 +136,12 @@ class GitHub:
             "direction": "desc",
             "per_page": "10",
         }
-        found = read(list[Listed], await self._ask("GET", "/pulls", params=query), "pull requests")
-        return [each for each in found if self._is_ours(each, head_ref)]
+        pulls = read(list[Listed], await self._request("GET", "/pulls", params=query), "pull requests")
+        return [pull for pull in pulls if self._is_in_repository(pull, head_ref)]
 
-    def _is_ours(self, found: Listed, head_ref: str) -> bool:
-        repository = _head_repository(found)
-        return found.head.ref == head_ref and repository.lower() in ("", self._repository.lower())
+    def _is_in_repository(self, pull: Listed, head_ref: str) -> bool:
+        repository = _head_repository(pull)
+        return pull.head.ref == head_ref and repository.lower() in ("", self._repository.lower())
 
     async def open_pull(
         self, head_ref: str, base: str, title: str, body: str, labels: Sequence[str] = ()
@@ -147,107 +149,109 @@ class GitHub:
         """Open the pull request of this branch, or return the open one. Idempotent."""
         pull = await self.find_pull(head_ref)
         if pull is None or pull.state == "closed":
-            asked = {"head": head_ref, "base": base, "title": title, "body": body}
-            response = await self._ask("POST", "/pulls", json=asked, tolerate=(422,))
+            payload = {"head": head_ref, "base": base, "title": title, "body": body}
+            response = await self._request("POST", "/pulls", json=payload, tolerate=(422,))
             if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
                 # An earlier run has just opened it, or it is already merged.
                 pull = await self.find_pull(head_ref)
                 if pull is None or pull.closed_unmerged:
-                    raise BotError(f"GitHub did not open the pull request: {said(response)}.")
+                    raise BotError(f"GitHub did not open the pull request: {message_of(response)}.")
             else:
-                pull = await self._seen(read(Pull, response, "the pull request"))
+                pull = await self._complete(read(Pull, response, "the pull request"))
         if labels and pull.state == "open":
             await self._label(pull.number, labels)
         return pull
 
     async def _label(self, number: int, labels: Sequence[str]) -> None:
-        """Set the labels. They are optional: if the token may not set them, the operation continues."""
+        """Add the labels. If GitHub refuses them, a warning is logged and the operation continues."""
         refused = (*_FORBIDDEN, 410, 422)
-        answer = await self._ask("POST", f"/issues/{number}/labels", json={"labels": list(labels)}, tolerate=refused)
+        answer = await self._request(
+            "POST", f"/issues/{number}/labels", json={"labels": list(labels)}, tolerate=refused
+        )
         if not answer.is_success:
-            log.warning("labels not set", pull=number, why=said(answer))
+            log.warning("labels not set", pull=number, why=message_of(answer))
 
     async def withdraw(self, head_ref: str) -> None:
-        """Close the open pull requests of this branch, and delete the branch. Nothing else is read, so missing
-        permissions do not block it.
+        """Close the open pull requests of this branch, and delete the branch. Reads no other data, for which the token
+        may lack permissions.
         """
-        for found in await self._of_branch(head_ref):
-            if found.state == "open":
-                await self._ask("PATCH", f"/pulls/{found.number}", json={"state": "closed"})
+        for pull in await self._of_branch(head_ref):
+            if pull.state == "open":
+                await self._request("PATCH", f"/pulls/{pull.number}", json={"state": "closed"})
         await self.delete_branch(head_ref)
 
     async def pull(self, number: int) -> PullRequest:
         """The pull request with its current checks."""
-        return await self._seen(await self._pull(number))
+        return await self._complete(await self._pull(number))
 
     async def _pull(self, number: int) -> Pull:
-        return read(Pull, await self._ask("GET", f"/pulls/{number}"), f"pull request #{number}")
+        return read(Pull, await self._request("GET", f"/pulls/{number}"), f"pull request #{number}")
 
-    async def _seen(self, found: Pull) -> PullRequest:
-        """A pull request from GitHub's answer, with data from further requests."""
-        number = found.number
-        ci = await self._checks(found.head.sha)
+    async def _complete(self, pull: Pull) -> PullRequest:
+        """Complete GitHub's answer about a pull request with its checks, reviews and the user who closed it."""
+        number = pull.number
+        ci = await self._checks(pull.head.sha)
         approved, rejected = await self._reviews(number)
         return PullRequest(
             number=number,
-            url=found.html_url,
-            title=found.title,
-            state=found.state,
-            merged=found.merged,
-            merged_by=_login(found.merged_by),
-            merge_commit=_merge_commit_of(found) if found.merged else None,
-            head_sha=found.head.sha,
-            head_ref=found.head.ref,
-            head_repository=_head_repository(found) or self._repository,
-            base_ref=found.base.ref,
-            mergeable=found.mergeable,
-            blocked=found.mergeable_state == "blocked",
-            draft=found.draft,
-            auto_merge_by=_login(found.auto_merge.enabled_by) if found.auto_merge else None,
+            url=pull.html_url,
+            title=pull.title,
+            state=pull.state,
+            merged=pull.merged,
+            merged_by=_login(pull.merged_by),
+            merge_commit=_merge_commit_of(pull) if pull.merged else None,
+            head_sha=pull.head.sha,
+            head_ref=pull.head.ref,
+            head_repository=_head_repository(pull) or self._repository,
+            base_ref=pull.base.ref,
+            mergeable=pull.mergeable,
+            blocked=pull.mergeable_state == "blocked",
+            draft=pull.draft,
+            auto_merge_by=_login(pull.auto_merge.enabled_by) if pull.auto_merge else None,
             ci=ci,
             approved_by=approved,
             rejected_by=rejected,
-            closed_by=await self._closed_by(number) if found.state == "closed" and not found.merged else None,
-            changed_files=found.changed_files,
+            closed_by=await self._closed_by(number) if pull.state == "closed" and not pull.merged else None,
+            changed_files=pull.changed_files,
         )
 
     async def commits(self, number: int) -> tuple[Commit, ...]:
         """The commits of the pull request, oldest first (GitHub returns the first 250)."""
         return tuple(
             Commit(
-                by=found.commit.author.email,
-                at=int(found.commit.author.date.timestamp()),
-                message=found.commit.message.strip(),
+                by=commit.commit.author.email,
+                at=int(commit.commit.author.date.timestamp()),
+                message=commit.commit.message.strip(),
             )
-            for found in await self._pages(answers.CommitAnswer, f"/pulls/{number}/commits", "commits")
+            for commit in await self._pages(answers.CommitAnswer, f"/pulls/{number}/commits", "commits")
         )
 
     async def expected(self, base: str) -> Expected:
         """The checks that a pull request into this branch should have, as far as the token may read them."""
-        until, known = self._expected.get(base, (0.0, Expected()))
+        until, expected = self._expected.get(base, (0.0, Expected()))
         if time.monotonic() < until:
-            return known
-        known = Expected(required=await self._required(base), usual=await self._usual(base))
-        self._expected[base] = (time.monotonic() + _EXPECTED_FOR, known)
-        return known
+            return expected
+        expected = Expected(required=await self._required(base), usual=await self._usual(base))
+        self._expected[base] = (time.monotonic() + _EXPECTED_FOR, expected)
+        return expected
 
     async def _required(self, base: str) -> tuple[str, ...]:
         """The checks that the branch's protection and rulesets require (docs: "Get a branch", "Get rules for a
         branch").
         """
-        branch = await self._ask("GET", f"/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
-        rules = await self._ask("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
+        branch = await self._request("GET", f"/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
+        rules = await self._request("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
         guarded = read(answers.Branch, branch, f"the branch {base}").model_dump() if branch.is_success else {}
         return required(guarded, [rule.model_dump() for rule in _rules(rules)])
 
     async def _usual(self, base: str) -> tuple[str, ...]:
         """The checks that all of the last merged pull requests had."""
         query = {"state": "closed", "base": base, "sort": "updated", "direction": "desc", "per_page": "20"}
-        answer = await self._ask("GET", "/pulls", params=query, tolerate=_FORBIDDEN)
+        answer = await self._request("GET", "/pulls", params=query, tolerate=_FORBIDDEN)
         recent = read(list[Recent], answer, "pull requests") if answer.is_success else []
-        merged = [each for each in recent if each.merged_at]
-        seen = [set((await self._checks(each.head.sha)).names) for each in merged[:_RECENT]]
-        return tuple(sorted(set.intersection(*seen))) if seen else ()
+        merged = [pull for pull in recent if pull.merged_at]
+        names = [set((await self._checks(pull.head.sha)).names) for pull in merged[:_RECENT]]
+        return tuple(sorted(set.intersection(*names))) if names else ()
 
     async def merge(self, number: int, sha: str, base: str) -> str:
         """Merge the pull request into `base` if its head is still `sha`; returns the merge commit, even if it
@@ -258,8 +262,8 @@ class GitHub:
         """
         if (merged := await self._merge_commit(number, sha, base)) is not None:
             return merged
-        asked = {"sha": sha, "merge_method": await self._merge_method(number)}
-        response = await self._ask("PUT", f"/pulls/{number}/merge", json=asked, tolerate=(405, 409))
+        payload = {"sha": sha, "merge_method": await self._merge_method(number)}
+        response = await self._request("PUT", f"/pulls/{number}/merge", json=payload, tolerate=(405, 409))
         if response.is_success:
             return read(answers.Merged, response, "the merge").sha
         if (merged := await self._merge_commit(number, sha, base)) is not None:  # another merge was faster
@@ -269,42 +273,42 @@ class GitHub:
                 f"Pull request #{number} was not merged: its head is no longer {sha[:9]}, which was approved. "
                 "Check the new commits, then request it again."
             )
-        if "base branch was modified" in said(response).lower():
-            raise BaseMoved(SYSTEM, said(response))
-        raise MergeRefused(f"GitHub does not merge pull request #{number}: {said(response)}.")
+        if "base branch was modified" in message_of(response).lower():
+            raise BaseMoved(SYSTEM, message_of(response))
+        raise MergeRefused(f"GitHub does not merge pull request #{number}: {message_of(response)}.")
 
     async def close(self, number: int) -> None:
         """Close the pull request; does nothing if it is closed or merged."""
         if (await self._pull(number)).state == "open":
-            await self._ask("PATCH", f"/pulls/{number}", json={"state": "closed"})
+            await self._request("PATCH", f"/pulls/{number}", json={"state": "closed"})
 
     async def delete_branch(self, ref: str) -> None:
         """Delete the branch; a missing branch is ignored (GitHub returns 422 or 404)."""
-        await self._ask("DELETE", f"/git/refs/heads/{quote(ref)}", tolerate=(404, 422))
+        await self._request("DELETE", f"/git/refs/heads/{quote(ref)}", tolerate=(404, 422))
 
     async def describe(self, number: int, title: str, body: str) -> None:
         """Set the title and body of the pull request."""
-        await self._ask("PATCH", f"/pulls/{number}", json={"title": title, "body": body})
+        await self._request("PATCH", f"/pulls/{number}", json={"title": title, "body": body})
 
     async def file_url(self, commit: str, path: str, line: int) -> str:
         """The web address of a file at a commit and line."""
         if self._page is None:
-            self._page = _repository(await self._ask("GET", "")).html_url
+            self._page = _repository(await self._request("GET", "")).html_url
         return f"{self._page}/blob/{commit}/{quote(path)}#L{line}"
 
     async def access(self) -> Access:
         """The token's rights; raises BotError if it cannot see the repository."""
-        response = await self._ask("GET", "")
-        found, scopes = _repository(response), response.headers.get("x-oauth-scopes")
+        response = await self._request("GET", "")
+        repository, scopes = _repository(response), response.headers.get("x-oauth-scopes")
         return Access(
-            push=found.permissions.push if found.permissions else None,
-            archived=found.archived,
+            push=repository.permissions.push if repository.permissions else None,
+            archived=repository.archived,
             scopes=tuple(filter(None, (scope.strip() for scope in scopes.split(",")))) if scopes is not None else None,
         )
 
     async def protected(self, branch: str) -> bool | None:
         """Return whether a rule protects the branch; None if the branch does not exist."""
-        response = await self._ask("GET", f"/branches/{quote(branch, safe='')}", tolerate=(404,))
+        response = await self._request("GET", f"/branches/{quote(branch, safe='')}", tolerate=(404,))
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         return read(answers.Branch, response, f"the branch {branch}").protected
@@ -313,26 +317,26 @@ class GitHub:
         """The commit that merged `sha` into `base`; raises MergeRefused if the base differs, or another head was
         merged.
         """
-        found = await self._pull(number)
-        if found.base.ref != base:  # GitHub's merge has a guard for the head, but none for the base
-            was = "was merged" if found.merged else "would be merged"
-            raise MergeRefused(f"Pull request #{number} {was} into {found.base.ref}, not into {base} as approved.")
-        if not found.merged:
+        pull = await self._pull(number)
+        if pull.base.ref != base:  # GitHub's merge request can require a head, but not a base
+            was = "was merged" if pull.merged else "would be merged"
+            raise MergeRefused(f"Pull request #{number} {was} into {pull.base.ref}, not into {base} as approved.")
+        if not pull.merged:
             return None
-        if found.head.sha != sha:
+        if pull.head.sha != sha:
             raise MergeRefused(
-                f"Pull request #{number} was merged on GitHub at {found.head.sha[:9]}, not at {sha[:9]}, which was approved."
+                f"Pull request #{number} was merged on GitHub at {pull.head.sha[:9]}, not at {sha[:9]}, which was approved."
             )
-        return _merge_commit_of(found)
+        return _merge_commit_of(pull)
 
     async def _merge_method(self, number: int) -> str:
         """Squash, merge or rebase: the first that the repository and the branch's rules allow. An unknown
         setting counts as allowed.
         """
-        settings = read(RepositoryAnswer, await self._ask("GET", ""), "the repository").model_dump()
+        settings = read(RepositoryAnswer, await self._request("GET", ""), "the repository").model_dump()
         allowed = [method for method, setting in _METHODS.items() if settings[setting] is not False]
         base = (await self._pull(number)).base.ref
-        answer = await self._ask("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=(403, 404))
+        answer = await self._request("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=(403, 404))
         for rule in _rules(answer):
             match rule.type:
                 case "merge_queue":
@@ -343,13 +347,13 @@ class GitHub:
                 case "required_linear_history":
                     allowed = [method for method in allowed if method != "merge"]
                 case "pull_request":
-                    given = (rule.parameters and rule.parameters.allowed_merge_methods) or allowed
-                    allowed = [method for method in allowed if method in given]
+                    methods = (rule.parameters and rule.parameters.allowed_merge_methods) or allowed
+                    allowed = [method for method in allowed if method in methods]
         return allowed[0] if allowed else "squash"
 
     async def _closed_by(self, number: int) -> str | None:
-        """The user who closed a pull request, which only its issue contains."""
-        issue = await self._ask("GET", f"/issues/{number}", tolerate=_FORBIDDEN)
+        """The user who closed a pull request. GitHub returns the user only for its issue."""
+        issue = await self._request("GET", f"/issues/{number}", tolerate=_FORBIDDEN)
         return _login(read(answers.Issue, issue, f"issue #{number}").closed_by) if issue.is_success else None
 
     async def _reviews(self, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -359,16 +363,16 @@ class GitHub:
         last: dict[str, str] = {}
         reviews = await self._pages(answers.Review, f"/pulls/{number}/reviews", "reviews", tolerate=_FORBIDDEN)
         for review in reviews:
-            if review.state in _OPINIONS and (who := _login(review.user)):
-                last[who] = review.state
-        approved = tuple(sorted(who for who, opinion in last.items() if opinion == "APPROVED"))
-        return approved, tuple(sorted(who for who, opinion in last.items() if opinion == "CHANGES_REQUESTED"))
+            if review.state in _OPINIONS and (reviewer := _login(review.user)):
+                last[reviewer] = review.state
+        approved = tuple(sorted(reviewer for reviewer, opinion in last.items() if opinion == "APPROVED"))
+        return approved, tuple(sorted(reviewer for reviewer, opinion in last.items() if opinion == "CHANGES_REQUESTED"))
 
     async def _checks(self, sha: str) -> CI:
         """The CI results of a commit; kinds that the token may not read are omitted and listed in `unread`."""
         runs = await self._all(answers.CheckRun, f"/commits/{sha}/check-runs", "check_runs")
         statuses = await self._all(answers.CommitStatus, f"/commits/{sha}/status", "statuses")
-        unread = [name for name, found in (("check runs", runs), ("commit statuses", statuses)) if found is None]
+        unread = [name for name, results in (("check runs", runs), ("commit statuses", statuses)) if results is None]
         listed = [run.model_dump() for run in runs or ()]
         workflows = await self._workflows(sha) if has_namesakes(listed) else {}
         return counted(listed, [status.model_dump() for status in statuses or ()], workflows, tuple(unread))
@@ -379,20 +383,20 @@ class GitHub:
         return {str(run.check_suite_id): str(run.workflow_id) for run in runs or () if run.workflow_id}
 
     async def _all(self, kind: type[T], path: str, field: str, **query: str) -> list[T] | None:
-        """Every entry of a paged list inside an object; None if the token may not read the list."""
+        """Every entry of a paged list in the field `field` of an object; None if the token may not read the list."""
         pages = await self._answers(path, query, _FORBIDDEN)
         return None if pages is None else entries(kind, pages, field.replace("_", " "), field)
 
-    async def _pages(self, kind: type[T], path: str, what: str, *, tolerate: tuple[int, ...] = ()) -> list[T]:
+    async def _pages(self, kind: type[T], path: str, subject: str, *, tolerate: tuple[int, ...] = ()) -> list[T]:
         """Every entry of a paged list; empty if it is refused with a tolerated status."""
-        return entries(kind, await self._answers(path, {}, tolerate) or (), what)
+        return entries(kind, await self._answers(path, {}, tolerate) or (), subject)
 
     async def _answers(self, path: str, query: Mapping[str, str], tolerate: tuple[int, ...]) -> list[object] | None:
         pages: list[object] = []
         page = 1
         while True:
-            asked = {**query, "per_page": "100", "page": str(page)}
-            response = await self._ask("GET", path, params=asked, tolerate=tolerate)
+            params = {**query, "per_page": "100", "page": str(page)}
+            response = await self._request("GET", path, params=params, tolerate=tolerate)
             if not response.is_success:
                 return None
             pages.append(decoded(SYSTEM, response))
@@ -402,7 +406,7 @@ class GitHub:
                 raise BotError(f"GitHub lists more than {_PAGES} pages at {path}; Stoker reads no more than that.")
             page += 1
 
-    async def _ask(
+    async def _request(
         self,
         method: str,
         path: str,
@@ -411,10 +415,13 @@ class GitHub:
         json: Mapping[str, object] | None = None,
         tolerate: tuple[int, ...] = (),
     ) -> httpx.Response:
-        """A successful answer, or one with a tolerated status. Raises BotError with the fix, otherwise Unavailable."""
-        until, why = self._waits
+        """Send a request and return a response that is successful or has a tolerated status.
+
+        Raises BotError for a refusal, with its fix, and Unavailable for other failures.
+        """
+        until, reason = self._waits
         if time.time() < until:
-            raise Unavailable(SYSTEM, why)
+            raise Unavailable(SYSTEM, reason)
         headers = {
             "Accept": "application/vnd.github+json",
             "X-GitHub-Api-Version": "2022-11-28",
@@ -422,37 +429,37 @@ class GitHub:
         }
         url = f"/repos/{self._repository}{path}"
         key = (url, str(httpx.QueryParams(params)))
-        kept = self._kept.get(key) if method == "GET" else None
-        if kept is not None:
-            headers["If-None-Match"] = kept.headers["etag"]
+        cached = self._cached.get(key) if method == "GET" else None
+        if cached is not None:
+            headers["If-None-Match"] = cached.headers["etag"]
         response = await send(self._http, SYSTEM, method, url, params=params, json=cleaned_texts(json), headers=headers)
-        if response.status_code == httpx.codes.NOT_MODIFIED and kept is not None:
-            return kept
+        if response.status_code == httpx.codes.NOT_MODIFIED and cached is not None:
+            return cached
         if rate_limited(response):
-            why = f"rate limited ({response.status_code}){retry_hint(response)}"
-            self._waits = (time.time() + pause(response), why)
-            raise Unavailable(SYSTEM, why)
+            reason = f"rate limited ({response.status_code}){retry_hint(response)}"
+            self._waits = (time.time() + pause(response), reason)
+            raise Unavailable(SYSTEM, reason)
         refuse_if_busy(SYSTEM, response)
         if response.is_success or response.status_code in tolerate:
             if method == "GET" and "etag" in response.headers and response.is_success:
-                self._keep(key, response)
+                self._store(key, response)
             return response
         raise refusal(method, url, response)
 
-    def _keep(self, key: tuple[str, str], response: httpx.Response) -> None:
-        """Keep an answer for its ETag; the oldest is dropped."""
-        self._kept.pop(key, None)
-        while len(self._kept) >= _KEPT:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[key] = response
+    def _store(self, key: tuple[str, str], response: httpx.Response) -> None:
+        """Store a response for its ETag, and drop the oldest one if there are too many."""
+        self._cached.pop(key, None)
+        while len(self._cached) >= _CACHED:
+            self._cached.pop(next(iter(self._cached)))
+        self._cached[key] = response
 
 
 def _repository(response: httpx.Response) -> RepositoryAnswer:
-    """GitHub's answer about the repository; raises Unavailable if it lacks the address that every repository has."""
-    found = read(RepositoryAnswer, response, "the repository")
-    if not found.html_url:
+    """GitHub's answer about the repository; raises Unavailable if it does not contain the repository's address."""
+    repository = read(RepositoryAnswer, response, "the repository")
+    if not repository.html_url:
         raise Unavailable(SYSTEM, "its answer about the repository has no html_url")
-    return found
+    return repository
 
 
 def _rules(response: httpx.Response) -> list[answers.Rule]:
@@ -460,16 +467,16 @@ def _rules(response: httpx.Response) -> list[answers.Rule]:
     return read(list[answers.Rule], response, "rules") if response.is_success else []
 
 
-def _head_repository(found: Listed | Pull) -> str:
+def _head_repository(pull: Listed | Pull) -> str:
     """`owner/name` of the repository with the branch; empty if GitHub does not return it, as for a deleted fork."""
-    return found.head.repo.full_name if found.head.repo else ""
+    return pull.head.repo.full_name if pull.head.repo else ""
 
 
-def _merge_commit_of(found: Pull) -> str:
+def _merge_commit_of(pull: Pull) -> str:
     """The merge commit. GitHub may need a moment to return it."""
-    if not found.merge_commit_sha:
-        raise Unavailable(SYSTEM, f"it does not name the merge commit of pull request #{found.number} yet")
-    return found.merge_commit_sha
+    if not pull.merge_commit_sha:
+        raise Unavailable(SYSTEM, f"it does not name the merge commit of pull request #{pull.number} yet")
+    return pull.merge_commit_sha
 
 
 def _login(user: User | None) -> str | None:

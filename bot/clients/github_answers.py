@@ -1,8 +1,9 @@
 """The fields of GitHub's REST API that Stoker reads.
 
-Answers are validated first, so that a missing or null field, or one of another type, becomes one clear sentence and a
-retry, instead of an error in the middle of an operation. Names are GitHub's; deleted accounts and the repositories of
-deleted forks are null (https://docs.github.com/en/rest/pulls/pulls, https://docs.github.com/en/rest/checks/runs).
+Answers are validated first: a missing or null field, or one of another type, raises `Unavailable` with one clear
+sentence and is retried, instead of an error in the middle of an operation. Names are GitHub's; deleted accounts and the
+repositories of deleted forks are null (https://docs.github.com/en/rest/pulls/pulls,
+https://docs.github.com/en/rest/checks/runs).
 """
 
 from collections.abc import Iterable
@@ -53,7 +54,7 @@ class Base(BaseModel, frozen=True, defer_build=True):
 
 
 class Pull(BaseModel, frozen=True, defer_build=True):
-    """`merge_commit_sha` of an unmerged pull request is GitHub's test merge."""
+    """A pull request. Before the merge, `merge_commit_sha` is GitHub's test merge."""
 
     number: int
     html_url: str
@@ -127,7 +128,7 @@ class Permissions(BaseModel, frozen=True, defer_build=True):
 
 
 class RepositoryAnswer(BaseModel, frozen=True, defer_build=True):
-    """A merge method without a setting counts as allowed."""
+    """The repository. A merge method without a setting counts as allowed."""
 
     html_url: Text = ""
     archived: Flag = False
@@ -194,7 +195,7 @@ class Parameters(BaseModel, frozen=True, defer_build=True):
 
 
 class Rule(BaseModel, frozen=True, defer_build=True):
-    """One rule of a ruleset; parameters differ by type, and the parsed ones belong to one type each."""
+    """One rule of a ruleset. Its parameters depend on the type; each parsed parameter belongs to one type."""
 
     type: str
     parameters: Parameters | None = None
@@ -206,28 +207,30 @@ class InstallationToken(BaseModel, frozen=True, defer_build=True):
     permissions: dict[str, str] | None = None
 
 
-def read(kind: type[T], response: httpx.Response, what: str) -> T:
-    """The answer as a value of this type; raises Unavailable with the problem."""
-    return validated(kind, decoded(SYSTEM, response), what)
+def read(kind: type[T], response: httpx.Response, subject: str) -> T:
+    """Parse an answer as a value of this type. `subject` names it in the error: raises Unavailable if it is invalid."""
+    return validated(kind, decoded(SYSTEM, response), subject)
 
 
-def validated(kind: type[T], raw: object, what: str) -> T:
+def validated(kind: type[T], raw: object, subject: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise Unavailable(SYSTEM, f"its answer about {what} is not as documented ({where}: {first['msg']})") from error
+        location = ".".join(map(str, first["loc"])) or "as a whole"
+        raise Unavailable(
+            SYSTEM, f"its answer about {subject} is not as documented ({location}: {first['msg']})"
+        ) from error
 
 
-def entries(kind: type[T], answers: Iterable[object], what: str, field: str = "") -> list[T]:
-    """The entries of all pages of a list; with a `field`, the list is the value of this field of each page."""
-    found: list[T] = []
+def entries(kind: type[T], answers: Iterable[object], subject: str, field: str = "") -> list[T]:
+    """The entries of all pages of a list. With `field`, each page is an object with the list in this field."""
+    results: list[T] = []
     for raw in answers:
         listed = raw
         if field:
             if not isinstance(raw, dict):
-                raise Unavailable(SYSTEM, f"its answer about {what} is not an object")
+                raise Unavailable(SYSTEM, f"its answer about {subject} is not an object")
             listed = [] if raw.get(field) is None else raw[field]
-        found += validated(list[kind], listed, what)  # type: ignore[valid-type]
-    return found
+        results += validated(list[kind], listed, subject)  # type: ignore[valid-type]
+    return results

@@ -14,9 +14,9 @@ from bot.observability.logs import conceal
 
 SYSTEM = "GitHub"
 _RENEW_BEFORE = 300.0
-"""Minimum remaining seconds of a token; a push or a merge takes less."""
+"""Minimum remaining lifetime of a token in seconds; a push or a merge takes less."""
 _NEEDED = {"contents": "write", "pull_requests": "write", "issues": "write", "checks": "read", "statuses": "read"}
-"""The required repository permissions, with GitHub's names; issues are for labels and comments."""
+"""The required repository permissions, with GitHub's names. `issues` is for labels and comments."""
 _RANKS = ("read", "write", "admin")
 
 
@@ -41,7 +41,7 @@ class AppToken:
     async def lacking(self) -> tuple[str, ...] | None:
         """The missing permissions of the installation, like `contents: write`. None if GitHub does not return them.
 
-        GitHub returns them with each token. A repository's `permissions.push` is about people, and false for every App.
+        GitHub returns the permissions with each token. A repository's `permissions.push` is false for every App.
         """
         await self()
         granted = self._granted
@@ -79,10 +79,10 @@ class AppToken:
                 )
 
     def _assertion(self) -> str:
-        """The App's signed JWT. It is valid for at most ten minutes, and dated back by a minute in case this clock is
-        ahead.
+        """The App's signed JWT. GitHub accepts at most ten minutes of validity. The issue time is one minute in the past,
+        in case this machine's clock is ahead.
         """
-        import jwt  # here, because only an App needs these 9 MB of memory
+        import jwt  # imported here, because only an App needs these 9 MB of memory
 
         key = self._key()
         now = int(time.time())

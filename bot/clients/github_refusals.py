@@ -1,4 +1,4 @@
-"""GitHub's refusals: their message, and the time to wait."""
+"""GitHub's error responses: their message, the fix, and the time to wait."""
 
 import time
 
@@ -8,12 +8,12 @@ from bot.clients.http import body
 from bot.errors import BotError
 
 _LONGEST_PAUSE = 3600.0
-"""Maximum seconds of a pause: GitHub counts the primary limit per hour."""
+"""Maximum pause in seconds: GitHub counts the primary limit per hour."""
 
 
 def refusal(method: str, url: str, response: httpx.Response) -> BotError:
-    """GitHub's refusal, with the fix if the status determines it."""
-    refused = f"GitHub refused {method} {url}: {said(response)}"
+    """The error for a refused request, with the fix for its status."""
+    refused = f"GitHub refused {method} {url}: {message_of(response)}"
     match response.status_code:
         case httpx.codes.UNAUTHORIZED:
             return BotError("GitHub does not accept the token (401): set a valid GITHUB_TOKEN or GitHub App.")
@@ -30,7 +30,7 @@ def refusal(method: str, url: str, response: httpx.Response) -> BotError:
 
 
 def pause(response: httpx.Response) -> float:
-    """Seconds for which nothing should be sent; a minute by default, as GitHub's documentation recommends."""
+    """Seconds to wait before the next request; a minute by default, as GitHub's documentation recommends."""
     after, reset = response.headers.get("retry-after", ""), response.headers.get("x-ratelimit-reset", "")
     if after.isdigit():
         return min(float(after), _LONGEST_PAUSE)
@@ -40,8 +40,8 @@ def pause(response: httpx.Response) -> float:
 
 
 def rate_limited(response: httpx.Response) -> bool:
-    """Return whether it is a rate limit, with status 403 or 429: the primary one has remaining 0, the secondary one
-    Retry-After or only a sentence.
+    """Return whether the response is a rate limit (status 403 or 429). The primary limit has 0 remaining requests; the
+    secondary limit has a Retry-After header or only a message.
     """
     if response.status_code not in (httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS):
         return False
@@ -53,7 +53,7 @@ def rate_limited(response: httpx.Response) -> bool:
     )
 
 
-def said(response: httpx.Response) -> str:
+def message_of(response: httpx.Response) -> str:
     """GitHub's message with the details of a 422, and the status."""
     answer = body(response)
     errors = answer.get("errors")

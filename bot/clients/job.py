@@ -97,7 +97,7 @@ class Jobs:
         namespace = self._whereabouts.require(model).namespace
         patience = Patience(limit.total_seconds(), asyncio.get_running_loop().time)
 
-        async def look(jobs: View, pods: View) -> str | None:
+        async def check(jobs: View, pods: View) -> str | None:
             nonlocal last
             last = next(iter(pods.values()), last)  # a Job without retries creates only one
             if not jobs:
@@ -116,7 +116,7 @@ class Jobs:
         try:
             async with asyncio.timeout(limit.total_seconds() + _LATE):
                 ended = await self._kube.follow(
-                    _of(operation, namespace), _pods_of(operation, namespace), look=look, again=patience.left
+                    _of(operation, namespace), _pods_of(operation, namespace), check=check, next_check=patience.left
                 )
         except TimeoutError as error:
             raise BenchFailed("The benchmark's Job did not end in time, and Kubernetes did not end it.") from error
@@ -180,7 +180,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
     }
     results = {"name": "results", "mountPath": str(PurePosixPath(_FILE).parent)}
     scratch = {"name": "scratch", "mountPath": "/tmp"}  # noqa: S108  # the container's own
-    said = {
+    variables = {
         "HOME": "/tmp",  # noqa: S108
         "HF_HOME": cache,
         "HF_DATASETS_CACHE": "/tmp/datasets",  # noqa: S108
@@ -198,7 +198,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "args": arguments(load, shape),
         "workingDir": "/tmp",  # noqa: S108
         "env": [
-            *({"name": name, "value": value} for name, value in said.items() if value),
+            *({"name": name, "value": value} for name, value in variables.items() if value),
             *([{"name": "GUIDELLM__SPEC__BACKEND__API_KEY", **secret}] if key.name else []),
         ],
         "securityContext": restricted,

@@ -1,9 +1,9 @@
-"""Kubernetes' REST API: get, patch, read logs, and watch collections until a condition is met.
+"""Client for Kubernetes' REST API: get and patch objects, read logs, and watch collections until a condition is met.
 
 Maps Kubernetes' answers to Stoker's errors, and resumes interrupted watches. Objects stay JSON as sent by the
 server: `bot.clients.argocd` and `bot.clients.cluster` parse the fields that they need.
 
-The library's own `Watch` is not used: after 410 Gone it requests the refused version again, it reconnects without a
+The library's `Watch` class is not used: after 410 Gone it requests the refused version again, it reconnects without a
 pause, and an aborted connection ends it.
 """
 
@@ -41,10 +41,10 @@ _METHODS: Mapping[Verb, str] = {"patch": "PATCH", "create": "POST", "delete": "D
 _REQUEST = aiohttp.ClientTimeout(total=30)
 # The server ends a watch after _WATCH_SECONDS; treat a watch with no data for much longer as dead.
 _WATCH_SECONDS = 240
-# A server that ends or breaks watches immediately must not be polled in a tight loop.
 _PAUSE = 0.1
-_AWAY = 120.0
-"""Seconds that the API server may be unavailable during a wait: an upgrade of a control plane takes about a minute."""
+"""Seconds between two watches, so that a server that ends watches immediately is not polled in a tight loop."""
+_OUTAGE = 120.0
+"""Seconds for which the API server may be unavailable during a wait: an upgrade of a control plane takes about a minute."""
 _FORBIDDEN_FOR = 30.0
 """Seconds for which the refusal of a previously granted permission is retried: a restarting API server returns 403
 until its RBAC caches are filled (seen on Kubernetes 1.36: `RBAC: role … not found`, or no suffix).
@@ -58,24 +58,24 @@ _PAGE = 500
 cluster exceed the limit of one answer.
 """
 _LOG = 2**20
-"""Characters that are kept from the end of a log, whose lines may have any length."""
+"""Maximum characters kept from the end of a log, because its lines may have any length."""
 _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SECONDS + 30)
 
 
 class Forbidden(BotError):
-    """The bot's role lacks a right; names the verb and the resource."""
+    """The bot's role lacks a right. The message contains the verb and the resource."""
 
     remedy = "Give the bot's service account the right in the message: the chart's Role has all of them. `stoker doctor` lists what is missing."
 
 
 class Conflict(Unavailable):
-    """The object changed since it was read: read it again."""
+    """The object changed since it was read, so it must be read again."""
 
     remedy = "Nothing: Stoker retries."
 
 
 class _Gone(Exception):
-    """The version to resume from is no longer stored: list again."""
+    """The API server no longer stores the version from which to resume, so the objects must be listed again."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,10 @@ _REVIEWS = Collection(ACCESS_REVIEWS)
 
 
 class Kube:
-    """Raises `Forbidden` (403), `Conflict` (409), `BotError` (other refusals), `Unavailable` (anything else)."""
+    """Sends requests to the API server.
+
+    Methods raise `Forbidden` (403), `Conflict` (409), `BotError` (other refusals), or `Unavailable` (anything else).
+    """
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -131,10 +134,10 @@ class Kube:
         return _object(collection, await self._read("get", collection, name))
 
     async def list(self, selection: Selection) -> tuple[KubeObject, ...]:
-        return tuple([item async for item in self.each(selection)])
+        return tuple([item async for item in self.iterate(selection)])
 
-    async def each(self, selection: Selection) -> AsyncIterator[KubeObject]:
-        """The objects one by one, loaded in pages, so that a caller that keeps few of them needs memory for one page."""
+    async def iterate(self, selection: Selection) -> AsyncIterator[KubeObject]:
+        """Yield the objects one by one. They are loaded in pages, so that memory is needed for only one page."""
         token = ""
         while True:
             page = await self._page(selection, token)
@@ -158,12 +161,12 @@ class Kube:
         # Without a propagation policy the API orphans a Job's pods (DefaultGarbageCollectionPolicy of batch/v1).
         await self._read("delete", collection, name, query={"propagationPolicy": "Background"})
 
-    async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
+    async def lacking(self, rights: Iterable[Right]) -> tuple[Right, ...]:
         """The rights that the bot's account does not have, according to the API server."""
 
         async def allowed(right: Right) -> bool:
             resource, _, subresource = right.resource.partition("/")
-            asked = {
+            attributes = {
                 "verb": right.verb,
                 "group": right.group,
                 "resource": resource,
@@ -172,7 +175,9 @@ class Kube:
                 "name": right.name,
             }
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
-            answer = _parse(await self._read("create", _REVIEWS, body=review | {"spec": {"resourceAttributes": asked}}))
+            answer = _parse(
+                await self._read("create", _REVIEWS, body=review | {"spec": {"resourceAttributes": attributes}})
+            )
             status = (answer or {}).get("status") or {}
             if "allowed" not in status:
                 raise BotError("Kubernetes does not return the rights of the bot's account (SelfSubjectAccessReview).")
@@ -181,12 +186,12 @@ class Kube:
                 self._granted.add((right.verb, right.group, right.resource, right.namespace))
             return granted
 
-        return tuple([right for right in wanted if not await allowed(right)])
+        return tuple([right for right in rights if not await allowed(right)])
 
     async def log(
         self, pods: Collection, name: str, *, container: str, previous: bool, lines: int = 0, size: int = 0
     ) -> str:
-        """The last `lines` of a container's log, or its first `size` bytes; empty if the kubelet no longer has one."""
+        """The last `lines` of a container's log, or its first `size` bytes; empty if the kubelet no longer has the log."""
         query = {"container": container, "previous": str(previous).lower()}
         query |= {"tailLines": str(lines)} if lines else {}
         query |= {"limitBytes": str(size)} if size else {}
@@ -201,15 +206,15 @@ class Kube:
     async def follow(
         self,
         *selections: Selection,
-        look: Callable[..., Awaitable[T | None]],
-        again: Callable[[], float | None] = lambda: None,
+        check: Callable[..., Awaitable[T | None]],
+        next_check: Callable[[], float | None] = lambda: None,
     ) -> T:
-        """Call `look` with a `View` of each selection, now and after every change, until it returns a value.
+        """Call `check` with a `View` of each selection, now and after every change, until it returns a value.
 
-        `again` returns the seconds after which `look` is called even without a change; None for never.
+        `next_check` returns the seconds after which `check` is called even without a change; None for never.
 
-        Resumes interrupted watches, lists again if necessary, and tolerates a short outage of the server. Set a
-        deadline with `asyncio.timeout`.
+        Resumes interrupted watches, lists the objects again if necessary, and tolerates a short outage of the server.
+        Set a deadline with `asyncio.timeout`.
         """
         views: list[View | None] = [None] * len(selections)
         changed = asyncio.Event()
@@ -224,9 +229,9 @@ class Kube:
                 watchers = [group.create_task(keep(*numbered)) for numbered in enumerate(selections)]
                 while True:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), again())
+                        await asyncio.wait_for(changed.wait(), next_check())
                     changed.clear()
-                    if None in views or (answer := await look(*views)) is None:
+                    if None in views or (answer := await check(*views)) is None:
                         continue
                     for watcher in watchers:
                         watcher.cancel()
@@ -237,8 +242,8 @@ class Kube:
 
     async def _views(self, selection: Selection) -> AsyncIterator[View]:
         while True:
-            found, version = await self._listing_patiently(selection)
-            objects = {_key(item): item for item in found}
+            listed, version = await self._list_with_retries(selection)
+            objects = {_key(item): item for item in listed}
             yield dict(objects)
             try:
                 while True:
@@ -275,21 +280,21 @@ class Kube:
                         raise _failure("watch", selection.collection, None, _status(item), line)
                     if kind == "BOOKMARK":
                         yield kind, item
-                    elif (known := shaped(selection.collection.resource, item)) is not None:
-                        yield kind, known
+                    elif (valid := shaped(selection.collection.resource, item)) is not None:
+                        yield kind, valid
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as e:
             raise Unavailable("Kubernetes", f"the watch on {selection.collection.resource} broke off") from e
         await asyncio.sleep(_PAUSE)
 
-    @stamina.retry(on=Unavailable, attempts=None, timeout=_AWAY, wait_initial=0.2)
-    async def _listing_patiently(self, selection: Selection) -> tuple[tuple[KubeObject, ...], str]:
-        """The objects, and the collection's version from which a watch continues: all pages have the same version."""
-        found: list[KubeObject] = []
+    @stamina.retry(on=Unavailable, attempts=None, timeout=_OUTAGE, wait_initial=0.2)
+    async def _list_with_retries(self, selection: Selection) -> tuple[tuple[KubeObject, ...], str]:
+        """The objects, and the collection's version from which a watch continues. All pages have the same version."""
+        objects: list[KubeObject] = []
         page = await self._page(selection)
         while True:
-            found += page.items
+            objects += page.items
             if not page.more:
-                return tuple(found), page.version
+                return tuple(objects), page.version
             page = await self._page(selection, page.more)
 
     async def _page(self, selection: Selection, token: str = "") -> "_Page":
@@ -304,9 +309,9 @@ class Kube:
         meta, items = listing.get("metadata"), listing.get("items")
         if not isinstance(meta, dict):
             raise Unavailable("Kubernetes", f"its list of {collection.resource} has no metadata")
-        found = [shaped(collection.resource, item) for item in (items if isinstance(items, list) else ())]
+        objects = [shaped(collection.resource, item) for item in (items if isinstance(items, list) else ())]
         return _Page(
-            items=tuple(item for item in found if item is not None),
+            items=tuple(item for item in objects if item is not None),
             version=str(meta.get("resourceVersion") or ""),
             more=str(meta.get("continue") or ""),
         )
@@ -341,8 +346,8 @@ class Kube:
         body: KubeObject | None = None,
         timeout: aiohttp.ClientTimeout = _REQUEST,
     ) -> aiohttp.ClientResponse:
-        """The answer to a request. A refusal of a previously granted permission is retried for `_FORBIDDEN_FOR`
-        seconds.
+        """Send a request and return its response. A refusal of a previously granted permission is retried for
+        `_FORBIDDEN_FOR` seconds.
         """
         resource = "/".join(part for part in (collection.resource, subresource) if part)
         permission = (verb, collection.access.group, resource, collection.namespace)
@@ -402,28 +407,28 @@ class Kube:
 
 def _failure(verb: Verb, collection: Collection, subresource: str | None, status: int, body: bytes) -> Exception:
     resource = "/".join(part for part in (collection.resource, subresource) if part)
-    where = f" in namespace {collection.namespace}" if collection.namespace else ""
-    said = _message(body)
+    suffix = f" in namespace {collection.namespace}" if collection.namespace else ""
+    message = _message(body)
     match status:
         case 403:
             return Forbidden(
-                f"Stoker's role may not {verb} {resource}{where}: add that right to its Role or ClusterRole. "
-                f"Kubernetes said: {said}"
+                f"Stoker's role may not {verb} {resource}{suffix}: add that right to its Role or ClusterRole. "
+                f"Kubernetes' message: {message}"
             )
         case 409:
-            return Conflict("Kubernetes", said)
+            return Conflict("Kubernetes", message)
         case 410:
-            return _Gone(said)
+            return _Gone(message)
         case 401 | 429:
-            return Unavailable("Kubernetes", said)
+            return Unavailable("Kubernetes", message)
         case _ if status < 500:
-            return BotError(f"Kubernetes refused to {verb} {resource}{where}: {said}")
+            return BotError(f"Kubernetes refused to {verb} {resource}{suffix}: {message}")
         case _:
-            return Unavailable("Kubernetes", said)
+            return Unavailable("Kubernetes", message)
 
 
 def _message(body: bytes) -> str:
-    """The message of a `Status` object, also inside a watch event."""
+    """The message of a `Status` object, or of one in a watch event."""
     text = body.decode(errors="replace")
     try:
         status = parse_json(text)
@@ -449,14 +454,14 @@ def _object(collection: Collection, text: str | None) -> KubeObject | None:
     parsed = _parse(text)
     if parsed is None:
         return None
-    found = shaped(collection.resource, parsed)
-    if found is None:
+    item = shaped(collection.resource, parsed)
+    if item is None:
         raise Unavailable("Kubernetes", f"its answer about one of {collection.resource} is not an object with a name")
-    return found
+    return item
 
 
 def _event(line: bytes) -> tuple[str, KubeObject]:
-    """The kind and the object of one line of a watch; raises ValueError if it is invalid."""
+    """The type and the object of one line of a watch; raises ValueError if the line is invalid."""
     event = parse_json(line)
     if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
         raise ValueError("not an event of a watch")

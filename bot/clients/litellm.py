@@ -1,4 +1,4 @@
-"""The gateway from a tenant's point of view: a virtual key for one alias, an answer by alias, and its cost.
+"""Client for the gateway: virtual keys, requests by alias like a tenant's, and models that are registered at run time.
 
 Uses LiteLLM's proxy API (1.106). The master key only creates, deletes and lists virtual keys, grants them access to
 aliases, and lists and registers aliases. A tenant's key is identified only by its hash and its name, never by its
@@ -24,28 +24,28 @@ from bot.errors import BotError, StokerError, Unavailable, Unreachable
 from bot.observability.logs import conceal
 
 SYSTEM = "LiteLLM"
-_OWN = "stoker-smoke-"
+_SMOKE_KEY_PREFIX = "stoker-smoke-"
 NO_DATABASE = (
     "LiteLLM has no database, so it has no virtual keys: set DATABASE_URL for it, or switch this test off with the"
     " setting litellm.smoke_test."
 )
-_AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
-"""Answers of a proxy or a Service while LiteLLM restarts; LiteLLM's own errors have a JSON body."""
+_UNAVAILABLE_STATUS = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
+"""Status codes of a proxy or a Service while LiteLLM restarts. LiteLLM's own errors have a JSON body."""
 
-Left = Callable[[str], Awaitable[None]]
-"""Receives the name of a virtual key that could not be deleted."""
+OnUndeleted = Callable[[str], Awaitable[None]]
+"""Callback for the name of a virtual key that could not be deleted."""
 
 NO_STORE = (
     "LiteLLM keeps no models in its database: set store_model_in_db: true in its general_settings, or leave out `now`."
 )
-_RUNTIME = "stoker-"
+_RUNTIME_ID_PREFIX = "stoker-"
 _MARK = "stoker_operation"
 """The key in `model_info` with the operation that registered a model."""
 
-# Entries other than aliases in a key's list of models (docs: "virtual keys", special models).
+# Entries in a key's list of models that are not aliases (docs: "virtual keys", special models).
 _EVERYTHING = frozenset({"all-proxy-models", "all-team-models", "*"})
 _PAGE, _PAGES = 100, 100
-"""Keys per page, and maximum pages: ten thousand keys."""
+"""Keys per page, and maximum number of pages: ten thousand keys."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,16 +70,16 @@ class TenantKey(BaseModel, frozen=True, defer_build=True):
     models: tuple[str, ...]
 
     def reaches(self, alias: str) -> bool:
-        """Return whether the key may call the alias. A key without a list, or with a group of models, is not limited to
-        certain aliases.
+        """Return whether the key may call the alias. A key with an empty list, or with a group of models, may call every
+        alias.
         """
         return not self.models or alias in self.models or any(model in _EVERYTHING for model in self.models)
 
 
 class RuntimeModel(BaseModel, frozen=True, defer_build=True):
-    """A model in LiteLLM's database, in addition to its configuration.
+    """A model in LiteLLM's database. The models of its configuration file are not in the database.
 
-    `operation` is the id of the bot's operation that registered it, "" if somebody else did.
+    `operation` is the id of the operation that registered it; empty if Stoker did not register it.
     """
 
     id: str
@@ -104,7 +104,7 @@ class Registration(BaseModel, frozen=True, defer_build=True):
 
 
 class LiteLLM:
-    """The gateway at one address."""
+    """Sends requests to the gateway at one address."""
 
     def __init__(self, http: httpx.AsyncClient, base_url: str, master_key: Callable[[], Awaitable[SecretStr]]) -> None:
         self._http = http
@@ -112,31 +112,32 @@ class LiteLLM:
         self._master_key = master_key
 
     @asynccontextmanager
-    async def virtual_key(self, alias: str, *, budget: float, duration: str, left: Left) -> AsyncIterator[SecretStr]:
-        """A key for this alias only, with a budget in dollars and a lifetime such as `5m`; deleted on exit.
+    async def virtual_key(
+        self, alias: str, *, budget: float, duration: str, on_undeleted: OnUndeleted
+    ) -> AsyncIterator[SecretStr]:
+        """Create a key for this alias only, with a budget in dollars and a lifetime such as `5m`; delete it on exit.
 
-        If LiteLLM does not delete it, the test does not fail: `left` receives its name for a later deletion.
+        If LiteLLM does not delete the key, `on_undeleted` receives its name for a later deletion, and no error is raised.
         """
-        key_alias = f"{_OWN}{alias}-{secrets.token_hex(6)}"
+        key_alias = f"{_SMOKE_KEY_PREFIX}{alias}-{secrets.token_hex(6)}"
         try:
-            key = await self._mint(alias, key_alias, budget, duration)
+            key = await self._create_key(alias, key_alias, budget, duration)
         except (Unavailable, asyncio.CancelledError) as error:
-            if not _never_arrived(
-                error
-            ):  # the gateway may have created the key nevertheless; only its name is known here
-                await self._delete({"key_aliases": [key_alias]}, key_alias, left)
+            # The gateway may have created the key nevertheless; only its name is known here.
+            if not _was_not_received(error):
+                await self._delete({"key_aliases": [key_alias]}, key_alias, on_undeleted)
             raise
         try:
             yield key
         finally:
-            await self._delete({"keys": [key.get_secret_value()]}, key_alias, left)
+            await self._delete({"keys": [key.get_secret_value()]}, key_alias, on_undeleted)
 
     async def delete_key(self, key_alias: str) -> None:
         """Delete a virtual key by its name. A missing key is ignored."""
         await self._delete_now({"key_aliases": [key_alias]})
 
     async def ask(self, key: SecretStr, alias: str, kind: Kind) -> GatewayAnswer:
-        """One small request of the endpoint's kind by alias, like a tenant's."""
+        """Send one small request of the endpoint's kind by alias, as a tenant does."""
         path, question = trial_request(kind, alias)
         start = time.perf_counter()
         response = await self._post(path, key, question, timeout=ANSWER_TIMEOUT, limit=ANSWER_LIMIT)
@@ -158,15 +159,17 @@ class LiteLLM:
         return model_ids(body(response))
 
     async def has_database(self) -> bool | None:
-        """Return whether virtual keys can work; None if the gateway does not report it. Needs no key."""
+        """Return whether the gateway has a database, which virtual keys require; None if it does not report this. Needs
+        no key.
+        """
         response = await send(self._http, SYSTEM, "GET", f"{self._base_url}/health/readiness")
         refuse_if_busy(SYSTEM, response)
-        said = body(response).get("db")
-        return None if said is None else said == "connected"
+        state = body(response).get("db")
+        return None if state is None else state == "connected"
 
     async def tenant_keys(self) -> tuple[TenantKey, ...]:
-        """Every valid virtual key, except the bot's own."""
-        found: list[TenantKey] = []
+        """Every valid virtual key, except those for the bot's smoke tests."""
+        keys: list[TenantKey] = []
         page, pages = 1, 1
         while page <= pages:
             master = await self._master_key()
@@ -177,71 +180,74 @@ class LiteLLM:
             _refuse(response, master)
             answer = body(response)
             listed = answer.get("keys")
-            found += (
-                [_tenant_key(each) for each in listed or () if isinstance(each, dict)]
+            keys += (
+                [_tenant_key(entry) for entry in listed or () if isinstance(entry, dict)]
                 if isinstance(listed, list)
                 else []
             )
             page, pages = page + 1, count(answer.get("total_pages")) or 1
             if pages > _PAGES:
                 raise BotError(f"LiteLLM lists {pages} pages of virtual keys; Stoker reads at most {_PAGES}.")
-        return tuple(key for key in found if not key.name.startswith(_OWN))
+        return tuple(key for key in keys if not key.name.startswith(_SMOKE_KEY_PREFIX))
 
     async def runtime_models(self) -> tuple[RuntimeModel, ...]:
-        """The models that were registered at run time (`POST /model/new`), without those of the configuration."""
+        """The models that were registered at run time (`POST /model/new`), without those of the configuration file."""
         master = await self._master_key()
         response = await send(self._http, SYSTEM, "GET", f"{self._base_url}/model/info", headers=bearer(master))
         _refuse(response, master)
         listed = body(response).get("data")
         return tuple(
-            found
-            for each in (listed if isinstance(listed, list) else ())
-            if isinstance(each, dict) and (found := _runtime_model(each))
+            model
+            for entry in (listed if isinstance(listed, list) else ())
+            if isinstance(entry, dict) and (model := _runtime_model(entry))
         )
 
-    async def register(self, wanted: Registration) -> None:
+    async def register(self, registration: Registration) -> None:
         """Register an alias at run time. Idempotent per operation.
 
         Raises BotError if LiteLLM does not store models in its database (`store_model_in_db`).
         """
-        if any(each.operation == wanted.operation for each in await self.runtime_models()):
+        if any(model.operation == registration.operation for model in await self.runtime_models()):
             return
         master = await self._master_key()
-        params: dict[str, Any] = {"model": wanted.model, "api_base": wanted.api_base}
-        params |= {"api_key": wanted.api_key} if wanted.api_key else {}
-        for key, price in (("input_cost_per_token", wanted.price_in), ("output_cost_per_token", wanted.price_out)):
+        params: dict[str, Any] = {"model": registration.model, "api_base": registration.api_base}
+        params |= {"api_key": registration.api_key} if registration.api_key else {}
+        for key, price in (
+            ("input_cost_per_token", registration.price_in),
+            ("output_cost_per_token", registration.price_out),
+        ):
             params |= {key: price} if price is not None else {}
-        info = {"id": f"{_RUNTIME}{wanted.operation}", _MARK: wanted.operation}
-        info |= {"mode": wanted.mode} if wanted.mode else {}
-        asked = {"model_name": wanted.alias, "litellm_params": params, "model_info": info}
-        response = await self._post("/model/new", master, asked)
+        info = {"id": f"{_RUNTIME_ID_PREFIX}{registration.operation}", _MARK: registration.operation}
+        info |= {"mode": registration.mode} if registration.mode else {}
+        payload = {"model_name": registration.alias, "litellm_params": params, "model_info": info}
+        response = await self._post("/model/new", master, payload)
         # Measured: LiteLLM answers 500 with this text in `error.message`, and the error is permanent.
         if not response.is_success and "STORE_MODEL_IN_DB" in response.text:
             raise BotError(NO_STORE)
         _refuse(response, master)
 
     async def unregister(self, operation: str) -> None:
-        """Remove the models that an operation registered. Missing ones are ignored."""
-        for each in await self.runtime_models():
-            if each.operation != operation:
+        """Delete the models that an operation registered. Missing models are ignored."""
+        for model in await self.runtime_models():
+            if model.operation != operation:
                 continue
             master = await self._master_key()
-            response = await self._post("/model/delete", master, {"id": each.id})
+            response = await self._post("/model/delete", master, {"id": model.id})
             if response.status_code != httpx.codes.BAD_REQUEST or "not found" not in response.text:
                 _refuse(response, master)
 
-    async def let_call(self, key: TenantKey, alias: str) -> None:
+    async def grant(self, key: TenantKey, alias: str) -> None:
         """Grant a key access to the alias; does nothing if it already has access."""
         if key.reaches(alias):
             return
         master = await self._master_key()
-        asked = {"key": key.hash, "models": [*key.models, alias]}
-        _refuse(await self._post("/key/update", master, asked), master)
+        payload = {"key": key.hash, "models": [*key.models, alias]}
+        _refuse(await self._post("/key/update", master, payload), master)
 
-    async def _mint(self, alias: str, key_alias: str, budget: float, duration: str) -> SecretStr:
+    async def _create_key(self, alias: str, key_alias: str, budget: float, duration: str) -> SecretStr:
         master = await self._master_key()
-        asked = {"models": [alias], "max_budget": budget, "duration": duration, "key_alias": key_alias}
-        response = await self._post("/key/generate", master, asked)
+        payload = {"models": [alias], "max_budget": budget, "duration": duration, "key_alias": key_alias}
+        response = await self._post("/key/generate", master, payload)
         # Measured: LiteLLM answers 500 without a message here, both without a database and if the database fails.
         if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR and not await self.has_database():
             raise BotError(NO_DATABASE)
@@ -251,19 +257,19 @@ class LiteLLM:
             raise BotError("LiteLLM answered /key/generate without a key.")
         return conceal(SecretStr(key))
 
-    async def _delete(self, deletion: dict[str, list[str]], key_alias: str, left: Left) -> None:
-        """Delete the key even if the caller is cancelled meanwhile."""
+    async def _delete(self, deletion: dict[str, list[str]], key_alias: str, on_undeleted: OnUndeleted) -> None:
+        """Delete the key, even if the caller is cancelled in the meantime."""
 
-        async def deleted() -> None:
+        async def delete() -> None:
             try:
                 async for attempt in stamina.retry_context(on=Unavailable, attempts=3, timeout=15.0):
                     with attempt:
                         await self._delete_now(deletion)
             except StokerError as error:
                 log.warning("virtual key not deleted", key_alias=key_alias, error=str(error))
-                await left(key_alias)
+                await on_undeleted(key_alias)
 
-        await asyncio.shield(asyncio.create_task(deleted()))
+        await asyncio.shield(asyncio.create_task(delete()))
 
     async def _delete_now(self, deletion: dict[str, list[str]]) -> None:
         master = await self._master_key()
@@ -276,54 +282,56 @@ class LiteLLM:
         return await send(self._http, SYSTEM, "POST", url, json=json, headers=bearer(key), **options)
 
 
-def _never_arrived(error: BaseException) -> bool:
-    """Return whether LiteLLM cannot have received the request that ended with this error."""
+def _was_not_received(error: BaseException) -> bool:
+    """Return whether the error shows that LiteLLM did not receive the request."""
     refused = error.__cause__ is None or isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
     return isinstance(error, Unreachable) and refused
 
 
 def _refuse(response: httpx.Response, key: SecretStr) -> None:
-    """Raise for an error response; LiteLLM quotes parts of the key in some of them, so the key is removed."""
+    """Raise the error of an unsuccessful response. The key is removed from the text, because LiteLLM quotes parts of it
+    in some errors.
+    """
     if response.is_success:
         return
     error = body(response).get("error")
     if isinstance(error, dict) and error.get("type") == "no_db_connection":
         raise BotError(NO_DATABASE)
-    if response.status_code in _AWAY and not error:
+    if response.status_code in _UNAVAILABLE_STATUS and not error:
         raise Unreachable(SYSTEM, error_message(response, key))
     refuse_if_busy(SYSTEM, response, key)
     raise BotError(f"LiteLLM refused the request: {error_message(response, key)}.")
 
 
-def _runtime_model(about: dict[str, Any]) -> RuntimeModel | None:
-    info, params = about.get("model_info") or {}, about.get("litellm_params") or {}
+def _runtime_model(entry: dict[str, Any]) -> RuntimeModel | None:
+    info, params = entry.get("model_info") or {}, entry.get("litellm_params") or {}
     if not isinstance(info, dict) or not isinstance(params, dict) or not info.get("db_model"):
         return None
     return RuntimeModel(
         id=str(info.get("id") or ""),
-        alias=str(about.get("model_name") or ""),
+        alias=str(entry.get("model_name") or ""),
         model=str(params.get("model") or ""),
         api_base=str(params.get("api_base") or ""),
         operation=str(info.get(_MARK) or ""),
     )
 
 
-def _tenant_key(about: dict[str, Any]) -> TenantKey:
-    owner, models = about.get("user_id") or about.get("team_id") or "", about.get("models")
-    token = str(about.get("token") or "")
+def _tenant_key(entry: dict[str, Any]) -> TenantKey:
+    owner, models = entry.get("user_id") or entry.get("team_id") or "", entry.get("models")
+    token = str(entry.get("token") or "")
     if token.startswith("sk-"):
         raise BotError("LiteLLM lists keys by their secret instead of their hash: check its version.")
     return TenantKey(
         hash=token,
-        # Not its key_name, which ends with the secret's last characters.
-        name=str(about.get("key_alias") or f"#{token[:8]}"),
+        # The key_name is not used, because it ends with the secret's last characters.
+        name=str(entry.get("key_alias") or f"#{token[:8]}"),
         owner=str(owner),
         models=tuple(str(model) for model in models) if isinstance(models, list) else (),
     )
 
 
 def _text(answer: dict[str, Any]) -> str:
-    """The text of a chat, a completion, an embedding or a ranking."""
+    """The text of the answer to a chat, a completion, an embedding or a ranking request."""
     choices = answer.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         message = choices[0].get("message")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from bot.clients import boot
 from bot.clients.diagnosis import ends, pods
 from bot.clients.diagnosis.cause import Kind
-from bot.clients.diagnosis.problems import Patience, Problem, about
+from bot.clients.diagnosis.problems import Patience, Problem, events_of
 from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
 from bot.clients.rights import EVENTS, MODELS, NODES, PODS, STAGING_JOBS
 from bot.clients.staging_job import (
@@ -186,7 +186,7 @@ class Stager:
         unplaced: datetime | None = None
         patience = Patience(_USUAL_BOOT, asyncio.get_running_loop().time)
 
-        async def look(jobs: View, pods: View, events: View, deployments: View) -> KubeObject | None:
+        async def check(jobs: View, pods: View, events: View, deployments: View) -> KubeObject | None:
             nonlocal last, unplaced
             last = boot.newest(pods.values()) or next(iter(pods.values()), last)
             if not jobs:
@@ -229,8 +229,8 @@ class Stager:
                 _pods_of(weights.claim, namespace),
                 Selection(Collection(EVENTS, namespace)),
                 only,
-                look=look,
-                again=patience.left,
+                check=check,
+                next_check=patience.left,
             )
         except _Moved as moved:
             await self._delete(weights.namespace, weights.claim)
@@ -244,12 +244,12 @@ class Stager:
         """Delete the volume's Job with its pod, and wait for both to be gone."""
         await self._kube.delete(Collection(STAGING_JOBS, namespace), name_of(claim))
 
-        async def look(jobs: View, pods: View) -> bool | None:
+        async def check(jobs: View, pods: View) -> bool | None:
             return None if jobs or any(not boot.is_over(pod) for pod in pods.values()) else True
 
         try:
             async with asyncio.timeout(_DELETED_WITHIN):
-                await self._kube.follow(_of(claim, namespace), _pods_of(claim, namespace), look=look)
+                await self._kube.follow(_of(claim, namespace), _pods_of(claim, namespace), check=check)
         except TimeoutError as error:
             raise Unavailable("Kubernetes", f"the staging Job {name_of(claim)} is not deleted") from error
 
@@ -382,8 +382,8 @@ def _unplaced(pod: KubeObject) -> str:
 def _problem(weights: Weights, pod: KubeObject | None, events: View) -> Problem | None:
     """The reason why the Job does not run now."""
     if pod is None:
-        return pods.refused(about(name_of(weights.claim), "Job", events.values()))
-    return pods.not_started(pod, about(pod["metadata"]["name"], "Pod", events.values()))
+        return pods.creation_refused(events_of(name_of(weights.claim), "Job", events.values()))
+    return pods.not_started(pod, events_of(pod["metadata"]["name"], "Pod", events.values()))
 
 
 def _told(log: str) -> list[dict[str, object]]:
@@ -414,8 +414,8 @@ def _retry_after(log: str) -> float | None:
     for told in _told(log):
         if str(told.get("retry_after", "")).isdecimal():
             return float(str(told["retry_after"]))
-    said = _RETRY_AFTER.search(log)
-    return float(said[1]) if said else None
+    match = _RETRY_AFTER.search(log)
+    return float(match[1]) if match else None
 
 
 def _tail(log: str) -> str:

@@ -1,4 +1,4 @@
-"""The Deployment, and its namespace, of each endpoint of the repository."""
+"""The Deployment of each endpoint in the repository, with its namespace."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from bot.errors import BotError
 
 
 class Address(NamedTuple):
-    """A Deployment."""
+    """The namespace and the name of a Deployment."""
 
     namespace: str
     name: str
@@ -17,10 +17,10 @@ class Address(NamedTuple):
 
 
 class Whereabouts:
-    """The Deployment of each endpoint, according to the repository when it was last read.
+    """Maps endpoints to Deployments, according to the repository when it was last read.
 
-    `namespaces` are those in which Stoker may start and stop models; the first one is the home namespace. A Deployment
-    there has the name of its endpoint, unless the repository contains another one.
+    `namespaces` are those in which Stoker may start and stop models; the first one is the home namespace. An endpoint
+    that the repository does not contain has a Deployment with its name in the home namespace.
     """
 
     def __init__(self, *namespaces: str) -> None:
@@ -34,21 +34,21 @@ class Whereabouts:
         return self.namespaces[0]
 
     @property
-    def is_taught(self) -> bool:
+    def is_loaded(self) -> bool:
         """True if the repository has been read."""
         return bool(self._places)
 
-    def learn(self, places: Mapping[str, Address], deployers: Mapping[str, str] | None = None) -> None:
-        """Use the repository's current content. The place of an endpoint that was removed from it is kept, because
-        the endpoint may still be up.
+    def update(self, places: Mapping[str, Address], deployers: Mapping[str, str] | None = None) -> None:
+        """Add the repository's current content. Endpoints that were removed from the repository are kept, because they
+        may still be up.
         """
         self._places |= places
         self._models = {place: model for model, place in self._places.items()}
         self._deployers |= {model: name for model, name in (deployers or {}).items() if name}
 
     def deployer_of(self, model: str) -> str:
-        """The application that deploys a model, according to the repository: a Deployment that an operator creates has
-        no label for it.
+        """The application that deploys a model, according to the repository; empty if unknown. A Deployment that an
+        operator creates has no label with it.
         """
         return self._deployers.get(model, "")
 
@@ -57,10 +57,10 @@ class Whereabouts:
         return self._places.get(model)
 
     def require(self, model: str) -> Address:
-        """The Deployment of a model, which has the model's name in the home namespace unless the repository says
-        otherwise.
+        """The Deployment of a model: the one in the repository, otherwise the one with the model's name in the home
+        namespace.
 
-        Raises BotError if Stoker may do nothing in its namespace.
+        Raises BotError if Stoker has no rights in its namespace.
         """
         place = self.of(model) or Address(self.home, model)
         if place.namespace not in self.namespaces:
@@ -71,9 +71,9 @@ class Whereabouts:
         return place
 
     def model_at(self, address: Address, marked: str = "") -> str:
-        """The endpoint that a Deployment serves, or empty. `marked` is the Deployment's own annotation."""
-        if found := self._models.get(address):
-            return found
+        """The endpoint that a Deployment serves, or empty. `marked` is the value of the Deployment's annotation."""
+        if endpoint := self._models.get(address):
+            return endpoint
         if address.namespace not in self.namespaces:
             return ""
         if marked:

@@ -18,23 +18,25 @@ FENCE = "stoker.dev/fence"
 """The highest fence that ever scaled the Deployment. It remains after the lease ends, so that an older fence
 stays invalid.
 """
-TOLD = "stoker.dev/told"
-"""The last message about the Deployment without Redis, so that only one of several bots sends it."""
+LAST_MESSAGE = "stoker.dev/told"
+"""The last message about the Deployment that was sent without Redis. It ensures that only one of several bots sends it."""
 _FENCES = 9 * 10**12
-"""The maximum fence, in the year 2255: the fences after it are still below the limit of `bot.domain.marks`."""
+"""Upper limit of a valid fence in milliseconds (the year 2255). Later claims add to it and stay below the limit of
+`bot.domain.marks`.
+"""
 KIND = "stoker.dev/kind"
 MODEL = "stoker.dev/model"
-"""The model of a Deployment with another name, or in another namespace; it is never removed."""
+"""The model that a Deployment with another name, or in another namespace, serves. Stoker never removes this annotation."""
 _PORT = 8000
-"""vLLM's default."""
+"""vLLM's default port."""
 
 _SECRET = re.compile(r"key|token$|secret|password")
 """Flags with secret values (`--api-key`, `--hf-token`); `--max-num-batched-tokens` does not match."""
 
 Kind = Literal["chat", "completion", "embedding", "rerank"]
-_NAMES = tuple(dict.fromkeys(name for each in engines() if each.served for name in each.spellings(each.served)))
-_MODELS = tuple(dict.fromkeys(name for each in engines() for name in each.spellings(*each.model)))
-_KEYS = {variable for each in engines() if (variable := each.key[0])}
+_NAMES = tuple(dict.fromkeys(name for engine in engines() if engine.served for name in engine.spellings(engine.served)))
+_MODELS = tuple(dict.fromkeys(name for engine in engines() for name in engine.spellings(*engine.model)))
+_KEYS = {variable for engine in engines() if (variable := engine.key[0])}
 
 
 class Workload(BaseModel, frozen=True, defer_build=True):
@@ -43,7 +45,7 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise, it is `embedding` for TEI
     (which has `--model-id`) and for vLLM with `--runner=pooling`, or `rerank` for a reranker; `chat` with a parser for
     tool calls or reasoning, or if the model's or the served name indicates it (`instruct`, `chat`, `it`); and
-    `completion` for the rest: a base model has no chat template, and answers 400 to a chat.
+    `completion` otherwise, because a base model has no chat template and returns 400 for a chat request.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     gpus: int
     lease: str | None
     served_names: tuple[str, ...]
-    """The names that the engine answers to; the model's own id without arguments."""
+    """The names that the engine answers to; the model's id if no argument sets them."""
     service: str
     port: int
     image: str
@@ -67,17 +69,19 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     keyed: bool = True
     """True if the engine requires an API key."""
     endpoint: str = ""
-    """The endpoint that it serves; empty for an unrelated Deployment."""
+    """The endpoint that the Deployment serves; empty for an unrelated Deployment."""
     engine: str = usual().name
-    """The engine, from the image and the command. An unknown engine counts as the usual one, because most have its API."""
+    """The engine, from the image and the command. An unknown engine counts as the usual one, because most engines have
+    the same API.
+    """
     names_said: bool = False
     """True if the arguments set the served names, so that they are not the model's id."""
     deployed_by: str = ""
-    """Its deployer, from the mark that Argo CD or Flux leaves on it."""
+    """The application that deploys it, from the label or annotation of Argo CD or Flux."""
     kept_by_owner: bool | None = None
-    """True if KServe's controller reverts replicas that somebody else sets; None for a Deployment that is not KServe's."""
+    """True if KServe's controller reverts replicas that other clients set; None for a Deployment without KServe."""
     release: tuple[str, str] = ("", "")
-    """Namespace and name of the HelmRelease of Flux that installs it, from helm-controller's labels."""
+    """Namespace and name of the Flux HelmRelease that installs it, from helm-controller's labels."""
 
     @property
     def served_name(self) -> str:
@@ -87,8 +91,8 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     @property
     def context(self) -> int | None:
         """Tokens of prompt and answer together, if the arguments set it."""
-        found = _value(self.arguments, "--max-model-len") or ""
-        return int(found) if found.isdecimal() else None
+        length = _value(self.arguments, "--max-model-len") or ""
+        return int(length) if length.isdecimal() else None
 
 
 class GpuUser(BaseModel, frozen=True, defer_build=True):
@@ -114,7 +118,7 @@ def workload_of(
     engine = _engine(deployment)
     service, port = _endpoint(deployment, engine, services)
     words = _words(engine)
-    model = next((said for flag in _MODELS if (said := _value(words, flag)) and _is_known(said)), "")
+    model = next((model_id for flag in _MODELS if (model_id := _value(words, flag)) and _is_known(model_id)), "")
     names = tuple(filter(_is_known, next(filter(None, (_values(words, flag) for flag in _NAMES)), ())))
     served_names = names or tuple(filter(None, [model]))
     return Workload(
@@ -150,7 +154,7 @@ def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
     should ignore Replicas of Deployment", deployment_reconciler.go; pkg/controller/…/llmisvc/workload_single_node.go).
     """
     owners = deployment["metadata"].get("ownerReferences") or ()
-    kind = next((str(each.get("kind")) for each in owners if each.get("controller")), "")
+    kind = next((str(owner.get("kind")) for owner in owners if owner.get("controller")), "")
     if kind == "LLMInferenceService":
         return True
     scaler = annotations_of(deployment).get("serving.kserve.io/autoscalerClass", "")
@@ -198,16 +202,16 @@ def _endpoint(deployment: KubeObject, engine: KubeObject, services: Iterable[Kub
 
 
 def _kind_said(deployment: KubeObject) -> Kind | None:
-    said = annotations_of(deployment).get(KIND) or (deployment["metadata"].get("labels") or {}).get(KIND)
-    match said:
+    kind = annotations_of(deployment).get(KIND) or (deployment["metadata"].get("labels") or {}).get(KIND)
+    match kind:
         case "chat" | "completion" | "embedding" | "rerank":
-            return said
+            return kind
     return None
 
 
 def _kind(deployment: KubeObject, engine: KubeObject, served_name: str) -> Kind:
-    if said := _kind_said(deployment):
-        return said
+    if explicit := _kind_said(deployment):
+        return explicit
     overrides = _argument(engine, "--hf-overrides") or ""
     ranks = re.search(r"(?i)re-?rank", f"{_argument(engine, '--model')} {_argument(engine, '--model-id')}")
     if _argument(engine, "--runner") == "pooling" or _argument(engine, "--task") in ("embed", "score"):
@@ -238,18 +242,18 @@ def engine_of(spec: KubeObject) -> KubeObject:
 
 
 def _asks_for_key(container: KubeObject) -> bool:
-    """Return whether the engine has a key: from `--api-key` or the engine's variable."""
-    variables = {str(each["name"]) for each in container.get("env") or ()}
+    """Return whether the engine requires an API key: `--api-key` or the engine's environment variable is set."""
+    variables = {str(variable["name"]) for variable in container.get("env") or ()}
     return bool(_argument(container, "--api-key") or variables & _KEYS)
 
 
 def _words(container: KubeObject) -> list[str]:
-    """The words of its command, with the variables that have a literal value."""
+    """The words of the container's command and arguments. Variables with a literal value are replaced by it."""
     words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
     if not any("$(" in word for word in words):
         return words
-    known = environment_of(container)
-    return [re.sub(r"\$\((\w+)\)", lambda match: known.get(match[1], match[0]), word) for word in words]
+    variables = environment_of(container)
+    return [re.sub(r"\$\((\w+)\)", lambda match: variables.get(match[1], match[0]), word) for word in words]
 
 
 def _is_known(word: str) -> bool:
@@ -265,24 +269,26 @@ def _argument(container: KubeObject, flag: str) -> str | None:
 def _values(words: Sequence[str], flag: str) -> tuple[str, ...]:
     """All values of a flag that takes several values: `--flag a b`, up to the next word with a dash."""
     for position, word in reversed(list(enumerate(words))):  # the last one counts, as in argparse
-        name, equals, given = word.partition("=")
+        name, equals, value = word.partition("=")
         if name.replace("_", "-") == flag:
-            following = takewhile(lambda each: not each.startswith("-"), words[position + 1 :])
-            return (given,) if equals else tuple(following)
+            following = takewhile(lambda word: not word.startswith("-"), words[position + 1 :])
+            return (value,) if equals else tuple(following)
     return ()
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
     for word, following in reversed(list(zip(words, [*words, ""][1:], strict=True))):
-        name, equals, given = word.partition("=")
+        name, equals, value = word.partition("=")
         if name.replace("_", "-") == flag:
-            return (given if equals else following) or None
+            return (value if equals else following) or None
     return None
 
 
 def environment_of(container: KubeObject) -> dict[str, str]:
     """The variables with literal values; those from Secrets and other sources are omitted."""
-    return {str(each["name"]): str(each["value"]) for each in container.get("env") or () if "value" in each}
+    return {
+        str(variable["name"]): str(variable["value"]) for variable in container.get("env") or () if "value" in variable
+    }
 
 
 def gpus_of(deployment: KubeObject, more_gpus: Iterable[str] = ()) -> int:
@@ -293,19 +299,19 @@ def gpus_of(deployment: KubeObject, more_gpus: Iterable[str] = ()) -> int:
 def gpus_in(spec: KubeObject, more_gpus: Iterable[str] = ()) -> int:
     """The GPUs that a pod of this spec uses: the devices that its containers request, or those of its runtime class.
 
-    Every claim of dynamic resource allocation counts as one (`gpu.beside` is for those of other devices): its class is
-    in an object of its own, which Stoker would need a right to read. The scheduler allocates a claim that no container
-    names, too. NVIDIA's runtime gives a container all GPUs of its node without a device, if its variables request that
-    (NVIDIA Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one.
+    Every claim of dynamic resource allocation counts as one GPU, because its device class is in another object, which
+    Stoker may not read; list pods with claims for other devices in `gpu.beside`. The scheduler also allocates claims
+    that no container uses. NVIDIA's runtime gives a container all GPUs of its node, without a requested device, if its
+    variables request that (NVIDIA Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one GPU.
     """
     patterns = tuple(more_gpus)
-    asked = sum(gpu_limit(container, patterns) for container in spec["containers"]) + len(
+    requested = sum(gpu_limit(container, patterns) for container in spec["containers"]) + len(
         spec.get("resourceClaims") or ()
     )
-    if asked or not str(spec.get("runtimeClassName", "")).startswith("nvidia"):
-        return asked
-    seen = (environment_of(each).get("NVIDIA_VISIBLE_DEVICES", "") for each in spec["containers"])
-    return int(any(devices not in ("", "none", "void") for devices in seen))
+    if requested or not str(spec.get("runtimeClassName", "")).startswith("nvidia"):
+        return requested
+    visible = (environment_of(container).get("NVIDIA_VISIBLE_DEVICES", "") for container in spec["containers"])
+    return int(any(devices not in ("", "none", "void") for devices in visible))
 
 
 def gpu_limit(container: KubeObject, more_gpus: Iterable[str] = ()) -> int:
@@ -332,7 +338,7 @@ def user_of(deployment: KubeObject, endpoint: str = "") -> GpuUser:
 
 
 def owner_of(pod: KubeObject) -> tuple[str, str]:
-    """Kind and name of the pod's owner; for a ReplicaSet's pod its Deployment."""
+    """Kind and name of the pod's owner: for a ReplicaSet's pod, the Deployment; without an owner, the pod."""
     owner = next((o for o in pod["metadata"].get("ownerReferences") or () if o.get("controller")), None)
     if owner is None:
         return "Pod", pod["metadata"]["name"]
@@ -347,12 +353,12 @@ def fence_of(deployment: KubeObject) -> int:
     return int(text) if is_fence(text) else 0
 
 
-def told_within(deployment: KubeObject, what: str, now: datetime, within: timedelta) -> bool:
-    """Return whether this message was recorded on a Deployment within that time; an invalid time is ignored."""
-    said, _, at = annotations_of(deployment).get(TOLD, "").rpartition(" ")
-    return said == what and is_fence(at) and abs(int(at) - now.timestamp()) <= within.total_seconds()
+def was_recorded_within(deployment: KubeObject, message: str, now: datetime, within: timedelta) -> bool:
+    """Return whether `message` was recorded on the Deployment in the time `within`. An invalid time is ignored."""
+    recorded, _, at = annotations_of(deployment).get(LAST_MESSAGE, "").rpartition(" ")
+    return recorded == message and is_fence(at) and abs(int(at) - now.timestamp()) <= within.total_seconds()
 
 
 def is_fence(text: str) -> bool:
-    """Return whether it is a time in milliseconds since 1970, with a margin for later claims."""
+    """Return whether the text is a valid fence: a time in milliseconds since 1970, below `_FENCES`."""
     return text.isascii() and text.isdecimal() and len(text) <= 13 and int(text) < _FENCES

@@ -100,7 +100,7 @@ async def _cluster(
     )
     deployed = platform.applications(config, deployer, contract.endpoints, contract.tree, settings.github_repository)
     endpoints, places = contract.endpoints, cluster.whereabouts
-    places.learn({endpoint.name: Address(endpoint.namespace, endpoint.workload) for endpoint in endpoints})
+    places.update({endpoint.name: Address(endpoint.namespace, endpoint.workload) for endpoint in endpoints})
     for system, checks, setting in (
         (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, places), endpoints), "KUBECONFIG"),
         (platform.KUBERNETES, staging(config, Stager(api, places), endpoints), "KUBECONFIG"),

@@ -140,7 +140,7 @@ class Guard:
 
     async def _warn(self, lease: Lease, what: str, text: Mrkdwn, within: timedelta) -> None:
         """Send a warning; of several bots only the first one sends it."""
-        if await self.cluster.tell_once(lease.model, f"{lease.fence} {what}", self.clock(), within):
+        if await self.cluster.record_message(lease.model, f"{lease.fence} {what}", self.clock(), within):
             await _tell(self.slack, self.config.slack.channel, lease, text)
 
 

@@ -105,7 +105,7 @@ class Reconciliation:
         up = {user.endpoint: user for user in survey.users if user.endpoint}
         for lease in await self.leases.held():
             await _log_errors(self._compare_carefully(lease, up.get(lease.model)), lease.model)
-        await _log_errors(self._report_spoilt(survey.spoilt_fences), "annotations")
+        await _log_errors(self._report_invalid_fences(survey.invalid_fences), "annotations")
         await _log_errors(self.unleased_alerts.update(strangers), "alerts")
 
     async def _compare_carefully(self, lease: Lease, user: GpuUser | None) -> None:
@@ -120,9 +120,9 @@ class Reconciliation:
             lease = await self.leases.change(lease, Lease.settled) or lease
         await (self._write_to_deployment(lease, user) if user else self._close(lease))
 
-    async def _report_spoilt(self, spoilt: Mapping[str, str]) -> None:
+    async def _report_invalid_fences(self, fences: Mapping[str, str]) -> None:
         """Report each invalid fence once."""
-        for model, fence in spoilt.items():
+        for model, fence in fences.items():
             await self.lease_marks.report_ignored(model, "stoker.dev/fence", fence, "it is not a valid fence")
 
     async def _close(self, lease: Lease) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from bot.clients.cluster import Cluster
-from bot.clients.deployer import nobody
+from bot.clients.deployer import ignore_message
 from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
@@ -72,7 +72,11 @@ class Starting:
             await self.plans.refuse_if_changed(model, plan)
             if not await self.plans.is_deployed(model, plan):
                 await self.applications.bring_to(
-                    plan.applications[0], plan.commit, actor=run.op.request.actor, tell=nobody, model=model
+                    plan.applications[0],
+                    plan.commit,
+                    actor=run.op.request.actor,
+                    on_message=ignore_message,
+                    model=model,
                 )
 
         async def scale() -> None:

@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Sequence
 
 from bot.clients.application import Application, repository_of
-from bot.clients.deployer import Deployer, ObjectName, Tell
+from bot.clients.deployer import Deployer, ObjectName, OnMessage
 from bot.clock import Clock
 from bot.component import component
 from bot.git.repository import Repository
@@ -53,7 +53,9 @@ class Applications:
             deploys_gateway, applications, Platform(tree, self.config.platform), self.repository.name
         )
 
-    async def bring_to(self, application: str, commit: str, *, actor: str, tell: Tell, model: str = "") -> Application:
+    async def bring_to(
+        self, application: str, commit: str, *, actor: str, on_message: OnMessage, model: str = ""
+    ) -> Application:
         """Deploy the commit: refresh an automated application and wait for it, or sync another one.
 
         If the application also deploys other models, only the objects of `model` are synced: the others may be up in
@@ -67,10 +69,12 @@ class Applications:
         current = await self.deployer.get(application)
         if current is None or not current.automated:
             only = await self._own_objects(application, model, commit) if model and current is not None else ()
-            return await self.deployer.sync(application, commit, actor=actor, timeout=limit, tell=tell, only=only)
+            return await self.deployer.sync(
+                application, commit, actor=actor, timeout=limit, on_message=on_message, only=only
+            )
         await self.deployer.refresh(application)
         return await self.deployer.wait_synced(
-            application, commit, includes=includes, actor=actor, timeout=limit, tell=tell
+            application, commit, includes=includes, actor=actor, timeout=limit, on_message=on_message
         )
 
     async def _own_objects(self, application: str, model: str, commit: str) -> tuple[ObjectName, ...]:

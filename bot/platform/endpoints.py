@@ -59,7 +59,7 @@ class Endpoints:
         except ManifestError as error:
             raise BotError(str(error)) from error
         if commit == self.repository.newest:
-            self.cluster.whereabouts.learn(
+            self.cluster.whereabouts.update(
                 {endpoint.name: Address(endpoint.namespace, endpoint.workload) for endpoint in endpoints},
                 {endpoint.name: endpoint.application or endpoint.deployed_by for endpoint in endpoints},
             )
@@ -69,7 +69,7 @@ class Endpoints:
         """Tell the cluster client which Deployment belongs to which endpoint, if it has no mapping and the repository
         is readable.
         """
-        if self.cluster.whereabouts.is_taught:
+        if self.cluster.whereabouts.is_loaded:
             return
         try:
             await self.all(await self.repository.head())

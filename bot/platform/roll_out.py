@@ -181,7 +181,7 @@ class Syncs:
         Returns the remaining differences from git after a successful sync, as mrkdwn.
         """
         synced = await self.applications.bring_to(
-            application, commit, actor=run.op.request.actor, tell=partial(run.enter, phase), model=model
+            application, commit, actor=run.op.request.actor, on_message=partial(run.enter, phase), model=model
         )
         return md("{application}: {drift}", application=code(application), drift=synced.drift) if synced.drift else None
 

@@ -192,7 +192,9 @@ class _Tests:
                 await DELETE_KEY.add(self._docket, when=self._clock() + _LATER, key=f"delete {key_alias}")(key_alias)
 
         litellm = self._litellm
-        async with litellm.virtual_key(self._alias, budget=budget, duration=_KEY_LIFE, left=delete_later) as key:
+        async with litellm.virtual_key(
+            self._alias, budget=budget, duration=_KEY_LIFE, on_undeleted=delete_later
+        ) as key:
             answer = await litellm.ask(key, self._alias, self._kind)
         self._asked.append(Own(requests=1, tokens=answer.tokens))
         if self._costs and self._kind == "rerank" and not answer.cost:

@@ -62,7 +62,7 @@ class VirtualKeys:
         op, alias = await self._allowed(op_id, actor)
         chosen = [key for key in await self.litellm.tenant_keys() if key.hash in hashes]
         for key in chosen:
-            await self.litellm.let_call(key, alias)
+            await self.litellm.grant(key, alias)
             await self.audit.note_decision(
                 op, actor, AuditEvent.KEY_LET_IN, f"{key.name} may call {alias}", self.clock()
             )

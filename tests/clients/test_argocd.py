@@ -189,12 +189,12 @@ async def test_an_automated_sync_is_waited_for(wire: Wire, argocd: ArgoCD) -> No
     """An old failure is ignored, and a later commit that includes the expected one is accepted."""
     heard: list[str] = []
 
-    async def tell(message: str) -> None:
+    async def on_message(message: str) -> None:
         heard.append(message)
 
     automated(wire, "Synced", ["1.2.3", "old"], "Failed", ["1.2.3", "old"], "long ago")
     waiting = asyncio.create_task(
-        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30, tell=tell)
+        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30, on_message=on_message)
     )
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Running", ["1.2.3", "abc"], "waiting for healthy state of litellm")

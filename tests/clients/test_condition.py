@@ -61,7 +61,7 @@ async def test_a_node_that_does_not_answer_still_bills(wire: Wire, cluster: Clus
     node(wire, ready="Unknown")
     found = await cluster.condition("coder-chat")
     assert found.state == "not ready"
-    assert "gpu-1 does not answer" in found.reason
+    assert "gpu-1 no longer responds" in found.reason
     assert found.node
 
 

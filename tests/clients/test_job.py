@@ -102,7 +102,7 @@ async def test_it_is_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -
     engine["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
     wire.store.create(engine)
     where = Whereabouts("serving", "chat")
-    where.learn({LOAD.model: Address("chat", "vllm-server")})
+    where.update({LOAD.model: Address("chat", "vllm-server")})
     jobs = Jobs(api, where)
     assert await jobs.obstacle(LOAD.model, SHAPE, KEY) == ""
     await jobs.start(OP, LOAD, SHAPE, KEY)
@@ -116,7 +116,7 @@ async def test_it_is_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -
 
 async def test_a_model_in_a_namespace_without_a_role_has_no_job(api: ApiClient) -> None:
     where = Whereabouts("serving")
-    where.learn({LOAD.model: Address("chat", "vllm-server")})
+    where.update({LOAD.model: Address("chat", "vllm-server")})
     with pytest.raises(BotError, match=r"runs in namespace chat.*platform\.namespaces"):
         await Jobs(api, where).start(OP, LOAD, SHAPE, KEY)
 

@@ -85,7 +85,7 @@ async def ignored(_: str) -> None:
 
 async def test_a_virtual_key_gets_an_answer_and_is_gone(gateway: Gateway, litellm: LiteLLM) -> None:
     """The key reaches one alias, with a budget and a lifetime; the answer contains its cost."""
-    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored) as key:
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored) as key:
         answer = await litellm.ask(key, "coder-chat", "chat")
     assert answer.cost == pytest.approx(2.2e-05)
     assert (answer.text, answer.version) == ("Hello.", "1.106.2")
@@ -97,7 +97,7 @@ async def test_a_virtual_key_gets_an_answer_and_is_gone(gateway: Gateway, litell
 async def test_two_keys_never_share_a_name(gateway: Gateway, litellm: LiteLLM) -> None:
     """LiteLLM refuses a second key with the same alias."""
     for _ in range(2):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             pass
     assert len({asked["key_alias"] for asked in gateway.minted}) == 2
 
@@ -105,7 +105,7 @@ async def test_two_keys_never_share_a_name(gateway: Gateway, litellm: LiteLLM) -
 async def test_the_key_is_deleted_when_the_test_fails(gateway: Gateway, litellm: LiteLLM) -> None:
     """People see the failure of the test itself."""
     with pytest.raises(ZeroDivisionError):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             raise ZeroDivisionError
     assert gateway.keys == {}
 
@@ -119,10 +119,10 @@ async def test_a_key_that_is_not_deleted_fails_nothing(gateway: Gateway, litellm
         left.append(name)
 
     gateway.wire.on("POST", "/key/delete", {"error": {"message": "no"}}, status=status)
-    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=remember):
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=remember):
         pass
     with pytest.raises(ZeroDivisionError):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=remember):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=remember):
             raise ZeroDivisionError
     assert left == [asked["key_alias"] for asked in gateway.minted]
     gateway.wire.answers["POST", "/key/delete"] = gateway.delete
@@ -136,7 +136,7 @@ async def test_a_gateway_that_restarts_is_unreachable_and_leaves_no_key(gateway:
     """A proxy answers without an error of LiteLLM; nothing was created, so nothing is deleted."""
     gateway.wire.on("POST", "/key/generate", "no healthy upstream", status=503)
     with pytest.raises(Unreachable):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             pass
     assert gateway.wire.calls("POST", "/key/delete") == []
 
@@ -151,7 +151,7 @@ async def test_the_key_is_deleted_when_the_operation_is_cancelled(
     entered = asyncio.Event()
 
     async def smoke() -> None:
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             entered.set()
             await asyncio.Event().wait()
 
@@ -177,7 +177,7 @@ async def test_a_gateway_without_a_database_is_reported(
     """It supports no virtual keys; a retry would not help."""
     gateway.wire.on("POST", "/key/generate", answer, status=status)
     with pytest.raises(BotError, match="has no database"):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             pass
     assert gateway.wire.calls("POST", "/key/delete") == []
 
@@ -189,7 +189,7 @@ async def test_a_gateway_whose_database_fails_is_not_reported_as_without_one(
     gateway.wire.on("GET", "/health/readiness", {"status": "healthy", "db": "connected"})
     gateway.wire.on("POST", "/key/generate", {"error": "Internal Server Error."}, status=500)
     with pytest.raises(Unavailable, match="Internal Server Error"):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             pass
 
 
@@ -207,7 +207,7 @@ async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, cap
         with pytest.raises(BotError, match="set it again") as refusal:
             await litellm.ask(SecretStr(odd), "coder-chat", "chat")
         assert odd not in str(refusal.value)
-    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
         pass
     assert "sk-" not in caplog.text
 
@@ -237,8 +237,8 @@ async def test_tenants_keys_are_known_by_hash_and_name_alone(gateway: Gateway, l
     assert [each.reaches("coder-mini") for each in (alice, bob, unnamed)] == [False, True, True]
     assert "wxyz" not in str([alice, bob, unnamed])
     gateway.wire.on("POST", "/key/update", {})
-    await litellm.let_call(alice, "coder-mini")
-    await litellm.let_call(bob, "coder-mini")
+    await litellm.grant(alice, "coder-mini")
+    await litellm.grant(bob, "coder-mini")
     asked = [call.json for call in gateway.wire.calls("POST", "/key/update")]
     assert asked == [{"key": "hash-alice", "models": ["coder-chat", "coder-mini"]}]
 

@@ -77,7 +77,7 @@ async def test_objects_of_others_in_any_shape_stop_nothing(wire: Wire, stack: As
     assert {each.name for each in await cluster.gpu_workloads()} == {"coder-chat", "portless"}
     assert {each.name for each in await cluster.gpu_users()} == {"coder-chat", "portless"}
     assert await cluster.highest_fence() == 0
-    assert (await cluster.survey()).spoilt_fences == {}
+    assert (await cluster.survey()).invalid_fences == {}
     for number in range(len(ODD_SPECS)):
         assert await cluster.workload(f"odd-{number}") is not None
         await cluster.condition(f"odd-{number}")
@@ -147,7 +147,7 @@ async def test_every_page_is_followed(wire: Wire, stack: AsyncExitStack) -> None
         wire.store.create({"kind": "Pod", "metadata": {"name": f"p-{number:04}", "namespace": "serving"}, "spec": {}})
     kube = Kube(await stack.enter_async_context(connected(wire)))
 
-    async def look(pods: dict[tuple[str, str], Object]) -> int | None:
+    async def check(pods: dict[tuple[str, str], Object]) -> int | None:
         if len(pods) > 501:
             return len(pods)
         if not made:
@@ -156,7 +156,7 @@ async def test_every_page_is_followed(wire: Wire, stack: AsyncExitStack) -> None
 
     made: list[Object] = []
     late = {"kind": "Pod", "metadata": {"name": "late", "namespace": "serving"}, "spec": {}}
-    assert await kube.follow(Selection(Collection(PODS, "serving")), look=look) == 502
+    assert await kube.follow(Selection(Collection(PODS, "serving")), check=check) == 502
 
 
 async def test_a_list_that_expires_between_its_pages_is_unavailable(stack: AsyncExitStack) -> None:

@@ -216,7 +216,7 @@ async def test_it_fills_the_volume_in_the_namespace_of_the_model(wire: Wire, api
     wire.store.create(deployed)
     wire.store.create(volume)
     where = Whereabouts("serving", "chat")
-    where.learn({"coder": Address("chat", "vllm-server")})
+    where.update({"coder": Address("chat", "vllm-server")})
     stager = Stager(api, where)
     weights, _ = await stager.weights("coder")
 

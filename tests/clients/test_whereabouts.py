@@ -31,7 +31,7 @@ async def test_a_model_is_scaled_where_the_repository_says(wire: Wire) -> None:
     wire.store.create(placed("chat", "vllm-server", replicas=0))
     async with connected(wire) as client:
         cluster = Cluster(client, "serving", "chat")
-        cluster.whereabouts.learn({"coder-chat": Address("chat", "vllm-server")})
+        cluster.whereabouts.update({"coder-chat": Address("chat", "vllm-server")})
         await cluster.scale("coder-chat", 1, lease="7", fence=7)
         assert [(user.endpoint, user.name) for user in await cluster.gpu_users()] == [("coder-chat", "vllm-server")]
     other = wire.store.get("Deployment", "coder-chat", "serving")
@@ -47,7 +47,7 @@ async def test_a_model_is_stopped_by_its_name_without_the_repository(wire: Wire)
     wire.store.create(placed("chat", "vllm-server", replicas=0))
     async with connected(wire) as client:
         first = Cluster(client, "serving", "chat")
-        first.whereabouts.learn({"coder-chat": Address("chat", "vllm-server")})
+        first.whereabouts.update({"coder-chat": Address("chat", "vllm-server")})
         await first.scale("coder-chat", 1, lease="7", fence=7)
         restarted = Cluster(client, "serving", "chat")
         assert await restarted.scale("coder-chat", 0, lease=None)
@@ -60,7 +60,7 @@ async def test_a_model_is_stopped_by_its_name_without_the_repository(wire: Wire)
 async def test_a_namespace_without_a_role_is_named(wire: Wire) -> None:
     async with connected(wire) as client:
         cluster = Cluster(client, "serving")
-        cluster.whereabouts.learn({"coder-chat": Address("chat", "vllm-server")})
+        cluster.whereabouts.update({"coder-chat": Address("chat", "vllm-server")})
         with pytest.raises(BotError, match=r"runs in namespace chat.*platform\.namespaces"):
             await cluster.workload("coder-chat")
 

@@ -193,7 +193,7 @@ async def nobody(_: str) -> None:
 async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
     """A key is created, used by alias with a price, and deleted: then it is invalid."""
     await platform.boot("coder-chat")
-    async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m", left=nobody) as key:
+    async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m", on_undeleted=nobody) as key:
         answer = await platform.litellm.ask(key, "coder-chat", "chat")
     assert answer.cost is not None
     assert answer.cost > 0

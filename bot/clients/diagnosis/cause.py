@@ -9,7 +9,7 @@ Groups = dict[str, str | None]
 
 
 class Kind(StrEnum):
-    """The category of the missing or wrong thing, which determines who can fix it."""
+    """The category of a failure, which determines who can fix it."""
 
     MEMORY = "memory"
     CONTEXT = "context"
@@ -40,10 +40,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause: its pattern in a log, Stoker's headline, and the remedy.
+    """One cause: the regular expressions that identify it in a log (`signs`), Stoker's headline, and the remedy.
 
     `headline` and `remedy` are templates over the named groups of the matched pattern; `words` computes additional
-    values. A cause that may be temporary is reported only after `crashes` ends of the container.
+    values. A cause that may be temporary is reported only after the container has ended `crashes` times.
     """
 
     name: str
@@ -54,15 +54,15 @@ class Cause:
     words: Callable[[Groups], dict[str, str]] = lambda _: {}
     crashes: int = 1
     vague: bool = False
-    """A symptom that may also follow from another cause: it is used only if nothing else is found."""
+    """True for a symptom that another cause may produce; it is used only if no other cause matches."""
 
     def find(self, text: str) -> re.Match[str] | None:
-        return next((found for sign in self.signs if (found := re.search(sign, text, re.IGNORECASE | re.DOTALL))), None)
+        return next((match for sign in self.signs if (match := re.search(sign, text, re.IGNORECASE | re.DOTALL))), None)
 
-    def said(self, found: re.Match[str]) -> tuple[str, str]:
+    def explain(self, match: re.Match[str]) -> tuple[str, str]:
         """Headline and remedy for a match."""
-        groups = {name: (text or "").strip() for name, text in found.groupdict().items()} | self.words(
-            found.groupdict()
+        groups = {name: (text or "").strip() for name, text in match.groupdict().items()} | self.words(
+            match.groupdict()
         )
         filled = (template.format_map(_Blank(groups)) for template in (self.headline, self.remedy))
         headline, remedy = (re.sub(r"\s+([.,:])", r"\1", " ".join(text.split())) for text in filled)
@@ -70,7 +70,7 @@ class Cause:
 
 
 class _Blank(dict[str, str]):
-    """Missing groups are empty."""
+    """A dictionary in which missing groups are empty."""
 
     def __missing__(self, key: str) -> str:
         return ""

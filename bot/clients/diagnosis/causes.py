@@ -1,4 +1,4 @@
-"""Causes for the end of a model server or a download, by their text in the log, the most specific first. Pure.
+"""Causes of the failure of a model server or a download, identified by their text in the log, most specific first. Pure.
 
 The texts are those of vLLM 0.8 to 0.32, transformers 4.4x to 5, huggingface_hub 0.2x to 1.x, PyTorch 2.x, SGLang, TEI
 and llama.cpp, from these projects' issue trackers (for vLLM for example #16749, #20305, #25837, #27508).
@@ -11,11 +11,11 @@ from bot.clients.diagnosis.cause import Cause, Groups, Kind
 from bot.clients.diagnosis.host_causes import HOST_CAUSES
 
 _BLOCK = 16
-"""Tokens in a block of vLLM's KV cache: a context that is not a multiple of it wastes a part of a block."""
+"""Tokens in a block of vLLM's KV cache. A context that is not a multiple of it wastes part of a block."""
 
 
 def _context(groups: Groups) -> dict[str, str]:
-    """The largest context that fits: vLLM's own figure, otherwise in proportion to the available memory."""
+    """The largest context that fits: the value in vLLM's message, otherwise an estimate in proportion to the free memory."""
     largest = groups.get("largest")
     if not largest and groups.get("asked") and groups.get("needed") and groups.get("free"):
         share = float(groups["free"] or 0) / float(groups["needed"] or 1)
@@ -472,4 +472,4 @@ CAUSES: tuple[Cause, ...] = (
         vague=True,
     ),
 )  # fmt: skip
-"""In this order: if one error matches two causes, the first is the root cause."""
+"""The order matters: if one error matches two causes, the first is the root cause."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from bot.clients.diagnosis.cause import Kind
 from bot.clients.diagnosis.log import Finding, find, tail
-from bot.clients.diagnosis.pods import named
-from bot.clients.diagnosis.problems import Events, KubeObject, Problem, container_statuses, said
+from bot.clients.diagnosis.pods import runtime_cause
+from bot.clients.diagnosis.problems import Events, KubeObject, Problem, container_statuses, message_of
 
 
 @dataclass(frozen=True)
 class Crash:
-    """A container that ended. If it runs again, `restarted` is true, and its previous log has the error."""
+    """A container that ended. If it is running again, `restarted` is true, and its previous log contains the error."""
 
     container: str
     staging: bool
@@ -35,22 +35,24 @@ class Crash:
 
 
 def crash(pod: KubeObject) -> Crash | None:
-    """The container whose end matters: out of memory, a failed staging, otherwise a crash loop or repeated ends."""
+    """The container that prevents the pod from running: killed for memory, failed staging, a crash loop or repeated
+    ends. None if there is no such container.
+    """
     over = (pod.get("status") or {}).get("phase") == "Failed"
-    for found, is_ready in _ends(pod):
-        failed = found.exit_code != 0 and not is_ready
-        if found.looping or found.out_of_memory or (failed and (found.staging or found.not_started or over)):
-            return found
+    for crashed, is_ready in _ends(pod):
+        failed = crashed.exit_code != 0 and not is_ready
+        if crashed.looping or crashed.out_of_memory or (failed and (crashed.staging or crashed.not_started or over)):
+            return crashed
         # A container that a probe kills repeatedly restarts without a back-off, and an engine may exit with 0 on
         # SIGTERM.
-        if not is_ready and found.restarted and found.ends > 1:
-            return found
+        if not is_ready and crashed.restarted and crashed.ends > 1:
+            return crashed
     return None
 
 
 def last(pod: KubeObject) -> Crash | None:
-    """The newest end of a container, for a pod that was ready: a single end is sufficient."""
-    return next((found for found, is_ready in _ends(pod) if not is_ready and not found.staging), None)
+    """The container that ended in a pod that was ready before; unlike `crash`, a single end is sufficient."""
+    return next((crashed for crashed, is_ready in _ends(pod) if not is_ready and not crashed.staging), None)
 
 
 def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
@@ -61,7 +63,7 @@ def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
         ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
         if not ended:
             continue
-        found = Crash(
+        crashed = Crash(
             container=status["name"],
             staging=status["name"] in inits,
             reason=str(ended.get("reason") or ""),
@@ -71,15 +73,15 @@ def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
             looping=(state.get("waiting") or {}).get("reason") == "CrashLoopBackOff",
             restarted="running" in state,
         )
-        yield found, bool(status.get("ready"))
+        yield crashed, bool(status.get("ready"))
 
 
 def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = False) -> Problem | None:
-    """The reason why the container ended; None if a restart may succeed. With `final` it is not restarted (a Job's
+    """The reason why the container ended; None if a restart may succeed. With `final`, it is not restarted (a Job's
     pod).
     """
     loops = " keeps crashing" if crashed.looping else ""
-    where = f"container {crashed.container}{loops}, exit code {crashed.exit_code}"
+    suffix = f"container {crashed.container}{loops}, exit code {crashed.exit_code}"
     if crashed.out_of_memory:
         return Problem(
             Kind.MEMORY,
@@ -94,31 +96,35 @@ def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = Fals
             "Correct what the message names.",
             Kind.IMAGE,
         )
-        if explained := named(text):
+        if explained := runtime_cause(text):
             headline, remedy, kind = explained[0], explained[1], explained[2].kind
-        return Problem(kind, f"{headline.rstrip('.')} ({where})", remedy, log=text)
-    found = find(f"{log}\n{crashed.message}" if crashed.message else log)
-    if probe := _killed_by_probe(crashed, events, log, found):
+        return Problem(kind, f"{headline.rstrip('.')} ({suffix})", remedy, log=text)
+    finding = find(f"{log}\n{crashed.message}" if crashed.message else log)
+    if probe := _killed_by_probe(crashed, events, log, finding):
         return probe if final or crashed.ends > 1 or crashed.looping else None
-    if found is None or found.name == "unknown":
-        return _unexplained(crashed, found, log) if crashed.looping or final else None
-    if not final and crashed.ends < found.crashes:
+    if finding is None or finding.name == "unknown":
+        return _unexplained(crashed, finding, log) if crashed.looping or final else None
+    if not final and crashed.ends < finding.crashes:
         return None
     if final or crashed.looping or crashed.staging or crashed.ends > 1:
-        return Problem(found.kind, f"{found.headline.rstrip('.')} ({where})", found.remedy, log=found.excerpt)
+        return Problem(finding.kind, f"{finding.headline.rstrip('.')} ({suffix})", finding.remedy, log=finding.excerpt)
     return None
 
 
-def _killed_by_probe(crashed: Crash, events: Events, log: str, found: Finding | None) -> Problem | None:
-    killed = [e for e in events if e.get("reason") == "Killing" and "probe" in said(e) and crashed.container in said(e)]
-    if not killed or (found and (found.name != "unknown" or crashed.exit_code not in (0, 137, 143))):
+def _killed_by_probe(crashed: Crash, events: Events, log: str, finding: Finding | None) -> Problem | None:
+    killed = [
+        e
+        for e in events
+        if e.get("reason") == "Killing" and "probe" in message_of(e) and crashed.container in message_of(e)
+    ]
+    if not killed or (finding and (finding.name != "unknown" or crashed.exit_code not in (0, 137, 143))):
         return None
     unhealthy = [e for e in events if e.get("reason") == "Unhealthy"]
-    why = f" {said(unhealthy[-1]).rstrip('.')}." if unhealthy else ""
+    probe_message = f" {message_of(unhealthy[-1]).rstrip('.')}." if unhealthy else ""
     return Problem(
         Kind.PROBE,
         f"The kubelet killed container {crashed.container} {crashed.ends} times because its probe failed:"
-        f" {said(killed[-1]).rstrip('.')}.{why}",
+        f" {message_of(killed[-1]).rstrip('.')}.{probe_message}",
         "If the log in the thread shows that it is still loading, raise the startup probe's failureThreshold; otherwise check"
         " the probe's path and port.",
         log=tail(log),
@@ -137,27 +143,29 @@ _EXITS = {
 }
 
 
-def _unexplained(crashed: Crash, found: Finding | None, log: str) -> Problem:
+def _unexplained(crashed: Crash, finding: Finding | None, log: str) -> Problem:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    why = found.headline if found else _EXITS.get(crashed.exit_code, lines[-1].rstrip(".")[:300] if lines else "")
-    what = "failed" if crashed.staging else "keeps crashing"
+    reason = (
+        finding.headline if finding else _EXITS.get(crashed.exit_code, lines[-1].rstrip(".")[:300] if lines else "")
+    )
+    outcome = "failed" if crashed.staging else "keeps crashing"
     kind, remedy = (
         Kind.UNKNOWN,
         "Correct the arguments, the model or the image that the log lines in the thread name, in git.",
     )
-    if found is None and crashed.exit_code == 0 and not crashed.staging:
-        what, why = f"{'ends again and again' if crashed.looping else 'ended'} without an error", ""
+    if finding is None and crashed.exit_code == 0 and not crashed.staging:
+        outcome, reason = f"{'ends again and again' if crashed.looping else 'ended'} without an error", ""
         kind, remedy = (
             Kind.CONFIGURATION,
             "Check `command` and `args` in the Deployment: they must start a server that stays.",
         )
-    elif found is None:
+    elif finding is None:
         kind, remedy = _EXIT_REMEDIES.get(crashed.exit_code, (kind, remedy))
     return Problem(
-        found.kind if found else kind,
-        f"Container {crashed.container} {what} (exit code {crashed.exit_code}){f': {why}' if why else ''}.",
+        finding.kind if finding else kind,
+        f"Container {crashed.container} {outcome} (exit code {crashed.exit_code}){f': {reason}' if reason else ''}.",
         remedy,
-        log=found.excerpt if found else tail(log),
+        log=finding.excerpt if finding else tail(log),
     )
 
 
@@ -179,9 +187,9 @@ _REFUSED_BY_NODE = (
 
 
 def repeated(over: Sequence[Problem]) -> Problem | None:
-    """A problem with which several pods of one boot ended in succession: the next pod will fail too."""
+    """A problem that ended several pods of one boot, so that the next pod will probably fail too."""
     for problem in reversed(over):
-        alike = sum(other.kind == problem.kind for other in over)
+        alike = sum(ended_pod.kind == problem.kind for ended_pod in over)
         if alike >= (2 if problem.kind is Kind.EVICTION else 3):
             return replace(problem, reason=f"{problem.reason.rstrip('.')} ({alike} pods in a row)")
     return None
@@ -190,39 +198,41 @@ def repeated(over: Sequence[Problem]) -> Problem | None:
 def ended(pod: KubeObject) -> Problem | None:
     """The reason why a pod ended or terminates, if its Deployment did not cause it: evicted, preempted, node gone."""
     status = pod.get("status") or {}
-    reason, why = str(status.get("reason") or ""), str(status.get("message") or "")
+    reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
     target = next((c for c in status.get("conditions") or () if c.get("type") == "DisruptionTarget"), None)
     if target and not reason:
-        reason, why = str(target.get("reason") or ""), str(target.get("message") or why)
+        reason, message = str(target.get("reason") or ""), str(target.get("message") or message)
     match reason:
         case "Evicted" | "TerminationByKubelet" | "EvictionByEvictionAPI":
-            low = re.search(r"low on resource: (?P<what>[\w-]+)", why) or re.search(r"(?P<what>ephemeral[ -]\w+)", why)
+            low = re.search(r"low on resource: (?P<what>[\w-]+)", message) or re.search(
+                r"(?P<what>ephemeral[ -]\w+)", message
+            )
             remedy = "Give the pod a memory request as high as its limit, or use a larger machine."
             if low and "ephemeral" in low["what"]:
                 remedy = "Put caches on the volume, set an ephemeral-storage limit, or use a larger boot disk."
-            return Problem(Kind.EVICTION, f"The pod was evicted{f': {why}' if why else ''}", remedy)
+            return Problem(Kind.EVICTION, f"The pod was evicted{f': {message}' if message else ''}", remedy)
         case "Preempting" | "Preempted" | "PreemptionByScheduler":
             return Problem(
                 Kind.EVICTION,
-                f"The pod was preempted by a pod with a higher priority: {why}",
+                f"The pod was preempted by a pod with a higher priority: {message}",
                 "Give it a higher priorityClassName.",
             )
         case "NodeShutdown" | "Shutdown" | "Terminated" | "NodeLost" | "DeletionByTaintManager" | "DeletionByPodGC":
             return Problem(
                 Kind.CAPACITY,
-                f"The pod's node was reclaimed or lost{f': {why}' if why else ''}",
+                f"The pod's node was reclaimed or lost{f': {message}' if message else ''}",
                 "A spot or preemptible machine can be taken back at any time; a regular one avoids that.",
             )
         case "UnexpectedAdmissionError":
             return Problem(
                 Kind.GPU,
-                f"The node refused the pod: {why}",
+                f"The node refused the pod: {message}",
                 "The node's GPU or device plugin does not work: drain the node.",
             )
         case _ if reason.startswith("OutOf") or reason in _REFUSED_BY_NODE:
             return Problem(
                 Kind.SCHEDULING,
-                f"The node refused the pod ({reason}): {why}",
+                f"The node refused the pod ({reason}): {message}",
                 "Check the pod's requests and the node's size.",
             )
     return None

@@ -1,7 +1,7 @@
-"""Causes in the image, the container's limits and the files of the model, by their text in the log. Pure.
+"""Causes in the image, the container's limits and the files of the model, identified by their text in the log. Pure.
 
-They are more specific than those of `bot.clients.diagnosis.causes`, which come after them. The texts are those of
-PyTorch's, vLLM's, Triton's and tokenizers' issue trackers (for example vLLM #12847, #13608, tokenizers #1297).
+They are more specific than those of `bot.clients.diagnosis.causes`, so they are checked first. The texts come from the
+issue trackers of PyTorch, vLLM, Triton and tokenizers (for example vLLM #12847, #13608, tokenizers #1297).
 """
 
 from bot.clients.diagnosis.cause import Cause, Kind
@@ -141,4 +141,4 @@ HOST_CAUSES: tuple[Cause, ...] = (
         "Check the quantization of the weights and that they are a complete model; otherwise use a newer engine image.",
     ),
 )  # fmt: skip
-"""In this order, and before all others."""
+"""The order matters, as in `bot.clients.diagnosis.causes`."""

@@ -1,6 +1,6 @@
 """Find the root cause in the log of a model server or of a download. Pure: text in, a finding out.
 
-vLLM's engine is a child process: its error is followed by the server's own traceback of 60 lines or more, which only
+vLLM's engine is a child process. Its error is followed by the server's traceback of 60 lines or more, which only
 reports that the engine has failed ("Engine core initialization failed. See root cause above"). Lines contain the
 process and, in most versions, level, time and source: `(EngineCore_DP0 pid=123) ERROR 09-28 15:47:24 [core.py:718]
 ValueError: …`.
@@ -17,9 +17,9 @@ LONGEST = 400
 _BEFORE, _AFTER, _LAST = 12, 4, 6
 """Lines shown before and after the cause, and from the end of the log."""
 _JOINED = 12
-"""Lines that may follow an exception's first line and belong to its message."""
+"""Maximum number of continuation lines of an exception's message."""
 _LINE_LENGTH, _MESSAGE = 500, 4000
-"""Characters of a line that are shown, and characters of an error that are searched."""
+"""Maximum characters of a shown line, and of the error text that is searched for causes."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PROCESS = re.compile(r"^\s*(?:\((?P<name>[A-Za-z]\w*)[^()]*?\bpid=\d+[^()]*\)|\[rank\d+\]:?)\s?")
@@ -54,7 +54,7 @@ class Finding:
     headline: str
     remedy: str
     excerpt: str
-    """The lines around the cause, and the last ones."""
+    """The lines around the cause, and the last lines of the log."""
     crashes: int = 1
     """The number of times that the container must end in this way before the cause is reported."""
     name: str = "unknown"
@@ -71,7 +71,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Complaint:
-    """An error in the log: its lines, its whole message, and the traceback (with chained ones) that ends in it."""
+    """An error in the log: its first and last line, its whole message, and the number of its chain of tracebacks."""
 
     first: int
     last: int
@@ -79,38 +79,40 @@ class _Complaint:
     chain: int
     exception: bool
     plain: bool = False
-    """True if it is neither an exception nor logged as an error, so that it has a lower priority."""
+    """True if it is neither an exception nor logged with a level, so that it has a lower priority."""
 
 
 def find(log: str) -> Finding | None:
     """The root cause in a log; None if the log contains no error."""
     lines = [_parsed(number, raw) for number, raw in enumerate(log.splitlines())]
-    complaints = [each for each in _complaints(lines) if not _CONSEQUENCE.search(each.text.split("\n")[0])]
+    complaints = [
+        complaint for complaint in _complaints(lines) if not _CONSEQUENCE.search(complaint.text.split("\n")[0])
+    ]
     best: tuple[tuple[bool, bool, int, int, int], _Complaint, Cause, re.Match[str]] | None = None
     unexplained: _Complaint | None = None
     for complaint in complaints:
         for position, cause in enumerate(CAUSES):
-            if found := cause.find(complaint.text):
+            if match := cause.find(complaint.text):
                 rank = (cause.vague, complaint.plain, -complaint.chain, position, -complaint.first)
                 if best is None or rank < best[0]:
-                    best = (rank, complaint, cause, found)
+                    best = (rank, complaint, cause, match)
                 break
         else:
             unexplained = complaint if complaint.exception else unexplained
-    exceptions = [each for each in complaints if each.exception]
+    exceptions = [complaint for complaint in complaints if complaint.exception]
     if best and not (best[1].plain and unexplained and unexplained.first > best[1].last):
-        _, complaint, cause, found = best
-        headline, remedy = cause.said(found)
+        _, complaint, cause, match = best
+        headline, remedy = cause.explain(match)
         return Finding(cause.kind, headline, remedy, _excerpt(lines, complaint), cause.crashes, cause.name)
     if killed := _KILLED_CHILD.search(log):
         return _killed(killed, lines)
-    errors = exceptions or [each for each in complaints if _sounds_bad(each.text)]
+    errors = exceptions or [complaint for complaint in complaints if _sounds_bad(complaint.text)]
     if not errors:
         return None
     last = errors[-1]
-    said = " ".join(last.text.split()).rstrip(".")[:LONGEST]
+    headline = " ".join(last.text.split()).rstrip(".")[:LONGEST]
     remedy = "Correct what the log lines in the thread name (arguments, model or image), in git."
-    return Finding(Kind.UNKNOWN, said, remedy, _excerpt(lines, last))
+    return Finding(Kind.UNKNOWN, headline, remedy, _excerpt(lines, last))
 
 
 def tail(log: str, count: int = 8) -> str:
@@ -118,8 +120,8 @@ def tail(log: str, count: int = 8) -> str:
     return "\n".join(_COLOURS.sub("", line)[:_LINE_LENGTH] for line in log.strip().splitlines()[-count:])
 
 
-def _killed(found: re.Match[str], lines: list[_Line]) -> Finding:
-    signal = found["signal"] or found["other"]
+def _killed(killed: re.Match[str], lines: list[_Line]) -> Finding:
+    signal = killed["signal"] or killed["other"]
     excerpt = "\n".join(line.text[:_LINE_LENGTH] for line in lines[-_BEFORE:])
     if signal == "9":
         return Finding(
@@ -151,7 +153,7 @@ def _parsed(number: int, raw: str) -> _Line:
 
 
 def _complaints(lines: list[_Line]) -> list[_Complaint]:
-    found: list[_Complaint] = []
+    complaints: list[_Complaint] = []
     chain = 0
     chained: dict[str, bool] = {}  # by process: whether the next traceback belongs to the previous one
     for position, line in enumerate(lines):
@@ -160,16 +162,16 @@ def _complaints(lines: list[_Line]) -> list[_Complaint]:
             chained[line.process] = True
         elif stripped.startswith("Traceback (most recent call last)"):
             chain += 0 if chained.pop(line.process, False) else 1
-        elif _is_noise(line) or (found and line.number <= found[-1].last):
+        elif _is_noise(line) or (complaints and line.number <= complaints[-1].last):
             continue  # the line belongs to the message of the exception above
         elif _EXCEPTION.match(stripped):
             text, last = _message(lines, position)
-            found.append(_Complaint(line.number, last, text, chain, exception=True))
+            complaints.append(_Complaint(line.number, last, text, chain, exception=True))
         else:
-            found.append(
+            complaints.append(
                 _Complaint(line.number, line.number, stripped[:_MESSAGE], chain, exception=False, plain=not line.level)
             )
-    return found
+    return complaints
 
 
 def _is_noise(line: _Line) -> bool:
@@ -183,7 +185,7 @@ def _is_noise(line: _Line) -> bool:
 
 def _message(lines: list[_Line], position: int) -> tuple[str, int]:
     """An exception's message with its continuation lines, as pydantic and huggingface_hub write them."""
-    first, said, last = lines[position], [lines[position].text.strip()], lines[position].number
+    first, parts, last = lines[position], [lines[position].text.strip()], lines[position].number
     for line in lines[position + 1 : position + 1 + _JOINED]:
         text = line.text.strip()
         if line.process != first.process or line.level in ("INFO", "WARNING", "DEBUG"):
@@ -193,9 +195,9 @@ def _message(lines: list[_Line], position: int) -> tuple[str, int]:
         if text.startswith("For further information"):
             break
         if text:
-            said.append(text)
+            parts.append(text)
             last = line.number
-    return "\n".join(said)[:_MESSAGE], last
+    return "\n".join(parts)[:_MESSAGE], last
 
 
 def _sounds_bad(text: str) -> bool:
@@ -205,14 +207,14 @@ def _sounds_bad(text: str) -> bool:
 
 
 def _excerpt(lines: list[_Line], complaint: _Complaint) -> str:
-    """The lines around the cause and the end of the log, with a mark for omitted lines."""
-    shown: list[str] = []
+    """The lines around the cause and the end of the log; `…` replaces omitted lines."""
+    excerpt: list[str] = []
     begin, end = max(0, complaint.first - _BEFORE), min(len(lines), complaint.last + _AFTER + 1)
-    rest = max(end, len(lines) - _LAST)
+    tail_start = max(end, len(lines) - _LAST)
     if begin:
-        shown.append("…")
-    shown += [line.text[:_LINE_LENGTH] for line in lines[begin:end]]
-    if rest > end:
-        shown.append("…")
-    shown += [line.text[:_LINE_LENGTH] for line in lines[rest:]]
-    return "\n".join(shown)
+        excerpt.append("…")
+    excerpt += [line.text[:_LINE_LENGTH] for line in lines[begin:end]]
+    if tail_start > end:
+        excerpt.append("…")
+    excerpt += [line.text[:_LINE_LENGTH] for line in lines[tail_start:]]
+    return "\n".join(excerpt)

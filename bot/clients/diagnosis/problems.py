@@ -18,7 +18,7 @@ Events = Sequence[KubeObject]
 class Grace:
     """The time for which a problem may last in a boot with the usual limit (1200 s), and the reason."""
 
-    about: str
+    title: str
     seconds: float
     source: str
 
@@ -49,8 +49,8 @@ PULL = Grace(
     "a registry that does not answer", 300, "the kubelet waits 10, 20, 40, 80, 160 s between pulls: five attempts"
 )
 WHILE_PULLING = 900.0
-"""Seconds after the first failed pull for which a later one may run. An engine's image has 10 GB, and the kubelet keeps
-the status of the failed attempt until the image is pulled.
+"""Grace period in seconds while the kubelet retries a failed pull. An engine's image has 10 GB, and the status shows the
+failed attempt until the image is pulled.
 """
 PULL_LIMIT = Grace("a registry that limits the rate of pulls", 600, "the limits of registries are per hour, with gaps")
 PULL_DENIED = Grace("a registry that denies access", 60, "a new node's credential helper answers after some seconds")
@@ -83,16 +83,17 @@ class Problem:
     """The affected volume claim."""
 
     @property
-    def lasting(self) -> tuple[str, str]:
-        """The identity of the problem, independent of its wording."""
-        return self.kind, self.grace.about
+    def identity(self) -> tuple[str, str]:
+        """A key that identifies the problem, independent of its wording."""
+        return self.kind, self.grace.title
 
 
 _USUAL = 1200.0
 """The boot limit for which the grace periods are defined, in seconds; a shorter limit shortens them."""
-_SOON = 0.05
+_MARGIN = 0.05
+"""Seconds added to the time of the next check, so that the grace period is over then."""
 _LEAST = 3.0
-"""Minimum seconds of a grace period: two events with one cause are closer together."""
+"""Minimum grace period in seconds: events with the same cause are closer together."""
 
 
 class Patience:
@@ -108,14 +109,14 @@ class Patience:
         if problem is None:
             self._problem = None
             return False
-        if problem.lasting != self._problem:
-            self._problem, self._since = problem.lasting, self._clock()
+        if problem.identity != self._problem:
+            self._problem, self._since = problem.identity, self._clock()
         self._until = self._since + min(problem.grace.seconds, max(_LEAST, problem.grace.seconds * self._scale))
         return self._clock() >= self._until
 
     def left(self) -> float | None:
         """Seconds until the current problem has lasted too long; None without a problem."""
-        return None if self._problem is None else max(0.0, self._until - self._clock()) + _SOON
+        return None if self._problem is None else max(0.0, self._until - self._clock()) + _MARGIN
 
 
 def container_statuses(pod: KubeObject) -> list[KubeObject]:
@@ -129,13 +130,13 @@ def claims_of(pod: KubeObject) -> tuple[str, ...]:
     return tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim"))
 
 
-def about(name: str, kind: str, events: Iterable[KubeObject]) -> tuple[KubeObject, ...]:
+def events_of(name: str, kind: str, events: Iterable[KubeObject]) -> tuple[KubeObject, ...]:
     """The events of one object, oldest first."""
-    found = [e for e in events if (e.get("involvedObject") or {}).get("kind") == kind and subject(e) == name]
-    return tuple(sorted(found, key=moment_of))
+    matching = [e for e in events if (e.get("involvedObject") or {}).get("kind") == kind and subject(e) == name]
+    return tuple(sorted(matching, key=moment_of))
 
 
-def said(event: KubeObject) -> str:
+def message_of(event: KubeObject) -> str:
     return str(event.get("message") or event.get("reason") or "").strip()
 
 

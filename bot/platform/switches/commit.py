@@ -8,7 +8,7 @@ import structlog
 
 from bot.clients.application import Application
 from bot.clients.cluster import Cluster
-from bot.clients.deployer import Deployer, nobody
+from bot.clients.deployer import Deployer, ignore_message
 from bot.clients.github import GitHub
 from bot.clients.workload import Workload
 from bot.clock import Clock
@@ -61,7 +61,7 @@ class ByCommit:
         session = lease or session
         commit = await self._committed(model, replicas, session)
         await self.applications.bring_to(
-            application.name, commit, actor=session.holder if session else "stoker", tell=nobody
+            application.name, commit, actor=session.holder if session else "stoker", on_message=ignore_message
         )
         changed = await self.cluster.scale(model, replicas, lease=mark, fence=fence)
         return changed or bool(workload and workload.replicas != replicas)
