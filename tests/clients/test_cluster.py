@@ -280,6 +280,24 @@ async def test_rights_that_the_role_lacks_are_named(wire: Wire, cluster: Cluster
     assert (str(nodes), bool(nodes.without)) == ("watch nodes", True)
 
 
+async def test_rights_are_checked_a_few_at_a_time(wire: Wire, cluster: Cluster) -> None:
+    """The API server answers none before eight are open; a ninth waits, and a refusal is still reported by name."""
+    wire.reviews_together = 8
+    wire.denied = {("watch", "nodes")}
+    async with asyncio.timeout(10):
+        lacking = await cluster.lacking(rights(Config()))
+    assert [str(right) for right in lacking] == ["watch nodes"]
+    assert wire.most_reviews == 8
+    assert len(rights(Config())) > 16
+
+
+async def test_a_failed_check_of_the_rights_is_one_error(wire: Wire, cluster: Cluster) -> None:
+    """The first failure is raised with its type, and the other checks end."""
+    wire.forbidden = "selfsubjectaccessreviews"
+    with pytest.raises(Forbidden, match="stoker cannot do that"):
+        await cluster.lacking(rights(Config()))
+
+
 def rolling(wire: Wire, **status: Any) -> None:
     """The Deployment controller reports the progress of a roll-out."""
     wire.store.update("Deployment", "coder-chat", "serving", lambda live: live.update(status=status))
