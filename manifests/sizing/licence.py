@@ -24,11 +24,6 @@ _CONDITIONS = {
 }
 
 
-def commercial_use(licence: str | None) -> bool:
-    """Return whether the licence allows commercial use, according to its id."""
-    return not _forbids(licence)
-
-
 def terms(facts: ModelFacts) -> tuple[str, ...]:
     """Warnings unrelated to size: gated weights, and the licence's restrictions and requirements."""
     found = []
@@ -37,13 +32,8 @@ def terms(facts: ModelFacts) -> tuple[str, ...]:
     if facts.withheld:
         found.append(f"The files of {facts.hf_id} cannot be read: its layers are taken from another form of the model.")
     licence = (facts.licence or "").lower()
-    if why := _forbids(facts.licence):
+    if why := next((why for mark, why in _NOT_COMMERCIAL.items() if mark in licence), ""):
         found.append(f"The licence of {facts.hf_id} ({facts.licence}) does not allow commercial use: {why}.")
     elif condition := next((text for mark, text in _CONDITIONS.items() if licence.startswith(mark)), ""):
         found.append(f"The licence of {facts.hf_id} ({facts.licence}) has conditions: {condition}.")
     return tuple(found)
-
-
-def _forbids(licence: str | None) -> str:
-    said = (licence or "").lower()
-    return next((why for mark, why in _NOT_COMMERCIAL.items() if mark in said), "")
