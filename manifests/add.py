@@ -5,21 +5,25 @@ adds the Application, LiteLLM's entry, the catalog row and, for a cost-gated end
 manual applications.
 """
 
+from typing import NamedTuple
+
 from manifests import catalog, groups, staging
-from manifests.bundle import bundle_of
+from manifests.bundle import Bundle, bundle_of
 from manifests.change import Change, Wanted, of_kind
-from manifests.contract import ModelEndpoint, chats, does, read_endpoint, read_endpoints
+from manifests.contract import ModelEndpoint, chats, read_endpoint, read_endpoints, task_of
 from manifests.copying import (
+    Names,
     Uncopyable,
     at_rest,
-    generated_again,
-    listed_again,
-    names_of_copy,
+    copied_names,
     needs,
-    refuse_undeployed,
+    refuse_undeployed_copy,
     renamed,
+    with_generator_items,
+    with_kustomization_entries,
 )
 from manifests.edit import Document, value
+from manifests.gateway import Entry
 from manifests.gateway_entry import with_entry
 from manifests.gguf import choose
 from manifests.items import copied, is_item
@@ -34,20 +38,20 @@ from manifests.resources import refuse_resources, resource_edits
 from manifests.retarget import (
     DNS_LABEL,
     Target,
+    comment_facts,
     derived_quantization,
     derived_served_name,
     refuse_bad_input,
     retarget,
-    words,
 )
 from manifests.review import (
+    check_after_change,
     contract_rows,
-    kept_contract,
+    not_looked_up_warning,
     refuse_misfit,
     refuse_storage,
     refuse_unknown,
     refuse_unservable,
-    unchecked,
 )
 from manifests.sizing import (
     POOLING_KINDS,
@@ -66,7 +70,7 @@ from manifests.wording import Rewording
 
 
 class AddRequest(Wanted, frozen=True):
-    """Options of a new endpoint. Fields that are None are derived from the model, the template and the machine.
+    """Options of a new endpoint. A field that is None is derived from the model, the template or the machine.
 
     `portal` also offers the alias in the key portal; this is never derived.
     """
@@ -97,17 +101,17 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
     _refuse_uncopyable(platform, pieces, request)
     file = ""
     if pieces.runtime.gguf:
-        wanted = request.quantization or template.quantization
-        gguf_file = choose(request.facts, wanted, machine, exact=bool(request.quantization))
+        quantization = request.quantization or template.quantization
+        gguf_file = choose(request.facts, quantization, machine, exact=bool(request.quantization))
         request, file = request.model_copy(update={"facts": gguf_file.facts, "quantization": None}), gguf_file.file
     staging_warnings = staging.warnings(pieces, request.facts)
     facts = request.facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, request.facts)})
     request = request.model_copy(update={"facts": facts})
     sizing = _sizing(request, template, machine)
-    own = model_arguments(pieces, template, request.facts, request.args)
-    target = _target(request, pieces, template, sizing, own, file)
+    arguments = model_arguments(pieces, template, request.facts, request.args)
+    target = _target(request, pieces, template, sizing, arguments, file)
     try:
-        files = _copies(platform, pieces, template, request, target, sizing)
+        files = _copies(_Copy(platform, pieces, template, request, target, sizing))
     except Uncopyable as error:
         raise ManifestError(f"{error} {_by_hand(pieces, request)}") from error
     after = platform.with_changes(files)
@@ -115,7 +119,7 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
     files |= _lists(platform, template, endpoint, request, target)
     flag, group_warnings = groups.switched_on(platform, endpoint.group)
     files |= flag
-    contract_findings = kept_contract(platform, platform.with_changes(files), template.name, request.name)
+    contract_findings = check_after_change(platform, platform.with_changes(files), template.name, request.name)
     return Change(
         changes=ChangeSet(files=dict(files)),
         title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
@@ -125,7 +129,7 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
         warnings=(
             *sizing.warnings,
             *terms(request.facts),
-            *own.warnings,
+            *arguments.warnings,
             *staging_warnings,
             *group_warnings,
             *_warnings(request, template, endpoint),
@@ -146,12 +150,12 @@ def refuse_taken(platform: Platform, name: str) -> None:
             "63 characters at most (a DNS label)."
         )
     if platform.files(layout.home(name)) or name in platform.names():
-        there = layout.home(name) if platform.files(layout.home(name)) else f"an endpoint {name}"
-        raise ManifestError(f"The name {name} is taken: {there} exists. Choose another, or swap its model.")
+        existing = layout.home(name) if platform.files(layout.home(name)) else f"an endpoint {name}"
+        raise ManifestError(f"The name {name} is taken: {existing} exists. Choose another, or swap its model.")
     for entry in platform.entries():
         if entry.alias == name:
-            where = f"{entry.document.path}:{entry.first + 1}"
-            raise ManifestError(f"The alias {name} is taken in LiteLLM ({where}). Choose another name.")
+            place = f"{entry.document.path}:{entry.first + 1}"
+            raise ManifestError(f"The alias {name} is taken in LiteLLM ({place}). Choose another name.")
     for app in platform.applications():
         if value(app.node, "metadata", "name") == name:
             raise ManifestError(f"The name {name} is taken by the Application in {app.document.path}. Choose another.")
@@ -160,14 +164,14 @@ def refuse_taken(platform: Platform, name: str) -> None:
 def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
     endpoints = read_endpoints(platform)
     if request.like is not None:
-        template = next((each for each in endpoints if each.name == request.like), None)
+        template = next((endpoint for endpoint in endpoints if endpoint.name == request.like), None)
         if template is None:
-            names = ", ".join(each.name for each in endpoints) or "none"
+            names = ", ".join(endpoint.name for endpoint in endpoints) or "none"
             raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {names}.")
         _refuse_other_kind(template, request.facts)
         return template
     if request.facts.kind is None:
-        names = ", ".join(each.name for each in endpoints) or "none"
+        names = ", ".join(endpoint.name for endpoint in endpoints) or "none"
         raise ManifestError(
             f"Hugging Face did not answer, so the kind of {request.facts.hf_id} is unknown: give kind=chat "
             f"(or completion, embeddings, reranker), or like= with an endpoint of the same kind, one of {names}."
@@ -176,16 +180,16 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
         refuse_unservable(request.facts)
     kind = _kind(request.facts)
     complete = [endpoint for endpoint in endpoints if endpoint.application_file and endpoint.alias] or list(endpoints)
-    same_kind = [each for each in complete if each.kind == kind]
+    same_kind = [endpoint for endpoint in complete if endpoint.kind == kind]
     if request.facts.kind == "reranker" and tei_serves(request.facts):
-        same_kind = [each for each in complete if each.kind == "cpu-reranker"] or same_kind
+        same_kind = [endpoint for endpoint in complete if endpoint.kind == "cpu-reranker"] or same_kind
     if not same_kind and request.facts.pools and kind.startswith("gpu-"):
-        same_kind = [each for each in complete if each.kind == "gpu-chat"]
+        same_kind = [endpoint for endpoint in complete if endpoint.kind == "gpu-chat"]
     if not same_kind:
         raise ManifestError(
             f"{request.facts.hf_id} needs a {kind} endpoint to copy from, and there is none; name one with like=."
         )
-    return next((each for each in same_kind if each.name == platform.layout.template), same_kind[0])
+    return next((endpoint for endpoint in same_kind if endpoint.name == platform.layout.template), same_kind[0])
 
 
 def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
@@ -208,9 +212,9 @@ def _by_hand(pieces: Pieces, request: AddRequest) -> str:
             f"add {request.name} to platform.endpoints in .stoker.yaml",
         ]
     elif pieces.home.endswith((".yaml", ".yml")) and not pieces.files[1:] and pieces.name not in base:
-        kind = pieces.candidate.subject
+        declaration = pieces.candidate.subject
         steps = [
-            f"copy the part of {pieces.home}:{kind.start_mark.line + 1} about {pieces.name}",
+            f"copy the part of {pieces.home}:{declaration.start_mark.line + 1} about {pieces.name}",
             f"name it {request.name}, with the model {request.facts.hf_id} and its own volume and Service",
         ]
     else:
@@ -226,33 +230,33 @@ def _by_hand(pieces: Pieces, request: AddRequest) -> str:
 
 def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) -> None:
     """Refuse a template whose copy, or whose later removal, would be incomplete."""
-    why = ""
+    reason = ""
     if pieces.opaque:
         first = pieces.opaque[0]
-        why = f"kustomize changes it in a way that Stoker does not support ({first.path}:{first.line}: {first.key})"
+        reason = f"kustomize changes it in a way that Stoker does not support ({first.path}:{first.line}: {first.key})"
     elif is_deployed_apart(platform, pieces):
-        why = "its Application deploys another directory, which leads to it"
-    if why:
+        reason = "its Application deploys another directory, which refers to this one"
+    if reason:
         raise ManifestError(
-            f"{pieces.name} cannot be copied: {why}. Name another template with like=. {_by_hand(pieces, request)}"
+            f"{pieces.name} cannot be copied: {reason}. Name another template with like=. {_by_hand(pieces, request)}"
         )
 
 
 def _refuse_other_kind(template: ModelEndpoint, facts: ModelFacts) -> None:
-    """Refuse a template of the other family: embedding models and generating models are not interchangeable."""
+    """Refuse a template whose engine cannot do the model's task, such as embeddings with a template that generates text."""
     if facts.kind is None or facts.unservable:
         return
     if facts.pools and template.gpus and not on_cpu(facts):
-        return  # the same engine with another runner
+        return  # vLLM serves both, with another runner
     if facts.pools and not template.gpus and facts.revision and not tei_serves(facts):
         raise ManifestError(
             f"{template.engine} on {template.name} does not serve {facts.hf_id}: name a template with a GPU with like=."
         )
-    if does(template) == "reranker" and facts.kind == "embeddings" and not template.gpus:
+    if task_of(template) == "reranker" and facts.kind == "embeddings" and not template.gpus:
         raise ManifestError(f"{template.name} ranks texts: name another template for {facts.hf_id} with like=.")
-    if facts.pools != (does(template) in POOLING_KINDS):
+    if facts.pools != (task_of(template) in POOLING_KINDS):
         raise ManifestError(
-            f"{facts.hf_id} {_DOES[facts.kind]}, and {template.name} {_DOES[does(template)]}: "
+            f"{facts.hf_id} {_DOES[facts.kind]}, and {template.name} {_DOES[task_of(template)]}: "
             "name another template with like=."
         )
 
@@ -282,7 +286,7 @@ def _sizing(request: AddRequest, template: ModelEndpoint, machine: Machine) -> S
 
 
 def _target(
-    request: AddRequest, pieces: Pieces, template: ModelEndpoint, sizing: Sizing, own: ModelArguments, file: str
+    request: AddRequest, pieces: Pieces, template: ModelEndpoint, sizing: Sizing, arguments: ModelArguments, file: str
 ) -> Target:
     model_naming = naming(pieces, request.facts, file)
     names_itself = pieces.served is None and template.served_name == pieces.model.value
@@ -294,97 +298,127 @@ def _target(
         quantization=derived_quantization(request.facts, request.quantization),
         context=sizing.context or None if request.facts.pools else _context(request, template, sizing),
         gpu_utilization=request.gpu_utilization,
-        args=own.args,
+        args=arguments.args,
         alone=True,
-        removed=(*own.removed, *(("--max-model-len",) if request.facts.pools and not sizing.context else ())),
+        removed=(*arguments.removed, *(("--max-model-len",) if request.facts.pools and not sizing.context else ())),
     )
 
 
 def _context(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> int | None:
     if not template.context and not request.context and sizing.context == request.facts.max_context:
-        return None  # the engine reads it from the model, like the template's engine
+        return None  # the engine reads it from the model, as the template's engine does
     return sizing.context if template.gpus and sizing.context else template.context
 
 
-def _copies(
-    platform: Platform,
-    pieces: Pieces,
-    template: ModelEndpoint,
-    request: AddRequest,
-    target: Target,
-    sizing: Sizing,
-) -> dict[str, str]:
+class _Copy(NamedTuple):
+    """A copy whose result is decided: its template, and the model and the sizes that the copy gets."""
+
+    platform: Platform
+    pieces: Pieces
+    template: ModelEndpoint
+    request: AddRequest
+    target: Target
+    sizing: Sizing
+
+    @property
+    def rewording(self) -> Rewording:
+        return _rewording(self.template, self.request, self.target)
+
+    def edited(self) -> dict[str, Document]:
+        """The template's files with the requested model."""
+        edits = resource_edits(self.pieces, self.template, self.request, self.sizing)
+        return retarget(self.pieces, self.target, edits)
+
+
+def _copies(copy: _Copy) -> dict[str, str]:
     """The new endpoint's own files, and LiteLLM's values with its entry."""
-    layout, new = platform.layout, request.name
-    rewording = _rewording(template, request, target)
+    pieces = copy.pieces
     if is_item(pieces):
-        return _item(platform, pieces, template, request, target, sizing)
-    bundle = bundle_of(platform, pieces)
-    names = names_of_copy(platform, pieces, template, bundle, new)
-    refuse_undeployed(platform, pieces, template, bundle, new)
-    copies: dict[str, str] = {}
-    edited = {
-        path: staging.with_patterns(each, request.facts)
-        for path, each in retarget(pieces, target, resource_edits(pieces, template, request, sizing)).items()
-    }
+        return _item(copy)
+    bundle = bundle_of(copy.platform, pieces)
+    names = copied_names(copy.platform, pieces, copy.template, bundle, copy.request.name)
+    refuse_undeployed_copy(copy.platform, pieces, copy.template, bundle, copy.request.name)
+    files = _copied_files(copy, bundle, names)
+    files |= (
+        with_kustomization_entries(bundle, copy.request.name)
+        | with_generator_items(names)
+        | _copied_application(copy, bundle, names)
+    )
+    if pieces.entry is not None:
+        hosts = _hosts_of_copy(copy, bundle, names)
+        files |= _with_gateway_entry(copy, pieces.entry, hosts)
+    return files
+
+
+def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
+    """The files of the bundle under their new paths; raises Uncopyable if another file names the model, too."""
+    edited = {path: staging.with_patterns(document, copy.request.facts) for path, document in copy.edited().items()}
     if outside := sorted(set(edited) - {*bundle.files, bundle.apart}):
-        raise Uncopyable(f"{template.name} cannot be copied: its model is also named in {', '.join(outside)}.")
+        raise Uncopyable(f"{copy.template.name} cannot be copied: its model is also named in {', '.join(outside)}.")
+    rewording = copy.rewording
+    files: dict[str, str] = {}
     for path in filter(None, (*bundle.files, bundle.apart)):
-        text = platform.read(path)
+        text = copy.platform.read(path)
         if text is None:
             continue
-        place = bundle.moved(path, new)
-        if platform.read(place) is not None:
-            raise ManifestError(f"The name {new} is taken: {place} exists. Choose another.")
-        if path in edited:
-            document = Document(path, edited[path].text)
-        elif path.endswith((".yaml", ".yml")):
-            document = Document(path, text)
+        new_path = bundle.moved(path, copy.request.name)
+        _refuse_existing(copy, new_path)
+        if path in edited or path.endswith((".yaml", ".yml")):
+            document = Document(path, edited[path].text if path in edited else text)
+            document = at_rest(renamed(document, names, copy.sizing.storage), copy.platform, copy.pieces, bundle)
+            files[new_path] = rewording.document(document).text
         else:
-            copies[place] = rewording.text(text)
-            continue
-        document = at_rest(renamed(document, names, sizing.storage), platform, pieces, bundle)
-        copies[place] = rewording.document(document).text
-    copies |= listed_again(bundle, new) | generated_again(names)
-    apart = pieces.application is not None and pieces.application.document.path not in bundle.files
-    if pieces.application is not None and apart and template.name in template.application:
-        exact = {**names.exact, template.application: template.application.replace(template.name, new)}
-        document = renamed(pieces.application.document, names._replace(exact=exact), sizing.storage)
-        path = _application_path(layout, template, request)
-        if platform.read(path) is not None:
-            raise ManifestError(f"The name {request.name} is taken: {path} exists. Choose another.")
-        copies[path] = rewording.document(document).text
-    if pieces.entry is not None:
-        host = names.exact.get(_service_name(pieces), new)
-        if pieces.service is None:  # KServe derives it from the name
-            host = pieces.host.replace(template.name, request.name)
-        hosts = {old: bundle.name(old, new) or old for old in pieces.candidate.hosts}
-        hosts[pieces.host] = pieces.rendering.name(host)
-        if pieces.entry.host[0] != pieces.host:  # another gateway, which has the names in its path
-            hosts |= {f"/{old}": new for old in bundle.stems}
-        elif names.moves_namespace and pieces.namespace in names.exact:
-            hosts[f".{pieces.namespace}"] = f".{names.exact[pieces.namespace]}"
-        entry = pieces.entry
-        copies[entry.document.path] = with_entry(entry, hosts, request, target, rewording, pieces.runtime)
-    return copies
-
-
-def _item(
-    platform: Platform,
-    pieces: Pieces,
-    template: ModelEndpoint,
-    request: AddRequest,
-    target: Target,
-    sizing: Sizing,
-) -> dict[str, str]:
-    """The list with another item, and LiteLLM's values with its entry."""
-    rewording, path = _rewording(template, request, target), pieces.deployment.document.path
-    edited = retarget(pieces, target, resource_edits(pieces, template, request, sizing))
-    files = {path: copied(pieces, edited[path], request.name, rewording, rests=pieces.gpu)}
-    if pieces.entry is not None:
-        hosts = {old: old.replace(template.name, request.name) for old in pieces.candidate.hosts}
-        files[pieces.entry.document.path] = with_entry(pieces.entry, hosts, request, target, rewording, pieces.runtime)
+            files[new_path] = rewording.text(text)
     return files
+
+
+def _copied_application(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
+    """A copy of the Application if it is not among the files of the bundle."""
+    application, template, new_name = copy.pieces.application, copy.template, copy.request.name
+    if application is None or application.document.path in bundle.files or template.name not in template.application:
+        return {}
+    exact = {**names.exact, template.application: template.application.replace(template.name, new_name)}
+    document = renamed(application.document, names._replace(exact=exact), copy.sizing.storage)
+    path = _application_path(copy.platform.layout, template, copy.request)
+    _refuse_existing(copy, path)
+    return {path: copy.rewording.document(document).text}
+
+
+def _refuse_existing(copy: _Copy, path: str) -> None:
+    if copy.platform.read(path) is not None:
+        raise ManifestError(f"The name {copy.request.name} is taken: {path} exists. Choose another.")
+
+
+def _hosts_of_copy(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
+    """The template's hosts in its gateway entry, and the corresponding hosts of the copy."""
+    pieces, new_name = copy.pieces, copy.request.name
+    host = names.exact.get(_service_name(pieces), new_name)
+    if pieces.service is None:  # KServe derives the host from the name
+        host = pieces.host.replace(copy.template.name, new_name)
+    hosts = {old: bundle.name(old, new_name) or old for old in pieces.candidate.hosts}
+    hosts[pieces.host] = pieces.rendering.name(host)
+    if pieces.entry is not None and pieces.entry.host[0] != pieces.host:
+        # The entry points to another gateway, whose path contains the names.
+        hosts |= {f"/{old}": new_name for old in bundle.stems}
+    elif names.moves_namespace and pieces.namespace in names.exact:
+        hosts[f".{pieces.namespace}"] = f".{names.exact[pieces.namespace]}"
+    return hosts
+
+
+def _item(copy: _Copy) -> dict[str, str]:
+    """The list with another item, and LiteLLM's values with its entry."""
+    pieces, path = copy.pieces, copy.pieces.deployment.document.path
+    files = {path: copied(pieces, copy.edited()[path], copy.request.name, copy.rewording, rests=pieces.gpu)}
+    if pieces.entry is not None:
+        hosts = {old: old.replace(copy.template.name, copy.request.name) for old in pieces.candidate.hosts}
+        files |= _with_gateway_entry(copy, pieces.entry, hosts)
+    return files
+
+
+def _with_gateway_entry(copy: _Copy, entry: Entry, hosts: dict[str, str]) -> dict[str, str]:
+    """LiteLLM's values with a copy of `entry`."""
+    text = with_entry(entry, hosts, copy.request, copy.target, copy.rewording, copy.pieces.runtime)
+    return {entry.document.path: text}
 
 
 def _service_name(pieces: Pieces) -> str:
@@ -399,8 +433,8 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
         context=template.context,
     )
     guess = estimated_weights(template.hf_id) or 0
-    was = words(template.name, old, weight_bytes=guess, chat=chats(template), task=does(template))
-    return Rewording(was, words(request.name, target, request.facts))
+    was = comment_facts(template.name, old, weight_bytes=guess, chat=chats(template), task=task_of(template))
+    return Rewording(was, comment_facts(request.name, target, request.facts))
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
@@ -410,21 +444,21 @@ def _application_path(layout: Layout, template: ModelEndpoint, request: AddReque
         raise ManifestError(f"{request.group!r} is not a group: name a directory below {catalog_dir}.")
     if not template.application_file.startswith(f"{catalog_dir}/"):  # the repository has no catalog
         folder, _, base = template.application_file.rpartition("/")
-        named = base.replace(template.name, request.name) if template.name in base else f"{request.name}.yaml"
-        return f"{folder}/{named}".lstrip("/")
-    below = f"{catalog_dir}/{template.group}" if template.group else catalog_dir
-    inside = template.application_file.removeprefix(f"{below}/")
-    named = inside.replace(template.name, request.name)
-    if named == inside:
-        named = f"{request.name}.yaml"
-    return "/".join(filter(None, (catalog_dir, group, named)))
+        file_name = base.replace(template.name, request.name) if template.name in base else f"{request.name}.yaml"
+        return f"{folder}/{file_name}".lstrip("/")
+    group_dir = f"{catalog_dir}/{template.group}" if template.group else catalog_dir
+    relative_path = template.application_file.removeprefix(f"{group_dir}/")
+    file_name = relative_path.replace(template.name, request.name)
+    if file_name == relative_path:
+        file_name = f"{request.name}.yaml"
+    return "/".join(filter(None, (catalog_dir, group, file_name)))
 
 
 def _lists(
     platform: Platform, template: ModelEndpoint, endpoint: ModelEndpoint, request: AddRequest, target: Target
 ) -> dict[str, str]:
-    reads = (endpoint.context if endpoint.gpus else None) or request.facts.max_context or None
-    new = catalog.CatalogRow(endpoint.hf_id, reads, endpoint.price_in, endpoint.price_out)
+    context = (endpoint.context if endpoint.gpus else None) or request.facts.max_context or None
+    new = catalog.CatalogRow(endpoint.hf_id, context, endpoint.price_in, endpoint.price_out)
     old = catalog.CatalogRow(template.hf_id, template.context, template.price_in, template.price_out)
     rewording = _rewording(template, request, target)
     files = catalog.add_row(platform, template.alias, endpoint.alias, new, old, rewording.text)
@@ -440,13 +474,13 @@ def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpo
     if endpoint.alias:
         warnings.append(f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them.")
     if endpoint.alias and request.price_in is None:
-        warnings.append(f"The price is that of {template.name}: nobody has set one for this model.")
+        warnings.append(f"The price was copied from {template.name}. Set the price of this model with in= and out=.")
     if endpoint.alias and request.facts.kind == "reranker":
         warnings.append(
             "LiteLLM does not count the cost of rankings by vLLM and TEI (BerriAI/litellm#13797): budgets do not limit them."
         )
-    if request.facts.pools and does(template) not in POOLING_KINDS:
-        warnings.append(f"{template.name} generates text: read the comments that were copied from it.")
+    if request.facts.pools and task_of(template) not in POOLING_KINDS:
+        warnings.append(f"{template.name} generates text, so comments copied from it may be wrong: check them.")
     if not request.facts.revision:
-        warnings.append(unchecked(request.facts))
+        warnings.append(not_looked_up_warning(request.facts))
     return tuple(warnings)

@@ -32,7 +32,7 @@ def locate(platform: Snapshot, name: str) -> Pieces | None:
     The contract requires exactly one workload that runs a known engine and names its model.
     """
     place = place_of(platform, name)
-    if place is None or len(place.found) != 1:  # several engines that serve one model together are not supported
+    if place is None or len(place.found) != 1:  # engines that serve one model together are not supported
         return None
     (candidate,) = place.found
     engine, model = candidate.command.engine, candidate.command.model
@@ -51,7 +51,7 @@ def outsider(platform: Snapshot, name: str) -> Pieces | None:
 
 
 def outside(platform: Snapshot, name: str) -> str:
-    """Return why an object is outside the contract; "" if it has no engine."""
+    """The reason why an object is outside the contract; "" if it has no engine."""
     place = place_of(platform, name)
     servers = place.found if place is not None else ()
     if len(servers) > 1:
@@ -62,7 +62,7 @@ def outside(platform: Snapshot, name: str) -> str:
             return f"its engine is {command.name}, which Stoker does not change"
         model = command.model
         if model is None:
-            return f"its engine is {command.name}, and no place that Stoker understands names its model"
+            return f"its engine is {command.name}, and Stoker finds its model in no supported place"
         if model.value.startswith("$"):
             return f"its model is the variable {model.value}"
     return ""
@@ -144,12 +144,12 @@ class _Delivery(NamedTuple):
 
 
 def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: Engine) -> Pieces:
-    """Find the objects around a model server that belong to the same endpoint."""
-    own = _Objects(platform, place)
+    """The endpoint of a model server, with the objects that belong to it."""
+    declared = _Objects(platform, place)
     fields = platform.layout.endpoints.get(place.name)
     delivery = _delivery(platform, place, candidate, fields)
     kustomized = _kustomized(platform, place, delivery) if fields is None else Rendering()
-    claims = own.of_kind("PersistentVolumeClaim")
+    claims = declared.of_kind("PersistentVolumeClaim")
     pieces = Pieces(
         name=place.name,
         deployment=candidate.workload,
@@ -159,7 +159,7 @@ def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: En
         flags=candidate.command.flags,
         pvc=_claim_with_weights(platform, candidate, claims),
         claims=claims,
-        service=own.service_of(candidate),
+        service=declared.service_of(candidate),
         application=delivery.application,
         entries=(),
         rendering=kustomized,
@@ -167,7 +167,7 @@ def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: En
         home=place.home,
         candidate=candidate,
         namespace=_namespace(platform, candidate, delivery, kustomized, fields),
-        related=_related(platform, place, candidate, own),
+        related=_related(platform, place, candidate, declared),
         deployer=delivery.deployment.deployer if delivery.deployment else "",
         deployed_by=_flux_kustomization(delivery, fields),
         fields=fields,
@@ -197,7 +197,7 @@ def _kustomized(platform: Snapshot, place: Place, delivery: _Delivery) -> Render
     return rendering(platform, folder, deployed)
 
 
-def _written_namespace(candidate: Candidate) -> str:
+def _namespace_in_git(candidate: Candidate) -> str:
     return candidate.namespace or value(candidate.workload.node, "metadata", "namespace")
 
 
@@ -213,16 +213,16 @@ def _namespace(
         (fields.namespace if fields else "")
         or (candidate.namespace if candidate.application else "")
         or kustomized.namespace
-        or _written_namespace(candidate)
+        or _namespace_in_git(candidate)
         or delivery.namespace
         or platform.layout.namespace
     )
 
 
-def _related(platform: Snapshot, place: Place, candidate: Candidate, own: _Objects) -> tuple[Located, ...]:
+def _related(platform: Snapshot, place: Place, candidate: Candidate, declared: _Objects) -> tuple[Located, ...]:
     """The ConfigMaps that the server reads, and the other objects in the endpoint's files."""
     servers = {id(server.workload.node) for path in place.files for server in candidates(platform, path)}
-    by_node = {id(located.node): located for located in (*candidate.configs, *own.related(servers))}
+    by_node = {id(located.node): located for located in (*candidate.configs, *declared.related(servers))}
     return tuple(by_node.values())
 
 
@@ -243,10 +243,10 @@ def _opaque(platform: Snapshot, pieces: Pieces, delivery: _Delivery) -> tuple[Op
 
 
 def _claim_with_weights(platform: Snapshot, candidate: Candidate, claims: tuple[Located, ...]) -> Located | None:
-    """The claim with the weights: one of the endpoint's own, or the only one that the pod mounts from elsewhere."""
+    """The claim with the weights: a claim in the endpoint's files, or the only one that the pod mounts."""
     mounted = _served_from(candidate) or _claims(candidate.pod)
-    own = next((claim for claim in claims if value(claim.node, "metadata", "name") in mounted), None)
-    return own or _shared_claim(platform, mounted, claims)
+    own_claim = next((claim for claim in claims if value(claim.node, "metadata", "name") in mounted), None)
+    return own_claim or _shared_claim(platform, mounted, claims)
 
 
 def _claims(pod: Node | None) -> set[str]:
@@ -261,14 +261,14 @@ def _served_from(candidate: Candidate) -> set[str]:
     return {match[1] for uri in uris if (match := re.match(r"pvc://([^/]+)", uri))}
 
 
-def _shared_claim(tree: Tree, mounted: set[str], own: tuple[Located, ...]) -> Located | None:
+def _shared_claim(tree: Tree, mounted: set[str], own_claims: tuple[Located, ...]) -> Located | None:
     """The claim that the pod mounts, if it is the only one and is in another directory."""
-    if own or len(mounted) != 1:
+    if own_claims or len(mounted) != 1:
         return None
     (name,) = mounted
     claims = of_kind(tree, "PersistentVolumeClaim")
-    named = [claim for claim in claims if value(claim.node, "metadata", "name") == name]
-    return named[0] if len(named) == 1 else None
+    matching = [claim for claim in claims if value(claim.node, "metadata", "name") == name]
+    return matching[0] if len(matching) == 1 else None
 
 
 def selects(service: Node, deployment: Node) -> bool:
@@ -281,19 +281,21 @@ def selects(service: Node, deployment: Node) -> bool:
 
 
 def _entries(platform: Snapshot, pieces: Pieces) -> tuple[Entry, ...]:
-    """The gateway's entries of the endpoint, with the one of its name first.
+    """The endpoint's entries in the gateway; the entry with the endpoint's name is first.
 
-    These are the entries that lead to its Service; otherwise the one with its name as the alias; otherwise those that a
-    gateway routes by served name.
+    These are the entries that lead to its Service. If there are none: the entry with its name as the alias. If there is
+    none: those that another gateway routes by served name.
     """
     service, candidate, name = pieces.service, pieces.candidate, pieces.name
     host = pieces.rendering.name(value(service.node, "metadata", "name")) if service else name
     hosts = dict.fromkeys((host, *candidate.hosts))
-    written = (pieces.namespace, pieces.rendering.namespace, _written_namespace(candidate), platform.layout.namespace)
-    namespaces = tuple(dict.fromkeys(filter(None, written)))
+    sources = (pieces.namespace, pieces.rendering.namespace, _namespace_in_git(candidate), platform.layout.namespace)
+    namespaces = tuple(dict.fromkeys(filter(None, sources)))
     entries = model_list(platform)
     by_host = [entry for entry in entries if any(entry.reaches(host, *namespaces) for host in hosts)]
     by_alias = [entry for entry in entries if entry.alias == name]
     served = pieces.served.values if pieces.served else ()
-    routed = [entry for entry in entries if entry.asked in served and entry.through_gateway(name, pieces.namespace)]
+    routed = [
+        entry for entry in entries if entry.requested_model in served and entry.through_gateway(name, pieces.namespace)
+    ]
     return tuple(sorted(by_host or by_alias[:1] or routed, key=lambda entry: entry.alias != name))

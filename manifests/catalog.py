@@ -66,34 +66,34 @@ def reword_notes(platform: Platform, alias: str, reword: Reword) -> dict[str, st
 def reword_pages(
     tree: Tree, paths: Collection[str], names: Collection[str], renames: Mapping[str, str], reword: Reword
 ) -> dict[str, str]:
-    """Pages beside the catalog, with corrected items, rows and paragraphs that name the old model.
+    """Pages other than the catalog, with every item, row and paragraph about the old model corrected.
 
     In code blocks only names are replaced. Text that would become empty is not changed: a person has to rewrite it.
     """
     whole = re.compile(
         "|".join(rf"(?<![\w./-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True))
     )
-    found = {}
+    changed = {}
     for path in paths:
         text = tree.read(path) or ""
-        kept, fenced = list[str](), False
+        new_blocks, fenced = list[str](), False
         for block in blocks(split_lines(text)):
-            joined = "".join(block)
+            text_of_block = "".join(block)
             fences = sum(line.lstrip().startswith(("```", "~~~")) for line in block)
-            if whole.search(joined):
+            if whole.search(text_of_block):
                 if fenced or fences:
-                    joined = whole.sub(lambda match: renames.get(match[0], match[0]), joined)
-                elif joined.startswith("|"):
-                    joined = _reworded_row(joined, renames, reword)
-                elif (only := re.sub(r"^\s*([-*+>]|\d+\.|#+)\s+", "", joined).strip(" `*_\r\n")) in renames:
-                    joined = joined.replace(only, renames[only])
+                    text_of_block = whole.sub(lambda match: renames.get(match[0], match[0]), text_of_block)
+                elif text_of_block.startswith("|"):
+                    text_of_block = _reworded_row(text_of_block, renames, reword)
+                elif (only := re.sub(r"^\s*([-*+>]|\d+\.|#+)\s+", "", text_of_block).strip(" `*_\r\n")) in renames:
+                    text_of_block = text_of_block.replace(only, renames[only])
                 else:
-                    joined = _reworded(joined, reword) or joined
+                    text_of_block = _reworded(text_of_block, reword) or text_of_block
             fenced ^= fences % 2 == 1
-            kept.append(joined)
-        if (new := "".join(kept)) != text:
-            found[path] = new
-    return found
+            new_blocks.append(text_of_block)
+        if (new := "".join(new_blocks)) != text:
+            changed[path] = new
+    return changed
 
 
 def _reworded_row(line: str, renames: Mapping[str, str], reword: Reword) -> str:
@@ -122,12 +122,12 @@ def add_manual(platform: Platform, like: str, name: str, reword: Callable[[str],
     """The word list and the bring-up table with `name` added after the similar application `like`."""
 
     def resembling(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        at = row.listing(like)
-        if at is not None and len(listed(row.cells[at])) > 1:  # a row that lists several applications
-            return {row.line: row.filled({at: _with_name(row.cells[at].strip(), like, name)})}
-        at = at or 0
-        cells = {index: reword(cell.strip()) or cell.strip() for index, cell in enumerate(row.cells) if index != at}
-        cells[at] = row.cells[at].strip().replace(like, name)
+        column = row.listing(like)
+        if column is not None and len(listed(row.cells[column])) > 1:  # a row that lists several applications
+            return {row.line: row.filled({column: _with_name(row.cells[column].strip(), like, name)})}
+        column = column or 0
+        cells = {index: reword(cell.strip()) or cell.strip() for index, cell in enumerate(row.cells) if index != column}
+        cells[column] = row.cells[column].strip().replace(like, name)
         return _after(row, row.filled(cells))
 
     return _edit_words(platform, lambda words: _insert_word(words, like, name)) | edit_table(
@@ -139,10 +139,10 @@ def reword_manual(platform: Platform, name: str, reword: Callable[[str], str]) -
     """The bring-up table after a swap, with the row of `name` corrected."""
 
     def reworded(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        at = row.listing(name)
-        if at is not None and len(listed(row.cells[at])) > 1:
+        column = row.listing(name)
+        if column is not None and len(listed(row.cells[column])) > 1:
             return {}  # the row describes all of its applications
-        cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index != (at or 0)}
+        cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index != (column or 0)}
         return {row.line: row.filled(cells)}
 
     return edit_table(platform, platform.layout.bring_up_guide, name, reworded)
@@ -152,9 +152,9 @@ def remove_manual(platform: Platform, name: str) -> dict[str, str]:
     """The word list and the bring-up table without `name`."""
 
     def left(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        at = row.listing(name)
-        if at is not None and len(listed(row.cells[at])) > 1:
-            return {row.line: row.filled({at: _without_name(row.cells[at].strip(), name)})}
+        column = row.listing(name)
+        if column is not None and len(listed(row.cells[column])) > 1:
+            return {row.line: row.filled({column: _without_name(row.cells[column].strip(), name)})}
         return {row.line: None}
 
     return _edit_words(platform, lambda words: _delete_word(words, name)) | edit_table(
@@ -182,13 +182,14 @@ def _without_name(cell: str, name: str) -> str:
 
 
 def add_to_portal(platform: Platform, like: str, alias: str) -> dict[str, str]:
-    """The key portal's list of models with `alias` after `like` (or last); raises ManifestError if there is no such
-    list.
+    """The key portal's list of models with `alias` after `like`, or at the end.
+
+    Raises ManifestError if there is no such list.
     """
-    document, offered = _portal(platform, like)
-    if any(each.value == alias for each in offered):
+    document, models = _portal(platform, like)
+    if any(model.value == alias for model in models):
         return {}
-    after = next((each for each in offered if each.value == like), offered[-1])
+    after = next((model for model in models if model.value == like), models[-1])
     line, column = after.start_mark.line, after.start_mark.column
     lead = document.lines[line][:column]
     if lead.rstrip().endswith("-"):
@@ -201,25 +202,25 @@ def add_to_portal(platform: Platform, like: str, alias: str) -> dict[str, str]:
 
 def remove_from_portal(platform: Platform, alias: str) -> dict[str, str]:
     """The key portal's list without `alias`."""
-    document, offered = _portal(platform, alias)
-    index = next((i for i, each in enumerate(offered) if each.value == alias), None)
+    document, models = _portal(platform, alias)
+    index = next((i for i, model in enumerate(models) if model.value == alias), None)
     if index is None:
         return {}
-    node = offered[index]
+    node = models[index]
     line = node.start_mark.line
     if document.lines[line][: node.start_mark.column].rstrip().endswith("-"):
         edit = document.delete_lines(line, line)
     elif index:
-        edit = Edit(offered[index - 1].end_mark.index, node.end_mark.index, "")
+        edit = Edit(models[index - 1].end_mark.index, node.end_mark.index, "")
     else:
-        edit = Edit(node.start_mark.index, offered[1].start_mark.index if len(offered) > 1 else node.end_mark.index, "")
+        edit = Edit(node.start_mark.index, models[1].start_mark.index if len(models) > 1 else node.end_mark.index, "")
     return {document.path: document.apply([edit]).text}
 
 
 def in_portal(platform: Platform, alias: str) -> bool:
     """Return whether people may pick `alias` for their own keys."""
     return platform.read(platform.layout.key_portal) is not None and any(
-        each.value == alias for each in _portal(platform, alias)[1]
+        model.value == alias for model in _portal(platform, alias)[1]
     )
 
 
@@ -237,11 +238,11 @@ def _portal(platform: Platform, alias: str) -> tuple[Document, list[ScalarNode]]
     text = platform.read(layout.key_portal)
     document = Document(layout.key_portal, text or "")
     lists = [[item for item in items(node) if isinstance(item, ScalarNode)] for node in _sequences(document.roots)]
-    known = {alias} | {entry.alias for entry in platform.entries()}
-    offered = next((each for each in lists if known & {str(node.value) for node in each}), None)
-    if not offered:
+    aliases = {alias} | {entry.alias for entry in platform.entries()}
+    portal_models = next((models for models in lists if aliases & {str(node.value) for node in models}), None)
+    if not portal_models:
         raise ManifestError(f"{layout.key_portal} has no list of models to put {alias} in: add it there by hand.")
-    return document, offered
+    return document, portal_models
 
 
 def _sequences(nodes: Iterable[Node]) -> Iterator[Node]:
@@ -255,10 +256,10 @@ def _sequences(nodes: Iterable[Node]) -> Iterator[Node]:
 def manual_apps(platform: Platform) -> tuple[int, tuple[str, ...]] | None:
     """The words of `manual_apps` and the first line of the list (from 1); None if there is no such list."""
     text = platform.read(platform.layout.wait_script)
-    found = _WORD_LIST.search(text) if text else None
-    if text is None or found is None:
+    match = _WORD_LIST.search(text) if text else None
+    if text is None or match is None:
         return None
-    return text[: found.start()].count("\n") + 1, tuple(re.findall(r"[\w.-]+", found["words"]))
+    return text[: match.start()].count("\n") + 1, tuple(re.findall(r"[\w.-]+", match["words"]))
 
 
 _WORD_LIST = re.compile(
@@ -269,10 +270,10 @@ _WORD_LIST = re.compile(
 def _edit_words(platform: Platform, edit: Callable[[str], str]) -> dict[str, str]:
     layout = platform.layout
     text = platform.read(layout.wait_script)
-    found = _WORD_LIST.search(text) if text else None
-    if text is None or found is None:
+    match = _WORD_LIST.search(text) if text else None
+    if text is None or match is None:
         return {}
-    start, end = found.span("words")
+    start, end = match.span("words")
     new = text[:start] + edit(text[start:end]) + text[end:]
     return {layout.wait_script: new} if new != text else {}
 
@@ -284,7 +285,7 @@ def _insert_word(words: str, like: str, name: str) -> str:
             break
     if last is None:
         return name
-    # Lists may have one word per line: the new word gets the separator in front of its neighbour.
+    # A list may have one word per line: reuse the separator in front of the neighbour.
     before = re.search(r"\\?\s+$", words[: last.start()])
     separator = before[0] if before and "\n" in before[0] else " "
     return words[: last.end()] + separator + name + words[last.end() :]
@@ -304,11 +305,11 @@ def _after(row: Row, text: str) -> dict[int, str | None]:
 def _catalog_row(
     row: Row, rows: tuple[Row, ...], new: CatalogRow, old: CatalogRow, reword: Reword, alias: str | None = None
 ) -> str:
-    # Backend, GPU and target are the same as the template's, except for text about its model.
+    # Backend, GPU and target are the same as the template's, except for text about the template's model.
     cells = {
-        index: true
+        index: reworded
         for index, cell in enumerate(row.cells)
-        if index and (true := reword(cell.strip())) and true != cell.strip()
+        if index and (reworded := reword(cell.strip())) and reworded != cell.strip()
     }
 
     def put(column: str, text: str) -> None:
@@ -318,8 +319,8 @@ def _catalog_row(
 
     if alias is not None:
         cells[0] = re.sub(r"[\w.-]+", alias, row.cells[0].strip(), count=1)
-    others = [each.cell("model") for each in rows]
-    put("model", _model_cell(row.cell("model"), new, old, reword, others))
+    model_cells = [other_row.cell("model") for other_row in rows]
+    put("model", _model_cell(row.cell("model"), new, old, reword, model_cells))
     if new.context is not None and (new.context != old.context or alias is not None):
         put("context", _context_cell(row.cell("context"), new.context))
     if (new.price_in, new.price_out) != (old.price_in, old.price_out):
@@ -328,21 +329,24 @@ def _catalog_row(
     return row.filled(cells)
 
 
-def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, others: list[str]) -> str:
+def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, model_cells: list[str]) -> str:
     if old.model in cell:
         return cell.replace(old.model, new.model)
     # Free text in a cell (a size in brackets, a remark) describes the old model: remove the parts that no longer apply.
     name = new.model.rsplit("/", 1)[-1]
-    true = reword(cell)
-    if stem(new.model) not in true:
+    reworded = reword(cell)
+    if stem(new.model) not in reworded:
         return f"`{name}`" if cell.startswith("`") else name
-    method = next((each for each in ("AWQ", "GPTQ", "FP8") if f"-{each}" in name.upper()), "")
-    unsaid = method and stem(old.model) == old.model.rsplit("/", 1)[-1] and method not in true
+    method = next((method for method in ("AWQ", "GPTQ", "FP8") if f"-{method}" in name.upper()), "")
+    unsaid = method and stem(old.model) == old.model.rsplit("/", 1)[-1] and method not in reworded
     if not unsaid:
-        return true
+        return reworded
     # Use the wording of the other rows: "(AWQ 4-bit)".
-    bracket = next((found[0] for other in others if (found := re.search(rf"\({method}[^()]*\)", other))), f"({method})")
-    return f"{true} {bracket}"
+    bracket = next(
+        (match[0] for model_cell in model_cells if (match := re.search(rf"\({method}[^()]*\)", model_cell))),
+        f"({method})",
+    )
+    return f"{reworded} {bracket}"
 
 
 def _context_cell(cell: str, context: int) -> str:
@@ -358,8 +362,8 @@ def _context_cell(cell: str, context: int) -> str:
 def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
     """The cell with the new prices, in the unit of the old ones: per token, thousand or million."""
     for factor in (1, 1000, 1_000_000):
-        before = [_money(each, factor) for each in (old.price_in, old.price_out) if each]
-        after = [_money(each, factor) for each in (new.price_in, new.price_out) if each]
+        before = [_money(price, factor) for price in (old.price_in, old.price_out) if price]
+        after = [_money(price, factor) for price in (new.price_in, new.price_out) if price]
         if len(before) == len(after) and (repriced := _repriced(cell, before, after)):
             return repriced
     dollar = "$" if "$" in cell else ""
@@ -369,12 +373,12 @@ def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
 def _repriced(cell: str, before: list[Decimal], after: list[Decimal]) -> str:
     """The cell with each old number replaced, in order; "" if it does not contain all of them."""
     number = re.compile(r"\d+(?:\.\d+)?")
-    held = [Decimal(each) for each in number.findall(cell)]
-    if not before or not all(each in held for each in before):
+    numbers = [Decimal(number_text) for number_text in number.findall(cell)]
+    if not before or not all(price in numbers for price in before):
         return ""
-    fresh = iter(after)
+    new_prices = iter(after)
     return number.sub(
-        lambda match: f"{next(fresh, Decimal(match[0])):f}" if Decimal(match[0]) in before else match[0], cell
+        lambda match: f"{next(new_prices, Decimal(match[0])):f}" if Decimal(match[0]) in before else match[0], cell
     )
 
 
@@ -385,8 +389,8 @@ def _money(price: str, factor: int) -> Decimal:
 
 def _untested(rows: tuple[Row, ...]) -> str:
     """The text that this table uses for a model that has not been evaluated."""
-    said = (row.cell("eval") for row in rows)
-    return next((each for each in said if _UNTESTED.match(each)), "pending")
+    cells = (row.cell("eval") for row in rows)
+    return next((cell for cell in cells if _UNTESTED.match(cell)), "pending")
 
 
 def is_note_on(block: list[str], alias: str) -> bool:
@@ -401,23 +405,23 @@ def _edit_notes(platform: Platform, alias: str, reword: Reword | None) -> dict[s
     text = platform.read(layout.model_catalog)
     if text is None:
         return {}
-    kept: list[str] = []
-    gone = False  # whether the last non-blank block was removed
+    new_lines: list[str] = []
+    is_removed = False  # True if the last non-blank block was removed
     for block, is_prose in _about(blocks(split_lines(text)), alias):
         blank = not block[0].strip()
         if is_prose is None or (reword and not is_prose):
-            if gone and blank and (not kept or not kept[-1].strip()):
+            if is_removed and blank and (not new_lines or not new_lines[-1].strip()):
                 continue  # remove one of the blank lines around a removed paragraph
-            kept += block
-            gone = gone and blank
+            new_lines += block
+            is_removed = is_removed and blank
         elif new := reword and _reworded("".join(block), reword):
-            kept.append(new)
-            gone = False
+            new_lines.append(new)
+            is_removed = False
         else:
-            gone = True
-    if gone and kept and not kept[-1].strip():
-        kept.pop()
-    new_text = "".join(kept)
+            is_removed = True
+    if is_removed and new_lines and not new_lines[-1].strip():
+        new_lines.pop()
+    new_text = "".join(new_lines)
     return {layout.model_catalog: new_text} if new_text != text else {}
 
 
@@ -431,13 +435,13 @@ def _reworded(block: str, reword: Reword) -> str:
     return (prose[:start] + new).replace("\n", ending or "\n") + ending if new else ""
 
 
-def _about(every: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
+def _about(all_blocks: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
     """Yield each block with True for prose about `alias`, False for its code and tables, and None for other text.
 
     Text is about `alias` if it begins with it, or is in a section with it as the heading.
     """
     section, fenced = 0, False
-    for block in every:
+    for block in all_blocks:
         first = block[0]
         if not fenced and (heading := re.match(r"(#+)\s", first)):
             level = len(heading[1])

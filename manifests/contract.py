@@ -33,12 +33,12 @@ _COMPLETES = re.compile(
 class ModelEndpoint(BaseModel, frozen=True, defer_build=True):
     """The model that one endpoint serves, and how tenants reach it, according to the manifests.
 
-    `alias` is what tenants call (LiteLLM's `model_name`), `aliases` are all that lead to it. `served_name` is the name that
-    LiteLLM requests, one of those that the engine answers to (`served_names`; TEI has none). `has_key` is true if the engine
-    refuses requests without a key; `workload` is the Deployment's name in the cluster; `upstream_key` is the variable
-    (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the kind of object that declares it,
-    `deployed_by` the Flux Kustomization that deploys it where no Application does.
-    Prices are dollars per token, as they are written. Empty strings mean unknown.
+    `alias` is the name that tenants call (LiteLLM's `model_name`), `aliases` are all names that lead to the endpoint.
+    `served_name` is the name that LiteLLM requests, one of those that the engine answers to (`served_names`; TEI has none).
+    `has_key` is true if the engine refuses requests without a key. `workload` is the Deployment's name in the cluster.
+    `upstream_key` is the variable (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the kind of
+    object that declares the endpoint. `deployed_by` is the Flux Kustomization that deploys it; "" if an Application does.
+    Prices are dollars per token, as in the file. Empty strings mean unknown.
     """
 
     name: str
@@ -91,9 +91,9 @@ def read_endpoint(platform: Platform, name: str) -> ModelEndpoint:
 
 def template_of(platform: Platform) -> ModelEndpoint | None:
     """The configured template, or the first GPU chat endpoint; None if there is neither."""
-    found = read_endpoints(platform)
-    chats = (each for each in found if each.kind == "gpu-chat")
-    return next((each for each in found if each.name == platform.layout.template), next(chats, None))
+    endpoints = read_endpoints(platform)
+    chats = (endpoint for endpoint in endpoints if endpoint.kind == "gpu-chat")
+    return next((endpoint for endpoint in endpoints if endpoint.name == platform.layout.template), next(chats, None))
 
 
 def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
@@ -101,7 +101,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
     engine, entry, app = pieces.container, pieces.entry, pieces.application
     limits = find(engine, "resources", "limits")
     gpus = pieces.gpus
-    answers = pieces.served_names
+    served_names = pieces.served_names
     context, utilization = pieces.said("context"), pieces.said("utilization")
     model = model_of(pieces)
     application_file = app.document.path if app else ""
@@ -113,11 +113,11 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
         form=pieces.form,
         namespace=pieces.namespace,
         deployed_by=pieces.deployed_by,
-        # TEI has no served name: it answers to anything, and LiteLLM's entry has the name that it requests.
-        served_name=main_name(pieces) if answers else entry.asked if entry else "",
-        served_names=answers,
+        # TEI accepts any name, so the served name is the one that LiteLLM requests.
+        served_name=main_name(pieces) if served_names else entry.requested_model if entry else "",
+        served_names=served_names,
         alias=entry.alias if entry else "",
-        aliases=tuple(dict.fromkeys(each.alias for each in pieces.entries)),
+        aliases=tuple(dict.fromkeys(entry_of_alias.alias for entry_of_alias in pieces.entries)),
         context=tokens(context.value) if context else None,
         quantization=model.quantization,
         gpu_utilization=_decimal(utilization.value) if utilization else None,
@@ -148,42 +148,42 @@ def chats(endpoint: ModelEndpoint) -> bool | None:
 
 def litellm_mode(endpoint: ModelEndpoint) -> str:
     """`mode` in LiteLLM's `model_info` (docs.litellm.ai/docs/proxy/health); empty for a model that chats."""
-    return {"embeddings": "embedding", "reranker": "rerank", "completion": "completion"}.get(does(endpoint), "")
+    return {"embeddings": "embedding", "reranker": "rerank", "completion": "completion"}.get(task_of(endpoint), "")
 
 
-def does(endpoint: ModelEndpoint) -> str:
+def task_of(endpoint: ModelEndpoint) -> str:
     """The task without the hardware: chat, completion, embeddings or reranker."""
     return endpoint.kind.partition("-")[2]
 
 
 def _kind(pieces: Pieces, gpus: int) -> Kind:
-    """The kind, derived from the manifests: TEI from its flag, a base model from LiteLLM's mode or from comments."""
+    """The kind, from the engine's flags, LiteLLM's mode, the endpoint's name, comments, and the model's name."""
     task = pieces.flag("--task") or pieces.flag("--runner")
     if task is not None and task.value in ("embed", "embedding", "score", "pooling"):
-        return ("gpu-reranker" if gpus else "cpu-reranker") if _ranks(pieces) else _embeds(gpus)
+        return ("gpu-reranker" if gpus else "cpu-reranker") if _is_reranker(pieces) else _embeddings_kind(gpus)
     if pieces.flag("--embeddings") or pieces.flag("--embedding") or pieces.flag("--is-embedding"):
         return "gpu-embeddings" if gpus else "cpu-embeddings"
     if pieces.flag("--reranking") or pieces.flag("--rerank"):
         return "gpu-reranker" if gpus else "cpu-reranker"
     if pieces.runtime.pools:
-        return "cpu-reranker" if _ranks(pieces) else _embeds(gpus)
+        return "cpu-reranker" if _is_reranker(pieces) else _embeddings_kind(gpus)
     if any(pieces.flag(flag) for flag in ("--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser")):
         return "gpu-chat"
     if pieces.entry is not None and _completion_only(pieces.entry):
         return "gpu-completion"
-    said = " ".join(comment.text for comment in pieces.deployment.document.comments())
+    comments = " ".join(comment.text for comment in pieces.deployment.document.comments())
     by_name = re.search(r"(^|-)(fim|base|completion|completions|autocomplete)(-|$)", pieces.name)
-    if by_name or _COMPLETES.search(said) or is_base_model(pieces.model.value):
+    if by_name or _COMPLETES.search(comments) or is_base_model(pieces.model.value):
         return "gpu-completion"
     return "gpu-chat"
 
 
-def _embeds(gpus: int) -> Kind:
+def _embeddings_kind(gpus: int) -> Kind:
     return "gpu-embeddings" if gpus else "cpu-embeddings"
 
 
-def _ranks(pieces: Pieces) -> bool:
-    """Return whether a pooling model scores pairs of texts: from LiteLLM's mode, vLLM's overrides, or the model's name."""
+def _is_reranker(pieces: Pieces) -> bool:
+    """Return whether a pooling model scores pairs of texts, by LiteLLM's mode, vLLM's overrides, or the model's name."""
     mode = value(pieces.entry.node, "model_info", "mode") if pieces.entry else ""
     overrides = pieces.flag("--hf-overrides")
     scores = overrides is not None and "ForSequenceClassification" in overrides.value
@@ -199,21 +199,23 @@ def is_base_model(hf_id: str) -> bool:
     name = hf_id.rsplit("/", 1)[-1]
     if re.search(r"(?i)[-_]base\b", name):
         return True
-    marked = re.search(r"(?i)[-_](instruct|chat|it|sft|dpo|rlhf|distill|thinking|reasoning|omni)\b", name)
-    return not marked and bool(re.match(r"(?i)(qwen2|(meta-)?llama-3|codellama|starcoder|codegemma|granite-3)", name))
+    has_suffix = re.search(r"(?i)[-_](instruct|chat|it|sft|dpo|rlhf|distill|thinking|reasoning|omni)\b", name)
+    return not has_suffix and bool(
+        re.match(r"(?i)(qwen2|(meta-)?llama-3|codellama|starcoder|codegemma|granite-3)", name)
+    )
 
 
 def _completion_only(entry: Entry) -> bool:
     if value(entry.node, "model_info", "mode") == "completion" or entry.model.startswith("text-completion-openai/"):
         return True
-    said = (comment.text for comment in entry.document.comments() if entry.first <= comment.line <= entry.last)
-    return bool(_COMPLETES.search(" ".join(said)))
+    comments = (comment.text for comment in entry.document.comments() if entry.first <= comment.line <= entry.last)
+    return bool(_COMPLETES.search(" ".join(comments)))
 
 
 def _reference(entry: Entry | None) -> str:
     """The variable from which LiteLLM reads the engine's key; never the key itself."""
-    given = value(entry.node, "litellm_params", "api_key") if entry else ""
-    return given if given.startswith(ENVIRON) else ""
+    key = value(entry.node, "litellm_params", "api_key") if entry else ""
+    return key if key.startswith(ENVIRON) else ""
 
 
 def _decimal(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Copy an endpoint's files under another name: its objects, what refers to them, and nothing that has to be unique."""
+"""Copy an endpoint's files under another name: its objects and the references to them, without values that must be unique."""
 
 import posixpath
 import re
@@ -49,7 +49,7 @@ _REFERENCES = {
     "serviceAccount": "ServiceAccount",
     "serviceAccountName": "ServiceAccount",
 }
-"""Keys below which an object names another one, with a part of the kind of its creator."""
+"""Keys below which an object names another object, with its kind or a part of its kind."""
 _CONTAINERS_OF_KSERVE = frozenset({"main", "kserve-container", "storage-initializer", "worker-container"})
 _COUNTS = ("replicas", "minReplicas", "replicaCount")
 _CLAIMS = frozenset({"existingClaim", "claimName"})
@@ -64,102 +64,131 @@ class Uncopyable(ManifestError):
 
 
 class Names(NamedTuple):
-    """The template's names with the copy's, and the other data that decide whether a name belongs to the template."""
+    """The names of the template's objects with those of the copy, and what decides if a name belongs to the template."""
 
     new: str
     exact: Mapping[str, str]
     bundle: Bundle
     claims: frozenset[str]
     charts: frozenset[str]
-    made: frozenset[tuple[str, str]]
-    """The kinds and names of the objects that are copied with it."""
+    copied_objects: frozenset[tuple[str, str]]
+    """The kinds and names of the objects that the copy contains."""
     moves_namespace: bool
     makes_claims: bool
 
 
-def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle, new: str) -> Names:
-    """Raises Uncopyable for an object that does not belong to the model: two deployers would both manage it."""
-    found = dict.fromkeys(bundle.stems, new)
-    own: set[tuple[str, str]] = set()
-    files = (*bundle.files, bundle.apart)
-    for path in filter(None, files):
-        for kind, each in objects(platform, path):
-            old = value(each.node, "metadata", "name")
-            if not old or (kind == "Kustomization" and not value(each.node, "spec", "path")):
-                continue
-            own.add((kind, old))
-            if old in bundle.stems or old == template.pvc_name:
-                continue
-            found[old] = bundle.name(old, new) or (new if kind == "LocalModelCache" else "")
-            if not found[old]:
-                raise Uncopyable(
-                    f"{template.name} cannot be copied: {path} holds the {kind} {old}, which is not the model's own. "
-                    "Name another template with like=."
-                )
+def copied_names(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle, new: str) -> Names:
+    """The names in a copy; raises Uncopyable if the copy would share an object, or would start without approval."""
+    own_objects = _own_objects(platform, bundle)
     generated = _generated(platform, bundle)
+    new_names = _new_names(template, bundle, own_objects, new)
     for kind, old in generated:
         if kind.endswith("Generator") and (renamed_to := bundle.name(old, new)):
-            found.setdefault(old, renamed_to)
-    if others := foreign(platform, pieces, bundle):
-        raise Uncopyable(
-            f"{template.name} cannot be copied: its directory holds more than an endpoint ({', '.join(others[:8])}). "
-            "Name another template with like=."
-        )
-    if template.application_file and len(objects(platform, template.application_file)) > 1:
-        raise Uncopyable(
-            f"{template.name} cannot be copied: {template.application_file} holds more than its Application. "
-            "Name another template with like=."
-        )
+            new_names.setdefault(old, renamed_to)
+    _refuse_shared_files(platform, pieces, template, bundle)
     if template.name in template.application:
-        deployed = found.get(value(pieces.deployment.node, "metadata", "name"), new)
-        found[pieces.workload] = pieces.rendering.name(deployed)
-    count = pieces.candidate.replicas
-    elsewhere = pieces.form == "Application" and count is not None and count.path not in bundle.files
-    if elsewhere and pieces.gpu and _is_automatic(platform, pieces, bundle):
-        raise Uncopyable(
-            f"{template.name} cannot be copied: a copy would start, because the number of its replicas is set in the chart."
-        )
-    if pieces.second_engine:
-        raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
-    if ("PersistentVolumeClaim", template.pvc_name) in own:
-        found[template.pvc_name] = claim_name(template, new)
+        workload_name = new_names.get(value(pieces.deployment.node, "metadata", "name"), new)
+        new_names[pieces.workload] = pieces.rendering.name(workload_name)
+    _refuse_copy_that_starts(platform, pieces, template, bundle)
+    if ("PersistentVolumeClaim", template.pvc_name) in own_objects:
+        new_names[template.pvc_name] = claim_name(template, new)
     flux = [reconciler for reconciler in reconcilers(platform) if within(reconciler.paths[0], bundle.home)]
     substitutes = any(
-        find(each.located.node, "spec", key) is not None for each in flux for key in ("components", "postBuild")
+        find(reconciler.located.node, "spec", key) is not None
+        for reconciler in flux
+        for key in ("components", "postBuild")
     )
     return Names(
         new,
-        found,
+        new_names,
         bundle,
-        frozenset(name for kind, name in own if kind == "PersistentVolumeClaim"),
-        frozenset(name for kind, name in own if kind.endswith("Repository") or kind == "HelmChart"),
-        frozenset(own | generated),
+        frozenset(name for kind, name in own_objects if kind == "PersistentVolumeClaim"),
+        frozenset(name for kind, name in own_objects if kind.endswith("Repository") or kind == "HelmChart"),
+        frozenset(own_objects.keys() | generated),
         _moves_namespace(platform, pieces, bundle),
         substitutes,
     )
 
 
+def _own_objects(platform: Platform, bundle: Bundle) -> dict[tuple[str, str], str]:
+    """The kind and name of each object in the bundle's files, with its file. Files of kustomize do not count."""
+    own_objects: dict[tuple[str, str], str] = {}
+    for path in filter(None, (*bundle.files, bundle.apart)):
+        for kind, located in objects(platform, path):
+            name = value(located.node, "metadata", "name")
+            if name and (kind != "Kustomization" or value(located.node, "spec", "path")):
+                own_objects.setdefault((kind, name), path)
+    return own_objects
+
+
+def _new_names(
+    template: ModelEndpoint, bundle: Bundle, own_objects: Mapping[tuple[str, str], str], new: str
+) -> dict[str, str]:
+    """The new name of each object; raises Uncopyable if one of them does not belong to the model."""
+    new_names = dict.fromkeys(bundle.stems, new)
+    for (kind, old), path in own_objects.items():
+        if old in bundle.stems or old == template.pvc_name:
+            continue
+        new_names[old] = bundle.name(old, new) or (new if kind == "LocalModelCache" else "")
+        if not new_names[old]:
+            raise Uncopyable(
+                f"{template.name} cannot be copied: {path} contains the {kind} {old}, which is not the model's own. "
+                "Name another template with like=."
+            )
+    return new_names
+
+
+def _refuse_shared_files(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle) -> None:
+    """Refuse a template whose directory, or whose Application's file, contains more than the endpoint."""
+    if foreign_objects := foreign(platform, pieces, bundle):
+        raise Uncopyable(
+            f"{template.name} cannot be copied: its directory contains more than an endpoint "
+            f"({', '.join(foreign_objects[:8])}). Name another template with like=."
+        )
+    if template.application_file and len(objects(platform, template.application_file)) > 1:
+        raise Uncopyable(
+            f"{template.name} cannot be copied: {template.application_file} contains more than its Application. "
+            "Name another template with like=."
+        )
+
+
+def _refuse_copy_that_starts(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle) -> None:
+    """Refuse a template whose copy would start immediately, or would start a second engine."""
+    count = pieces.candidate.replicas
+    is_set_elsewhere = pieces.form == "Application" and count is not None and count.path not in bundle.files
+    if is_set_elsewhere and pieces.gpu and _is_automatic(platform, pieces, bundle):
+        raise Uncopyable(
+            f"{template.name} cannot be copied: the chart sets the number of replicas, so the copy would start immediately."
+        )
+    if pieces.second_engine:
+        raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
+
+
 def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
-    """Return whether a copy gets its own namespace, like the template; a namespace with another endpoint in it is kept."""
+    """Return whether a copy gets its own namespace, which requires that no other endpoint is in the template's."""
     if any(kind == "Namespace" for path in bundle.files for kind, _ in objects(platform, path)):
         return True
-    own = pieces.application.node if pieces.application else None
-    apart = [application.node for application in platform.applications() if application.node is not own]
-    used = {endpoint.namespace for endpoint in platform.endpoints() if endpoint.name != pieces.name}
-    used |= {value(each, "spec", "destination", "namespace") for each in apart}
-    return pieces.deployer != "Flux" and pieces.namespace not in used
+    own_application = pieces.application.node if pieces.application else None
+    other_applications = [
+        application.node for application in platform.applications() if application.node is not own_application
+    ]
+    used_namespaces = {endpoint.namespace for endpoint in platform.endpoints() if endpoint.name != pieces.name}
+    used_namespaces |= {value(node, "spec", "destination", "namespace") for node in other_applications}
+    return pieces.deployer != "Flux" and pieces.namespace not in used_namespaces
 
 
 def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
-    """Return the objects that the bundle's kustomizations generate, and the Secrets that its ExternalSecrets create under another name."""
-    found = set[tuple[str, str]]()
+    """The objects that the bundle's kustomizations generate, and the Secrets that its ExternalSecrets create."""
+    generated = set[tuple[str, str]]()
     for path in bundle.files:
-        if posixpath.basename(path) in FILES:  # kustomize needs no `kind` in it
+        if posixpath.basename(path) in FILES:  # such a file needs no `kind`
             for root in Document(path, platform.read(path) or "").roots:
                 for key in ("configMapGenerator", "secretGenerator"):
-                    found |= {(key, value(item, "name")) for item in items(find(root, key))}
-        found |= {(kind, value(each.node, "spec", "target", "name")) for kind, each in objects(platform, path)}
-    return found
+                    generated |= {(key, value(item, "name")) for item in items(find(root, key))}
+        generated |= {
+            (kind, value(located.node, "spec", "target", "name")) for kind, located in objects(platform, path)
+        }
+    return generated
 
 
 def claim_name(template: ModelEndpoint, name: str) -> str:
@@ -172,12 +201,12 @@ def claim_name(template: ModelEndpoint, name: str) -> str:
 def renamed(document: Document, names: Names, storage: str) -> Document:
     """Replace every field that has one of the template's names, a path of its files, or the size of its volume."""
     edits: list[Edit] = []
-    seen: set[int] = set()
+    visited: set[int] = set()
     for root in document.roots:
         for keys, node in _scalars(root):
-            if id(node) in seen:
+            if id(node) in visited:
                 continue  # the target of several YAML aliases
-            seen.add(id(node))
+            visited.add(id(node))
             new = _new_value(keys, str(node.value), names)
             if new is not None and new != node.value:
                 edits.append(document.set_value(node, new))
@@ -196,10 +225,10 @@ def renamed(document: Document, names: Names, storage: str) -> Document:
 def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
     last = keys[-1] if keys else ""
     if _PROGRAM & set(keys) or last in _INSIDE or (keys and keys[0] in _FILES_OF_KUSTOMIZE):
-        return None  # the program may have the endpoint's name; files keep theirs
+        return None  # a program may have the endpoint's name, and files are renamed elsewhere
     if keys[-2:] == ("containers", "name") and old in _CONTAINERS_OF_KSERVE:
         return None
-    if _OUTSIDE & set(keys) or _names_another(keys, old, names):
+    if _OUTSIDE & set(keys) or _names_external_object(keys, old, names):
         return None
     if last in ("namespace", "targetNamespace") and not names.moves_namespace:
         return None
@@ -214,20 +243,20 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
         return f"{path[1] or ''}{names.bundle.moved(home, names.new)}{path[2]}"
     if last == "valueFiles" and any(old.endswith(posixpath.basename(file)) for file in names.bundle.files):
         return posixpath.join(posixpath.dirname(old), names.bundle.base(posixpath.basename(old), names.new))
-    head, dot, rest = old.partition(".")
-    if dot and head in names.exact and re.fullmatch(r"[\w$.{}-]+", rest):
-        return f"{names.exact[head]}.{rest}"
+    head, dot, domain = old.partition(".")
+    if dot and head in names.exact and re.fullmatch(r"[\w$.{}-]+", domain):
+        return f"{names.exact[head]}.{domain}"
     if _HOSTS & set(keys) and (new := names.bundle.name(head, names.new)):
-        return f"{new}{dot}{rest}"
+        return f"{new}{dot}{domain}"
     return None
 
 
-def _names_another(keys: tuple[str, ...], old: str, names: Names) -> bool:
-    """Return whether this names an object that is not copied with the endpoint; the meaning of a chart's values is unknown."""
+def _names_external_object(keys: tuple[str, ...], old: str, names: Names) -> bool:
+    """Return whether the value names an object outside the copy. The meaning of a chart's values is unknown."""
     kind = next((_REFERENCES[key] for key in reversed(keys) if key in _REFERENCES), "")
     if not kind or {"values", "valuesObject"} & set(keys):
         return False
-    return not any(kind.lower() in each.lower() and name == old for each, name in names.made)
+    return not any(kind.lower() in object_kind.lower() and name == old for object_kind, name in names.copied_objects)
 
 
 def _scalars(node: Node, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], ScalarNode]]:
@@ -235,15 +264,15 @@ def _scalars(node: Node, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
     if isinstance(node, ScalarNode):
         yield keys, node
     elif isinstance(node, SequenceNode):
-        for each in items(node):
-            yield from _scalars(each, keys)
+        for item in items(node):
+            yield from _scalars(item, keys)
     elif isinstance(node, MappingNode):
-        for key, each in entries(node):
-            yield from _scalars(each, (*keys, str(key.value)))
+        for key, child in entries(node):
+            yield from _scalars(child, (*keys, str(key.value)))
 
 
 def _unique(document: Document) -> Iterator[Edit]:
-    """The removal of a field whose value must be unique."""
+    """Yield an edit for each field whose value must be unique; the edit removes it."""
     for root in document.roots:
         for mapping in mappings(root):
             for index, (key, node) in enumerate(entries(mapping)):
@@ -255,25 +284,25 @@ def _unique(document: Document) -> Iterator[Edit]:
                 if len(entries(mapping)) == 1:
                     continue
                 if mapping.flow_style:
-                    others = entries(mapping)
-                    start = others[index - 1][1].end_mark.index if index else key.start_mark.index
-                    end = node.end_mark.index if index else others[1][0].start_mark.index
+                    pairs = entries(mapping)
+                    start = pairs[index - 1][1].end_mark.index if index else key.start_mark.index
+                    end = node.end_mark.index if index else pairs[1][0].start_mark.index
                     yield Edit(start, end, "")
                 else:
                     line = document.lines[key.start_mark.line]
                     if line[: key.start_mark.column].strip():  # the first key of an item of a list
-                        after = entries(mapping)[1][0]
-                        yield Edit(key.start_mark.index, after.start_mark.index, "")
+                        next_key = entries(mapping)[1][0]
+                        yield Edit(key.start_mark.index, next_key.start_mark.index, "")
                     else:
-                        yield document.delete_lines(key.start_mark.line, max(key.start_mark.line, _last(node)))
+                        yield document.delete_lines(key.start_mark.line, max(key.start_mark.line, _last_line(node)))
 
 
-def _last(node: Node) -> int:
+def _last_line(node: Node) -> int:
     return int(node.end_mark.line if isinstance(node, ScalarNode) else node.end_mark.line - 1)
 
 
 def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bundle) -> Document:
-    """A copy that does not start: it has no replicas if its deployer applies a merge immediately."""
+    """The copy with zero replicas if its deployer applies a merge immediately, so that the model does not start."""
     is_quiet = pieces.form == "Application" or not is_one_file(pieces)
     if not pieces.gpu or (is_quiet and not _is_automatic(platform, pieces, bundle)):
         return document
@@ -289,16 +318,16 @@ def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bund
         if kind != pieces.form or kind == "Application":
             continue
         if kind == "HelmRelease":
-            inside = [node for each in mappings(root) for _, node in entries(find(each, "controllers"))]
+            places_of_count = [node for mapping in mappings(root) for _, node in entries(find(mapping, "controllers"))]
         else:
-            inside = [each for each in (find(root, "spec"),) if each is not None]
-        for each in inside:
-            first = entries(each)[0][0] if entries(each) else None
+            places_of_count = [spec for spec in (find(root, "spec"),) if spec is not None]
+        for place in places_of_count:
+            first = entries(place)[0][0] if entries(place) else None
             if (
-                not isinstance(each, MappingNode)
+                not isinstance(place, MappingNode)
                 or first is None
-                or each.flow_style
-                or scalar(each, "replicas") is not None
+                or place.flow_style
+                or scalar(place, "replicas") is not None
                 or kind in ("InferenceService", "Model")
             ):
                 continue
@@ -308,34 +337,34 @@ def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bund
 
 
 def _is_automatic(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
-    """Return whether the deployer applies a merge immediately, so that a copy of a running model would start on the same GPU."""
+    """Return whether the deployer applies a merge immediately: a copy of a running model would then start on the same GPU."""
     application = pieces.application
     if application is None:
         return bool(pieces.deployed_by or bundle.elements) or is_generated(platform, pieces.home)
     return find(application.node, "spec", "syncPolicy", "automated") is not None
 
 
-def listed_again(bundle: Bundle, new: str) -> dict[str, str]:
+def with_kustomization_entries(bundle: Bundle, new: str) -> dict[str, str]:
     """The other kustomizations that list the template, with a line for the copy below each of its lines."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
-    for document, number, said in bundle.listed:
+    for document, number, item in bundle.listed:
         line = document.lines[number]
         if not line.lstrip().startswith("- "):
             raise Uncopyable(
-                f"{document.path}:{number + 1} lists {said} in a form that Stoker cannot change: change it by hand."
+                f"{document.path}:{number + 1} lists {item} in a form that Stoker cannot change: change it by hand."
             )
-        copied = line.partition(" #")[0].rstrip().replace(said, _moved(document, bundle, said, new))
+        new_line = line.partition(" #")[0].rstrip().replace(item, _moved_item(document, bundle, item, new))
         texts[document.path] = document
-        edits.setdefault(document.path, []).append(document.insert_lines(number + 1, f"{copied}\n"))
-    return {path: texts[path].apply(found).text for path, found in edits.items()}
+        edits.setdefault(document.path, []).append(document.insert_lines(number + 1, f"{new_line}\n"))
+    return {path: texts[path].apply(file_edits).text for path, file_edits in edits.items()}
 
 
-def generated_again(names: Names) -> dict[str, str]:
+def with_generator_items(names: Names) -> dict[str, str]:
     """The ApplicationSets with a copy of the items that create the template's Application."""
-    made: dict[str, str] = {}
+    changed: dict[str, str] = {}
     for document, item in names.bundle.elements:
-        if document.path in made:
+        if document.path in changed:
             raise Uncopyable(f"{document.path} names the template in several items of its lists.")
         edits = [
             document.set_value(node, new)
@@ -344,65 +373,73 @@ def generated_again(names: Names) -> dict[str, str]:
         ]
         edited = document.apply(edits)
         place = (item.start_mark.line, item.start_mark.column)
-        there = (mapping for root in edited.roots for mapping in mappings(root))
-        same = next(each for each in there if (each.start_mark.line, each.start_mark.column) == place)
-        made[document.path] = inserted(document, item, edited, same).text
-    return made
+        new_mappings = (mapping for root in edited.roots for mapping in mappings(root))
+        new_item = next(
+            mapping for mapping in new_mappings if (mapping.start_mark.line, mapping.start_mark.column) == place
+        )
+        changed[document.path] = inserted(document, item, edited, new_item).text
+    return changed
 
 
-def _moved(document: Document, bundle: Bundle, said: str, new: str) -> str:
+def _moved_item(document: Document, bundle: Bundle, item: str, new: str) -> str:
     folder = posixpath.dirname(document.path)
-    place = posixpath.normpath(posixpath.join(folder, said))
-    moved = posixpath.relpath(bundle.moved(place, new), folder or ".")
-    return f"./{moved}" if said.startswith("./") else f"{moved}/" if said.endswith("/") else moved
+    path = posixpath.normpath(posixpath.join(folder, item))
+    new_item = posixpath.relpath(bundle.moved(path, new), folder or ".")
+    return f"./{new_item}" if item.startswith("./") else f"{new_item}/" if item.endswith("/") else new_item
 
 
-def unlisted(bundle: Bundle) -> dict[str, str]:
+def without_kustomization_entries(bundle: Bundle) -> dict[str, str]:
     """The other kustomizations without the lines that refer to the endpoint."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
-    for document, number, said in bundle.listed:
+    for document, number, item in bundle.listed:
         if not document.lines[number].lstrip().startswith("- "):
             raise ManifestError(
-                f"{document.path}:{number + 1} lists {said} in a form that Stoker cannot change: change it by hand."
+                f"{document.path}:{number + 1} lists {item} in a form that Stoker cannot change: change it by hand."
             )
         texts[document.path] = document
         edits.setdefault(document.path, []).append(document.delete_lines(number, number))
-    made = {path: texts[path].apply(found).text for path, found in edits.items()}
-    return made | {document.path: without(document, item).text for document, item in bundle.elements}
+    changed = {path: texts[path].apply(file_edits).text for path, file_edits in edits.items()}
+    return changed | {document.path: without(document, item).text for document, item in bundle.elements}
 
 
 def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
-    """Warnings about objects that a copy reads and its files do not create: Secrets of another namespace, volumes."""
+    """Warnings about objects that the copy uses but does not create (Secrets in its namespace, volumes), and a missing deployer."""
     if is_item(pieces):
         return ()
     bundle = bundle_of(platform, pieces)
-    every = [each for path in bundle.files for each in objects(platform, path)]
+    located_objects = [located for path in bundle.files for located in objects(platform, path)]
 
-    def made(word: str) -> set[str]:
-        return {value(each.node, "metadata", "name") for kind, each in every if word in kind} | {""}
+    def names_of(word: str) -> set[str]:
+        return {value(located.node, "metadata", "name") for kind, located in located_objects if word in kind} | {""}
 
-    parts = [mapping for _, located in every for mapping in mappings(located.node)]
-    told = []
+    parts = [mapping for _, located in located_objects for mapping in mappings(located.node)]
+    warnings = []
     if pieces.namespace in bundle.stems and _moves_namespace(platform, pieces, bundle):
-        secrets = {value(each, key, "name") for each in parts for key in ("secretKeyRef", "secretRef")} - made("Secret")
-        if secrets:
-            told.append(f"Create in the namespace {new} the Secrets that the copy reads: {', '.join(sorted(secrets))}.")
-    claims = {value(part, key) for part in parts for key in _CLAIMS} - made("PersistentVolumeClaim")
-    if claims:
-        told.append(f"The copy mounts volumes that its files do not create: {', '.join(sorted(claims))}.")
-    if not is_picked_up(platform, bundle, pieces, new) and pieces.application is None and not is_one_file(pieces):
-        told.append(
-            f"Nothing in the repository deploys {bundle.home}: deploy {bundle.moved(bundle.home, new)} like it."
+        secrets = {value(part, key, "name") for part in parts for key in ("secretKeyRef", "secretRef")} - names_of(
+            "Secret"
         )
-    return tuple(told)
+        if secrets:
+            warnings.append(
+                f"Create in the namespace {new} the Secrets that the copy reads: {', '.join(sorted(secrets))}."
+            )
+    claims = {value(part, key) for part in parts for key in _CLAIMS} - names_of("PersistentVolumeClaim")
+    if claims:
+        warnings.append(f"The copy mounts volumes that its files do not create: {', '.join(sorted(claims))}.")
+    if not is_picked_up(platform, bundle, pieces, new) and pieces.application is None and not is_one_file(pieces):
+        warnings.append(
+            f"Nothing in the repository deploys {bundle.home}: deploy {bundle.moved(bundle.home, new)} in the same way."
+        )
+    return tuple(warnings)
 
 
-def refuse_undeployed(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle, new: str) -> None:
-    """Raises Uncopyable if nothing would deploy a copy's files."""
+def refuse_undeployed_copy(
+    platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle, new: str
+) -> None:
+    """Raise Uncopyable if nothing would deploy the copy's files."""
     if is_one_file(pieces) or is_picked_up(platform, bundle, pieces, new) or template.name in template.application:
         return
-    if not template.application and not any(platform.grep(each) for each in _DEPLOYERS):
-        return  # something else also deploys everything here
-    why = f"its Application is named {template.application}" if template.application else "no Application deploys it"
-    raise Uncopyable(f"{template.name} cannot be copied: {why}. Name another template with like=.")
+    if not template.application and not any(platform.grep(api_group) for api_group in _DEPLOYERS):
+        return  # the deployer is outside the repository
+    reason = f"its Application is named {template.application}" if template.application else "no Application deploys it"
+    raise Uncopyable(f"{template.name} cannot be copied: {reason}. Name another template with like=.")

@@ -16,13 +16,13 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from manifests.composing import composed
 from manifests.tree import ManifestError
 
-_DEAREST = 0.01
+_HIGHEST_PRICE = 0.01
 """Highest plausible price in dollars per token (ten times the most expensive models); a higher value is probably per
 million.
 """
 
 
-_MOST = 2_000_000
+_MAX_NODES = 2_000_000
 """Maximum number of nodes in one file. A manifest has some hundreds, a bundle of CRDs a hundred thousand.
 
 Guards against alias bombs ("billion laughs").
@@ -45,11 +45,11 @@ _VARIABLE = re.compile(r"\$\{[^}]*\}")
 _HASH = re.compile(r"(?:^|(?<=\s))#")
 
 
-def refuse_variables(where: str, old: str, new: str, place: str = "another place") -> None:
+def refuse_variables(place: str, old: str, new: str, set_by: str = "another place") -> None:
     """Refuse to overwrite a variable, like those of Flux (`postBuild`): its value is set at another place."""
-    lost = next((each for each in _VARIABLE.findall(old) if each not in new), "")
-    if lost:
-        raise ManifestError(f"{where} has the variable {lost}, which {place} sets: change it there by hand.")
+    variable = next((name for name in _VARIABLE.findall(old) if name not in new), "")
+    if variable:
+        raise ManifestError(f"{place} has the variable {variable}, which {set_by} sets: change it there by hand.")
 
 
 class Substituted(ScalarNode):
@@ -61,19 +61,19 @@ class Substituted(ScalarNode):
 
     @classmethod
     def of(cls, raw: ScalarNode, text: str, parts: tuple[Any, ...]) -> Self:
-        made = cls(raw.tag, text, raw.start_mark, raw.end_mark, style=raw.style, anchor=raw.anchor)
-        made.raw, made.parts = raw, parts
-        return made
+        substituted = cls(raw.tag, text, raw.start_mark, raw.end_mark, style=raw.style, anchor=raw.anchor)
+        substituted.raw, substituted.parts = raw, parts
+        return substituted
 
     @property
     def set_at(self) -> str:
         """The places that set its variables, as people read them."""
-        found = (part.definition.place for part in self.parts if part.definition is not None)
-        return " and ".join(dict.fromkeys(found)) or "another place"
+        places = (part.definition.place for part in self.parts if part.definition is not None)
+        return " and ".join(dict.fromkeys(places)) or "another place"
 
 
 class Resolver(Protocol):
-    """Puts the values of variables into the nodes of a document."""
+    """Replaces variables in the nodes of a document with their values."""
 
     def resolved(self, document: "Document", roots: tuple[Node, ...]) -> tuple[Node, ...]: ...
 
@@ -129,7 +129,7 @@ class Document:
     def inner(self) -> tuple["Document", ...]:
         """The documents in literal blocks (`key: |`) of this document that parse as YAML mappings."""
         blocks = [node for node in scalars(self.roots) if node.style == "|"]
-        return tuple(found for node in blocks if _is_mapping(found := self.inside(node)))
+        return tuple(document for node in blocks if _is_mapping(document := self.inside(node)))
 
     def inside(self, block: ScalarNode) -> "Document":
         """The document in a literal block (`key: |`)."""
@@ -150,8 +150,9 @@ class Document:
         return self.offset(first), self.offset(last)
 
     def apply(self, edits: Sequence[Edit]) -> "Document":
-        """The document after these edits, which must not overlap; a repeated edit (through an anchor and its alias) is
-        applied once.
+        """The document after these edits, which must not overlap.
+
+        A repeated edit (through an anchor and its alias) is applied once.
         """
         if not edits:
             return self
@@ -164,7 +165,7 @@ class Document:
 
     def offset(self, line: int) -> int:
         """The offset of a line (counted from 0)."""
-        return sum(len(each) for each in self.lines[:line])
+        return sum(len(text) for text in self.lines[:line])
 
     def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
         """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of a trailing comment."""
@@ -174,16 +175,16 @@ class Document:
         start, end = node.start_mark.index, node.end_mark.index
         if start == end:  # a key without a value
             start = end = self.text.index(":", start) + 1
-            return Edit(start, end, f" {written(value)}")
-        if named := re.match(r"([&!]\S*\s+)+", self.text[start:end]):
-            start += named.end()  # keep an anchor or a tag before the value
+            return Edit(start, end, f" {yaml_scalar(value)}")
+        if prefix := re.match(r"([&!]\S*\s+)+", self.text[start:end]):
+            start += prefix.end()  # keep an anchor or a tag before the value
         old = self.text[start:end]
         if part is not None:
             new = old.replace(part, value)
         elif old.startswith("'"):
             new = "'" + value.replace("'", "''") + "'"
         else:
-            new = written(value, quoted=old.startswith('"'))
+            new = yaml_scalar(value, quoted=old.startswith('"'))
         if "\n" in old:
             return Edit(start, end, new)
         gap = re.match(r"( +)#", self.text[end:])
@@ -200,28 +201,30 @@ class Document:
 
     def insert_lines(self, before: int, text: str) -> Edit:
         """Insert whole lines before a line; past the end of the file, append them."""
-        at = self.offset(before)
+        offset = self.offset(before)
         lead = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
         if "\r\n" in self.text:
             text = re.sub(r"\r?\n", "\r\n", text)
-        return Edit(at, at, lead + text)
+        return Edit(offset, offset, lead + text)
 
     def comments(self) -> tuple[Comment, ...]:
         """Every comment of the file. A `#` inside a value (a script, a quoted string) is not a comment."""
         inside = [
-            (n.start_mark.index, n.end_mark.index) for n in scalars(self.roots) if n.style in ("'", '"', "|", ">")
+            (node.start_mark.index, node.end_mark.index)
+            for node in scalars(self.roots)
+            if node.style in ("'", '"', "|", ">")
         ]
-        found = []
-        at = 0
+        all_comments = []
+        offset = 0
         for number, line in enumerate(self._visible.splitlines(keepends=True)):
             for match in _HASH.finditer(line) if "#" in line else ():
-                index = at + match.start()
+                index = offset + match.start()
                 if not any(start <= index < end for start, end in inside):
                     alone = not line[: match.start()].strip()
-                    found.append(Comment(number, match.start(), line[match.start() :].rstrip("\r\n"), alone))
+                    all_comments.append(Comment(number, match.start(), line[match.start() :].rstrip("\r\n"), alone))
                     break
-            at += len(line)
-        return tuple(found)
+            offset += len(line)
+        return tuple(all_comments)
 
 
 def entries(node: Node | None) -> tuple[tuple[ScalarNode, Node], ...]:
@@ -240,8 +243,8 @@ def find(node: Node | None, *path: str | int) -> Node | None:
     """The node at a path of keys and indices, or None."""
     for step in path:
         if isinstance(step, int):
-            inside = items(node)
-            node = inside[step] if step < len(inside) else None
+            children = items(node)
+            node = children[step] if step < len(children) else None
         else:
             node = _member(node, step)
     return node
@@ -260,29 +263,29 @@ def _member(node: Node | None, key: str) -> Node | None:
     if not merged:
         return None
     values = (inside for name, inside in entries(node) if name.value == "<<")
-    sources = (source for each in values for source in (items(each) or (each,)))
-    return next((found for source in sources if (found := _member(source, key)) is not None), None)
+    sources = (source for merged_value in values for source in (items(merged_value) or (merged_value,)))
+    return next((inner for source in sources if (inner := _member(source, key)) is not None), None)
 
 
 def scalar(node: Node | None, *path: str | int) -> ScalarNode | None:
     """The scalar at a path, or None."""
-    found = find(node, *path)
-    return found if isinstance(found, ScalarNode) else None
+    inner = find(node, *path)
+    return inner if isinstance(inner, ScalarNode) else None
 
 
 def value(node: Node | None, *path: str | int) -> str:
     """The text of the scalar at a path, or ""."""
-    found = scalar(node, *path)
-    return str(found.value) if found is not None else ""
+    inner = scalar(node, *path)
+    return str(inner.value) if inner is not None else ""
 
 
 def line(node: Node | None) -> int:
-    """The line of a node, counted from 1; 1 without a node."""
+    """The line of a node, counted from 1; 1 if there is no node."""
     return node.start_mark.line + 1 if node is not None else 1
 
 
 def scalars(nodes: Iterable[Node]) -> Iterator[ScalarNode]:
-    """Every scalar value below these nodes, keys left out, in the order of the file."""
+    """Every scalar value below these nodes, without keys, in file order."""
     for node in nodes:
         if isinstance(node, ScalarNode):
             yield node
@@ -296,7 +299,7 @@ def decimal(number: str) -> str:
     """A number in a form that YAML 1.1 and 1.2 both read as a number: `5e-07` is a string in 1.1."""
     if not re.fullmatch(r"\d+(\.\d+)?|\.\d+|\d+(\.\d+)?[eE][+-]?\d{1,2}", number.strip()):
         raise ManifestError(f"{number!r} is not a price: use dollars per token, like 0.0000005")
-    if float(number) >= _DEAREST:
+    if float(number) >= _HIGHEST_PRICE:
         raise ManifestError(
             f"${number} per token is ${float(number) * 10**6:g} for a million: use dollars per token, like 0.0000005"
         )
@@ -306,7 +309,7 @@ def decimal(number: str) -> str:
 
 @lru_cache(maxsize=512)
 def _compose(path: str, text: str) -> tuple[Node, ...]:
-    """The nodes of a file. Nodes are never changed, so each text is parsed only once: parsing is slow."""
+    """The nodes of a file. Parsing is slow, so the nodes are cached; they are never changed."""
     try:
         roots = tuple(composed(text))
     except RecursionError as e:
@@ -315,30 +318,30 @@ def _compose(path: str, text: str) -> tuple[Node, ...]:
         mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
         problem = getattr(e, "problem", None) or str(e).splitlines()[0]
         raise InvalidYaml(path, mark.line + 1 if mark else 1, problem) from e
-    if sum(_settled(root, {}) for root in roots) > _MOST:
+    if sum(_expanded_size(root, {}) for root in roots) > _MAX_NODES:
         raise InvalidYaml(path, 1, "its aliases expand to too many nodes, or contain themselves")
     return roots
 
 
-def _settled(node: Node, known: dict[int, int]) -> int:
-    """Number of nodes with aliases expanded; more than `_MOST` for endless ones.
+def _expanded_size(node: Node, sizes: dict[int, int]) -> int:
+    """The number of nodes with aliases expanded; more than `_MAX_NODES` if an alias contains itself.
 
-    Also corrects the position of a key without a value: the parser places the value at the next token, here it is
-    placed at its key.
+    Also corrects the position of a key's missing value: the parser places it at the next token, this function at the
+    end of the key.
     """
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = _MOST + 1  # placeholder while visiting: detects a self-referencing alias
-    inside: list[Node] = []
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = _MAX_NODES + 1  # placeholder during the visit, to detect an alias that contains itself
+    children: list[Node] = []
     if isinstance(node, SequenceNode):
-        inside = node.value
+        children = node.value
     elif isinstance(node, MappingNode):
-        for key, each in node.value:
-            if each.start_mark.index == each.end_mark.index:
-                each.start_mark = each.end_mark = key.end_mark
-            inside.append(each)
-    known[id(node)] = 1 + sum(_settled(each, known) for each in inside)
-    return known[id(node)]
+        for key, child in node.value:
+            if child.start_mark.index == child.end_mark.index:
+                child.start_mark = child.end_mark = key.end_mark
+            children.append(child)
+    sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def _is_mapping(document: Document) -> bool:
@@ -348,12 +351,12 @@ def _is_mapping(document: Document) -> bool:
         return False  # a script, a template
 
 
-def written(text: str, *, quoted: bool = False) -> str:
+def yaml_scalar(text: str, *, quoted: bool = False) -> str:
     """A text as a YAML scalar, quoted if necessary (JSON strings are valid YAML) or requested."""
-    return json.dumps(text, ensure_ascii=False) if quoted or not _plain(text) else text
+    return json.dumps(text, ensure_ascii=False) if quoted or not _is_plain(text) else text
 
 
-def _plain(text: str) -> bool:
+def _is_plain(text: str) -> bool:
     """Return whether a value can be written without quotes: YAML 1.1 reads `on`, `n` and `null` as other types."""
     if re.fullmatch(r"(?i)y|n|yes|no|on|off|true|false|null", text):
         return False

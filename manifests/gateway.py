@@ -64,7 +64,7 @@ class Entry:
     first: int
     last: int
     is_spread: bool = False
-    """True if its parts are separate `helm.parameters`, so that it is changed only where it has a value."""
+    """True if each value is a separate item of `helm.parameters`, so that new fields cannot be added."""
 
     @property
     def alias(self) -> str:
@@ -72,53 +72,53 @@ class Entry:
 
     @property
     def model(self) -> str:
-        """The model to which LiteLLM sends, like `openai/qwen2.5-coder-1.5b`."""
+        """The model to which LiteLLM sends requests, like `openai/qwen2.5-coder-1.5b`."""
         return self._param("model")
 
     @property
-    def asked(self) -> str:
+    def requested_model(self) -> str:
         """The model name in LiteLLM's requests to the engine."""
         return self.model.removeprefix(f"{self.provider}/") if self.provider else ""
 
     @property
     def provider(self) -> str:
         """LiteLLM's provider: `custom_llm_provider`, otherwise the prefix of the model; "" if there is none."""
-        own = value(self.node, "litellm_params", "custom_llm_provider")
-        return own or (self.model.partition("/")[0] if "/" in self.model else "")
+        explicit_provider = value(self.node, "litellm_params", "custom_llm_provider")
+        return explicit_provider or (self.model.partition("/")[0] if "/" in self.model else "")
 
     @property
     def api_base(self) -> str:
-        """The address, with a variable or a credential resolved if the same file has it."""
+        """The address, with a variable or a credential resolved if it is in the same file."""
         return self._param("api_base") or self._param("base_url") or self._credential("api_base")
 
     @property
     def is_unresolved(self) -> bool:
-        """True if the address is in a variable or a credential that the same file does not have."""
+        """True if the address is in a variable or a credential that is not in the same file."""
         credential = value(self.node, "litellm_params", "litellm_credential_name")
         return self.api_base.startswith(ENVIRON) or bool(credential and not self.api_base)
 
     @property
     def base_node(self) -> ScalarNode | None:
-        """The node of its own address; None if it has none, or a credential gives it."""
+        """The node of the entry's own address; None if the address is missing or comes from a credential."""
         return scalar(self.node, "litellm_params", "api_base") or scalar(self.node, "litellm_params", "base_url")
 
     def _credential(self, key: str) -> str:
         """A value of the credential that the entry names (docs.litellm.ai/docs/proxy/ui_credentials)."""
         name = value(self.node, "litellm_params", "litellm_credential_name")
-        listed = (
+        credentials = (
             item
             for root in (self.document.roots if name else ())
             for config in mappings(root)
             for item in items(find(config, "credential_list"))
         )
-        given = next((each for each in listed if value(each, "credential_name") == name), None)
-        return value(given, "credential_values", key)
+        credential = next((item for item in credentials if value(item, "credential_name") == name), None)
+        return value(credential, "credential_values", key)
 
     def _param(self, key: str) -> str:
-        given = value(self.node, "litellm_params", key)
-        if given.startswith(ENVIRON):
-            return _variable(self.document, given.removeprefix(ENVIRON)) or given
-        return given
+        text = value(self.node, "litellm_params", key)
+        if text.startswith(ENVIRON):
+            return _variable(self.document, text.removeprefix(ENVIRON)) or text
+        return text
 
     @cached_property
     def host(self) -> list[str]:
@@ -133,8 +133,9 @@ class Entry:
         return "".join(self.document.lines[self.first : self.last + 1])
 
     def price(self, direction: Direction) -> Price | None:
-        """The price that LiteLLM uses: from `litellm_params`, otherwise `model_info`; per token, otherwise in another
-        unit.
+        """The price that LiteLLM uses: from `litellm_params`, otherwise from `model_info`.
+
+        A price per token comes before a price in another unit.
         """
         for unit in _UNITS:
             for part in ("litellm_params", "model_info"):
@@ -149,7 +150,7 @@ class Entry:
         return str(price.node.value) if price is not None and price.is_per_token else ""
 
     @property
-    def spreads(self) -> bool:
+    def is_load_balanced(self) -> bool:
         """True if the entry configures how it shares its alias with other entries."""
         keys = {key.value for part in ("litellm_params", "model_info") for key, _ in entries(find(self.node, part))}
         return bool(keys & {"order", "weight", "rpm", "tpm", "id"})
@@ -159,7 +160,7 @@ class Entry:
         return self.first <= int(node.start_mark.line) <= self.last
 
     def through_gateway(self, endpoint: str, namespace: str) -> bool:
-        """Return whether the entry points to another gateway that routes by served name, instead of to a Service of models."""
+        """Return whether the entry points to another gateway, which routes by served name, and not to a model's Service."""
         labels = self.host
         return self.alias != endpoint and labels[0] != endpoint and labels[1:2] not in ([], [namespace])
 
@@ -192,33 +193,38 @@ class Reference(NamedTuple):
 
 @remembered
 def model_lists(platform: Snapshot) -> tuple[ModelList, ...]:
-    """The lists of the configured file and its includes; if it has none, those of the whole repository.
+    """The lists of the configured file and the files that it includes; otherwise those of the whole repository.
 
     If several environments have a list, only the one of the layout's environment is used.
     """
     layout = platform.layout
-    found = _in_file(platform, layout.litellm_values)
-    if found:
-        return found
+    configured = _in_file(platform, layout.litellm_values)
+    if configured:
+        return configured
     paths = [path for path in platform.grep("model_list") if path.endswith((".yaml", ".yml"))]
-    lists = {path: each for path in paths if (each := _in_file(platform, path, guessed=True))}
-    own = {path for path in lists if layout.environment in re.split(r"[/.]", path)}
-    return tuple(each for path, found in lists.items() if not own or path in own for each in found)
+    lists = {path: lists_of_file for path in paths if (lists_of_file := _in_file(platform, path, guessed=True))}
+    paths_of_environment = {path for path in lists if layout.environment in re.split(r"[/.]", path)}
+    return tuple(
+        item
+        for path, file_lists in lists.items()
+        if not paths_of_environment or path in paths_of_environment
+        for item in file_lists
+    )
 
 
 @remembered
 def model_list(platform: Snapshot) -> tuple[Entry, ...]:
     """LiteLLM's entries, in file order."""
-    return tuple(entry for each in model_lists(platform) for entry in each.entries)
+    return tuple(entry for models in model_lists(platform) for entry in models.entries)
 
 
 def entries_of(document: Document) -> tuple[Entry, ...]:
     """The entries in one document (after an edit)."""
-    return tuple(entry for each in _lists(document) for entry in each.entries)
+    return tuple(entry for models in _lists(document) for entry in models.entries)
 
 
 def includes(platform: Snapshot) -> Iterator[tuple[Document, ScalarNode, str]]:
-    """Each included file: the node that names it, and its path; "" if it is not in the repository."""
+    """Each included file: the document and node that name it, and its path ("" if it is not in the repository)."""
     layout = platform.layout
     text = platform.read(layout.litellm_values)
     for document in _views(layout.litellm_values, text or ""):
@@ -228,18 +234,20 @@ def includes(platform: Snapshot) -> Iterator[tuple[Document, ScalarNode, str]]:
 
 def references(lists: Iterable[ModelList]) -> tuple[Reference, ...]:
     """Every setting outside the lists that refers to an alias."""
-    found = []
-    for each in lists:
+    all_references = []
+    for models in lists:
         for settings in ("router_settings", "litellm_settings", "general_settings"):
-            found += [Reference(each.document, *named) for named in _named(find(each.config, settings))]
-    return tuple(found)
+            all_references += [
+                Reference(models.document, *reference) for reference in _references_in(find(models.config, settings))
+            ]
+    return tuple(all_references)
 
 
 def known_names(lists: Iterable[ModelList]) -> set[str]:
     """Names that a setting may refer to: aliases, aliases of aliases, access groups, and names for all models."""
     names = set(_EVERY_MODEL)
-    for each in lists:
-        for entry in each.entries:
+    for models in lists:
+        for entry in models.entries:
             names |= {entry.alias, value(entry.node, "model_info", "id")}
             names |= {
                 str(node.value)
@@ -247,47 +255,48 @@ def known_names(lists: Iterable[ModelList]) -> set[str]:
                 if isinstance(node, ScalarNode)
             }
         for settings in ("router_settings", "litellm_settings"):
-            names |= {str(key.value) for key, _ in entries(find(each.config, settings, "model_group_alias"))}
+            names |= {str(key.value) for key, _ in entries(find(models.config, settings, "model_group_alias"))}
     return names - {""}
 
 
-def is_known(name: str, known: Iterable[str]) -> bool:
-    """Return whether a name is in `known`, or matches an alias with a wildcard such as `openai/*`."""
-    return any(name == each or ("*" in each and each != "*" and fnmatch(name, each)) for each in known)
+def is_known(name: str, names: Iterable[str]) -> bool:
+    """Return whether a name is one of `names`, or matches an alias with a wildcard such as `openai/*`."""
+    return any(name == pattern or ("*" in pattern and pattern != "*" and fnmatch(name, pattern)) for pattern in names)
 
 
-def _named(settings: Node | None) -> Iterator[tuple[ScalarNode, str]]:
-    for key, inside in entries(settings):
+def _references_in(settings: Node | None) -> Iterator[tuple[ScalarNode, str]]:
+    """Each name of an alias in LiteLLM's settings, with the name of the setting."""
+    for key, setting_value in entries(settings):
         setting = str(key.value)
-        if setting in _FALLBACKS:
-            for pair in items(inside):
-                for source, targets in entries(pair):
-                    yield source, setting
-                    yield from ((node, setting) for node in _models(targets))
-        elif setting == "default_fallbacks":
-            yield from ((node, setting) for node in _models(inside))
-        elif setting == "model_group_alias":
-            for _, target in entries(inside):
-                yield from ((node, setting) for node in _models(target))
-        elif setting == "model_group_retry_policy":
-            yield from ((source, setting) for source, _ in entries(inside))
-        elif setting in _ALLOW_LISTS and isinstance(inside, SequenceNode):
-            yield from ((node, setting) for node in _models(inside))
-        elif setting == "completion_model" and isinstance(inside, ScalarNode):
-            yield inside, setting
-        elif isinstance(inside, MappingNode):
-            yield from _named(inside)
-        else:
-            for item in items(inside):
-                yield from _named(item)
+        if (nodes := _names_in_setting(setting, setting_value)) is not None:
+            yield from ((node, setting) for node in nodes)
+            continue
+        for inner in (setting_value, *items(setting_value)):
+            yield from _references_in(inner)
+
+
+def _names_in_setting(setting: str, setting_value: Node) -> list[ScalarNode] | None:
+    """The names of aliases in one setting; None for a setting that does not name aliases itself."""
+    if setting in _FALLBACKS:
+        pairs = [pair for item in items(setting_value) for pair in entries(item)]
+        return [node for source, targets in pairs for node in (source, *_models(targets))]
+    if setting == "model_group_alias":
+        return [node for _, target in entries(setting_value) for node in _models(target)]
+    if setting == "model_group_retry_policy":
+        return [source for source, _ in entries(setting_value)]
+    if setting == "default_fallbacks" or (setting in _ALLOW_LISTS and isinstance(setting_value, SequenceNode)):
+        return list(_models(setting_value))
+    if setting == "completion_model" and isinstance(setting_value, ScalarNode):
+        return [setting_value]
+    return None
 
 
 def _models(node: Node | None) -> Iterator[ScalarNode]:
     """The names in a list of models, whose items may be mappings with the key `model`."""
     for item in items(node) or ((node,) if node is not None else ()):
-        named = item if isinstance(item, ScalarNode) else scalar(item, "model")
-        if named is not None:
-            yield named
+        name_node = item if isinstance(item, ScalarNode) else scalar(item, "model")
+        if name_node is not None:
+            yield name_node
 
 
 def _in_file(tree: Tree, path: str, *, guessed: bool = False) -> tuple[ModelList, ...]:
@@ -295,21 +304,23 @@ def _in_file(tree: Tree, path: str, *, guessed: bool = False) -> tuple[ModelList
     if text is None or not re.search(r"model_list|include", text):
         return ()
     try:
-        found = [each for document in _views(path, text) for each in _lists(document)]
+        lists = [models for document in _views(path, text) for models in _lists(document)]
         included = [
-            other
+            included_path
             for document in _views(path, text)
             for root in document.roots
-            for _, other in _included(tree, document, root)
-            if other and other != path
+            for _, included_path in _included(tree, document, root)
+            if included_path and included_path != path
         ]
     except InvalidYaml:
         if guessed or "{{" in text:
             return ()
         raise
-    for other in dict.fromkeys(included):
-        found += [each for document in _views(other, tree.read(other) or "") for each in _lists(document)]
-    return tuple(found)
+    for included_path in dict.fromkeys(included):
+        lists += [
+            models for document in _views(included_path, tree.read(included_path) or "") for models in _lists(document)
+        ]
+    return tuple(lists)
 
 
 def _views(path: str, text: str) -> tuple[Document, ...]:
@@ -319,8 +330,9 @@ def _views(path: str, text: str) -> tuple[Document, ...]:
 
 
 def _included(tree: Tree, document: Document, root: Node) -> Iterator[tuple[ScalarNode, str]]:
-    """The values of `include` beside a LiteLLM configuration; keys of the same ConfigMap are skipped, they are already
-    read.
+    """The values of `include` beside a LiteLLM configuration, with the path of each included file.
+
+    For a key of the same ConfigMap the path is that of `document`.
     """
     for config in mappings(root):
         names = items(find(config, "include"))
@@ -339,7 +351,7 @@ def _included(tree: Tree, document: Document, root: Node) -> Iterator[tuple[Scal
                 node,
                 document.path
                 if same_map
-                else next((each for each in (path, beside) if tree.read(each) is not None), ""),
+                else next((candidate for candidate in (path, beside) if tree.read(candidate) is not None), ""),
             )
 
 
@@ -347,44 +359,47 @@ def _lists(document: Document) -> Iterator[ModelList]:
     for root in document.roots:
         for config in mappings(root):
             nodes = [item for item in items(find(config, "model_list")) if isinstance(item, MappingNode)]
-            named = [each for each in nodes if find(each, "model_name") is not None]
-            if named:  # one without a name is a finding of its own, and hides no other
-                found = tuple(Entry(document, node, node.start_mark.line, _last_line(document, node)) for node in named)
-                yield ModelList(document, config, found)
-            if found := tuple(_spread(document, config)):
-                yield ModelList(document, config, found)
+            named_nodes = [node for node in nodes if find(node, "model_name") is not None]
+            if named_nodes:  # an entry without a name is reported as a separate finding
+                model_entries = tuple(
+                    Entry(document, node, node.start_mark.line, _last_line(document, node)) for node in named_nodes
+                )
+                yield ModelList(document, config, model_entries)
+            if model_entries := tuple(_spread(document, config)):
+                yield ModelList(document, config, model_entries)
 
 
 def _spread(document: Document, helm: MappingNode) -> Iterator[Entry]:
-    """The entries in `helm.parameters` of an Application: a parameter for each value, with its path as its name, like
-    `proxy_config.model_list[0].litellm_params.model` (argo-cd.readthedocs.io/en/stable/user-guide/helm).
+    """The entries in `helm.parameters` of an Application (argo-cd.readthedocs.io/en/stable/user-guide/helm).
+
+    Each value is one parameter whose name is its path, like `proxy_config.model_list[0].litellm_params.model`.
     """
     parts: dict[str, list[tuple[str, ScalarNode]]] = {}
     for item in items(find(helm, "parameters")):
         match = _PARAMETER.search(value(item, "name"))
         if match and (node := scalar(item, "value")) is not None:
             parts.setdefault(match[1], []).append((match[2], node))
-    for found in parts.values():
-        nodes = [node for _, node in found]
-        entry = MappingNode(_MAP, _nested(found), nodes[0].start_mark, nodes[-1].end_mark, flow_style=True)
+    for fields in parts.values():
+        nodes = [node for _, node in fields]
+        entry = MappingNode(_MAP, _nested(fields), nodes[0].start_mark, nodes[-1].end_mark, flow_style=True)
         if value(entry, "model_name"):
             lines = [node.start_mark.line for node in nodes]
             yield Entry(document, entry, min(lines), max(lines), is_spread=True)
 
 
-def _nested(found: Iterable[tuple[str, ScalarNode]]) -> list[tuple[ScalarNode, Node]]:
+def _nested(fields: Iterable[tuple[str, ScalarNode]]) -> list[tuple[ScalarNode, Node]]:
     """The pairs of a mapping, from values with dotted keys."""
     pairs: list[tuple[ScalarNode, Node]] = []
-    below: dict[str, list[tuple[str, ScalarNode]]] = {}
-    for path, node in found:
-        key, dot, rest = path.partition(".")
+    nested_fields: dict[str, list[tuple[str, ScalarNode]]] = {}
+    for path, node in fields:
+        key, dot, remaining_path = path.partition(".")
         if dot:
-            below.setdefault(key, []).append((rest, node))
+            nested_fields.setdefault(key, []).append((remaining_path, node))
         else:
             pairs.append((ScalarNode(_STR, key, node.start_mark, node.start_mark), node))
-    for key, inside in below.items():
-        first, last = inside[0][1], inside[-1][1]
-        mapping = MappingNode(_MAP, _nested(inside), first.start_mark, last.end_mark, flow_style=True)
+    for key, inner_fields in nested_fields.items():
+        first, last = inner_fields[0][1], inner_fields[-1][1]
+        mapping = MappingNode(_MAP, _nested(inner_fields), first.start_mark, last.end_mark, flow_style=True)
         pairs.append((ScalarNode(_STR, key, first.start_mark, first.start_mark), mapping))
     return pairs
 
@@ -396,23 +411,23 @@ def _variable(document: Document, name: str) -> str:
         for mapping in mappings(root):
             if value(mapping, "name") == name and scalar(mapping, "value") is not None:
                 return value(mapping, "value")
-            own = next((each for key, each in entries(mapping) if key.value == name), None)
-            if isinstance(own, ScalarNode) and not own.value.startswith(ENVIRON):
-                return str(own.value)
+            variable_value = next((node for key, node in entries(mapping) if key.value == name), None)
+            if isinstance(variable_value, ScalarNode) and not variable_value.value.startswith(ENVIRON):
+                return str(variable_value.value)
     return ""
 
 
 def _last_line(document: Document, node: MappingNode) -> int:
     """The last line of a list item including its comments.
 
-    Comment lines indented at most as deep as the item's dash belong to what follows; deeper ones continue the item.
-    Aliased content is elsewhere.
+        Comment lines that are indented more than the item's dash belong to the item, the others to the next one. The
+    content of YAML aliases is elsewhere in the file and does not count.
     """
-    keys = (key for mapping in mappings(node) for key, _ in mapping.value)  # the value of the last one may be an alias
+    keys = (key for mapping in mappings(node) for key, _ in mapping.value)  # the value of the last key may be an alias
     last: int = max(
-        each.end_mark.line if each.style in ("|", ">", "'", '"') else each.start_mark.line
-        for each in (*scalars([node]), *keys)
-        if node.start_mark.index <= each.start_mark.index <= node.end_mark.index
+        node.end_mark.line if node.style in ("|", ">", "'", '"') else node.start_mark.line
+        for node in (*scalars([node]), *keys)
+        if node.start_mark.index <= node.start_mark.index <= node.end_mark.index
     )
     if node.flow_style:
         last = node.end_mark.line

@@ -1,6 +1,6 @@
-"""kustomize's changes of an endpoint's objects: names, namespace, labels and images in the cluster.
+"""The changes by kustomize to an endpoint's objects: names, namespace, labels and images in the cluster.
 
-Read from the endpoint's own kustomization, and from the ones between it and the path that Argo CD deploys. Source:
+They are read from the endpoint's own kustomization, and from the ones between it and the path that is deployed. Source:
 kustomize's reference of kustomization.yaml (kubectl.docs.kubernetes.io/references/kustomize/kustomization).
 """
 
@@ -17,7 +17,7 @@ from manifests.tree import Tree, within
 
 FILES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
-# These fields rewrite the objects in ways that are not computed here.
+# Fields that change objects in ways that Stoker does not compute.
 _PATCHES = (
     "patches",
     "patchesStrategicMerge",
@@ -41,7 +41,7 @@ class Opaque:
 
 @dataclass(frozen=True)
 class Image:
-    """A kustomization's change of an image: another name, tag or digest, with file and line."""
+    """A kustomization's change of an image: the new name, tag or digest, with file and line."""
 
     name: str = ""
     tag: str = ""
@@ -52,9 +52,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Count:
-    """Replicas that a kustomization sets: of which objects, and the number in its document.
+    """The replicas that a kustomization sets: which objects it selects, and the number in its document.
 
-    `kind` and `name` are regular expressions for the whole value; an empty one fits all. `labels` is a label selector.
+    `kind` and `name` are regular expressions for the whole value; an empty one matches everything. `labels` is a label
+    selector.
     """
 
     kind: str
@@ -73,28 +74,28 @@ class Count:
         return Opaque(self.document.path, line(self.node), self.key)
 
     def selects(self, workload: Node) -> bool:
-        """Return whether it is about a workload."""
-        own = find(workload, "metadata", "labels")
+        """Return whether it sets the replicas of `workload`."""
+        labels = find(workload, "metadata", "labels")
         return (
-            _fits(self.kind, value(workload, "kind"))
-            and _fits(self.name, value(workload, "metadata", "name"))
-            and all(_has(own, each.strip()) for each in self.labels.split(",") if each.strip())
+            _matches(self.kind, value(workload, "kind"))
+            and _matches(self.name, value(workload, "metadata", "name"))
+            and all(_fulfils(labels, term.strip()) for term in self.labels.split(",") if term.strip())
         )
 
 
-def _fits(pattern: str, text: str) -> bool:
+def _matches(pattern: str, text: str) -> bool:
     try:
         return not pattern or re.fullmatch(pattern, text) is not None
     except re.error:
         return False
 
 
-def _has(labels: Node | None, term: str) -> bool:
-    """Return whether labels fulfil a term of a selector: `key=value`, `key!=value` or `key`; no other form selects anything."""
-    key, sign, wanted = (each.strip() for each in re.split(r"(==?|!=|$)", term, maxsplit=1))
+def _fulfils(labels: Node | None, term: str) -> bool:
+    """Return whether labels match a term of a selector: `key=value`, `key!=value` or `key`. Other forms never match."""
+    key, sign, expected = (part.strip() for part in re.split(r"(==?|!=|$)", term, maxsplit=1))
     if sign == "!=":
-        return value(labels, key) != wanted
-    return find(labels, key) is not None and (not sign or value(labels, key) == wanted)
+        return value(labels, key) != expected
+    return find(labels, key) is not None and (not sign or value(labels, key) == expected)
 
 
 @dataclass(frozen=True)
@@ -105,37 +106,37 @@ class Rendering:
     suffix: str = ""
     namespace: str = ""
     replicas: tuple[Count, ...] = ()
-    """In the order of kustomize: the last one that selects a workload counts."""
+    """In the order of kustomize: the last one that selects a workload applies."""
     images: dict[str, Image] = field(default_factory=dict)
     """By the name in the manifests."""
     opaque: tuple[Opaque, ...] = ()
 
-    def name(self, written: str) -> str:
+    def name(self, name_in_git: str) -> str:
         """The name of an object in the cluster."""
-        return f"{self.prefix}{written}{self.suffix}" if written else ""
+        return f"{self.prefix}{name_in_git}{self.suffix}" if name_in_git else ""
 
     def count(self, workload: Node) -> Count | None:
-        """Return what sets the replicas of a workload, instead of its own manifest."""
+        """The kustomization's replicas of a workload, which override its manifest; None if there are none."""
         return next((replica for replica in reversed(self.replicas) if replica.selects(workload)), None)
 
-    def image(self, written: str) -> str:
-        """An image as in the pod. A new tag removes the digest, like in kustomize."""
-        found = self.replaced(written)
-        if found is None:
-            return written
-        name, tag, digest = _image_parts(written)
-        if found.tag or found.digest:
-            tag, digest = found.tag or ("" if found.digest else tag), found.digest
-        return f"{found.name or name}{f':{tag}' if tag else ''}{f'@{digest}' if digest else ''}"
+    def image(self, image_in_git: str) -> str:
+        """The image of the pod for an image in git. A new tag removes the digest, as kustomize does."""
+        change = self.replaced(image_in_git)
+        if change is None:
+            return image_in_git
+        name, tag, digest = _image_parts(image_in_git)
+        if change.tag or change.digest:
+            tag, digest = change.tag or ("" if change.digest else tag), change.digest
+        return f"{change.name or name}{f':{tag}' if tag else ''}{f'@{digest}' if digest else ''}"
 
-    def replaced(self, written: str) -> Image | None:
-        """Return how a kustomization changes an image, or None."""
-        return self.images.get(_image_parts(written)[0])
+    def replaced(self, image_in_git: str) -> Image | None:
+        """The kustomization's change of an image, or None."""
+        return self.images.get(_image_parts(image_in_git)[0])
 
 
 @remembered
 def rendering(tree: Tree, home: str, deployed: str) -> Rendering:
-    """Return how the objects in `home` change when Argo CD deploys the directory `deployed`."""
+    """The changes to the objects in `home` if the directory `deployed` is deployed."""
     result = Rendering()
     for document in reversed(chain(tree, deployed, home)):
         root = document.roots[0]
@@ -151,19 +152,20 @@ def rendering(tree: Tree, home: str, deployed: str) -> Rendering:
 
 
 def chain(tree: Tree, start: str, home: str) -> tuple[Document, ...]:
-    """The kustomizations from one directory to another that it includes, outermost first; empty if it does not include
-    it.
+    """The kustomizations from one directory to another that it includes, outermost first.
+
+    Empty if the first directory does not include the second.
     """
-    own = read(tree, start)
+    kustomization = read(tree, start)
     if start == home:
-        return (own,) if own is not None else ()
-    if own is None:
+        return (kustomization,) if kustomization is not None else ()
+    if kustomization is None:
         return ()
-    for folder in directories(own):
+    for folder in directories(kustomization):
         if folder == home or (folder != start and not within(start, folder)):
             inner = chain(tree, folder, home)
             if inner or folder == home:
-                return (own, *inner)
+                return (kustomization, *inner)
     return ()
 
 
@@ -194,48 +196,51 @@ def document_at(tree: Tree, path: str) -> Document:
 
 def component_directories(document: Document) -> tuple[str, ...]:
     """The directories of a kustomization's components."""
-    return tuple(_listed(document, "components"))
+    return tuple(_listed_directories(document, "components"))
 
 
 def directories(document: Document) -> Iterator[str]:
     """The directories that a kustomization lists, relative to the repository."""
-    yield from _listed(document, "resources", "bases", "components")
+    yield from _listed_directories(document, "resources", "bases", "components")
 
 
-def _listed(document: Document, *keys: str) -> Iterator[str]:
+def _listed_directories(document: Document, *keys: str) -> Iterator[str]:
     folder = posixpath.dirname(document.path)
     for key in keys:
         for node in items(find(document.roots[0], key)):
-            named = value(node)
-            if named and "://" not in named and not named.endswith((".yaml", ".yml", ".json")):
-                yield posixpath.normpath(posixpath.join(folder, named))
+            entry = value(node)
+            if entry and "://" not in entry and not entry.endswith((".yaml", ".yml", ".json")):
+                yield posixpath.normpath(posixpath.join(folder, entry))
 
 
 def _opaque(tree: Tree, document: Document, root: Node) -> Iterator[Opaque]:
-    for key, inside in entries(root):
-        if key.value not in _PATCHES or not items(inside):
+    for key, patches in entries(root):
+        if key.value not in _PATCHES or not items(patches):
             continue
-        if key.value == "patches" and all(_only_replicas(tree, document, item) for item in items(inside)):
+        if key.value == "patches" and all(_only_replicas(tree, document, item) for item in items(patches)):
             continue
         yield Opaque(document.path, line(key), str(key.value))
 
 
 def _patched_replicas(tree: Tree, document: Document, root: Node) -> Iterator[Count]:
-    """The replicas that patches set: a GPU model above zero in git costs money."""
+    """The replicas that patches set."""
     for key in ("patches", "patchesStrategicMerge", "patchesJson6902"):
         for item in items(find(root, key)):
             for patch in patch_documents(tree, document, item):
-                for of, node in _counts(patch):
+                for patched, node in _counts(patch):
                     if node.value.isdecimal():
                         target = find(item, "target")
-                        own = (re.escape(value(of, "kind")), re.escape(value(of, "metadata", "name")))
-                        kind, name = own if target is None else (value(target, "kind"), value(target, "name"))
+                        own_patterns = (
+                            re.escape(value(patched, "kind")),
+                            re.escape(value(patched, "metadata", "name")),
+                        )
+                        kind, name = own_patterns if target is None else (value(target, "kind"), value(target, "name"))
                         yield Count(kind, name, value(target, "labelSelector"), patch, node, key)
 
 
-def _only_replicas(tree: Tree, document: Document, each: Node) -> bool:
-    """Return whether a patch changes the number of replicas and nothing else, so that all of it is understood."""
-    patches = patch_documents(tree, document, each)
+def _only_replicas(tree: Tree, document: Document, patch_item: Node) -> bool:
+    """Return whether a patch changes only the number of replicas, so that its whole effect is known."""
+    patches = patch_documents(tree, document, patch_item)
     return bool(patches) and all(
         all(
             value(operation, "path") == "/spec/replicas" and value(operation, "op") != "remove"
@@ -250,17 +255,19 @@ def _only_replicas(tree: Tree, document: Document, each: Node) -> bool:
     )
 
 
-def patch_documents(tree: Tree, document: Document, each: Node) -> tuple[Document, ...]:
-    """The documents of a patch: written into the kustomization, or in a file of its own."""
-    inline = scalar(each, "patch") or (scalar(each) if "\n" in value(each) else None)
+def patch_documents(tree: Tree, document: Document, patch_item: Node) -> tuple[Document, ...]:
+    """The documents of a patch, which is inline in the kustomization or in a separate file."""
+    inline = scalar(patch_item, "patch") or (scalar(patch_item) if "\n" in value(patch_item) else None)
     if inline is not None:
-        found = document.inside(inline) if inline.style == "|" else None
+        patch_document = document.inside(inline) if inline.style == "|" else None
     else:
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(document.path), value(each, "path") or value(each)))
+        path = posixpath.normpath(
+            posixpath.join(posixpath.dirname(document.path), value(patch_item, "path") or value(patch_item))
+        )
         text = tree.read(path)
-        found = Document(path, text) if text is not None else None
+        patch_document = Document(path, text) if text is not None else None
     try:
-        return (found,) if found is not None and found.roots else ()
+        return (patch_document,) if patch_document is not None and patch_document.roots else ()
     except InvalidYaml:
         return ()
 
@@ -286,16 +293,16 @@ def _replicas(document: Document, root: Node) -> Iterator[Count]:
 
 
 def _images(document: Document, root: Node) -> dict[str, Image]:
-    found = {}
+    images = {}
     for item in items(find(root, "images")):
         node = find(item, "newTag") or find(item, "digest") or item
-        found[value(item, "name")] = Image(
+        images[value(item, "name")] = Image(
             value(item, "newName"), value(item, "newTag"), value(item, "digest"), document.path, line(node)
         )
-    return found
+    return images
 
 
-def _image_parts(written: str) -> tuple[str, str, str]:
+def _image_parts(image: str) -> tuple[str, str, str]:
     """Name, tag and digest."""
-    match = re.fullmatch(r"(.+?)(?::([^:/@]+))?(?:@(sha256:\w+))?", written)
-    return (match[1], match[2] or "", match[3] or "") if match else (written, "", "")
+    match = re.fullmatch(r"(.+?)(?::([^:/@]+))?(?:@(sha256:\w+))?", image)
+    return (match[1], match[2] or "", match[3] or "") if match else (image, "", "")

@@ -9,7 +9,7 @@ from manifests.pieces import Pieces
 from manifests.sizing import POOLING_KINDS, ModelFacts
 from manifests.sizing.flags import OF_THE_MODEL, flags_for, needs_remote_code
 from manifests.tree import ManifestError
-from manifests.wording import Words
+from manifests.wording import CommentFacts
 
 _DRAFTS = "--speculative-config"
 _REMOTE_CODE = "--trust-remote-code"
@@ -55,7 +55,7 @@ def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, gi
     flags = flags_for(facts, before.engine_version)
     derived = tuple(each for each in flags.all if each.partition("=")[0] not in named and each != _REMOTE_CODE)
     kept = {*named, *(each.partition("=")[0] for each in derived)}
-    old, new = (Words(endpoint="", hf_id=each, served_name="").family for each in (before.hf_id, facts.hf_id))
+    old, new = (CommentFacts(endpoint="", hf_id=each, served_name="").family for each in (before.hf_id, facts.hf_id))
     removed = [
         name
         for name in present

@@ -54,14 +54,14 @@ _HUB_CACHE = re.compile(r"(?<=/)models--([\w.-]+?)--([\w.-]+)(?=/|$)")
 
 
 class Naming(NamedTuple):
-    """The names of a new model in an endpoint's manifests: the engine's value, and each old name with its new name."""
+    """The engine's value for a new model, and each name of the old model in the manifests with the new name."""
 
     model: str
     renames: dict[str, str]
 
 
 class Model(NamedTuple):
-    """A model: its id on Hugging Face, or the path if the id is unknown; the format of its weights; its file."""
+    """A model: its id on Hugging Face (the path if the id is unknown), the format of its weights, and its file."""
 
     hf_id: str
     quantization: str | None
@@ -70,149 +70,160 @@ class Model(NamedTuple):
 
 def model_of(pieces: Pieces) -> Model:
     """The model that an endpoint serves, according to the manifests."""
-    given = pieces.model.value
+    text = pieces.model.value
     argument = pieces.said("quantization")
     if not pieces.runtime.gguf:
-        found = _id_of_path(pieces, given) or _cached(given) or _folders(given)
-        return Model(found or given, argument.value if argument else None)
+        hf_id = _id_of_path(pieces, text) or _id_in_cache(text) or _id_of_directories(text)
+        return Model(hf_id or text, argument.value if argument else None)
     if pieces.model.name == "--hf-repo":
-        repository, _, mark = given.partition(":")
-        named = pieces.flag("--hf-file")
-        return Model(repository, mark or (_format(named.value) if named else "") or None, named.value if named else "")
-    file = posixpath.basename(given)
-    folder = posixpath.dirname(given)
+        repository, _, mark = text.partition(":")
+        file_flag = pieces.flag("--hf-file")
+        return Model(
+            repository,
+            mark or (_format(file_flag.value) if file_flag else "") or None,
+            file_flag.value if file_flag else "",
+        )
+    file = posixpath.basename(text)
+    folder = posixpath.dirname(text)
     return Model(
-        _source_of(pieces, file) or _cached(folder) or (_folders(folder) if _GGUF.search(folder) else "") or given,
+        _download_source(pieces, file)
+        or _id_in_cache(folder)
+        or (_id_of_directories(folder) if _GGUF.search(folder) else "")
+        or text,
         _format(file) or None,
         file,
     )
 
 
 def is_path(text: str) -> bool:
-    """Return whether a model is named by its place in the container."""
+    """Return whether the name of a model is a path in the container or an address."""
     return text.startswith(("/", "./", "../")) or "://" in text or text.count("/") > 1
 
 
 def is_only_a_path(pieces: Pieces) -> bool:
-    """Return whether the model is a place in the container, and nothing in the manifests puts weights there."""
-    given = pieces.model.value
-    file, cached = posixpath.basename(given), _cached(given)
-    if cached and any(cached in str(node.value) for _, node in pieces.texts()):
+    """Return whether the model is a path in the container, and nothing in the manifests puts weights there."""
+    path = pieces.model.value
+    file, hf_id = posixpath.basename(path), _id_in_cache(path)
+    if hf_id and any(hf_id in str(node.value) for _, node in pieces.texts()):
         return False
-    return is_path(given) and not (_source_of(pieces, file) if pieces.runtime.gguf else _id_of_path(pieces, given))
+    return is_path(path) and not (_download_source(pieces, file) if pieces.runtime.gguf else _id_of_path(pieces, path))
 
 
-def _id_of_path(pieces: Pieces, given: str) -> str:
-    """The id whose weights are at a path: the one that the endpoint's own manifests name, with the same last part."""
-    if not is_path(given):
+def _id_of_path(pieces: Pieces, path: str) -> str:
+    """The id of the model at a path: the one in the endpoint's manifests that ends with the last part of the path."""
+    if not is_path(path):
         return ""
-    last = posixpath.basename(given.rstrip("/"))
+    last = posixpath.basename(path.rstrip("/"))
     paths = {
         id(node)
         for mapping in mappings(pieces.candidate.subject)
         for key in ("volumeMounts", "volumes")
         for node in scalars(items(find(mapping, key)))
     }
-    found = {
+    ids = {
         match[0]
         for _, node in pieces.texts()
         if id(node) not in paths
         for match in re.finditer(rf"(?<![\w./-])[A-Za-z0-9][\w.-]*/{re.escape(last)}(?![\w./-])", str(node.value))
     }
-    return found.pop() if len(found) == 1 and last else _fetched_to(pieces, given)
+    return ids.pop() if len(ids) == 1 and last else _id_downloaded_to(pieces, path)
 
 
-def _fetched_to(pieces: Pieces, path: str) -> str:
-    """The id that an initContainer downloads to a path, where variables have both."""
+def _id_downloaded_to(pieces: Pieces, path: str) -> str:
+    """The id that an initContainer downloads to a path, if variables contain the id and the path."""
     configured = {
         str(key.value): str(node.value)
-        for each in pieces.related
-        for key, node in entries(find(each.node, "data"))
+        for located in pieces.related
+        for key, node in entries(find(located.node, "data"))
         if isinstance(node, ScalarNode)
     }
-    found = set()
+    ids = set()
     for init in items(find(pieces.pod, "initContainers")):
         script = " ".join(
             str(scalar.value) for key in ("command", "args") for scalar in scalars(items(find(init, key)))
         )
-        own = {name: site.value for name, site in own_variables(init, pieces.deployment.document).items()}
-        used = {name for match in _USED.finditer(script) for name in match.groups() if name}
-        values = {known[name].rstrip("/") for known in (configured | own,) for name in used & known.keys()}
+        own_values = {name: site.value for name, site in own_variables(init, pieces.deployment.document).items()}
+        names_read = {name for match in _USED.finditer(script) for name in match.groups() if name}
+        values = {
+            variables[name].rstrip("/")
+            for variables in (configured | own_values,)
+            for name in names_read & variables.keys()
+        }
         if _FETCHES.search(script) and path.rstrip("/") in values:
-            found |= {each for each in values if HF_ID.fullmatch(each)}
-    return found.pop() if len(found) == 1 else ""
+            ids |= {text for text in values if HF_ID.fullmatch(text)}
+    return ids.pop() if len(ids) == 1 else ""
 
 
-def _cached(path: str) -> str:
+def _id_in_cache(path: str) -> str:
     """The id of a model in huggingface_hub's cache."""
     match = _HUB_CACHE.search(path)
     return "/".join(match.groups()) if match else ""
 
 
-def _folders(path: str) -> str:
-    """The id whose owner and name are the last two directories of a path, as people lay out a volume of many models."""
+def _id_of_directories(path: str) -> str:
+    """The id from the last two directories of a path, a common layout of a volume with several models."""
     parts = path.strip("/").split("/")
     if not path.startswith("/") or len(parts) < 3 or parts[-2].lower() in _PLACES or not re.search(r"\d", parts[-1]):
         return ""
     return "/".join(parts[-2:]) if HF_ID.fullmatch("/".join(parts[-2:])) else ""
 
 
-def _source_of(pieces: Pieces, file: str) -> str:
+def _download_source(pieces: Pieces, file: str) -> str:
     """The repository that a file is downloaded from."""
-    found = set()
+    repositories = set()
     for _, node in pieces.texts():
         for match in _DOWNLOADED.finditer(str(node.value)):
             name = posixpath.basename(match["urlfile"] or match["clifile"] or "")
             if name == file:
-                found.add(match["url"] or match["cli"])
-    return found.pop() if len(found) == 1 else ""
+                repositories.add(match["url"] or match["cli"])
+    return repositories.pop() if len(repositories) == 1 else ""
 
 
 def _format(name: str) -> str:
     """The quantization in a GGUF file's name, like `Q4_K_M`."""
-    found = list(GGUF_FORMAT.finditer(name))
-    return found[-1][0] if found else ""
+    matches = list(GGUF_FORMAT.finditer(name))
+    return matches[-1][0] if matches else ""
 
 
 def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
-    """These names as whole words: not as a part of a longer name or path, but behind `hf://` and in addresses."""
-    every = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    """A pattern for these names as whole words: also after `hf://` and in addresses, but not in a longer name or path."""
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     return re.compile(
-        rf"(?:(?<![\w./-])|(?<=hf://)|(?<=huggingface\.co/)|(?<=:-)|(?<=/)(?=[^/]*\.gguf))(?:{every})(?![\w-]|\.\w|/(?!resolve/|raw/|tree/))"
+        rf"(?:(?<![\w./-])|(?<=hf://)|(?<=huggingface\.co/)|(?<=:-)|(?<=/)(?=[^/]*\.gguf))(?:{alternatives})(?![\w-]|\.\w|/(?!resolve/|raw/|tree/))"
     )
 
 
 def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
-    """Return how to name a model in place of another one; `file` is its GGUF file. Raises ManifestError if that is unknown."""
-    old, given, new = model_of(pieces), pieces.model.value, facts.hf_id
-    if _cached(given):
+    """The names that replace those of the current model; `file` is the new GGUF file. Raises ManifestError if unknown."""
+    old, path, new = model_of(pieces), pieces.model.value, facts.hf_id
+    if _id_in_cache(path):
         return _naming_in_cache(pieces, old, facts, file)
     if pieces.runtime.gguf:
         return _naming_of_file(pieces, old, new, file)
-    if not is_path(given):
-        return Naming(new, {given: new})
-    if given.startswith("oci://"):
+    if not is_path(path):
+        return Naming(new, {path: new})
+    if path.startswith("oci://"):
         raise ManifestError(
-            f"{pieces.name} serves the image {given}, which contains its weights: write the image of another model into "
+            f"{pieces.name} serves the image {path}, which contains its weights: write the image of another model into "
             f"{pieces.deployment.document.path} by hand."
         )
-    last = posixpath.basename(given.rstrip("/"))
-    if old.hf_id == given and not re.search(r"\d", last):
+    last = posixpath.basename(path.rstrip("/"))
+    if old.hf_id == path and not re.search(r"\d", last):
         raise ManifestError(
-            f"{pieces.name} serves {given}, and its manifests do not show which model this is or where it comes from: "
+            f"{pieces.name} serves {path}, and its manifests do not show which model this is or where it comes from: "
             f"change {pieces.deployment.document.path} by hand."
         )
-    name = new if _folders(given.rstrip("/")) == old.hf_id else posixpath.basename(new)
-    kept = given.rstrip("/").removesuffix(old.hf_id if name == new else last)
-    path = f"{kept}{name}{'/' if given.endswith('/') else ''}"
-    renames = {given: path, given.rstrip("/"): path.rstrip("/")}
-    return Naming(path, renames if old.hf_id == given else {**renames, old.hf_id: new})
+    name = new if _id_of_directories(path.rstrip("/")) == old.hf_id else posixpath.basename(new)
+    parent = path.rstrip("/").removesuffix(old.hf_id if name == new else last)
+    new_path = f"{parent}{name}{'/' if path.endswith('/') else ''}"
+    renames = {path: new_path, path.rstrip("/"): new_path.rstrip("/")}
+    return Naming(new_path, renames if old.hf_id == path else {**renames, old.hf_id: new})
 
 
 def _naming_in_cache(pieces: Pieces, old: Model, facts: ModelFacts, file: str) -> Naming:
-    """The same place in huggingface_hub's cache, and the new model where its download names the old one."""
-    given, new = pieces.model.value, facts.hf_id
-    path = _HUB_CACHE.sub(f"models--{new.replace('/', '--')}", given)
+    """The corresponding path in huggingface_hub's cache, and the new names for the download."""
+    old_path, new = pieces.model.value, facts.hf_id
+    path = _HUB_CACHE.sub(f"models--{new.replace('/', '--')}", old_path)
     if re.search(r"/snapshots/[0-9a-f]{40}(?=/|$)", path):
         path = re.sub(r"(?<=/snapshots/)[0-9a-f]{40}", facts.revision or "main", path)
     if file and re.search(r"\d", old.file):  # a specific name, not `model.gguf`
@@ -222,22 +233,22 @@ def _naming_in_cache(pieces: Pieces, old: Model, facts: ModelFacts, file: str) -
         for _, node in pieces.texts()
         for match in re.finditer(rf"(?<![\w./-]){re.escape(old.hf_id)}:[\w-]+", str(node.value))
     }
-    return Naming(path, {given: path, old.hf_id: new, **(marks if _format(file) else {})})
+    return Naming(path, {old_path: path, old.hf_id: new, **(marks if _format(file) else {})})
 
 
 def _naming_of_file(pieces: Pieces, old: Model, new: str, file: str) -> Naming:
-    given = pieces.model.value
+    old_value = pieces.model.value
     mark = _format(file)
     if pieces.model.name == "--hf-repo":
-        told = f"{new}:{mark}" if ":" in given and mark else new
-        renames = {given: told}
+        new_value = f"{new}:{mark}" if ":" in old_value and mark else new
+        renames = {old_value: new_value}
         if old.file:
             renames[old.file] = file
-        return Naming(told, renames)
-    folder = posixpath.dirname(given)
+        return Naming(new_value, renames)
+    folder = posixpath.dirname(old_value)
     if _GGUF.search(folder):  # the directory is named after the repository
-        kept = folder.removesuffix(old.hf_id) if _folders(folder) == old.hf_id else ""
-        folder = f"{kept}{new}" if kept else posixpath.join(posixpath.dirname(folder), posixpath.basename(new))
+        parent = folder.removesuffix(old.hf_id) if _id_of_directories(folder) == old.hf_id else ""
+        folder = f"{parent}{new}" if parent else posixpath.join(posixpath.dirname(folder), posixpath.basename(new))
     path = posixpath.join(folder, posixpath.basename(file)) if folder else posixpath.basename(file)
-    renames = {given: path, old.file: posixpath.basename(file)}
-    return Naming(path, renames if old.hf_id == given else {**renames, old.hf_id: new})
+    renames = {old_value: path, old.file: posixpath.basename(file)}
+    return Naming(path, renames if old.hf_id == old_value else {**renames, old.hf_id: new})

@@ -1,6 +1,6 @@
-"""Read the actual content of a branch for an endpoint, as it will be after the merge: for the card and the approvers.
+"""Read the content of an endpoint on a branch as it will be after the merge, for the card and the approvers.
 
-The bot knows its own plan. Commits that somebody pushes on top of it are only known by reading the branch.
+The bot knows its own plan, but other commits on the branch are only visible in the branch itself.
 """
 
 import re
@@ -50,8 +50,9 @@ _POWERS = (
 
 
 class Reading(BaseModel, frozen=True, defer_build=True):
-    """The content of the files: the contract with every further difference, warnings, and problems that prevent an
-    approval.
+    """The content of the files: the contract with every further difference, warnings, and problems.
+
+    A problem prevents an approval.
     """
 
     rows: tuple[tuple[str, str], ...] = ()
@@ -68,8 +69,8 @@ def read_change(
 ) -> Reading:  # fmt: skip
     """The endpoint `name` after merging a branch.
 
-    `template` is the endpoint for the comparison (the endpoint itself unless it is new), `touched` are the files that
-    the branch changes, `planned` those that the bot's own change needs.
+    `template` is the endpoint for the comparison (`name` itself unless it is new). `touched` are the files that the branch
+    changes, `planned` those that the bot's own change needs.
     """
     layout = after.layout
     problems: list[str] = []
@@ -82,17 +83,17 @@ def read_change(
         problems += strange_content(before, after, name, touched, pieces, was)
         if pieces is None:
             place = was.deployment.document.path if was and was.name == name else layout.home(name)
-            gone = () if removes else (f"{place}:1: no Deployment here names a model any more.",)
-            return Reading(problems=(*problems, *gone))
+            missing = () if removes else (f"{place}:1: no Deployment here names a model any more.",)
+            return Reading(problems=(*problems, *missing))
         endpoint = describe(pieces, layout)
         if removes:
             file = pieces.deployment.document.path
-            problems.append(f"{file}:1: this removes {name}, and its Deployment is still here.")
-        problems += _broken(before, after, name, template)
-        rows, warnings = further(before, after, was, pieces)
+            problems.append(f"{file}:1: this change removes {name}, but its Deployment is still here.")
+        problems += _new_findings(before, after, name, template)
+        rows, warnings = other_differences(before, after, was, pieces)
         return Reading(
-            rows=(*_rows(pieces, layout), *rows),
-            before=_rows(was, before.layout) if was and was.name == name else (),
+            rows=(*_contract_rows(pieces, layout), *rows),
+            before=_contract_rows(was, before.layout) if was and was.name == name else (),
             warnings=warnings,
             problems=tuple(problems),
             endpoint=endpoint,
@@ -104,67 +105,67 @@ def read_change(
     return Reading(problems=tuple(problems))
 
 
-def _rows(pieces: Pieces, layout: Layout) -> tuple[tuple[str, str], ...]:
+def _contract_rows(pieces: Pieces, layout: Layout) -> tuple[tuple[str, str], ...]:
     return (*contract_rows(describe(pieces, layout)), ("Image", value(pieces.container, "image")))
 
 
-def further(
+def other_differences(
     before: Platform, after: Platform, was: Pieces | None, now: Pieces
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Each argument and field that differs from before and is not in the contract's rows; and the dangerous ones.
+    """Each changed argument and field that is not in the contract's rows, and a warning for each dangerous one.
 
-    A new endpoint is compared with its template, whose names count as the new ones.
+    A new endpoint is compared with its template; a difference that consists only of the new names is no difference.
     """
     rows: list[tuple[str, str]] = []
     warnings: list[str] = []
-    than = "until now" if was is None or was.name == now.name else "in the template"
+    compared_with = "until now" if was is None or was.name == now.name else "in the template"
     old_flags, new_flags = _flags(was), _flags(now)
-    for flag in (*new_flags, *(each for each in old_flags if each not in new_flags)):
+    for flag in (*new_flags, *(name for name in old_flags if name not in new_flags)):
         old, new = old_flags.get(flag), new_flags.get(flag)
         if old == new or flag in _IN_ROWS:
             continue
-        rows.append((f"Argument {flag}", _told(new, old, than)))
-        if new is not None and (why := danger_of(flag)):
-            warnings.append(f"{_argument(flag, new)}: {why}.")
+        rows.append((f"Argument {flag}", _with_old_value(new, old, compared_with)))
+        if new is not None and (reason := danger_of(flag)):
+            warnings.append(f"{_argument(flag, new)}: {reason}.")
         if new is not None and "$(" in new.replace("$$", ""):
             warnings.append(
                 f"{_argument(flag, new)}: Kubernetes replaces $(NAME) with that variable, even if it is a secret."
             )
-    renamed = _renaming(after.layout, was, now)
-    old_leaves, new_leaves = _leaves(before, was, renamed), _leaves(after, now, {})
-    for path in (*new_leaves, *(leave for leave in old_leaves if leave not in new_leaves)):
+    new_names = _renaming(after.layout, was, now)
+    old_leaves, new_leaves = _leaves(before, was, new_names), _leaves(after, now, {})
+    for path in (*new_leaves, *(field_path for field_path in old_leaves if field_path not in new_leaves)):
         old, new = old_leaves.get(path), new_leaves.get(path)
         if old == new:
             continue
         if old and new and "snapshot_download" in new and _without_patterns(old) == _without_patterns(new):
-            rows.append(("Files to download", _told(_patterns(new), _patterns(old), than)))
+            rows.append(("Files to download", _with_old_value(_patterns(new), _patterns(old), compared_with)))
             continue
         if was is not None:
-            rows.append((_short(path), _told(new, old, than)))
-        if new is not None and (why := _danger(path, new)):
-            warnings.append(f"{_short(path)} = {new}: {why}.")
+            rows.append((_short_path(path), _with_old_value(new, old, compared_with)))
+        if new is not None and (reason := _danger(path, new)):
+            warnings.append(f"{_short_path(path)} = {new}: {reason}.")
     return tuple(rows), tuple(warnings)
 
 
 def _flags(pieces: Pieces | None) -> dict[str, str]:
     """The arguments by name; for a repeated argument every value, because some arguments collect them."""
-    found: dict[str, list[str]] = {}
-    for each in pieces.flags if pieces else ():
-        found.setdefault(each.name, []).append(" ".join(each.values))
-    return {name: " ".join(values) for name, values in found.items()}
+    values_by_name: dict[str, list[str]] = {}
+    for flag in pieces.flags if pieces else ():
+        values_by_name.setdefault(flag.name, []).append(" ".join(flag.values))
+    return {name: " ".join(values) for name, values in values_by_name.items()}
 
 
-def _argument(flag: str, given: str) -> str:
-    return f"{flag}={given}" if given else flag
+def _argument(flag: str, text: str) -> str:
+    return f"{flag}={text}" if text else flag
 
 
-def _told(new: str | None, old: str | None, than: str) -> str:
-    """A value with the value that it is compared with; an argument without a value is "on"."""
-    return f"{'removed' if new is None else new or 'on'}, {than} {'not given' if old is None else old or 'on'}"
+def _with_old_value(new: str | None, old: str | None, compared_with: str) -> str:
+    """The new value with the old one. An argument without a value is shown as "on"."""
+    return f"{'removed' if new is None else new or 'on'}, {compared_with} {'not given' if old is None else old or 'on'}"
 
 
 def _renaming(layout: Layout, was: Pieces | None, now: Pieces) -> dict[str, str]:
-    """Texts of the old files that correspond to different texts in the new files, the longest first."""
+    """Names in the old files with their names in the new files, the longest first."""
     if was is None:
         return {}
     old, new = describe(was, layout), describe(now, layout)
@@ -172,40 +173,52 @@ def _renaming(layout: Layout, was: Pieces | None, now: Pieces) -> dict[str, str]
     return {text: pairs[text] for text in sorted(pairs, key=len, reverse=True) if text and pairs[text]}
 
 
-def _leaves(platform: Platform, pieces: Pieces | None, renamed: Mapping[str, str]) -> dict[str, str]:
-    """Every field of the endpoint's objects, its Application and its gateway entry, without those in the contract's
-    rows.
+def _leaves(platform: Platform, pieces: Pieces | None, new_names: Mapping[str, str]) -> dict[str, str]:
+    """Every field of the endpoint's objects, its Application and its gateway entry, by its path.
+
+    Fields that the contract's rows show are left out.
     """
     if pieces is None:
         return {}
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     files = (path for path in pieces.files if path.endswith((".yaml", ".yml")))
     application = pieces.application.document.path if pieces.application else ""
     for path in (*files, *([application] if application else ())):
-        for what, node in documents(platform, path).items():
-            if path == application and what != f"Application {_name(pieces)}":
+        for object_name, node in documents(platform, path).items():
+            if path == application and object_name != f"Application {_name(pieces)}":
                 continue
-            found |= {
-                f"{what} {at}": said for at, said in leaves(node).items() if not at.startswith("metadata.annotations")
+            fields |= {
+                f"{object_name} {field_path}": text
+                for field_path, text in leaves(node).items()
+                if not field_path.startswith("metadata.annotations")
             }
     if pieces.entry is not None:
         prices = ("input_cost_per_token", "output_cost_per_token")
-        said = leaves(pieces.entry.node)
-        found |= {f"LiteLLM {at}": each for at, each in said.items() if not at.endswith(prices)}
-    own = _arguments_in_command(pieces)
-    kept = {
-        at: said
-        for at, said in found.items()
-        if ".args[" not in at and not at.endswith(own) and not at.endswith(_STORAGE)
+        entry_fields = leaves(pieces.entry.node)
+        fields |= {
+            f"LiteLLM {field_path}": text
+            for field_path, text in entry_fields.items()
+            if not field_path.endswith(prices)
+        }
+    command_arguments = _arguments_in_command(pieces)
+    other_fields = {
+        field_path: text
+        for field_path, text in fields.items()
+        if ".args[" not in field_path
+        and not field_path.endswith(command_arguments)
+        and not field_path.endswith(_STORAGE)
     }
-    return {_renamed(at, renamed): _renamed(said, renamed) for at, said in kept.items()}
+    return {
+        _with_new_names(field_path, new_names): _with_new_names(text, new_names)
+        for field_path, text in other_fields.items()
+    }
 
 
 def _arguments_in_command(pieces: Pieces) -> tuple[str, ...]:
-    """The items of `command` from the first argument on, which have rows of their own."""
+    """The ends of the paths of the arguments in `command`, which have their own rows."""
     words = items(find(pieces.container, "command"))
-    held = {id(node) for flag in pieces.flags if flag.carrier == "list" for node in flag.nodes}
-    first = next((index for index, each in enumerate(words) if id(each) in held), len(words))
+    flag_nodes = {id(node) for flag in pieces.flags if flag.carrier == "list" for node in flag.nodes}
+    first = next((index for index, word in enumerate(words) if id(word) in flag_nodes), len(words))
     name = value(pieces.container, "name")
     return tuple(f"containers[{name}].command[{index}]" for index in range(first, len(words) + 16))
 
@@ -215,56 +228,56 @@ _VARIABLE = "patterns|allow_patterns|files_of_the_engine"
 
 
 def _without_patterns(script: str) -> str:
-    """A staging script without the lists that select its files, as `manifests.staging` writes them: texts and no code."""
+    """A staging script without the lists of file patterns that `manifests.staging` writes, which contain no code."""
     bare = re.sub(rf"(?m)^ *(?:{_VARIABLE}) = {_LIST}\n", "", script)
     return re.sub(rf", ?allow_patterns=(?:{_VARIABLE}|{_LIST})(?=[,)])", "", bare)
 
 
 def _patterns(script: str) -> str | None:
     """The patterns that the script downloads; None for the whole repository."""
-    found = re.search(_LIST, script)
-    return ", ".join(re.findall(r'"([^"]*)"', found[0])) if found else None
+    match = re.search(_LIST, script)
+    return ", ".join(re.findall(r'"([^"]*)"', match[0])) if match else None
 
 
 def _name(pieces: Pieces) -> str:
     node = pieces.application.node if pieces.application else None
-    found = find(node, "metadata", "name")
-    return str(found.value) if found is not None else ""
+    name = find(node, "metadata", "name")
+    return str(name.value) if name is not None else ""
 
 
-def _renamed(text: str, renamed: Mapping[str, str]) -> str:
-    """In one pass, because a new name may contain an old one."""
-    if not renamed:
+def _with_new_names(text: str, new_names: Mapping[str, str]) -> str:
+    """The text with new names, replaced in one pass because a new name may contain an old one."""
+    if not new_names:
         return text
-    whole = rf"(?<![\w-])(?:{'|'.join(map(re.escape, renamed))})(?!\w)"
-    return re.sub(whole, lambda found: renamed[found[0]], text)
+    whole = rf"(?<![\w-])(?:{'|'.join(map(re.escape, new_names))})(?!\w)"
+    return re.sub(whole, lambda match: new_names[match[0]], text)
 
 
-def _short(path: str) -> str:
-    """A field's path as shown in a row: without the prefix that all fields of the Deployment share."""
-    what, _, at = path.partition(" ")
-    if what == "LiteLLM":
-        return f"LiteLLM {at}"
-    _, _, at = at.partition(" ")
-    return at.removeprefix(_POD) if what == "Deployment" else f"{what} {at}"
+def _short_path(path: str) -> str:
+    """A field's path as shown in a row, without the prefix that all fields of the Deployment share."""
+    object_name, _, field_path = path.partition(" ")
+    if object_name == "LiteLLM":
+        return f"LiteLLM {field_path}"
+    _, _, field_path = field_path.partition(" ")
+    return field_path.removeprefix(_POD) if object_name == "Deployment" else f"{object_name} {field_path}"
 
 
-def _danger(path: str, given: str) -> str:
+def _danger(path: str, text: str) -> str:
     if ".env[" in path and path.endswith(".value"):
         name = path.rpartition(".env[")[2].partition("]")[0]
         return VARIABLES.get(name.upper(), "")
-    if any(f".{power}" in path.replace("[", ".") for power in _POWERS) and given not in ("false", ""):
+    if any(f".{power}" in path.replace("[", ".") for power in _POWERS) and text not in ("false", ""):
         return "it changes what the pod may do or what it runs"
     return ""
 
 
-def _broken(before: Platform, after: Platform, name: str, template: str) -> list[str]:
-    """Findings of the check after the change that did not exist before: the content no longer follows the contract."""
-    had: set[str] = set()
+def _new_findings(before: Platform, after: Platform, name: str, template: str) -> list[str]:
+    """The findings that the change adds, as text with file and line."""
+    rules_before: set[str] = set()
     if before.locate(template) is not None:
-        had = {each.rule for each in check(before, template)}
+        rules_before = {finding.rule for finding in check(before, template)}
     return [
-        f"{each.path}:{each.line}: {each.message}."
-        for each in check(after, name)
-        if each.rule not in had and not each.rule.startswith(("group-", "catalog-", "manual-"))
+        f"{finding.path}:{finding.line}: {finding.message}."
+        for finding in check(after, name)
+        if finding.rule not in rules_before and not finding.rule.startswith(("group-", "catalog-", "manual-"))
     ]

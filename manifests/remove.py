@@ -6,7 +6,7 @@ from manifests import catalog, groups
 from manifests.bundle import Bundle, bundle_of
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
-from manifests.copying import unlisted
+from manifests.copying import without_kustomization_entries
 from manifests.edit import line
 from manifests.gateway import Entry, entries_of, references
 from manifests.items import is_item, without
@@ -32,7 +32,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     else:
         bundle = bundle_of(platform, pieces)
         _refuse_shared(platform, pieces, bundle)
-        files = {**dict.fromkeys(filter(None, (*bundle.files, bundle.apart))), **unlisted(bundle)}
+        files = {**dict.fromkeys(filter(None, (*bundle.files, bundle.apart))), **without_kustomization_entries(bundle)}
     mentions_in_documents = _refuse_needed(platform, pieces, endpoint)
     if endpoint.application_file and owns_application(pieces):
         if len(objects(platform, endpoint.application_file)) > 1:

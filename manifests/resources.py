@@ -39,9 +39,9 @@ def resource_edits(pieces: Pieces, before: ModelEndpoint, wanted: Wanted, sizing
             )
         if node.value != limit:
             edits.append(document.set_value(node, limit))
-        asked = scalar(container, "resources", "requests", resource)
-        if asked is not None and _amount(asked.value) > _amount(limit):
-            edits.append(document.set_value(asked, limit))
+        current_request = scalar(container, "resources", "requests", resource)
+        if current_request is not None and _amount(current_request.value) > _amount(limit):
+            edits.append(document.set_value(current_request, limit))
     return [(document.path, edit) for edit in edits]
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ruamel.yaml.nodes import ScalarNode
 
 from manifests.arguments import MODEL_FLAGS, Flag, sequence
-from manifests.edit import Document, Edit, decimal, refuse_variables, scalar, written
+from manifests.edit import Document, Edit, decimal, refuse_variables, scalar, yaml_scalar
 from manifests.gateway import ENVIRON, Direction, Entry
 from manifests.model_names import HF_ID, model_of, name_pattern
 from manifests.pieces import Pieces
@@ -18,7 +18,7 @@ from manifests.sizing import POOLING_KINDS, ModelFacts, tokens
 from manifests.sizing.flags import KERNELS
 from manifests.sources.site import Site, refuse_shared
 from manifests.tree import ManifestError
-from manifests.wording import Words, stem
+from manifests.wording import CommentFacts, stem
 
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -48,7 +48,7 @@ class Target(BaseModel, frozen=True, defer_build=True):
 
 
 def refuse_bad_input(hf_id: str, served_name: str | None, quantization: str | None, args: tuple[str, ...]) -> None:
-    """Typed values are written to files that machines execute: refuse unusual characters, and name the option."""
+    """Refuse options with unusual characters, because their values are written to files that machines execute."""
     if not HF_ID.fullmatch(hf_id) or len(hf_id) > 96 or ".." in hf_id or "--" in hf_id:
         raise ManifestError(f"{hf_id!r} is not a model on Hugging Face: give it as owner/name, like Qwen/Qwen2.5-7B.")
     if served_name is not None and not NAME.fullmatch(served_name):
@@ -64,29 +64,32 @@ def derived_served_name(facts: ModelFacts) -> str:
     return stem(facts.hf_id).lower()
 
 
-def derived_quantization(facts: ModelFacts, wanted: str | None) -> str:
+def derived_quantization(facts: ModelFacts, requested: str | None) -> str:
     """The value of `--quantization`; "" for no such argument."""
-    if wanted is not None:
-        return "" if wanted == "none" else wanted
+    if requested is not None:
+        return "" if requested == "none" else requested
     return KERNELS.get(facts.quantization or "", "")
 
 
 def family(quantization: str | None, hf_id: str = "") -> str:
     """The format of the weights ("awq", "gptq", …; "" for none), from the argument or the model's name."""
-    given = (quantization or hf_id).lower()
-    return next((each for each in ("awq", "gptq", "fp8", "bitsandbytes", "gguf") if each in given), quantization or "")
+    text = (quantization or hf_id).lower()
+    return next(
+        (weight_format for weight_format in ("awq", "gptq", "fp8", "bitsandbytes", "gguf") if weight_format in text),
+        quantization or "",
+    )
 
 
-def words(
+def comment_facts(
     endpoint: str,
     target: Target,
     facts: ModelFacts | None = None,
     weight_bytes: int = 0,
     chat: bool | None = None,
     task: str = "",
-) -> Words:
+) -> CommentFacts:
     """The facts about an endpoint that comments may mention; `weight_bytes`, `chat` and `task` replace unknown facts."""
-    return Words(
+    return CommentFacts(
         endpoint=endpoint,
         hf_id=target.hf_id,
         served_name=target.served_name,
@@ -95,62 +98,60 @@ def words(
         weight_bytes=facts.weight_bytes if facts else weight_bytes,
         # An embedding model or a reranker does not chat: text about chat describes only the old model.
         chat=(False if facts.pools else facts.chat) if facts else chat,
-        pools=next((each for each in POOLING_KINDS if each == (facts.kind if facts else task)), ""),
+        pools=next(
+            (pooling_kind for pooling_kind in POOLING_KINDS if pooling_kind == (facts.kind if facts else task)), ""
+        ),
     )
 
 
-def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = ()) -> dict[str, Document]:
+def retarget(pieces: Pieces, target: Target, other_edits: Iterable[tuple[str, Edit]] = ()) -> dict[str, Document]:
     """The files of an endpoint with the new model in every place, and its arguments.
 
-    `also` are further edits, with their files. Raises ManifestError if a place cannot be edited.
+    `other_edits` are pairs of a file and an edit. Raises ManifestError if a place cannot be edited.
     """
     edits: dict[str, list[Edit]] = defaultdict(list)
-    for path, edit in also:
+    for path, edit in other_edits:
         edits[path].append(edit)
     if pieces.model.value != target.model and any(_PINNED_IN_SCRIPT.search(node.value) for node in pieces.staging):
         raise ManifestError(
             f"The initContainer in {pieces.deployment.document.path} pins a revision of {pieces.model.value}: "
             "remove it by hand, then try again."
         )
-    names = [(site, text) for site, text in _renamed_sites(pieces, target)]
-    served_spots = {_spot(each) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
-    sites = [*names, *_model_sites(pieces, target, served_spots)]
+    served_flags = (pieces.served,) if pieces.served else ()
+    served_spots = {_spot(site) for flag in served_flags for site in flag.sites if site is not None}
+    sites = [*_renamed_sites(pieces, target), *_model_sites(pieces, target, served_spots)]
     for site, text in sites:
         edits[site.path].append(site.write(text))
     changing = [site for site, _ in sites]
     additions: list[tuple[str, str]] = []
-    bare, given = (
-        {argument for argument in target.args if "=" not in argument},
-        {each.partition("=")[0] for each in target.args},
-    )
+    bare = {argument for argument in target.args if "=" not in argument}
+    requested = {argument.partition("=")[0] for argument in target.args}
     for name, setting in _settings(pieces, target).items():
         flag = pieces.flag(name)
         if flag is None:
-            derived = (
-                name == pieces.runtime.quantization and not pieces.runtime.derives
-            )  # the weights determine the quantization
-            wanted = bool(setting) and not derived
-            additions += [(name, setting)] if wanted or name in {*bare, *given} else []
+            # Most engines read the quantization from the weights: add the argument only on request.
+            is_derived = name == pieces.runtime.quantization and not pieces.runtime.derives
+            additions += [(name, setting)] if (setting and not is_derived) or name in {*bare, *requested} else []
         elif changed := _changed(pieces, flag, setting, bare=name in bare):
             edits[changed[0]].append(changed[1])
             changing += [flag.site] if flag.site is not None and setting else []
     refuse_shared(pieces.name, pieces.files, changing)
     edits[_path(pieces)] += _dropped_names(pieces, target)
-    for path, edit in arguments_added(pieces, additions, given):
+    for path, edit in arguments_added(pieces, additions, requested):
         edits[path].append(edit)
     documents = {document.path: Document(document.path, document.text) for document in _documents(pieces)}
     return {path: documents[path].apply(_disjoint(path, path_edits)) for path, path_edits in edits.items()}
 
 
 def _spot(site: Site) -> tuple[str, int, int]:
-    """The characters that a change of this value replaces."""
+    """The file, start and end of the text that an edit of this value replaces."""
     return (site.path, *site.origin.span)
 
 
 def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
     """The arguments to set, "" for one that the engine must not have."""
     engine = pieces.runtime
-    settings_to_set = {each.name: "" for each in pinned(pieces, target)}
+    settings_to_set = {argument.name: "" for argument in pinned_arguments(pieces, target)}
     if engine.served and pieces.served is None and not engine.gguf and pieces.form not in ("InferenceService", "Model"):
         settings_to_set[engine.served] = (
             "" if target.served_name in (target.hf_id, target.model) else target.served_name
@@ -162,14 +163,14 @@ def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
     )
     settings_to_set |= {name: setting for name, setting in settings if name and setting is not None}
     settings_to_set |= dict.fromkeys(target.removed, "")
-    return settings_to_set | {name: given for name, _, given in (argument.partition("=") for argument in target.args)}
+    return settings_to_set | {name: text for name, _, text in (argument.partition("=") for argument in target.args)}
 
 
 def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
     """The edits; raises ManifestError if two of them change the same text."""
     ordered = sorted(set(edits))
-    for one, other in itertools.pairwise(ordered):
-        if other.start < one.end and other.start != one.start:
+    for earlier, later in itertools.pairwise(ordered):
+        if later.start < earlier.end and later.start != earlier.start:
             raise ManifestError(f"{path} combines several settings in the value that has to change: change it by hand.")
     return ordered
 
@@ -177,8 +178,8 @@ def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
 def _documents(pieces: Pieces) -> list[Document]:
     sites = [site for flag in pieces.flags for site in flag.sites if site is not None]
     return [
-        *(each.document for each in (pieces.deployment, *pieces.related)),
-        *(each.origin.document for each in sites),
+        *(located.document for located in (pieces.deployment, *pieces.related)),
+        *(site.origin.document for site in sites),
     ]
 
 
@@ -186,8 +187,10 @@ def _path(pieces: Pieces) -> str:
     return pieces.deployment.document.path
 
 
-def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, int, int]]) -> Iterator[tuple[Site, str]]:
-    """Every place in the endpoint's own objects that names its model, with the new text; `named` are its served names."""
+def _model_sites(
+    pieces: Pieces, target: Target, served_spots: Collection[tuple[str, int, int]]
+) -> Iterator[tuple[Site, str]]:
+    """Every place in the endpoint's own objects that names its model, with the new text; `served_spots` are skipped."""
     site = pieces.model.site
     if pieces.model.value == target.model:
         return
@@ -201,59 +204,59 @@ def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, in
     whole = name_pattern(target.renames)
     for located, node in pieces.texts():
         for match in whole.finditer(str(node.value)):
-            found = Site(located.document, node, match.start(), match.end())
-            own, first, last = _spot(found)
-            if not any(path == own and start < last and first < end for path, start, end in named):
-                yield found, target.renames[match[0]]
+            site_of_match = Site(located.document, node, match.start(), match.end())
+            match_path, first, last = _spot(site_of_match)
+            if not any(path == match_path and start < last and first < end for path, start, end in served_spots):
+                yield site_of_match, target.renames[match[0]]
 
 
 def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]:
     """The places of the served names that change, with the new names."""
-    flag, names, kept_names = pieces.served, renamed(pieces, target), set[str]()
-    for given, site in zip(flag.values, flag.sites, strict=True) if flag else ():
-        whole = dict.fromkeys(names.get(each, each) for each in _listed(pieces, given))
+    flag, names, kept_names = pieces.served, new_served_names(pieces, target), set[str]()
+    for old_value, site in zip(flag.values, flag.sites, strict=True) if flag else ():
+        whole = dict.fromkeys(names.get(name, name) for name in _listed(pieces, old_value))
         new, repeats = ",".join(whole), set(whole) <= kept_names
         kept_names |= set(whole)
-        if new == given or repeats:
+        if new == old_value or repeats:
             continue
         if site is None:
             raise ManifestError(
-                f"{_path(pieces)} composes the served name {given} from several variables: change it by hand."
+                f"{_path(pieces)} composes the served name {old_value} from several variables: change it by hand."
             )
         yield site, new
 
 
-def _listed(pieces: Pieces, given: str) -> list[str]:
-    """llama.cpp takes several names in one value, separated by commas."""
-    return given.split(",") if pieces.runtime.gguf else [given]
+def _listed(pieces: Pieces, text: str) -> list[str]:
+    """The names in one value: llama.cpp takes several, separated by commas."""
+    return text.split(",") if pieces.runtime.gguf else [text]
 
 
 def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
     """The edits that remove duplicates from the list of served names."""
-    flag, names, kept_names = pieces.served, renamed(pieces, target), set[str]()
+    flag, names, kept_names = pieces.served, new_served_names(pieces, target), set[str]()
     removals: list[Edit] = []
     if flag is None or pieces.runtime.gguf:
         return []
-    for given, node in zip(
+    for name, node in zip(
         flag.values, flag.value_nodes if flag.carrier == "list" else flag.nodes[-len(flag.values) :], strict=True
     ):
-        if names[given] in kept_names and flag.carrier == "list" and not (flag.joined and node is flag.node):
+        if names[name] in kept_names and flag.carrier == "list" and not (flag.joined and node is flag.node):
             removals.append(_without(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node))
-        kept_names.add(names[given])
+        kept_names.add(names[name])
     if flag.carrier == "shell":
-        seen: set[str] = set()
-        for given, site in zip(flag.values, flag.sites, strict=True):
-            if names[given] in seen and site is not None:
+        names_so_far: set[str] = set()
+        for name, site in zip(flag.values, flag.sites, strict=True):
+            if names[name] in names_so_far and site is not None:
                 start, end = site.span
                 removals.append(Edit(len(site.document.text[:start].rstrip(" ")), end, ""))
-            seen.add(names[given])
+            names_so_far.add(names[name])
     return removals
 
 
-def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str, Edit] | None:
-    """The edit that changes one argument, or removes it ("" for one that takes a value); None if nothing changes."""
+def _changed(pieces: Pieces, flag: Flag, new_value: str, *, bare: bool) -> tuple[str, Edit] | None:
+    """The edit that sets one argument, or removes it if the new value is "" and it is not `bare`; None for no change."""
     document = pieces.deployment.document
-    if not given and not bare:
+    if not new_value and not bare:
         match flag.carrier:
             case "list":
                 args = sequence(pieces.container, pieces.flags)
@@ -266,20 +269,20 @@ def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str
         raise ManifestError(
             f"{_where(pieces, flag)} sets {flag.name}, which the new model must not have: remove it by hand."
         )
-    same = flag.value == given
+    same = flag.value == new_value
     if flag.name == pieces.runtime.context:
-        same = tokens(flag.value) == tokens(given) is not None
-    if same or (bare and not given):
+        same = tokens(flag.value) == tokens(new_value) is not None
+    if same or (bare and not new_value):
         return None
     if flag.site is None and flag.carrier == "list" and not flag.values:
-        return document.path, document.set_value(flag.node, f"{flag.spelt}={given}")
+        return document.path, document.set_value(flag.node, f"{flag.spelt}={new_value}")
     if flag.site is None:
         for node in flag.nodes:
-            refuse_variables(f"{document.path}:{node.start_mark.line + 1}", str(node.value), given)
+            refuse_variables(f"{document.path}:{node.start_mark.line + 1}", str(node.value), new_value)
         raise ManifestError(
             f"{_where(pieces, flag)} composes the value of {flag.name} from several parts: change it by hand."
         )
-    return flag.site.path, flag.site.write(given)
+    return flag.site.path, flag.site.write(new_value)
 
 
 def _where(pieces: Pieces, flag: Flag) -> str:
@@ -290,17 +293,17 @@ def _without_words(document: Document, flag: Flag) -> Edit:
     """A script without the words of a flag, and without the line if it contains nothing else."""
     start, end = Site(document, flag.node, *flag.words).span
     line_start = document.text.rfind("\n", 0, start) + 1
-    rest = re.match(r"[ \t]*\\?\r?\n", document.text[end:])
-    if not document.text[line_start:start].strip() and rest and "\\" in rest[0]:
-        return Edit(line_start, end + rest.end(), "")
+    line_end = re.match(r"[ \t]*\\?\r?\n", document.text[end:])
+    if not document.text[line_start:start].strip() and line_end and "\\" in line_end[0]:
+        return Edit(line_start, end + line_end.end(), "")
     gap = len(document.text[:start]) - len(document.text[:start].rstrip(" "))
     return Edit(start - gap, end, "")
 
 
 def arguments_added(
-    pieces: Pieces, additions: Sequence[tuple[str, str]], asked: Collection[str]
+    pieces: Pieces, additions: Sequence[tuple[str, str]], requested: Collection[str]
 ) -> Iterator[tuple[str, Edit]]:
-    """The edits that add arguments. Without a list of arguments, one that is not in `asked` is left out: the engine has a default."""
+    """The edits that add arguments. If the engine has no list of arguments, those not in `requested` keep its default."""
     document, model = pieces.deployment.document, pieces.model
     args = sequence(pieces.container, pieces.flags)
     texts: dict[tuple[str, int], str] = {}
@@ -309,42 +312,46 @@ def arguments_added(
         before = texts.get((path, edit.start), "")
         texts[path, edit.start] = before + (edit.text.removeprefix("\n") if before.endswith("\n") else edit.text)
 
-    for name, given in additions:
+    for name, text in additions:
         if args:
-            insert(document.path, _added(document, args, pieces, name, given))
-        elif model.carrier == "shell" and (name in asked or name == pieces.runtime.context):
+            insert(document.path, _added(document, args, pieces, name, text))
+        elif model.carrier == "shell" and (name in requested or name == pieces.runtime.context):
             end = Site(document, model.node, *model.words).span[1]
-            insert(document.path, Edit(end, end, f" {name}={given}" if given else f" {name}"))
-        elif model.carrier == "file" and model.site is not None and (name in asked or name == pieces.runtime.context):
+            insert(document.path, Edit(end, end, f" {name}={text}" if text else f" {name}"))
+        elif (
+            model.carrier == "file" and model.site is not None and (name in requested or name == pieces.runtime.context)
+        ):
             inner, line = model.site.document, model.node.start_mark.line
             key = f"{inner.lines[line][: model.node.start_mark.column]}{name.removeprefix('--').replace('-', '_')}"
-            insert(inner.path, inner.insert_lines(line + 1, f"{key}: {written(given) if given else 'true'}\n"))
-        elif name in asked or name == pieces.runtime.context:
+            insert(inner.path, inner.insert_lines(line + 1, f"{key}: {yaml_scalar(text) if text else 'true'}\n"))
+        elif name in requested or name == pieces.runtime.context:
             raise ManifestError(f"{document.path} has no list of arguments for {name}: add it by hand.")
     for (path, start), text in texts.items():
         yield path, Edit(start, start, text)
 
 
-def pinned(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
+def pinned_arguments(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
     """The arguments that pin files of the old model's repository, which the new model does not have."""
     if pieces.model.value == target.model:
         return ()
-    given = {argument.partition("=")[0] for argument in target.args}
-    return tuple(flag for flag in pieces.flags if flag.name in _PINS and flag.name not in given)
+    requested = {argument.partition("=")[0] for argument in target.args}
+    return tuple(flag for flag in pieces.flags if flag.name in _PINS and flag.name not in requested)
 
 
-def spoken(hf_id: str) -> tuple[str, str, str]:
+def prose_names(hf_id: str) -> tuple[str, str, str]:
     """The names of a model in prose: its id, the id without the owner, and that without the quantization."""
     return hf_id, hf_id.rsplit("/", 1)[-1], stem(hf_id)
 
 
 def main_name(pieces: Pieces) -> str:
-    """The served name that LiteLLM uses."""
-    asked = next((entry.asked for entry in pieces.entries if entry.asked in pieces.served_names), None)
-    return asked or next(iter(pieces.served_names), "")
+    """The served name that LiteLLM requests, otherwise the first one."""
+    requested = next(
+        (entry.requested_model for entry in pieces.entries if entry.requested_model in pieces.served_names), None
+    )
+    return requested or next(iter(pieces.served_names), "")
 
 
-def renamed(pieces: Pieces, target: Target) -> dict[str, str]:
+def new_served_names(pieces: Pieces, target: Target) -> dict[str, str]:
     """The new name for each served name. Names that people chose stay."""
     new_names = {}
     for name in pieces.served_names:
@@ -352,7 +359,7 @@ def renamed(pieces: Pieces, target: Target) -> dict[str, str]:
         if target.alone or name == main_name(pieces):
             new_names[name] = target.served_name
         elif model_of(pieces).hf_id != target.hf_id:
-            pairs = zip(spoken(model_of(pieces).hf_id), spoken(target.hf_id), strict=True)
+            pairs = zip(prose_names(model_of(pieces).hf_id), prose_names(target.hf_id), strict=True)
             counterpart = next((new for old, new in pairs if old.lower() == name.lower()), name)
             new_names[name] = counterpart.lower() if name.islower() else counterpart
     return new_names
@@ -396,9 +403,11 @@ def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
         )
     if price is not None and entry.owns(price.node):
         return document.set_value(price.node, text)
-    other = entry.price("output" if direction == "input" else "input")
+    other_price = entry.price("output" if direction == "input" else "input")
     beside = (
-        other.node if other is not None and entry.owns(other.node) else scalar(entry.node, "litellm_params", "model")
+        other_price.node
+        if other_price is not None and entry.owns(other_price.node)
+        else scalar(entry.node, "litellm_params", "model")
     )
     if beside is None or not entry.owns(beside) or entry.node.flow_style:
         raise ManifestError(
@@ -409,9 +418,9 @@ def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
     return document.insert_lines(beside.start_mark.line + 1, f"{lead}{direction}_cost_per_token: {text}\n")
 
 
-def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, name: str, given: str) -> Edit:
-    text = f"{name}={given}" if given else name
-    own_items = {id(argument) for argument in args}
+def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, name: str, text_value: str) -> Edit:
+    argument = f"{name}={text_value}" if text_value else name
+    own_items = {id(node) for node in args}
     neighbours = [
         flag.nodes[-1]
         for flag in pieces.flags
@@ -420,12 +429,12 @@ def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, nam
     # The quantization follows the names, as people write it; other arguments are appended.
     anchor = neighbours[-1] if name in ("--quantization", "--served-model-name") and neighbours else args[-1]
     if _is_flow(document, args):
-        return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {written(text, quoted=True)}")
+        return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {yaml_scalar(argument, quoted=True)}")
     lead = document.lines[anchor.start_mark.line][: anchor.start_mark.column]
-    added = f"{lead}{written(text)}"
-    columns = {each.column for each in document.comments() if not each.alone and each.line in _lines(args)}
+    added = f"{lead}{yaml_scalar(argument)}"
+    columns = {comment.column for comment in document.comments() if not comment.alone and comment.line in _lines(args)}
     if name == "--quantization" and columns:
-        comment = f"# the format of the weights ({family(given).upper()})"
+        comment = f"# the format of the weights ({family(text_value).upper()})"
         added = f"{added.ljust(min(columns) - 1)} {comment}"
     return document.insert_lines(anchor.end_mark.line + 1, added + "\n")
 
@@ -434,10 +443,10 @@ def _without(document: Document, args: tuple[ScalarNode, ...], first: ScalarNode
     """A list without the items from one to another."""
     if not _is_flow(document, args):
         return document.delete_lines(first.start_mark.line, last.end_mark.line)
-    at = next(index for index, each in enumerate(args) if each is first)
+    at = next(index for index, argument in enumerate(args) if argument is first)
     if at:
         return Edit(args[at - 1].end_mark.index, last.end_mark.index, "")
-    after = next(index for index, each in enumerate(args) if each is last) + 1
+    after = next(index for index, argument in enumerate(args) if argument is last) + 1
     return Edit(first.start_mark.index, args[after].start_mark.index if after < len(args) else last.end_mark.index, "")
 
 

@@ -62,7 +62,7 @@ def _withheld(facts: ModelFacts) -> str:
     )
 
 
-def unchecked(facts: ModelFacts) -> str:
+def not_looked_up_warning(facts: ModelFacts) -> str:
     """A warning about a model that was not looked up."""
     return (
         f"{facts.hf_id} was not looked up on Hugging Face: the figures are those of the request, its format "
@@ -82,7 +82,7 @@ def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
         raise ManifestError(f"{facts.hf_id} does not fit: {'; '.join(sizing.reasons)}.")
 
 
-def kept_contract(before: Platform, after: Platform, model: str, name: str) -> tuple[str, ...]:
+def check_after_change(before: Platform, after: Platform, model: str, name: str) -> tuple[str, ...]:
     """The findings for the endpoint `name` after a change; raises ManifestError for findings that the change
     introduces.
 
@@ -128,10 +128,10 @@ def mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tup
     """Mentions of the endpoint in other files: its address, its served names, and its aliases in settings of clients."""
     namespace = pieces.rendering.namespace or platform.layout.namespace
     address = f"{pieces.host}.{namespace}"
-    every_mention = list(named_elsewhere(platform, pieces, endpoint))
-    every_mention += [each._replace(what="address") for each in named_in_values(platform, pieces, address)]
+    every_mention = list(other_mentions(platform, pieces, endpoint))
+    every_mention += [each._replace(what="address") for each in mentions_of(platform, pieces, address)]
     for alias in endpoint.aliases:
-        alias_mentions = named_in_values(platform, pieces, alias)
+        alias_mentions = mentions_of(platform, pieces, alias)
         every_mention += [mention._replace(what="alias") for mention in alias_mentions if _is_call(platform, mention)]
     unique = {(each.path, each.line): each for each in reversed(every_mention)}
     return tuple(unique[place] for place in sorted(unique))
@@ -168,18 +168,18 @@ def _parent(lines: list[str], item: int) -> str:
     return next((each for each in above if len(each) - len(each.lstrip()) <= dash), "")
 
 
-def named_elsewhere(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
+def other_mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
     """Mentions of the endpoint's served names outside its own pieces.
 
     Ignores mentions that belong to another endpoint with the same served name.
     """
     served = endpoint.served_names or ((endpoint.served_name,) if endpoint.served_name else ())
-    places = [each for name in served for each in named_in_values(platform, pieces, name)]
+    places = [each for name in served for each in mentions_of(platform, pieces, name)]
     others = [other for other in platform.endpoints() if set(other.served_names) & set(served)] if places else []
     return tuple(place for place in places if not any(place.path in other.files for other in others))
 
 
-def named_in_values(platform: Platform, pieces: Pieces, name: str) -> tuple[Mention, ...]:
+def mentions_of(platform: Platform, pieces: Pieces, name: str) -> tuple[Mention, ...]:
     """Values outside the endpoint's own files that contain this name; in a document every mention counts."""
     layout = platform.layout
     application = pieces.application.document.path if pieces.application else ""

@@ -1,6 +1,4 @@
-"""Describe a repository: its endpoints, their deployer, its gateway, how endpoints are started, and what is not
-understood.
-"""
+"""Describe a repository: its endpoints, deployer and gateway, how endpoints are started, and what was not understood."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,9 +28,9 @@ class Deployment(NamedTuple):
     namespace: str
     path: str
     heals: bool
-    """True if it reverts replicas that somebody else sets."""
+    """True if the deployer reverts replicas that another program or a person sets."""
     source: str = ""
-    """The namespace of Flux's source, if the object names another one than its own."""
+    """The namespace of Flux's source, if it differs from the object's own."""
 
 
 class Survey(NamedTuple):
@@ -41,12 +39,12 @@ class Survey(NamedTuple):
     endpoints: tuple[ModelEndpoint, ...]
     deployments: tuple[Deployment, ...]
     gateways: tuple[str, ...]
-    """The files that hold LiteLLM's list of models."""
+    """The files that contain LiteLLM's list of models."""
     unread: tuple[tuple[str, str], ...]
     starts: dict[str, str]
     """A description of how each endpoint is started and stopped."""
     routes: tuple[tuple[str, Route], ...] = ()
-    """The routes to endpoints of gateways that Stoker does not change, each with the gateway's name."""
+    """The name of each gateway that Stoker does not change, with one of its routes to an endpoint."""
     beside: tuple[str, ...] = ()
     """Workloads outside the contract that git keeps on a GPU together with an endpoint, as `namespace/name`."""
 
@@ -66,13 +64,15 @@ class Survey(NamedTuple):
 
     @property
     def deployer_namespace(self) -> str:
-        wanted = "Kustomization" if self.deployer == "Flux" else "Application"
+        kind_prefix = "Kustomization" if self.deployer == "Flux" else "Application"
         candidates = [
-            deployment for deployment in self.deployments if deployment.kind.startswith(wanted) and deployment.namespace
+            deployment
+            for deployment in self.deployments
+            if deployment.kind.startswith(kind_prefix) and deployment.namespace
         ]
-        own = [candidate for candidate in candidates if any(_is_below(file, candidate.path) for file in self._files)]
-        # A Kustomization may be beside its models; Stoker looks for it there, and in the namespace of its source.
-        spaces = Counter(each.source or each.namespace for each in own or candidates)
+        owners = [candidate for candidate in candidates if any(_is_below(file, candidate.path) for file in self._files)]
+        # A Kustomization may be in the namespace of its models or in that of its source: the source's comes first.
+        spaces = Counter(owner.source or owner.namespace for owner in owners or candidates)
         return spaces.most_common(1)[0][0] if spaces else ""
 
     @property
@@ -95,13 +95,13 @@ def survey(platform: Platform) -> Survey:
     unread: list[tuple[str, str]] = []
     try:
         endpoints = read_endpoints(platform)
-        unread += ((each.home, each.why) for each in platform.unknown())
+        unread += ((place.home, place.why) for place in platform.unknown())
     except ManifestError as error:
         endpoints = ()
         unread.append(("the endpoints", str(error)))
     deployments = tuple(_deployments(platform, unread))
     try:
-        lists = tuple(sorted({each.document.path for each in platform.model_lists()}))
+        lists = tuple(sorted({models.document.path for models in platform.model_lists()}))
     except (ManifestError, InvalidYaml) as error:
         lists = ()
         unread.append(("LiteLLM's list of models", str(error)))
@@ -116,28 +116,29 @@ def survey(platform: Platform) -> Survey:
         routes,
         _beside(platform, endpoints),
         proxy(platform),
-        sum(_is_running(platform, each) for each in endpoints),
+        sum(_is_running(platform, endpoint) for endpoint in endpoints),
         _key(platform, endpoints),
     )
 
 
 def flux_deploys(platform: Platform) -> bool:
-    """Return whether the repository has Kustomizations of Flux and nothing of Argo CD; fast if it has none."""
+    """Return whether Flux deploys the repository. Fast for a repository without Kustomizations of Flux."""
     return bool(platform.grep(_FLUX)) and survey(platform).deployer == "Flux"
 
 
 def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
-    """Return whether git keeps a model on a GPU. Without replicas in its values, a chart starts one; a manifest leaves them to
-    the cluster.
+    """Return whether git keeps a model running on a GPU.
+
+    If no replicas are set, a chart starts one, and a manifest leaves the number to the cluster.
     """
     pieces = platform.require(endpoint.name)
-    said = replicas.of(pieces)
+    count = replicas.of(pieces)
     from_chart = pieces.form in ("HelmRelease", "Application") and pieces.fields is None
-    return bool(endpoint.gpus) and (said > 0 if said is not None else from_chart)
+    return bool(endpoint.gpus) and (count > 0 if count is not None else from_chart)
 
 
 def _key(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, str, str]:
-    """The one Secret that the engines read their key from; empty if the manifests name none, or several."""
+    """The Secret with the engines' key; empty strings if the manifests name no Secret, or several."""
     keys = {
         (endpoint.namespace, *secret)
         for endpoint in endpoints
@@ -147,25 +148,29 @@ def _key(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str,
 
 
 def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterator[tuple[str, Route]]:
-    """A route leads to an endpoint if it has the name of its Service, of it, or a served name of its engine."""
+    """The routes to endpoints, which have the endpoint's name, its Service's name, or a served name of its engine."""
     pieces = [platform.require(endpoint.name) for endpoint in endpoints]
-    known = {name for piece in pieces for name in (piece.name, piece.host, *piece.candidate.hosts, *piece.served_names)}
+    names = {name for piece in pieces for name in (piece.name, piece.host, *piece.candidate.hosts, *piece.served_names)}
     for gateway in gateways():
         if not gateway.changes:
-            found = (route for route in gateway.routes(platform) if {route.alias, route.target} & known)
-            yield from ((gateway.name, each) for each in found)
+            routes = (route for route in gateway.routes(platform) if {route.alias, route.target} & names)
+            yield from ((gateway.name, route) for route in routes)
 
 
 def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
-    """If git has an endpoint and another workload on a GPU at the same time, they share it, or have one
-    each.
-    """
-    if not any(_is_running(platform, each) for each in endpoints):
+    """The workloads outside the contract that git keeps on a GPU, as `namespace/name`, if an endpoint runs, too."""
+    if not any(_is_running(platform, endpoint) for endpoint in endpoints):
         return ()
-    own = {(endpoint.namespace, endpoint.workload) for endpoint in endpoints}
-    own |= {(file, name) for each in endpoints for file in each.files for name in _names(platform, each.name)}
-    found = dict.fromkeys(other[1:] for other in others(platform) if other[1] and not {other[1:], other[::2]} & own)
-    return tuple(f"{namespace}/{name}" for namespace, name in found)
+    own_workloads = {(endpoint.namespace, endpoint.workload) for endpoint in endpoints}
+    own_workloads |= {
+        (file, name) for endpoint in endpoints for file in endpoint.files for name in _names(platform, endpoint.name)
+    }
+    names = dict.fromkeys(
+        workload[1:]
+        for workload in others(platform)
+        if workload[1] and not {workload[1:], workload[::2]} & own_workloads
+    )
+    return tuple(f"{namespace}/{name}" for namespace, name in names)
 
 
 def _names(platform: Platform, endpoint: str) -> tuple[str, ...]:
@@ -207,22 +212,28 @@ def _deployment(tree: Tree, file: str, root: Node) -> Iterator[Deployment]:
         path = value(root, *inner, "source", "path").removeprefix("./").strip("/")
         if kind == "ApplicationSet":
             generators = items(find(root, "spec", "generators"))
-            paths = [value(each, "path") for one in generators for each in items(find(one, "git", "directories"))]
-            path = next((each.rstrip("*").rstrip("/") for each in paths if each), path)
+            paths = [
+                value(directory, "path")
+                for generator in generators
+                for directory in items(find(generator, "git", "directories"))
+            ]
+            path = next((pattern.rstrip("*").rstrip("/") for pattern in paths if pattern), path)
             heals = heals and "automated: null" not in value(root, "spec", "templatePatch")
         yield Deployment(kind, name, namespace or "argocd", path, heals and "/spec/replicas" not in ignored)
 
 
 def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deployment, ...]) -> str:
-    if other := replicas.scaled_by(platform, endpoint.name):
-        return f"by {other}, not by Stoker"
+    if scaler := replicas.scaled_by(platform, endpoint.name):
+        return f"by {scaler}, not by Stoker"
     if kind := replicas.switched_by_hand(platform, endpoint.name):
         return f"by hand: it is {kind}, and Stoker starts and stops Deployments"
-    own = set(endpoint.files)
-    owners = [deployment for deployment in deployments if any(_is_below(file, deployment.path) for file in own)]
-    owners = owners or [each for each in deployments if each.path and own & reachable(platform, each.path)]
-    named = [each for each in deployments if each.name == endpoint.application]
-    owner = max(named or owners, key=lambda each: len(each.path), default=None)
+    files = set(endpoint.files)
+    owners = [deployment for deployment in deployments if any(_is_below(file, deployment.path) for file in files)]
+    owners = owners or [
+        deployment for deployment in deployments if deployment.path and files & reachable(platform, deployment.path)
+    ]
+    named_owners = [deployment for deployment in deployments if deployment.name == endpoint.application]
+    owner = max(named_owners or owners, key=lambda deployment: len(deployment.path), default=None)
     if endpoint.form == "LLMInferenceService":
         return "with a commit of its replicas, because KServe's controller reverts changes through the API"
     if owner is None or not owner.heals:
@@ -237,7 +248,7 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
 
 
 def _detects_drift(platform: Platform, name: str) -> bool:
-    """Return whether helm-controller corrects replicas that somebody else sets."""
+    """Return whether helm-controller corrects replicas that another program or a person sets."""
     pieces = platform.locate(name)
     detection = find(pieces.deployment.node, "spec", "driftDetection") if pieces else None
     ignored = (value(item) for rule in items(find(detection, "ignore")) for item in items(find(rule, "paths")))

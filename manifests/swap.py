@@ -6,7 +6,7 @@ from typing import NamedTuple
 from manifests import catalog, patches, staging, volumes
 from manifests.assembly import is_alone, own_comments
 from manifests.change import Change, Wanted, of_kind
-from manifests.contract import ModelEndpoint, chats, describe, does, read_endpoint, read_endpoints
+from manifests.contract import ModelEndpoint, chats, describe, read_endpoint, read_endpoints, task_of
 from manifests.edit import Comment, Document
 from manifests.finished import refuse_unfinished
 from manifests.gateway import Entry, entries_of
@@ -19,28 +19,28 @@ from manifests.platform import Platform
 from manifests.resources import refuse_resources, resource_edits
 from manifests.retarget import (
     Target,
+    comment_facts,
     derived_quantization,
     derived_served_name,
     family,
-    pinned,
+    new_served_names,
+    pinned_arguments,
+    prose_names,
     refuse_bad_input,
-    renamed,
     reprice,
     retarget,
-    spoken,
-    words,
 )
 from manifests.review import (
     Mention,
+    check_after_change,
     contract_rows,
-    kept_contract,
-    named_elsewhere,
-    named_in_values,
+    mentions_of,
+    not_looked_up_warning,
+    other_mentions,
     refuse_misfit,
     refuse_storage,
     refuse_unknown,
     refuse_unservable,
-    unchecked,
 )
 from manifests.rules.norms import has_aliases
 from manifests.sizing import (
@@ -98,11 +98,11 @@ class _Swap(NamedTuple):
             hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
         )
         weights = self.request.old_weight_bytes or estimated_weights(before.hf_id) or 0
-        was = words(before.name, old, weight_bytes=weights, chat=chats(before))
-        return Rewording(was, words(before.name, self.target, self.request.facts))
+        was = comment_facts(before.name, old, weight_bytes=weights, chat=chats(before))
+        return Rewording(was, comment_facts(before.name, self.target, self.request.facts))
 
     def changed(self, files: Mapping[str, str]) -> dict[str, str]:
-        """The files whose text differs from the repository's."""
+        """The given files without those that already have this text in the repository."""
         return {path: text for path, text in files.items() if text != self.platform.read(path)}
 
 
@@ -124,9 +124,9 @@ def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Cha
         _refuse_without_alias(platform, pieces, before, target)
     swap = _Swap(platform, pieces, before, model.request, target, sizing)
     files = _endpoint_files(swap)
-    written = platform.with_changes(files)
-    refuse_unfinished(platform, written, pieces, target)
-    endpoint = read_endpoint(written, request.name)
+    with_new_files = platform.with_changes(files)
+    refuse_unfinished(platform, with_new_files, pieces, target)
+    endpoint = read_endpoint(with_new_files, request.name)
     files = {**files, **_pages(swap), **_lists(swap, endpoint)}
     after = platform.with_changes(files)
     return Change(
@@ -143,7 +143,7 @@ def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Cha
             *_stale_documents(after, pieces, before, mentions),
             *arguments.warnings,
             *model.warnings,
-            *kept_contract(platform, after, request.name, request.name),
+            *check_after_change(platform, after, request.name, request.name),
         ),
         endpoint=endpoint,
     )
@@ -159,9 +159,9 @@ def _new_model(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, mach
 
 
 def _has_gateway(platform: Platform, pieces: Pieces) -> bool:
-    """Return whether tenants reach the endpoint through aliases in the repository."""
-    others = [other for other in platform.endpoints() if other.name != pieces.name]
-    return bool(pieces.entries) or has_aliases(platform, pieces, others)
+    """Return whether an alias in the repository leads to the endpoint."""
+    other_endpoints = [endpoint for endpoint in platform.endpoints() if endpoint.name != pieces.name]
+    return bool(pieces.entries) or has_aliases(platform, pieces, other_endpoints)
 
 
 def _title(before: ModelEndpoint, after: ModelEndpoint) -> str:
@@ -179,7 +179,7 @@ def _intent(before: ModelEndpoint, after: ModelEndpoint) -> str:
 def _with_file(
     request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine: Machine
 ) -> tuple[SwapRequest, str]:
-    """The request with the figures of the one GGUF file that llama.cpp will load, and that file's name."""
+    """The request with the sizes of the one GGUF file that llama.cpp will load, and the name of that file."""
     if not pieces.runtime.gguf:
         return request, ""
     chosen = choose(
@@ -189,28 +189,28 @@ def _with_file(
 
 
 def _with_served_kind(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
-    """The facts with the kind that the endpoint will serve. It keeps its kind unless `kind=` changes it.
+    """The facts with the kind that the endpoint will serve: its present kind, unless `kind=` changes it.
 
-    Raises ManifestError for a model of another kind, and for one that this endpoint's engine cannot serve.
+    Raises ManifestError if the model has another kind, or if the endpoint's engine cannot serve it.
     """
-    facts, now = request.facts, does(before)
-    wanted: Kind | None = request.kind or facts.kind
-    if wanted is None:
+    facts, current_kind = request.facts, task_of(before)
+    kind: Kind | None = request.kind or facts.kind
+    if kind is None:
         return facts
-    if (wanted in POOLING_KINDS) != (now in POOLING_KINDS) or (wanted in POOLING_KINDS and wanted != now):
+    if (kind in POOLING_KINDS) != (current_kind in POOLING_KINDS) or (kind in POOLING_KINDS and kind != current_kind):
         raise ManifestError(
-            f"{facts.hf_id} {_DOES[wanted]}, and {before.name} {_DOES[now]}: add an endpoint for it instead."
+            f"{facts.hf_id} {_DOES[kind]}, and {before.name} {_DOES[current_kind]}: add an endpoint for it instead."
         )
-    if request.kind is None and wanted != now:
+    if request.kind is None and kind != current_kind:
         raise ManifestError(
-            f"{facts.hf_id} {_IS[wanted]}, and tenants of {before.name} use it for {_USE[now]}. "
-            f"Choose a model of that kind, or give kind={now} to keep the endpoint's kind or kind={wanted} to change it."
+            f"{facts.hf_id} {_IS[kind]}, and tenants of {before.name} use it for {_USE[current_kind]}. "
+            f"Choose a model of that kind, or give kind={current_kind} to keep the endpoint's kind or kind={kind} to change it."
         )
     if before.kind.startswith("cpu-") and facts.revision and not tei_serves(facts):
         raise ManifestError(
             f"{facts.hf_id} needs a GPU, and {before.name} runs on a CPU: add an endpoint for it instead."
         )
-    return of_kind(facts, wanted)
+    return of_kind(facts, kind)
 
 
 _DOES = {
@@ -229,7 +229,7 @@ def _mentions_of_old_name(
     """The mentions of a served name that changes; raises ManifestError if one of them is not in a document."""
     if target.served_name == before.served_name:
         return ()
-    mentions = named_elsewhere(platform, pieces, before)
+    mentions = other_mentions(platform, pieces, before)
     live = [f"{mention.path}:{mention.line}" for mention in mentions if not mention.is_prose]
     if live:
         raise ManifestError(
@@ -243,18 +243,18 @@ def _stale_documents(
     after: Platform, pieces: Pieces, before: ModelEndpoint, mentions: tuple[Mention, ...]
 ) -> tuple[str, ...]:
     """A warning about documents that name the old served name after the change."""
-    left = named_in_values(after, pieces, before.served_name) if mentions else ()
+    left = mentions_of(after, pieces, before.served_name) if mentions else ()
     places = ", ".join(f"{mention.path}:{mention.line}" for mention in left if mention.is_prose)
     return (f"These documents still name {before.served_name}: {places}.",) if places else ()
 
 
 def _refuse_without_alias(platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target) -> None:
-    """Refuse if the gateway would keep using the old name: every call would get a 404."""
+    """Refuse if the gateway would still request the old name, because every call would then get a 404."""
     if pieces.entries or target.served_name == before.served_name:
         return
-    where = ", ".join(dict.fromkeys(models.document.path for models in platform.model_lists()))
+    list_paths = ", ".join(dict.fromkeys(models.document.path for models in platform.model_lists()))
     raise ManifestError(
-        f"No alias in {where} leads to {before.name}, so the gateway would continue to request {before.served_name}. "
+        f"No alias in {list_paths} leads to {before.name}, so the gateway would continue to request {before.served_name}. "
         f"Keep the name with served={before.served_name}, or name the file with model_list in platform.litellm_values."
     )
 
@@ -263,13 +263,13 @@ def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine
     utilization = request.gpu_utilization or before.gpu_utilization or 0.9
     gpu = before.gpus > 0
     refuse_unknown(request.facts, gpu=gpu)
-    kept = _kept_weights(request, pieces, before)
+    old_weights = _kept_weights(request, pieces, before)
     # A claim can grow but not shrink. If it is too small for both models, it grows to what both need.
-    volume, held = request.storage or before.pvc_size, _held(before)
-    if request.storage and quantity_bytes(request.storage) < held:
+    volume, volume_bytes = request.storage or before.pvc_size, _volume_size(before)
+    if request.storage and quantity_bytes(request.storage) < volume_bytes:
         raise ManifestError(f"A volume cannot shrink: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
-    if not request.storage and held < volume_need(request.facts.staged + kept):
-        volume = storage_for(request.facts.staged, kept)
+    if not request.storage and volume_bytes < volume_need(request.facts.staged + old_weights):
+        volume = storage_for(request.facts.staged, old_weights)
     sizing = size(
         request.facts,
         machine,
@@ -279,7 +279,7 @@ def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine
         memory_limit_bytes=before.memory_limit_bytes,
         memory_bytes=quantity_bytes(request.memory) if request.memory else None,
         storage=volume,
-        kept_weight_bytes=kept,
+        kept_weight_bytes=old_weights,
         engine=before.engine_version,
         gpu=gpu,
     )
@@ -287,7 +287,7 @@ def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine
     return sizing
 
 
-def _held(before: ModelEndpoint) -> int:
+def _volume_size(before: ModelEndpoint) -> int:
     """Current size of the volume in bytes, 0 for an endpoint without one."""
     try:
         return quantity_bytes(before.pvc_size) if before.pvc_size else 0
@@ -315,9 +315,9 @@ def _target(
 ) -> Target:
     request = model.request
     names = naming(pieces, request.facts, model.file)
-    # The same format keeps the argument as people wrote it: they may have chosen another kernel on purpose.
-    format_now = family(before.quantization, before.hf_id)
-    keeps = request.quantization is None and bool(format_now) and format_now == request.facts.quantization
+    # If the format is the same, keep the argument: its author may have chosen this kernel on purpose.
+    current_format = family(before.quantization, before.hf_id)
+    keeps = request.quantization is None and bool(current_format) and current_format == request.facts.quantization
     return Target(
         hf_id=request.facts.hf_id,
         model=names.model,
@@ -332,7 +332,7 @@ def _target(
 
 
 def _context(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> int | None:
-    """The context for the engine; None for no change. Without a GPU nothing limits it but the model."""
+    """The context for the engine; None for no change. On a CPU only the model limits it."""
     if not before.context and not request.context:
         return None
     if sizing.context:
@@ -342,9 +342,9 @@ def _context(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> int
 
 
 def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *, gateway: bool) -> str:
-    """A name that people chose stays; a name derived from the model changes with it.
+    """The served name after the swap. A name that a person chose stays; a name derived from the model changes.
 
-    Without a list of aliases in the repository, it is unknown which clients use the name, so it stays as well.
+    Without a list of aliases in the repository nobody can see which clients use the name, so it stays.
     """
     if pieces.served is None and before.served_name == pieces.model.value:
         return naming(pieces, request.facts, "").model  # the engine names itself after the model
@@ -352,7 +352,7 @@ def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *,
         return before.served_name
     if before.served_name == before.hf_id:
         return request.facts.hf_id
-    is_derived = before.served_name.lower() in (name.lower() for name in spoken(before.hf_id))
+    is_derived = before.served_name.lower() in (name.lower() for name in prose_names(before.hf_id))
     if before.served_name and (request.facts.hf_id == before.hf_id or not is_derived):
         return before.served_name
     return derived_served_name(request.facts)
@@ -362,8 +362,8 @@ def _endpoint_files(swap: _Swap) -> dict[str, str]:
     """The changed files of the endpoint, and the gateway's; raises ManifestError if nothing would change."""
     platform, pieces, before, request = swap.platform, swap.pieces, swap.before, swap.request
     rewording = swap.rewording
-    also = (*resource_edits(pieces, before, request, swap.sizing), *cache_edits(pieces, request.facts))
-    edited = retarget(pieces, swap.target, also)
+    other_edits = (*resource_edits(pieces, before, request, swap.sizing), *cache_edits(pieces, request.facts))
+    edited = retarget(pieces, swap.target, other_edits)
     files = {path: staging.with_patterns(document, request.facts).text for path, document in edited.items()}
     if pieces.pvc is not None and swap.sizing.storage != before.pvc_size:
         path = pieces.pvc.document.path
@@ -375,11 +375,11 @@ def _endpoint_files(swap: _Swap) -> dict[str, str]:
             document = Document(path, text)
             concerns = own_comments(platform, pieces, document)
             files[path] = rewording.document(document, concerns=concerns).text
-    # An entry that requests no name of the engine fails before the swap, too.
-    valid = [entry for entry in pieces.entries if entry.asked in pieces.served_names]
-    new_names = renamed(pieces, swap.target)
+    # Prefer the entries that request an existing served name: the others fail already.
+    valid = [entry for entry in pieces.entries if entry.requested_model in pieces.served_names]
+    new_names = new_served_names(pieces, swap.target)
     for entry in valid or pieces.entries:
-        files |= _entry(swap, files, entry, new_names.get(entry.asked, swap.target.served_name))
+        files |= _entry(swap, files, entry, new_names.get(entry.requested_model, swap.target.served_name))
     changed = swap.changed(files)
     if not changed:
         raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
@@ -387,9 +387,9 @@ def _endpoint_files(swap: _Swap) -> dict[str, str]:
 
 
 def _entry(swap: _Swap, files: dict[str, str], entry: Entry, model: str) -> dict[str, str]:
-    """The file with one entry changed; other entries of the file may already have changed.
+    """The file of `entry` with the new model; `files` contains the versions changed so far.
 
-    Another alias gets new prices only if it had the same prices.
+    The prices change only if the entry has the same prices as the endpoint's main alias.
     """
     path, before, request = entry.document.path, swap.before, swap.request
     is_same_price = (entry.per_token("input"), entry.per_token("output")) == (before.price_in, before.price_out)
@@ -406,8 +406,8 @@ def _entry(swap: _Swap, files: dict[str, str], entry: Entry, model: str) -> dict
 def _same_entry(document: Document, entry: Entry) -> Entry:
     """The same entry in a later state of its file, by its index in its list."""
     before = _all_entries(Document(document.path, entry.document.text))
-    place = next(index for index, other in enumerate(before) if other.first == entry.first)
-    return _all_entries(document)[place]
+    position = next(index for index, candidate in enumerate(before) if candidate.first == entry.first)
+    return _all_entries(document)[position]
 
 
 def _all_entries(document: Document) -> tuple[Entry, ...]:
@@ -417,13 +417,13 @@ def _all_entries(document: Document) -> tuple[Entry, ...]:
 
 def _with_comments(document: Document, entry: Entry, before: ModelEndpoint, rewording: Rewording) -> Document:
     entries = entries_of(document)
-    entry = next(other for other in entries if other.first == entry.first)
-    above = max((other.last for other in entries if other.last < entry.first), default=-1)
+    entry = next(candidate for candidate in entries if candidate.first == entry.first)
+    end_of_previous = max((candidate.last for candidate in entries if candidate.last < entry.first), default=-1)
 
     def about_the_model(comment: Comment) -> bool:
-        # A comment above may describe several entries: it belongs to this one only if it names the model.
-        heads = above < comment.line < entry.first and stem(before.hf_id) in comment.text
-        return heads or entry.first <= comment.line <= entry.last
+        # A comment above the entry may describe several entries: it belongs to this one only if it names the model.
+        is_heading = end_of_previous < comment.line < entry.first and stem(before.hf_id) in comment.text
+        return is_heading or entry.first <= comment.line <= entry.last
 
     return rewording.document(document, concerns=about_the_model)
 
@@ -444,13 +444,13 @@ def _lists(swap: _Swap, after: ModelEndpoint) -> dict[str, str]:
 def _pages(swap: _Swap) -> dict[str, str]:
     """Documents other than the catalog that name the model or its served name."""
     platform, pieces, before = swap.platform, swap.pieces, swap.before
-    renames = dict(zip(spoken(before.hf_id), spoken(swap.target.hf_id), strict=True))
-    renames |= {old: new for old, new in renamed(pieces, swap.target).items() if old != new}
+    renames = dict(zip(prose_names(before.hf_id), prose_names(swap.target.hf_id), strict=True))
+    renames |= {old: new for old, new in new_served_names(pieces, swap.target).items() if old != new}
     names = {old for old, new in renames.items() if old != new and not old.isalpha()}
-    mentions = (mention for name in names for mention in named_in_values(platform, pieces, name))
+    mentions = (mention for name in names for mention in mentions_of(platform, pieces, name))
     paths = {mention.path for mention in mentions if mention.is_prose}
-    for other in read_endpoints(platform):
-        if other.name != before.name and other.hf_id == before.hf_id:
+    for endpoint in read_endpoints(platform):
+        if endpoint.name != before.name and endpoint.hf_id == before.hf_id:
             return {}
     return catalog.reword_pages(platform, sorted(paths), names, renames, swap.rewording.text)
 
@@ -474,10 +474,11 @@ def _warnings(swap: _Swap, after: ModelEndpoint) -> tuple[str, ...]:
             f"The volume {after.pvc_name} grows from {before.pvc_size} to {after.pvc_size}; it never shrinks."
         )
     warnings += [
-        f"{flag.name}={flag.value} belonged to {before.hf_id} and is removed." for flag in pinned(pieces, swap.target)
+        f"{flag.name}={flag.value} belonged to {before.hf_id} and is removed."
+        for flag in pinned_arguments(pieces, swap.target)
     ]
     if not facts.revision:
-        warnings.append(unchecked(facts))
+        warnings.append(not_looked_up_warning(facts))
     if before.hf_id != after.hf_id and is_only_a_path(pieces):
         warnings.append(
             f"Nothing in the repository puts weights at {pieces.model.value}: those of {facts.hf_id} have to be at {swap.target.model} before it starts."

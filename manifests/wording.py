@@ -1,8 +1,8 @@
 """Rewrite comments that describe the old model when a file changes its model.
 
-Works sentence by sentence. Names with a counterpart are replaced; text that still describes the old model (its size,
-its quantization, a number of gigabytes) is removed: first a parenthesis, then the rest of a sentence, then the
-sentence. A stale comment is never kept, and a correct sentence is never changed.
+Works sentence by sentence. Names with a counterpart are replaced. Text that still describes the old model (its size, its
+quantization, a number of gigabytes) is removed: first a parenthesis, then the rest of a sentence, then the sentence. No
+stale comment remains, and a correct sentence is never changed.
 """
 
 import re
@@ -22,21 +22,21 @@ _AMOUNT = re.compile(
     re.IGNORECASE,
 )
 _SAVED = re.compile(r"\b(?:save|free|reserve)s? $", re.IGNORECASE)
-"""The words before an amount that describes an option, not the model."""
+"""The words in front of an amount that describes an option, not the model."""
 _ITEM = re.compile(r"\s*[-*] +[\w.-]+/[\w.-]+(?=\s|$)")
 """An item of a list of models, which describes the model that it begins with."""
 _UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
-_NEAR = 0.3  # people round: "~6GB" means 5.6
+_NEAR = 0.3  # relative tolerance, because people round: "~6GB" means 5.6
 _PARAMETERS = re.compile(r"(?<![\w.-])~?\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
-# Families of models that comments name, to tell a comment about some third model.
+# Families of models that comments name: used to recognise a comment about a third model.
 _MODEL = re.compile(
     r"(?<![\w./-])(?:[\w.-]+/)?(?:qwen|llama|meta-llama|codellama|mistral|mixtral|codestral|devstral|gemma|codegemma|phi|"
     r"deepseek|starcoder|granite|smollm|nomic|bge|gte|e5|jina|mxbai|minilm|all-minilm|arctic-embed|gpt-oss)"
     r"[\w.]*-[\w.-]*\w",
     re.IGNORECASE,
 )
-# Text in brackets after a model's name that is handled elsewhere: its quantization, whether it is a base model.
-_OF_THE_KIND = re.compile(
+# Text in brackets after a model's name that other code handles: its quantization, whether it is a base model.
+_HANDLED_ELSEWHERE = re.compile(
     r"(?i)(awq|gptq|fp16|bf16|fp8|int[48]|bits?|un|quanti[sz]ed|base|instruct|chat|model|n/a|\d|\W)+"
 )
 _UNQUANTIZED = re.compile(r"(?i)\b(fp16|bf16|float16|bfloat16|unquanti[sz]ed|(full|half)[- ]precision)\b")
@@ -54,7 +54,7 @@ _WIDTH = 128  # a comment line may have up to this length before it is split
 _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] |[A-Z][\w ()/-]{,30}: | {4,}\S))"
 )
-_WORDS = {
+_QUANTIZATION_WORDS = {
     "awq": r"AWQ|4[- ]?bits?|int4|Marlin|quanti[sz]ed",
     "gptq": r"GPTQ|4[- ]?bits?|int4|Marlin|quanti[sz]ed",
     "fp8": r"FP8|8[- ]?bits?|quanti[sz]ed",
@@ -67,7 +67,7 @@ def stem(hf_id: str) -> str:
     return _SUFFIX.sub("", hf_id.rsplit("/", 1)[-1])
 
 
-class Words(BaseModel, frozen=True, defer_build=True):
+class CommentFacts(BaseModel, frozen=True, defer_build=True):
     """Facts about an endpoint that comments may mention: names, quantization ("" for none), context, size, chat."""
 
     endpoint: str
@@ -95,7 +95,7 @@ class Words(BaseModel, frozen=True, defer_build=True):
 
     @property
     def sizes(self) -> set[str]:
-        return {each.lower() for each in _SIZE.findall(re.sub(r"[-_]", " ", self.model))}
+        return {size_text.lower() for size_text in _SIZE.findall(re.sub(r"[-_]", " ", self.model))}
 
     @property
     def size(self) -> str:
@@ -111,7 +111,7 @@ class Words(BaseModel, frozen=True, defer_build=True):
 class Rewording:
     """Rewrite facts about the old endpoint as facts about the new one."""
 
-    def __init__(self, old: Words, new: Words) -> None:
+    def __init__(self, old: CommentFacts, new: CommentFacts) -> None:
         self._old = old
         self._new = new
 
@@ -119,7 +119,7 @@ class Rewording:
         """The document with corrected comments, for the comments that `concerns` selects."""
         edits: list[Edit] = []
         block: list[Comment] = []
-        for comment in (each for each in document.comments() if concerns(each)):
+        for comment in (candidate for candidate in document.comments() if concerns(candidate)):
             follows = block and comment.line == block[-1].line + 1 and comment.column == block[-1].column
             if block and not (comment.alone and follows):
                 edits += self._block(document, block)
@@ -133,38 +133,38 @@ class Rewording:
         return document.apply(edits) if edits else document
 
     def phrase(self, text: str) -> str:
-        """One corrected sentence; "" if nothing in it remains correct."""
-        if self._about_another(text):
+        """Return the sentence with its facts corrected; "" if nothing in it remains correct."""
+        if self._is_about_other_model(text):
             return ""
-        if self._of_another_format(text) or _ITEM.match(text):
+        if self._is_about_other_format(text) or _ITEM.match(text):
             return text
-        renamed = self._renamed(self._without_claims(text))
-        if renamed != text and renamed.strip(" .") in (self._new.hf_id, self._new.model, self._new.stem):
+        reworded = self._with_new_names(self._without_claims(text))
+        if reworded != text and reworded.strip(" .") in (self._new.hf_id, self._new.model, self._new.stem):
             return ""
-        if not self._stale(renamed):
-            return renamed
-        outside = re.sub(r"\s?\(([^()]*)\)", self._parenthesis, renamed)
-        outside = outside if renamed.startswith(" ") else outside.lstrip(" ")
-        if not self._stale(outside):
-            return outside
-        return self._up_to_the_name(outside)
+        if not self._is_stale(reworded):
+            return reworded
+        shortened = re.sub(r"\s?\(([^()]*)\)", self._parenthesis, reworded)
+        shortened = shortened if reworded.startswith(" ") else shortened.lstrip(" ")
+        if not self._is_stale(shortened):
+            return shortened
+        return self._up_to_the_name(shortened)
 
     def text(self, text: str) -> str:
-        """Several corrected sentences; line breaks between unchanged ones stay."""
+        """Return the text with each sentence corrected; line breaks between unchanged sentences stay."""
         parts: list[str] = []
-        at = 0
+        position = 0
         for match in [*_BOUNDARY.finditer(text), None]:
             gap = match.span(1) if match and match.group(1) else match.span(2) if match else (len(text), len(text))
-            sentence, space = text[at : gap[0]], text[gap[0] : gap[1]]
-            new, kept = self.phrase(_flat(sentence)), self.phrase(sentence)
+            sentence, space = text[position : gap[0]], text[gap[0] : gap[1]]
+            new, with_breaks = self.phrase(_on_one_line(sentence)), self.phrase(sentence)
             if new:
                 # Keep the line breaks if possible, for a smaller diff.
-                parts += [kept if _flat(kept) == new else new, space]
-            at = gap[1]
+                parts += [with_breaks if _on_one_line(with_breaks) == new else new, space]
+            position = gap[1]
         return "".join(parts).rstrip()
 
     def _block(self, document: Document, block: list[Comment]) -> list[Edit]:
-        bodies = [re.sub(r"^#+ ?", "", each.text) for each in block]
+        bodies = [re.sub(r"^#+ ?", "", comment.text) for comment in block]
         old = "\n".join(bodies)
         new = self.text(old)
         if new == old.rstrip():
@@ -173,7 +173,7 @@ class Rewording:
         if not new.strip():
             return [document.delete_lines(first.line, last.line)]
         lead = " " * first.column + "# "
-        width = max(_WIDTH, *(each.column + len(each.text) for each in block)) - len(lead)
+        width = max(_WIDTH, *(comment.column + len(comment.text) for comment in block)) - len(lead)
         lines = [part for body in new.split("\n") for part in _wrapped(body, width)]
         ending = "\r\n" if document.lines[first.line].endswith("\r\n") else "\n"
         text = "".join((lead + line).rstrip() + ending for line in lines)
@@ -186,23 +186,27 @@ class Rewording:
             return []
         line = document.lines[comment.line]
         start = document.offset(comment.line)
-        before = line[: comment.column]
-        kept = f"{before}# {new}" if new else before.rstrip()
-        return [Edit(start, start + comment.column + len(comment.text), kept)]
+        code = line[: comment.column]
+        new_line = f"{code}# {new}" if new else code.rstrip()
+        return [Edit(start, start + comment.column + len(comment.text), new_line)]
 
-    def _about_another(self, text: str) -> bool:
-        """Return whether a sentence already describes the new model, or (in a copy) a third one."""
+    def _is_about_other_model(self, text: str) -> bool:
+        """Return whether a sentence already describes the new model or, in a copy, a third one."""
         if self._old.stem == self._new.stem or self._old.stem in text:
             return False
-        outside = re.sub(r"\([^()]*\)", "", text)
-        if self._names_any(outside, (self._new.hf_id, self._new.model, self._new.stem)):
+        without_brackets = re.sub(r"\([^()]*\)", "", text)
+        if self._names_any(without_brackets, (self._new.hf_id, self._new.model, self._new.stem)):
             return True
-        copied = self._old.endpoint != self._new.endpoint
-        return copied and _MODEL.search(outside) is not None and not self._names_any(outside, self._own_names)
+        is_copy = self._old.endpoint != self._new.endpoint
+        return (
+            is_copy
+            and _MODEL.search(without_brackets) is not None
+            and not self._names_any(without_brackets, self._old_names)
+        )
 
-    def _of_another_format(self, text: str) -> bool:
-        """Return whether a sentence names the old model in a format that the endpoint does not serve, as a reason for its choice."""
-        names = "|".join(re.escape(name) for name in self._own_names)
+    def _is_about_other_format(self, text: str) -> bool:
+        """Return whether a sentence names the old model in a format that the endpoint does not serve, to explain a choice."""
+        names = "|".join(re.escape(name) for name in self._old_names)
         match = re.search(rf"(?<![\w./-])(?:{names})[ -](AWQ|GPTQ|GGUF|FP8|NVFP4)\b", text)
         if match is None or self._old.stem == self._new.stem:
             return False
@@ -210,21 +214,21 @@ class Rewording:
         return match[1].lower() not in served
 
     def _without_claims(self, text: str) -> str:
-        """The sentence without text in brackets right after the old model's name, or about a third model.
+        """Remove the text in brackets right after the old model's name.
 
-        A licence, a speed, a size: such text describes that model. The quantization is handled elsewhere.
+        Such text (a licence, a speed, a size) describes only that model. Other code handles the quantization.
         """
         if self._old.stem == self._new.stem:
             return text
 
-        def claim(match: re.Match[str]) -> str:
-            return match[0] if _OF_THE_KIND.fullmatch(match[2]) else match[1]
+        def without_brackets(match: re.Match[str]) -> str:
+            return match[0] if _HANDLED_ELSEWHERE.fullmatch(match[2]) else match[1]
 
-        names = "|".join(re.escape(name) for name in sorted(self._own_names, key=len, reverse=True))
-        return re.sub(rf"((?<![\w.-])(?:{names})(?![\w-]))\s?\(([^()]*)\)", claim, text)
+        names = "|".join(re.escape(name) for name in sorted(self._old_names, key=len, reverse=True))
+        return re.sub(rf"((?<![\w.-])(?:{names})(?![\w-]))\s?\(([^()]*)\)", without_brackets, text)
 
     @cached_property
-    def _own_names(self) -> tuple[str, ...]:
+    def _old_names(self) -> tuple[str, ...]:
         return (self._old.hf_id, self._old.model, self._old.stem)
 
     @staticmethod
@@ -233,38 +237,38 @@ class Rewording:
 
     def _parenthesis(self, match: re.Match[str]) -> str:
         inner = match[1]
-        if not self._stale(inner):
+        if not self._is_stale(inner):
             return match[0]
         for name in (self._new.hf_id, self._new.model, self._new.stem):
             if name in inner:
                 return f" ({self._new.stem}, {self._new.method})"
         clauses = re.split(r"[,;] ", inner)
-        false = [clause for clause in clauses if self._stale(clause)]
-        if any(_VERB.search(each) or len(each.split()) > 3 for each in false):
+        stale_clauses = [clause for clause in clauses if self._is_stale(clause)]
+        if any(_VERB.search(clause) or len(clause.split()) > 3 for clause in stale_clauses):
             return ""
-        true = ", ".join(each for each in clauses if each not in false)
-        return f" ({true})" if true else ""
+        correct_clauses = ", ".join(clause for clause in clauses if clause not in stale_clauses)
+        return f" ({correct_clauses})" if correct_clauses else ""
 
     def _up_to_the_name(self, text: str) -> str:
         """The part of a sentence up to the model's name and quantization."""
         for name in (self._new.hf_id, self._new.model, self._new.stem):
-            head, found, _ = text.partition(name)
-            if found and not self._stale(head):
+            head, match, _ = text.partition(name)
+            if match and not self._is_stale(head):
                 return f"{head}{self._new.stem}, {self._new.method}" + ("." if text.rstrip().endswith(".") else "")
         return ""
 
-    def _renamed(self, text: str) -> str:
-        renamed = self._names.sub(lambda match: self._counterparts[match[0]], text) if self._counterparts else text
-        renamed = self._identifiers.sub(self._new.endpoint, renamed)
+    def _with_new_names(self, text: str) -> str:
+        reworded = self._names.sub(lambda match: self._counterparts[match[0]], text) if self._counterparts else text
+        reworded = self._identifiers.sub(self._new.endpoint, reworded)
         if self._old.hf_id != self._new.hf_id:
-            renamed = re.sub(r"\([^()]*\)", self._third_model, renamed)
-            renamed = _AMOUNT.sub(self._amount, renamed)
-            renamed = _PARAMETERS.sub(self._parameters, renamed)
-            renamed = self._resized(renamed)
-        return renamed
+            reworded = re.sub(r"\([^()]*\)", self._third_model, reworded)
+            reworded = _AMOUNT.sub(self._amount, reworded)
+            reworded = _PARAMETERS.sub(self._parameters, reworded)
+            reworded = self._with_new_size(reworded)
+        return reworded
 
-    def _resized(self, text: str) -> str:
-        """The number of parameters without a model's name, like "7B weights".
+    def _with_new_size(self, text: str) -> str:
+        """Replace a number of parameters without a model's name, as in "7B weights".
 
         A statement about the unquantized model ("fp16 7B would be ~15GB, too tight") also applies to a larger one, but
         not always to a smaller one.
@@ -272,35 +276,35 @@ class Rewording:
         (old, new) = (self._old.size, self._new.size)
         if not old or not new or old.lower() == new.lower():
             return text
-        there = re.compile(rf"(?<![\w.-]){re.escape(new)}(?!\w)", re.IGNORECASE)
-        if there.search(re.sub(re.escape(self._new.stem), "", text)):
+        new_size = re.compile(rf"(?<![\w.-]){re.escape(new)}(?!\w)", re.IGNORECASE)
+        if new_size.search(re.sub(re.escape(self._new.stem), "", text)):
             return text  # the sentence compares both models
-        own = re.compile(rf"(?<![\w.-]){re.escape(old)}(?!\w)", re.IGNORECASE)
+        old_size = re.compile(rf"(?<![\w.-]){re.escape(old)}(?!\w)", re.IGNORECASE)
         if not self._old.quantization or not _UNQUANTIZED.search(text):
-            return own.sub(new, text)
+            return old_size.sub(new, text)
         if float(new[:-1]) < float(old[:-1]):
             return text
-        ratio, full = float(new[:-1]) / float(old[:-1]), float(old[:-1]) * 2 * 10**9
+        ratio, old_unquantized_bytes = float(new[:-1]) / float(old[:-1]), float(old[:-1]) * 2 * 10**9
 
         def scaled(match: re.Match[str]) -> str:
             unit = _UNITS[match["unit"].lower()]
-            if not _is_near(float(match["number"]) * unit, full):
+            if not _is_near(float(match["number"]) * unit, old_unquantized_bytes):
                 return match[0]
             return f"{match['tilde'] or ''}{float(match['number']) * ratio:.0f}{match['gap']}{match['unit']}"
 
-        return own.sub(new, _AMOUNT.sub(scaled, text)) if own.search(text) else text
+        return old_size.sub(new, _AMOUNT.sub(scaled, text)) if old_size.search(text) else text
 
     def _third_model(self, match: re.Match[str]) -> str:
-        """Replace the model in a short bracket like "(TEI some-model)": it was already wrong before."""
-        named = _MODEL.findall(match[0])
-        names = (*self._own_names, self._new.hf_id, self._new.model, self._new.stem, self._new.endpoint)
-        ours = self._names_any(match[0], names)
-        if len(named) != 1 or ours or len(match[0].split()) > 3:
+        """Replace the model in a short bracket like "(TEI some-model)", which was already wrong before."""
+        models = _MODEL.findall(match[0])
+        names = (*self._old_names, self._new.hf_id, self._new.model, self._new.stem, self._new.endpoint)
+        is_expected = self._names_any(match[0], names)
+        if len(models) != 1 or is_expected or len(match[0].split()) > 3:
             return match[0]
         return _MODEL.sub(self._new.stem, match[0])
 
     def _parameters(self, match: re.Match[str]) -> str:
-        """A number of parameters without a name, like "~110M model": computed from the bytes per parameter."""
+        """Replace a number of parameters, as in "~110M model". The new number is computed from the bytes per parameter."""
         number, unit = re.findall(r"[\d.]+|[BM]", match[0].upper())[:2]
         factor = 10**9 if unit == "B" else 10**6
         for width in (4, 2):
@@ -322,30 +326,31 @@ class Rewording:
         shown = f"{number:.{digits}f}".removesuffix(".0")
         return f"{match['tilde'] or ''}{shown}{match['gap']}{name}"
 
-    def _stale(self, text: str) -> bool:
+    def _is_stale(self, text: str) -> bool:
         if any(pattern.search(text) for pattern in self._stale_patterns):
             return True
         return (
             self._old.hf_id != self._new.hf_id
             and any(
-                not _is_near(float(each["number"]) * _UNITS[each["unit"].lower()], self._new.weight_bytes)
-                for each in _AMOUNT.finditer(text)
-                if not (each["tilde"] or "").strip().isalpha()
-                and not self._of_the_unquantized(text, each)
-                and not _SAVED.search(text[: each.start()])
+                not _is_near(float(match["number"]) * _UNITS[match["unit"].lower()], self._new.weight_bytes)
+                for match in _AMOUNT.finditer(text)
+                if not (match["tilde"] or "").strip().isalpha()
+                and not self._is_unquantized_size(text, match)
+                and not _SAVED.search(text[: match.start()])
             )
         ) or (
-            self._old.stem != self._new.stem and any(not self._is_ours(each[0]) for each in _PARAMETERS.finditer(text))
+            self._old.stem != self._new.stem
+            and any(not self._is_of_new_model(match[0]) for match in _PARAMETERS.finditer(text))
         )
 
-    def _is_ours(self, parameters: str) -> bool:
+    def _is_of_new_model(self, parameters: str) -> bool:
         """Return whether a number of parameters like "14B" is the new model's, by its name or by the size of its weights."""
         number, unit = re.findall(r"[\d.]+|[BM]", parameters.upper())[:2]
         count = float(number) * (10**9 if unit == "B" else 10**6)
-        near = any(_is_near(count * width, self._new.weight_bytes) for width in (4, 2, 1, 0.7))
-        return near or f"{number}{unit}" == self._new.size
+        is_near = any(_is_near(count * width, self._new.weight_bytes) for width in (4, 2, 1, 0.7))
+        return is_near or f"{number}{unit}" == self._new.size
 
-    def _of_the_unquantized(self, text: str, amount: re.Match[str]) -> bool:
+    def _is_unquantized_size(self, text: str, amount: re.Match[str]) -> bool:
         """Return whether an amount is the size of the unquantized new model."""
         size = self._new.size
         number = float(amount["number"]) * _UNITS[amount["unit"].lower()]
@@ -357,15 +362,18 @@ class Rewording:
         pairs = [(old.hf_id, new.hf_id), (old.model, new.model), (old.stem, new.stem)]
         pairs.append((old.served_name, new.served_name))
         if not _is_word(old.endpoint):
-            pairs += [(spelt(old.endpoint), spelt(new.endpoint)) for spelt in (str, _spoken, _capital, _shouted)]
+            pairs += [
+                (spelt(old.endpoint), spelt(new.endpoint))
+                for spelt in (str, _with_spaces, _capital, _with_last_word_in_capitals)
+            ]
         if len(old.family) < len(old.model):
             same = old.family == new.family
-            for whole, other in ((old.model, new.model), (old.stem, new.stem)):
+            for whole, new_whole in ((old.model, new.model), (old.stem, new.stem)):
                 short = whole[len(old.family) + 1 :]
                 if "-" in short:
-                    pairs.append((short, other[len(new.family) + 1 :] if same else other))
+                    pairs.append((short, new_whole[len(new.family) + 1 :] if same else new_whole))
         if old.context and new.context:
-            pairs += [(spelt(old.context), spelt(new.context)) for spelt in (str, _thousands, _short, _shorter)]
+            pairs += [(spelt(old.context), spelt(new.context)) for spelt in (str, _thousands, _in_k, _in_capital_k)]
         return {before: after for before, after in pairs[::-1] if before and before != after}
 
     @cached_property
@@ -386,12 +394,12 @@ class Rewording:
         old, new = self._old, self._new
         patterns = []
         if old.hf_id != new.hf_id:
-            gone = [size for size in old.sizes if size not in new.sizes]
-            patterns += [re.compile(rf"(?<![\w.]){re.escape(size)}(?!\w)", re.IGNORECASE) for size in gone]
+            old_sizes = [size for size in old.sizes if size not in new.sizes]
+            patterns += [re.compile(rf"(?<![\w.]){re.escape(size)}(?!\w)", re.IGNORECASE) for size in old_sizes]
         if old.family and not new.stem.startswith(old.family):
             patterns.append(re.compile(rf"(?<![\w.-]){re.escape(old.family)}(?!\w)"))
         if old.quantization != new.quantization:
-            words = _WORDS.get(old.quantization, rf"{re.escape(old.quantization)}|quanti[sz]ed")
+            words = _QUANTIZATION_WORDS.get(old.quantization, rf"{re.escape(old.quantization)}|quanti[sz]ed")
             patterns.append(re.compile(rf"(?<![a-zA-Z-])({words})(?![a-z])", re.IGNORECASE))
         if old.chat is not None and new.chat is not None and old.chat != new.chat:
             patterns.append(_CHATS if old.chat else _COMPLETES)
@@ -400,8 +408,8 @@ class Rewording:
         return tuple(patterns)
 
 
-def _is_near(number: float, wanted: float) -> bool:
-    return wanted > 0 and abs(number - wanted) <= _NEAR * wanted
+def _is_near(number: float, expected: float) -> bool:
+    return expected > 0 and abs(number - expected) <= _NEAR * expected
 
 
 def _is_word(name: str) -> bool:
@@ -409,7 +417,7 @@ def _is_word(name: str) -> bool:
     return name.isalpha()
 
 
-def _flat(text: str) -> str:
+def _on_one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text)
 
 
@@ -419,16 +427,16 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _spoken(name: str) -> str:
+def _with_spaces(name: str) -> str:
     return name.replace("-", " ")
 
 
 def _capital(name: str) -> str:
-    return _spoken(name).capitalize()
+    return _with_spaces(name).capitalize()
 
 
-def _shouted(name: str) -> str:
-    """As in "Coder CHAT endpoint": the last word in capitals."""
+def _with_last_word_in_capitals(name: str) -> str:
+    """The name with its last word in capitals, as in "Coder CHAT endpoint"."""
     head, _, last = _capital(name).rpartition(" ")
     return f"{head} {last.upper()}".strip()
 
@@ -437,9 +445,9 @@ def _thousands(context: int) -> str:
     return f"{context:,}"
 
 
-def _short(context: int) -> str:
+def _in_k(context: int) -> str:
     return f"{context // 1024}k"
 
 
-def _shorter(context: int) -> str:
+def _in_capital_k(context: int) -> str:
     return f"{context // 1024}K"

@@ -21,7 +21,7 @@ from manifests.change import Change
 from manifests.contract import ModelEndpoint
 from manifests.edit import decimal
 from manifests.platform import Platform
-from manifests.reading import further
+from manifests.reading import other_differences
 from manifests.remove import plan_remove
 from manifests.resources import refuse_resources
 from manifests.retarget import refuse_bad_input
@@ -242,7 +242,7 @@ def _told_in_full(platform: Platform, name: str, change: Change) -> Change:
     now, was = after.locate(name), platform.locate(change.template or name)
     if now is None:
         return change
-    rows, dangers = further(platform, after, was, now)
+    rows, dangers = other_differences(platform, after, was, now)
     warnings = (*dangers, *change.warnings)
     return change.model_copy(update={"summary": (*change.summary, *rows), "warnings": warnings})
 

@@ -56,11 +56,11 @@ def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     said = value(entry.node, "litellm_params", "custom_llm_provider")
     if provider in _FOREIGN - set(RERANKS if ranks else ()) and not said:
         message = f"LiteLLM calls {provider} with {entry.model}, and the engine uses OpenAI's protocol"
-        yield at("served-name", entry, node, message, f"model: openai/{entry.asked}")
+        yield at("served-name", entry, node, message, f"model: openai/{entry.requested_model}")
     elif ranks and provider and not said and provider not in RERANKS:
         right = pieces.runtime.reranks_as
         message = f"LiteLLM does not rerank through {provider}/: every call of {entry.alias} is refused"
-        yield at("served-name", entry, node, message, f"model: {right}/{entry.asked}")
+        yield at("served-name", entry, node, message, f"model: {right}/{entry.requested_model}")
     mode = scalar(entry.node, "model_info", "mode")
     if (
         mode is not None

@@ -60,7 +60,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 
 def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
-    asked, node = entry.asked, find(entry.node, "litellm_params", "model")
+    asked, node = entry.requested_model, find(entry.node, "litellm_params", "model")
     if entry.model.startswith(ENVIRON):
         message = (
             f"{entry.model} is not set in {entry.document.path}, so the served name of {entry.alias} is not checked"
@@ -84,7 +84,7 @@ def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
         return
     if asked in pieces.served_names:
         return
-    if HF_ID.fullmatch(asked) and any(other.asked in pieces.served_names for other in pieces.entries):
+    if HF_ID.fullmatch(asked) and any(other.requested_model in pieces.served_names for other in pieces.entries):
         return  # an alias for another model, for the time when that one is swapped in
     wanted, served = pieces.served_names[0], pieces.served
     names = " and ".join(pieces.served_names)
@@ -234,16 +234,16 @@ def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Fin
     others = [each for each in group if each is not entry]
     name = find(entry.node, "model_name")
     for other in others:
-        if (other.model, other.api_base) == (entry.model, entry.api_base) and not (entry.spreads or other.spreads):
+        if (other.model, other.api_base) == (entry.model, entry.api_base) and not (
+            entry.is_load_balanced or other.is_load_balanced
+        ):
             message = f"the alias {entry.alias} is given {len(group)} times for the same model at the same address"
             yield at("alias-duplicate", entry, name, message, "keep one of them")
             return
         local = entry.host[1:2] == other.host[1:2] == [layout.namespace]
-        told = entry.spreads or other.spreads or entry.host[0] == entry.alias != other.host[0]
-        if local and entry.asked != other.asked and not told:
-            message = (
-                f"the alias {entry.alias} leads to {entry.asked} and to {other.asked}: callers get one or the other"
-            )
+        told = entry.is_load_balanced or other.is_load_balanced or entry.host[0] == entry.alias != other.host[0]
+        if local and entry.requested_model != other.requested_model and not told:
+            message = f"the alias {entry.alias} leads to {entry.requested_model} and to {other.requested_model}: callers get one or the other"
             yield at("alias-duplicate", entry, name, message, "keep one of them, or set order or weight")
             return
 

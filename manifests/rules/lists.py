@@ -20,7 +20,7 @@ from manifests.platform import Platform
 from manifests.rules.finding import Finding
 from manifests.sizing import tokens
 from manifests.tree import Tree
-from manifests.wording import Words
+from manifests.wording import CommentFacts
 
 _FORMATS = ("AWQ", "GPTQ", "FP8")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -122,7 +122,7 @@ def _model(path: str, row: Row, alias: str, model: str) -> Iterator[Finding]:
 
 def _another(text: str, model: str) -> str:
     """The model of the same family or naming scheme that a text names instead of this one; "" for none."""
-    words = Words(endpoint="", hf_id=model, served_name="")
+    words = CommentFacts(endpoint="", hf_id=model, served_name="")
     named = re.findall(r"(?<![\w./:-])[A-Za-z][\w-]*/[A-Za-z][\w.-]*[\w](?![\w/])", text)
     full = [each for each in named if re.search(r"\d", each)]
     if any(each.lower() == model.lower() for each in full):

@@ -115,7 +115,7 @@ def _llm_inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
     if named is not None and not any(flag.name == "--served-model-name" for flag in flags):
         place = Site.whole(located.document, named)
         flags = (*flags, Flag("--served-model-name", (place.value,), (named,), True, (place,), "variable"))
-    command = Command(command.engine or (vllm if found is None else None), flags, command.said)
+    command = Command(command.engine or (vllm if found is None else None), flags, command.description)
     command = with_model(command, site or Site.whole(located.document, uri))
     if not isinstance(container, MappingNode):
         return
@@ -152,9 +152,9 @@ def with_model(command: Command, site: Site) -> Command:
         or (of_volume and flag.value.startswith(f"{_MOUNTED}/"))
     )
     if any(flag.name in names for flag in kept):
-        return Command(command.engine, kept, command.said)
+        return Command(command.engine, kept, command.description)
     flag = Flag(names[0], (site.value,), (site.node,), True, (site,), "variable")
-    return Command(command.engine, (flag, *kept), command.said)
+    return Command(command.engine, (flag, *kept), command.description)
 
 
 SOURCE = EndpointSource("kserve", frozenset({"InferenceService", "LLMInferenceService"}), candidates)

@@ -1,6 +1,6 @@
 """A chart in the repository: its templates contain the workload, and its values the model.
 
-`templates` renders them, so that an argument refers to the place in the values that people edit.
+`templates` renders them, so that each argument refers to its place in the values.
 """
 
 import posixpath
@@ -21,28 +21,28 @@ from manifests.sources.site import Site
 from manifests.sources.templates import Place, Release, Rendered, defined, rendered
 from manifests.tree import Tree
 
-_KEPT = frozenset({"--task", "--runner", "--embedding", "--embeddings", "--port"})
-"""Arguments that describe the engine also if they are in the template."""
-_TEMPLATES = {"InferenceService": ("spec", "predictor"), "LLMInferenceService": ("spec", "template")}
+_ALWAYS_KEPT = frozenset({"--task", "--runner", "--embedding", "--embeddings", "--port"})
+"""Arguments that describe the engine even if the template sets them."""
+_POD_PATHS = {"InferenceService": ("spec", "predictor"), "LLMInferenceService": ("spec", "template")}
 """The path of the pod in a service of KServe."""
-_OPERATED = {"InferenceService": "-predictor", "LLMInferenceService": "-kserve-workload-svc"}
-"""The suffix that KServe adds to a name for the Service that it creates."""
+_SERVICE_SUFFIXES = {"InferenceService": "-predictor", "LLMInferenceService": "-kserve-workload-svc"}
+"""The suffix in the name of the Service that KServe creates."""
 
 
 class _Object(NamedTuple):
-    """An object of a rendered template, with marks and with values."""
+    """An object of a rendered template: `root` contains marks, `plain_root` the values."""
 
-    made: Rendered
+    rendering: Rendered
     document: Document
     root: Node
-    shown: Node
+    plain_root: Node
 
-    def named(self) -> str:
-        return value(self.shown, "metadata", "name")
+    def object_name(self) -> str:
+        return value(self.plain_root, "metadata", "name")
 
 
 class _Engine(NamedTuple):
-    """The workload, its containers with values, and the arguments at their places in the values."""
+    """The workload, its containers with their values, and the arguments at their places in the values."""
 
     of: _Object
     containers: tuple[Node, ...]
@@ -50,64 +50,71 @@ class _Engine(NamedTuple):
 
 
 def candidates(
-    tree: Tree, kind: str, located: Located, release: str, given: list[tuple[Document, MappingNode]], folder: str
+    tree: Tree, kind: str, located: Located, release: str, value_files: list[tuple[Document, MappingNode]], folder: str
 ) -> Iterator[Candidate]:
-    """The engines that a chart creates from these values, those that take precedence last."""
+    """The engines that a chart creates from these values; a later file of `value_files` takes precedence."""
     if not charts.is_chart(tree, folder):
         return
-    objects = tuple(_objects(tree, _release(tree, located, release, given, folder), folder))
-    services = [each.named() for each in objects if value(each.shown, "kind") == "Service"]
-    found = [engine for each in objects if (engine := _engine(each, objects)) is not None]
-    for (made, _, root, shown), containers, command in found:
+    objects = tuple(_objects(tree, _release(tree, located, release, value_files, folder), folder))
+    services = [declared.object_name() for declared in objects if value(declared.plain_root, "kind") == "Service"]
+    chart_engines = [engine for declared in objects if (engine := _engine(declared, objects)) is not None]
+    for (rendering, _, root, plain_root), containers, command in chart_engines:
         model = command.model
         if model is None or model.site is None or not isinstance(model.site.document, Document):
             continue
         document = model.site.document
-        values = next(each for each in document.roots if isinstance(each, MappingNode))
-        limited = _with_resources(values, given)
-        name, operated = value(shown, "metadata", "name"), _OPERATED.get(value(shown, "kind"), "")
+        values = next(root for root in document.roots if isinstance(root, MappingNode))
+        resources_holder = _with_resources(values, value_files)
+        name, suffix = value(plain_root, "metadata", "name"), _SERVICE_SUFFIXES.get(value(plain_root, "kind"), "")
         yield Candidate(
             kind=kind,
-            name=release if len(found) == 1 else name,
+            name=release if len(chart_engines) == 1 else name,
             workload=Located(document, values),
             subject=values,
-            container=limited,
-            resources=next((each.path for each, node in given if node is limited and node is not values), ""),
-            command=_with_fixed_name(command, made.site(value(root, "metadata", "name"))),
-            hosts=tuple(dict.fromkeys((name + operated, name, *(services if len(found) == 1 else ()), release))),
-            replicas=None if operated == "-predictor" else made.site(value(root, "spec", "replicas")),
-            deployment=name + operated.removesuffix("-workload-svc"),
-            made=value(shown, "kind") if operated else "",
+            container=resources_holder,
+            resources=next(
+                (
+                    document_of_values.path
+                    for document_of_values, node in value_files
+                    if node is resources_holder and node is not values
+                ),
+                "",
+            ),
+            command=_with_fixed_name(command, rendering.site(value(root, "metadata", "name"))),
+            hosts=tuple(dict.fromkeys((name + suffix, name, *(services if len(chart_engines) == 1 else ()), release))),
+            replicas=None if suffix == "-predictor" else rendering.site(value(root, "spec", "replicas")),
+            deployment=name + suffix.removesuffix("-workload-svc"),
+            made=value(plain_root, "kind") if suffix else "",
             files=(document.path,),
             application=located if kind == "Application" else None,
             namespace=charts.namespace(kind, located),
-            gpus=max(_gpus(shown, container) for container in containers),
+            gpus=max(_gpus(plain_root, container) for container in containers),
         )
 
 
 def serves(tree: Tree, folder: str) -> bool:
-    """Return whether a chart's templates have a service of KServe."""
+    """Return whether a chart's templates contain a service of KServe."""
     texts = (tree.read(path) or "" for path in tree.files(f"{folder}/templates"))
     return any(re.search(r"^kind: (LLM)?InferenceService\b", text, re.MULTILINE) for text in texts)
 
 
-def _objects(tree: Tree, known: Release, folder: str) -> Iterator[_Object]:
+def _objects(tree: Tree, full_release: Release, folder: str) -> Iterator[_Object]:
     for path in tree.files(f"{folder}/templates"):
         if not path.endswith((".yaml", ".yml")):
             continue
-        for release in (known, replace(known, parts={})):  # a part may contain what is not rendered
-            made = rendered(tree.read(path) or "", release)
-            document = Document(path, made.marked)
+        for release in (full_release, replace(full_release, parts={})):  # a part may contain unsupported syntax
+            rendering = rendered(tree.read(path) or "", release)
+            document = Document(path, rendering.marked)
             try:
-                marked, plain = document.roots, Document(path, made.plain).roots
+                marked, plain = document.roots, Document(path, rendering.plain).roots
             except InvalidYaml:
                 continue
-            yield from (_Object(made, document, *each) for each in zip(marked, plain, strict=False))
+            yield from (_Object(rendering, document, *roots) for roots in zip(marked, plain, strict=False))
             break
 
 
 def _release(
-    tree: Tree, located: Located, name: str, given: list[tuple[Document, MappingNode]], folder: str
+    tree: Tree, located: Located, name: str, value_files: list[tuple[Document, MappingNode]], folder: str
 ) -> Release:
     chart = Document(f"{folder}/Chart.yaml", tree.read(f"{folder}/Chart.yaml") or "")
     parameters = {
@@ -121,7 +128,7 @@ def _release(
         namespace=value(located.node, "spec", "destination", "namespace")
         or value(located.node, "metadata", "namespace"),
         chart=next((value(root, "name") for root in chart.roots), "") or posixpath.basename(folder),
-        values=tuple(Place(document, root) for document, root in reversed(given)),
+        values=tuple(Place(document, root) for document, root in reversed(value_files)),
         parameters=parameters,
         parts={
             name: text
@@ -131,109 +138,125 @@ def _release(
     )
 
 
-def _engine(of: _Object, objects: tuple[_Object, ...]) -> _Engine | None:
+def _engine(declared: _Object, objects: tuple[_Object, ...]) -> _Engine | None:
     """The engine of a rendered workload or service of KServe."""
-    template = _TEMPLATES.get(value(of.shown, "kind"), ("spec", "template", "spec"))
-    model = find(of.root, "spec", "predictor", "model")
+    template = _POD_PATHS.get(value(declared.plain_root, "kind"), ("spec", "template", "spec"))
+    model = find(declared.root, "spec", "predictor", "model")
     if model is not None:
-        return _of_kserve(of, model, objects)
-    if value(of.shown, "kind") == "ServingRuntime":
+        return _kserve_engine(declared, model, objects)
+    if value(declared.plain_root, "kind") == "ServingRuntime":
         return None
-    pods = find(of.root, *template), find(of.shown, *template)
-    for container, same in zip(*(items(find(pod, "containers")) for pod in pods), strict=False):
-        command = _command(of, container, value(same, "image"))
-        uri = value(of.root, "spec", "model", "uri")
+    pods = find(declared.root, *template), find(declared.plain_root, *template)
+    for container, plain_container in zip(*(items(find(pod, "containers")) for pod in pods), strict=False):
+        command = _command(declared, container, value(plain_container, "image"))
+        uri = value(declared.root, "spec", "model", "uri")
         if command is not None:
-            return _Engine(of, (same,), _with_weights(of.made, uri, command))
+            return _Engine(declared, (plain_container,), _with_weights(declared.rendering, uri, command))
     return None
 
 
-def _of_kserve(of: _Object, model: Node, objects: tuple[_Object, ...]) -> _Engine | None:
-    """An InferenceService: the arguments of its runtime, if the chart has it, and its own."""
-    shown = find(of.shown, "spec", "predictor", "model")
-    runtime, form = value(shown, "runtime"), value(shown, "modelFormat", "name")
-    parts, containers, hint = list[Command](), [shown or model], form if form == "huggingface" else f"{form} {runtime}"
-    for each in objects:
-        container, same = find(each.root, "spec", "containers", 0), find(each.shown, "spec", "containers", 0)
-        if value(each.shown, "kind") == "ServingRuntime" and each.named() == runtime and container and same:
-            hint = value(same, "image")
-            containers.append(same)
-            parts += [found] if (found := _command(each, container, hint)) is not None else []
-    parts += [found] if (found := _command(of, model, hint)) is not None else []
+def _kserve_engine(declared: _Object, model: Node, objects: tuple[_Object, ...]) -> _Engine | None:
+    """The engine of an InferenceService, with its arguments and those of its runtime if the chart contains it."""
+    plain_root = find(declared.plain_root, "spec", "predictor", "model")
+    runtime, form = value(plain_root, "runtime"), value(plain_root, "modelFormat", "name")
+    parts, containers, hint = (
+        list[Command](),
+        [plain_root or model],
+        form if form == "huggingface" else f"{form} {runtime}",
+    )
+    for other in objects:
+        container, plain_container = (
+            find(other.root, "spec", "containers", 0),
+            find(other.plain_root, "spec", "containers", 0),
+        )
+        if (
+            value(other.plain_root, "kind") == "ServingRuntime"
+            and other.object_name() == runtime
+            and container
+            and plain_container
+        ):
+            hint = value(plain_container, "image")
+            containers.append(plain_container)
+            parts += [command] if (command := _command(other, container, hint)) is not None else []
+    parts += [command] if (command := _command(declared, model, hint)) is not None else []
     whole = kserve.of_runtime(hint, form) if not parts else parts[0]
-    command = Command(whole.engine, tuple(flag for part in parts for flag in part.flags), whole.said)
-    command = _with_weights(of.made, value(model, "storageUri"), command)
-    return _Engine(of, tuple(containers), command) if command.engine is not None else None
+    command = Command(whole.engine, tuple(flag for part in parts for flag in part.flags), whole.description)
+    command = _with_weights(declared.rendering, value(model, "storageUri"), command)
+    return _Engine(declared, tuple(containers), command) if command.engine is not None else None
 
 
-def _with_weights(made: Rendered, uri: str, command: Command) -> Command:
+def _with_weights(rendering: Rendered, uri: str, command: Command) -> Command:
     """The command with the model that KServe downloads."""
-    site = made.site(uri.removeprefix("hf://"))
+    site = rendering.site(uri.removeprefix("hf://"))
     if site is None:
         return command
     return kserve.with_model(command, site.part(site.value[5:]) if site.value.startswith("hf://") else site)
 
 
 def _with_fixed_name(command: Command, name: Site | None) -> Command:
-    """The command, in which a served name is not changed if the same value names the object."""
+    """The command without a place for the served name if the same value names the object."""
     flags = tuple(
         replace(flag, sites=tuple(None if _is_at(site, name) else site for site in flag.sites))
         if flag.name == "--served-model-name"
         else flag
         for flag in command.flags
     )
-    return Command(command.engine, flags, command.said)
+    return Command(command.engine, flags, command.description)
 
 
-def _is_at(site: Site | None, other: Site | None) -> bool:
-    return site is not None and other is not None and site.node is other.node
+def _is_at(site: Site | None, other_site: Site | None) -> bool:
+    return site is not None and other_site is not None and site.node is other_site.node
 
 
-def _command(of: _Object, container: Node, image: str) -> Command | None:
+def _command(declared: _Object, container: Node, image: str) -> Command | None:
     """The arguments of a container at their places in the values."""
-    made, document = of.made, of.document
-    own = {name: made.site(str(site.node.value)) or site for name, site in own_variables(container, document).items()}
-    command = read(container, document, {**own, **made.variables()}, {}, image)
+    rendering, document = declared.rendering, declared.document
+    variables = {
+        name: rendering.site(str(site.node.value)) or site for name, site in own_variables(container, document).items()
+    }
+    command = read(container, document, {**variables, **rendering.variables()}, {}, image)
     if command is None:
         return None
-    flags = [each for flag in command.flags if (each := _in_the_values(flag, document, made)) is not None]
-    model = Command(command.engine, tuple(flags), command.said).model
+    flags = [changed for flag in command.flags if (changed := _in_the_values(flag, document, rendering)) is not None]
+    model = Command(command.engine, tuple(flags), command.description).model
     if model is not None and model.site is not None:
-        # A served name that defaults to the model is not a value of its own.
-        flags = [each for each in flags if each is model or each.site is None or each.site.node is not model.site.node]
-    return Command(command.engine, tuple(flags), command.said)
+        # A served name that defaults to the model has no value of its own.
+        flags = [flag for flag in flags if flag is model or flag.site is None or flag.site.node is not model.site.node]
+    return Command(command.engine, tuple(flags), command.description)
 
 
-def _in_the_values(flag: Flag, document: Document, made: Rendered) -> Flag | None:
-    """An argument with the places of its values; None for one that all releases of the chart have."""
-    origins = [made.origin(node) for node in flag.nodes]
+def _in_the_values(flag: Flag, document: Document, rendering: Rendered) -> Flag | None:
+    """An argument with the places of its values; None if it is the same in every release of the chart."""
+    origins = [rendering.origin(node) for node in flag.nodes]
     sites = tuple(
-        (replace(origin, first=site.first, last=site.last) if (origin := made.origin(site.node)) else None)
+        (replace(origin, first=site.first, last=site.last) if (origin := rendering.origin(site.node)) else None)
         if site is not None and site.document is document
         else site
         for site in flag.sites
     )
-    if all(each is not None for each in origins):
-        nodes = tuple(each.node for each in origins if each is not None)
+    if all(origin is not None for origin in origins):
+        nodes = tuple(origin.node for origin in origins if origin is not None)
         return replace(flag, nodes=nodes, sites=sites)
-    if sites and all(each is not None for each in sites):
-        nodes = tuple(each.node for each in sites if each is not None)
+    if sites and all(site is not None for site in sites):
+        nodes = tuple(site.node for site in sites if site is not None)
         return replace(flag, nodes=nodes, sites=sites, positional=True, carrier="variable")
-    if flag.name not in _KEPT and not any("HELM_" in each for each in flag.values):
+    if flag.name not in _ALWAYS_KEPT and not any("HELM_" in text for text in flag.values):
         return None
     return replace(flag, sites=(None,) * len(flag.values), carrier="variable", positional=True)
 
 
-def _with_resources(values: MappingNode, given: list[tuple[Document, MappingNode]]) -> MappingNode:
-    """The values that have the resources of the container: those with the model, otherwise the chart's."""
-    wanted = [values, *(root for _, root in reversed(given))]
-    return next((each for each in wanted if find(each, "resources", "limits") is not None), values)
+def _with_resources(values: MappingNode, value_files: list[tuple[Document, MappingNode]]) -> MappingNode:
+    """The values that set the container's resources: those with the model, otherwise another file."""
+    roots = [values, *(root for _, root in reversed(value_files))]
+    return next((root for root in roots if find(root, "resources", "limits") is not None), values)
 
 
-def _gpus(shown: Node, container: Node) -> int:
+def _gpus(plain_root: Node, container: Node) -> int:
     limits = {
-        str(key.value): str(each.value)
-        for key, each in entries(find(container, "resources", "limits"))
-        if isinstance(each, ScalarNode) and re.fullmatch(r"\d+", str(each.value))
+        str(key.value): str(quantity.value)
+        for key, quantity in entries(find(container, "resources", "limits"))
+        if isinstance(quantity, ScalarNode) and re.fullmatch(r"\d+", str(quantity.value))
     }
-    return accelerators.gpus(limits) or int(value(shown, "spec", "template", "spec", "runtimeClassName") == "nvidia")
+    return accelerators.gpus(limits) or int(
+        value(plain_root, "spec", "template", "spec", "runtimeClassName") == "nvidia"
+    )

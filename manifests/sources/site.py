@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ruamel.yaml.nodes import ScalarNode
 
-from manifests.edit import Document, Edit, Substituted, refuse_variables, written
+from manifests.edit import Document, Edit, Substituted, refuse_variables, yaml_scalar
 from manifests.tree import ManifestError
 
 
@@ -46,7 +46,7 @@ class Site:
         return next((part for part in parts if part.first <= self.first < self.last <= part.last), None)
 
     @property
-    def written(self) -> "Site":
+    def yaml_scalar(self) -> "Site":
         """The same place in the text of the file, in which the variables have no values; it ends where they end."""
         if not isinstance(self.node, Substituted):
             return self
@@ -84,8 +84,8 @@ class Site:
         if (origin := self.origin) is not self:
             return origin.write(text)
         if isinstance(self.node, Substituted):
-            refuse_variables(f"{self.path}:{self.line}", self.written.value, text, self.node.set_at)
-            return self.written.write(text)
+            refuse_variables(f"{self.path}:{self.line}", self.yaml_scalar.value, text, self.node.set_at)
+            return self.yaml_scalar.write(text)
         refuse_variables(f"{self.path}:{self.line}", self.value, text)
         start, end = self.span
         if self.first or self.last < len(self.node.value) or self.node.style in ("|", ">"):
@@ -96,7 +96,7 @@ class Site:
 
     def _aligned(self, start: int, end: int, text: str) -> Edit:
         quote = self.document.text[end : end + 1] if self.node.style in ("'", '"') else ""
-        if not quote and written(str(self.node.value)[: self.first] + text).startswith('"'):
+        if not quote and yaml_scalar(str(self.node.value)[: self.first] + text).startswith('"'):
             return self.document.set_value(self.node, str(self.node.value)[: self.first] + text)
         gap = re.match(r"( +)#", self.document.text[end + len(quote) :])
         if not gap:
@@ -109,7 +109,7 @@ class Site:
     def span(self) -> tuple[int, int]:
         """The position of the value in the file; raises ManifestError if the file has it in another form (escapes)."""
         if isinstance(self.node, Substituted):
-            return self.written.span
+            return self.yaml_scalar.span
         node, value = self.node, self.value
         raw = self.document.text[node.start_mark.index : node.end_mark.index]
         if not value:

@@ -1,7 +1,7 @@
 """Render the part of a chart's templates that describes a container, and record the place of each value.
 
-This is not Helm: it supports paths into the values, `if`, `with`, `range`, `default`, `include` of the usual names and of
-the chart's own parts, and `toYaml`. Anything else renders as nothing. Source: helm.sh/docs/chart_template_guide.
+This is not Helm. It supports paths into the values, `if`, `with`, `range`, `default`, `toYaml`, and `include` of the usual
+names and of the chart's own parts. Anything else renders as nothing. Source: helm.sh/docs/chart_template_guide.
 """
 
 import json
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 Reference = tuple[Place, ...]
-"""One value: its places in the files, the one that takes precedence first."""
+"""One value: its places in the files. The first place takes precedence."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Release:
 
 
 class Rendered(NamedTuple):
-    """A rendered template. A value of the release is a mark in `marked`; `sites` has the place of each mark."""
+    """A rendered template. In `marked` each value of the release is a mark; `sites` are the places of the marks."""
 
     marked: str
     sites: tuple[Site, ...]
@@ -62,12 +62,12 @@ class Rendered(NamedTuple):
         return {f"HELM_{index}": site for index, site in enumerate(self.sites)}
 
     def site(self, text: str) -> Site | None:
-        """The place of a text that is one mark."""
+        """The place of the value for a text that is exactly one mark; otherwise None."""
         match = _MARK.fullmatch(text)
         return self.sites[int(match[1])] if match else None
 
     def origin(self, node: Node) -> Site | None:
-        """The position of an item of a list in the values."""
+        """The place in the values of a rendered list item."""
         line = self.marked.splitlines()[node.start_mark.line]
         match = _ORIGIN.search(line)
         return self.sites[int(match[1])] if match else None
@@ -75,14 +75,14 @@ class Rendered(NamedTuple):
 
 def defined(text: str) -> dict[str, str]:
     """The templates that a file defines, by name."""
-    tokens, found = list(_tokens(text)), dict[str, str]()
-    for at, token in enumerate(tokens):
+    tokens, templates = list(_tokens(text)), dict[str, str]()
+    for index, token in enumerate(tokens):
         if token.is_action and (match := re.match(r'define\s+"([^"]+)"', token.text)):
-            _, start, end = _branches(tokens, at)[1][0]
-            found[match[1]] = "".join(
-                f"{{{{{each.text}}}}}" if each.is_action else each.text for each in tokens[start:end]
+            _, start, end = _branches(tokens, index)[1][0]
+            templates[match[1]] = "".join(
+                f"{{{{{inner.text}}}}}" if inner.is_action else inner.text for inner in tokens[start:end]
             )
-    return found
+    return templates
 
 
 def rendered(text: str, release: Release) -> Rendered:
@@ -103,14 +103,14 @@ class _Token(NamedTuple):
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    at, trims = 0, False
+    position, trims = 0, False
     for match in _ACTION.finditer(text):
-        before = text[at : match.start()]
-        before = before.lstrip() if trims else before
-        yield _Token(before.rstrip() if match[1] else before, False)
+        text_before = text[position : match.start()]
+        text_before = text_before.lstrip() if trims else text_before
+        yield _Token(text_before.rstrip() if match[1] else text_before, False)
         yield _Token(match[2], True)
-        at, trims = match.end(), bool(match[3])
-    yield _Token(text[at:].lstrip() if trims else text[at:], False)
+        position, trims = match.end(), bool(match[3])
+    yield _Token(text[position:].lstrip() if trims else text[position:], False)
 
 
 _Scope = Mapping[str, Reference | str]
@@ -122,24 +122,24 @@ class _Writer:
         self.out: list[str] = []
         self.sites: list[Site] = []
         self.functions: Mapping[str, Callable[[list[Reference | str]], Reference | str]] = {
-            "default": lambda given: next((each for each in reversed(given) if _truth(each)), ""),
-            "coalesce": lambda given: next((each for each in given if _truth(each)), ""),
-            "required": lambda given: given[-1],
-            "tpl": lambda given: given[0],
-            "ternary": lambda given: given[0] if _truth(given[-1]) else given[1],
+            "default": lambda arguments: next((argument for argument in reversed(arguments) if _truth(argument)), ""),
+            "coalesce": lambda arguments: next((argument for argument in arguments if _truth(argument)), ""),
+            "required": lambda arguments: arguments[-1],
+            "tpl": lambda arguments: arguments[0],
+            "ternary": lambda arguments: arguments[0] if _truth(arguments[-1]) else arguments[1],
             "include": self._include,
             "printf": self._printf,
         }
 
     def block(self, tokens: list[_Token], first: int, last: int, scope: _Scope, dot: Reference | None) -> None:
-        at = first
-        while at < last:
-            token = tokens[at]
+        index = first
+        while index < last:
+            token = tokens[index]
             word = token.text.split(" ", 1)[0] if token.is_action else ""
             if word in ("if", "with", "range", "define", "block"):
-                end, branches = _branches(tokens, at)
+                end, branches = _branches(tokens, index)
                 self._control(word, token.text[len(word) :].strip(), tokens, branches, scope, dot)
-                at = end + 1
+                index = end + 1
                 continue
             if not token.is_action:
                 self.out.append(token.text)
@@ -147,7 +147,7 @@ class _Writer:
                 scope = {**scope, match[1]: self.value(match[2], scope, dot)}
             elif not token.text.startswith("/*"):
                 self._write(token.text, scope, dot)
-            at += 1
+            index += 1
 
     def _control(
         self,
@@ -160,21 +160,25 @@ class _Writer:
     ) -> None:
         if word in ("define", "block"):
             return
-        name, given = "", condition
+        name, expression = "", condition
         if match := re.match(r"((?:\$\w+\s*,\s*)?\$\w+)\s*:=\s*(.*)", condition, re.DOTALL):
-            name, given = match[1], match[2]
+            name, expression = match[1], match[2]
         if word == "range":
             names = re.findall(r"\$(\w+)", name)
-            for key, each in _each(self.value(given, scope, dot)):
-                bound = dict(zip(names[-1:], [each], strict=False)) | ({names[0]: key} if len(names) > 1 else {})
-                self.block(tokens, branches[0][1], branches[0][2], {**scope, **bound}, each)
+            for key, item_value in _iterate(self.value(expression, scope, dot)):
+                new_names = dict(zip(names[-1:], [item_value], strict=False)) | (
+                    {names[0]: key} if len(names) > 1 else {}
+                )
+                self.block(tokens, branches[0][1], branches[0][2], {**scope, **new_names}, item_value)
             return
-        for index, (said, start, end) in enumerate(branches):
-            test = given if index == 0 else said
+        for index, (branch_condition, start, end) in enumerate(branches):
+            test = expression if index == 0 else branch_condition
             if not test or self.truth(test, scope, dot):
-                found = self.value(test, scope, dot) if word == "with" and index == 0 else None
-                bound = dict.fromkeys(re.findall(r"\$(\w+)", name), found) if found is not None else {}
-                self.block(tokens, start, end, {**scope, **bound}, found if isinstance(found, tuple) else dot)
+                with_value = self.value(test, scope, dot) if word == "with" and index == 0 else None
+                new_names = dict.fromkeys(re.findall(r"\$(\w+)", name), with_value) if with_value is not None else {}
+                self.block(
+                    tokens, start, end, {**scope, **new_names}, with_value if isinstance(with_value, tuple) else dot
+                )
                 return
 
     def truth(self, text: str, scope: _Scope, dot: Reference | None) -> bool:
@@ -184,9 +188,9 @@ class _Writer:
             case "not":
                 return not self.truth(" ".join(words[1:]), scope, dot)
             case "and":
-                return all(self.truth(each, scope, dot) for each in words[1:])
+                return all(self.truth(word, scope, dot) for word in words[1:])
             case "or":
-                return any(self.truth(each, scope, dot) for each in words[1:])
+                return any(self.truth(word, scope, dot) for word in words[1:])
             case "eq" | "ne":
                 texts = [_text(self.value(word, scope, dot)) for word in words[1:3]]
                 return bool((texts[0] == texts[-1]) == (words[0] == "eq"))
@@ -198,22 +202,22 @@ class _Writer:
 
     def value(self, text: str, scope: _Scope, dot: Reference | None) -> Reference | str:
         """The value of an expression: a reference to the values, or a text."""
-        found: Reference | str = ""
+        result: Reference | str = ""
         for index, part in enumerate(re.split(r"\s*\|\s*", text.strip())):
             words = _WORD.findall(part)
             if not words:
                 continue
-            given = [self._term(word, scope, dot) for word in words[1:]]
+            arguments = [self._term(word, scope, dot) for word in words[1:]]
             if index:
-                given.append(found)
+                arguments.append(result)
             elif len(words) == 1 and words[0] not in self.functions:
-                found = self._term(words[0], scope, dot)
+                result = self._term(words[0], scope, dot)
                 continue
             if words[0] in self.functions:
-                found = self.functions[words[0]](given) if given else ""
-            elif given:  # quote, toString, int, trim, nindent and the like keep the value
-                found = given[-1]
-        return found
+                result = self.functions[words[0]](arguments) if arguments else ""
+            elif arguments:  # functions like quote, toString, int, trim and nindent keep the value
+                result = arguments[-1]
+        return result
 
     def _term(self, word: str, scope: _Scope, dot: Reference | None) -> Reference | str:
         if word[:1] in '"`':
@@ -222,19 +226,19 @@ class _Writer:
             return self.value(word[1:-1], scope, dot)
         if not re.match(r"[.$]", word):
             return word
-        base, _, rest = word.partition(".")
-        keys = [each for each in rest.split(".") if each]
+        base, _, path = word.partition(".")
+        keys = [key for key in path.split(".") if key]
         if base == "$" or (base == "" and keys[:1] in (["Values"], ["Release"], ["Chart"])):
             return self._root(keys)
         start = scope.get(base[1:], "") if base else dot if dot is not None else self.release.values
-        return _below(start, keys) if isinstance(start, tuple) else start
+        return _descend(start, keys) if isinstance(start, tuple) else start
 
     def _root(self, keys: list[str]) -> Reference | str:
         release = self.release
         match keys:
-            case ["Values", *rest]:
-                place = release.parameters.get(".".join(rest))
-                return (place,) if place else _below(release.values, rest)
+            case ["Values", *keys_below]:
+                place = release.parameters.get(".".join(keys_below))
+                return (place,) if place else _descend(release.values, keys_below)
             case ["Release", "Name"]:
                 return release.name
             case ["Release", "Namespace"]:
@@ -243,112 +247,119 @@ class _Writer:
                 return release.chart
         return ""
 
-    def _include(self, given: list[Reference | str]) -> str:
-        name = _text(given[0])
-        own = _text(_below(self.release.values, ["nameOverride"])) or self.release.chart
+    def _include(self, arguments: list[Reference | str]) -> str:
+        name = _text(arguments[0])
+        chart_name = _text(_descend(self.release.values, ["nameOverride"])) or self.release.chart
         if name.endswith("fullname"):
-            whole = self.release.name if own in self.release.name else f"{self.release.name}-{own}"
-            return _text(_below(self.release.values, ["fullnameOverride"])) or whole
+            whole = self.release.name if chart_name in self.release.name else f"{self.release.name}-{chart_name}"
+            return _text(_descend(self.release.values, ["fullnameOverride"])) or whole
         if name.endswith(".name"):
-            return own
+            return chart_name
         part = _Writer(
-            replace(self.release, parts={each: text for each, text in self.release.parts.items() if each != name})
+            replace(
+                self.release,
+                parts={part_name: text for part_name, text in self.release.parts.items() if part_name != name},
+            )
         )
         part.sites = self.sites
         tokens = list(_tokens(self.release.parts.get(name, "")))
-        part.block(tokens, 0, len(tokens), {}, given[1] if len(given) > 1 and isinstance(given[1], tuple) else None)
+        part.block(
+            tokens, 0, len(tokens), {}, arguments[1] if len(arguments) > 1 and isinstance(arguments[1], tuple) else None
+        )
         return "".join(part.out).strip()
 
-    def _printf(self, given: list[Reference | str]) -> str:
-        texts = iter([self._mark(each) if isinstance(each, tuple) else each for each in given[1:]])
-        return re.sub(r"%[a-z]", lambda _: next(texts, ""), _text(given[0]))
+    def _printf(self, arguments: list[Reference | str]) -> str:
+        texts = iter([self._mark(argument) if isinstance(argument, tuple) else argument for argument in arguments[1:]])
+        return re.sub(r"%[a-z]", lambda _: next(texts, ""), _text(arguments[0]))
 
     def _write(self, text: str, scope: _Scope, dot: Reference | None) -> None:
-        found = self.value(text, scope, dot)
-        if "toYaml" in text and isinstance(found, tuple):
-            width = next((int(each) for each in re.findall(r"n?indent (\d+)", text)), 0)
+        result = self.value(text, scope, dot)
+        if "toYaml" in text and isinstance(result, tuple):
+            width = next((int(number) for number in re.findall(r"n?indent (\d+)", text)), 0)
             lead = "\n" if "nindent" in text else ""
-            self.out.append(lead + self._yaml(found, width))
-        elif isinstance(found, str) and (match := re.search(r"(n?)indent (\d+)", text)):
-            self.out.append(("\n" if match[1] and found else "") + indent(found, " " * int(match[2])))
+            self.out.append(lead + self._yaml(result, width))
+        elif isinstance(result, str) and (match := re.search(r"(n?)indent (\d+)", text)):
+            self.out.append(("\n" if match[1] and result else "") + indent(result, " " * int(match[2])))
         else:
-            self.out.append(self._mark(found) if isinstance(found, tuple) else found)
+            self.out.append(self._mark(result) if isinstance(result, tuple) else result)
 
-    def _mark(self, found: Reference) -> str:
-        if not found or not isinstance(found[0].node, ScalarNode):
+    def _mark(self, reference: Reference) -> str:
+        if not reference or not isinstance(reference[0].node, ScalarNode):
             return ""
-        self.sites.append(Site.whole(found[0].document, found[0].node))
+        self.sites.append(Site.whole(reference[0].document, reference[0].node))
         return f"$(HELM_{len(self.sites) - 1})"
 
-    def _yaml(self, found: Reference, indent: int) -> str:
+    def _yaml(self, reference: Reference, indent: int) -> str:
         """A part of the values as YAML, in which every scalar is a mark."""
-        if not found:
+        if not reference:
             return ""
-        document, node = found[0]
+        document, node = reference[0]
         lead = " " * indent
         if isinstance(node, MappingNode):
             lines = []
-            for key, each in entries(node):
-                inside = self._yaml((Place(document, each),), indent + 2)
+            for key, child in entries(node):
+                inner_yaml = self._yaml((Place(document, child),), indent + 2)
                 lines.append(
                     f"{lead}{json.dumps(str(key.value))}:"
-                    + (f"\n{inside}" if "\n" in inside or inside.startswith(" ") else f" {inside}")
+                    + (f"\n{inner_yaml}" if "\n" in inner_yaml or inner_yaml.startswith(" ") else f" {inner_yaml}")
                 )
             return "\n".join(lines)
         if isinstance(node, SequenceNode):
             parts = []
-            for each in items(node):
-                inside = self._yaml((Place(document, each),), indent + 2)
-                parts.append(f"{lead}- {inside.lstrip()}")
+            for item in items(node):
+                inner_yaml = self._yaml((Place(document, item),), indent + 2)
+                parts.append(f"{lead}- {inner_yaml.lstrip()}")
             return "\n".join(parts)
-        return self._mark(found)
+        return self._mark(reference)
 
 
-def _branches(tokens: list[_Token], at: int) -> tuple[int, list[tuple[str, int, int]]]:
-    """The end of a block, and its branches: the condition of each, its first token, and the one after its last."""
-    depth, start, said = 0, at + 1, ""
-    found: list[tuple[str, int, int]] = []
-    for index in range(at + 1, len(tokens)):
-        word, _, rest = tokens[index].text.partition(" ") if tokens[index].is_action else ("", "", "")
+def _branches(tokens: list[_Token], opening: int) -> tuple[int, list[tuple[str, int, int]]]:
+    """The index of a block's `end`, and its branches: the condition, the first token, and the index after the last token."""
+    depth, start, condition = 0, opening + 1, ""
+    branches: list[tuple[str, int, int]] = []
+    for index in range(opening + 1, len(tokens)):
+        word, _, argument = tokens[index].text.partition(" ") if tokens[index].is_action else ("", "", "")
         if word in ("if", "with", "range", "define", "block"):
             depth += 1
         elif word == "end" and depth:
             depth -= 1
         elif word in ("end", "else") and not depth:
-            found.append((said, start, index))
-            start, said = index + 1, rest.removeprefix("if ").strip()
+            branches.append((condition, start, index))
+            start, condition = index + 1, argument.removeprefix("if ").strip()
             if word == "end":
-                return index, found
-    return len(tokens) - 1, [*found, (said, start, len(tokens))]
+                return index, branches
+    return len(tokens) - 1, [*branches, (condition, start, len(tokens))]
 
 
-def _each(found: Reference | str) -> Iterator[tuple[str, Reference]]:
-    if not isinstance(found, tuple) or not found:
+def _iterate(reference: Reference | str) -> Iterator[tuple[str, Reference]]:
+    if not isinstance(reference, tuple) or not reference:
         return
-    document, node = found[0]
-    yield from ((str(index), (Place(document, each),)) for index, each in enumerate(items(node)))
+    document, node = reference[0]
+    yield from ((str(index), (Place(document, item),)) for index, item in enumerate(items(node)))
     for key, _ in entries(node):
-        yield str(key.value), _below(found, [str(key.value)])
+        yield str(key.value), _descend(reference, [str(key.value)])
 
 
-def _below(found: Reference, keys: list[str]) -> Reference:
+def _descend(reference: Reference, keys: list[str]) -> Reference:
     for key in keys:
-        found = tuple(Place(each.document, inside) for each in found if (inside := find(each.node, key)) is not None)
-    return found
+        reference = tuple(
+            Place(place.document, inner) for place in reference if (inner := find(place.node, key)) is not None
+        )
+    return reference
 
 
-def _text(found: Reference | str) -> str:
-    if isinstance(found, str):
-        return found
-    return str(found[0].node.value) if found and isinstance(found[0].node, ScalarNode) else ""
+def _text(reference: Reference | str) -> str:
+    if isinstance(reference, str):
+        return reference
+    return str(reference[0].node.value) if reference and isinstance(reference[0].node, ScalarNode) else ""
 
 
-def _truth(found: Reference | str) -> bool:
-    if isinstance(found, str):
-        return found not in ("", "false", "0")
-    if not found:
+def _truth(reference: Reference | str) -> bool:
+    if isinstance(reference, str):
+        return reference not in ("", "false", "0")
+    if not reference:
         return False
-    node = found[0].node
+    node = reference[0].node
     if isinstance(node, ScalarNode):
         return str(node.value) not in ("", "false", "0", "null", "~", "no")
     return bool(entries(node) or items(node))

@@ -366,7 +366,7 @@ def test_an_application_with_a_file_of_values_is_copied() -> None:
     assert "valueFiles: [../../values/scribe.yaml]" in files["apps/scribe.yaml"]
     assert files["values/scribe.yaml"] == "model: Qwen/Qwen3-4B\nreplicas: 0\n"
     before = opened(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\n"})
-    with pytest.raises(ManifestError, match="a copy would start"):
+    with pytest.raises(ManifestError, match="so the copy would start immediately"):
         copied(before, "coder")
 
 

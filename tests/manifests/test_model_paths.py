@@ -5,7 +5,7 @@ import pytest
 from manifests.contract import Layout, read_endpoints
 from manifests.fitting import fitted
 from manifests.platform import Platform
-from manifests.reading import further
+from manifests.reading import other_differences
 from manifests.sizing import Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import Files
@@ -86,6 +86,6 @@ def test_an_argument_in_the_command_is_shown_once() -> None:
     platform = opened(workload("vllm/vllm-openai", command))
     change = plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
     after = platform.with_changes(change.changes)
-    rows, warnings = further(platform, after, platform.require("coder"), after.require("coder"))
+    rows, warnings = other_differences(platform, after, platform.require("coder"), after.require("coder"))
     assert [name for name, _ in rows if "command" in name] == []
     assert not any("command" in each for each in warnings)

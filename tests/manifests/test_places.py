@@ -378,7 +378,7 @@ def test_an_application_in_a_shared_file_is_not_changed(given: Changed, layout: 
     assert check(Platform(tree, layout)) == ()
     with pytest.raises(ManifestError, match=r"all\.yaml holds more than the Application of coder-fim"):
         plan_remove(Platform(tree, layout), "coder-fim")
-    with pytest.raises(ManifestError, match=r"all\.yaml holds more than its Application"):
+    with pytest.raises(ManifestError, match=r"all\.yaml contains more than its Application"):
         plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
 
 
@@ -398,7 +398,7 @@ def test_an_object_that_is_not_the_models_own_is_not_copied(given: Changed, layo
     """Two Applications would manage the same object; one with the model's name is renamed with it."""
     shared = "kind: Secret\nmetadata:\n  name: vllm-api-key\n"
     tree = Files(given.files | {"serving/coder-chat/secret.yaml": shared})
-    with pytest.raises(ManifestError, match="holds the Secret vllm-api-key, which is not the model's own"):
+    with pytest.raises(ManifestError, match="contains the Secret vllm-api-key, which is not the model's own"):
         plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     own = Files(
         given.files | {"serving/coder-chat/config.yaml": "kind: ConfigMap\nmetadata:\n  name: coder-chat-env\n"}
