@@ -114,7 +114,7 @@ def other_differences(
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Each changed argument and field that is not in the contract's rows, and a warning for each dangerous one.
 
-    A new endpoint is compared with its template; a difference that consists only of the new names is no difference.
+    A new endpoint is compared with its template; differences that come only from its new names are omitted.
     """
     rows: list[tuple[str, str]] = []
     warnings: list[str] = []
