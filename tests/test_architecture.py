@@ -50,6 +50,18 @@ def test_every_module_in_the_architecture_document_exists(module: str) -> None:
     assert is_there(f"{path}.py") or is_there(path)
 
 
+MOST_MODULES = 15
+"""Modules at the top of `bot/`; a new one belongs in a package."""
+
+
+def test_every_part_of_the_bot_is_in_the_architecture_document() -> None:
+    """Each module at the top of `bot/`, and each package."""
+    modules = {f"bot/{file.name}" for file in (ROOT / "bot").glob("*.py") if not file.name.startswith("__")}
+    packages = {f"bot/{file.parent.name}/" for file in (ROOT / "bot").glob("*/__init__.py")}
+    assert (modules | packages) - PATHS == set()
+    assert len(modules) <= MOST_MODULES
+
+
 WALKS = ("`/gpu up` in ten steps", "`/model swap` in ten steps")
 MOST_FILES = 12
 """Files that a newcomer opens from a command to its end."""
