@@ -38,7 +38,7 @@ from pydantic import SecretStr
 
 from bot.clients.github import GitHub as Client
 from bot.git.repository import Repository
-from bot.platform.change_planning import planned, pull_body
+from bot.platform.change_planning import plan_change, pull_body
 from bot.settings.config import Config
 from manifests.change import Change
 from manifests.sizing import ModelFacts
@@ -122,10 +122,10 @@ async def propose_with_stoker(repository: Repository, github: Client, number: in
     branch, options = f"stoker/swap-{number}", (("context", str(4096 + 1024 * number)),)
     commit = await repository.head()
     tree = await repository.tree(commit)
-    change = await asyncio.to_thread(planned, tree, Config(), "swap", "coder-chat", options, FACTS)
+    change = await asyncio.to_thread(plan_change, tree, Config(), "swap", "coder-chat", options, FACTS)
     message = f"{change.title}\n\nRequested-by: U1\nOperation: 1\n"
     await repository.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
-    body = pull_body(change, asked="Requested in Slack by `U1`", operation="1")
+    body = pull_body(change, origin="Requested in Slack by `U1`", operation="1")
     await github.open_pull(branch, "main", change.title, body)
     return change
 

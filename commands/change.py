@@ -18,7 +18,7 @@ from bot.domain.requests import AddModel, ChangeRequest, SwapModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.platform.change_planning import Options, looked_up, planned, read_options
+from bot.platform.change_planning import Options, look_up_model, plan_change, read_options
 from bot.platform.endpoints import Endpoints
 from bot.platform.pull_requests import ChangeChecks
 from bot.settings.config import Config
@@ -133,13 +133,13 @@ class Forms:
     async def _change(self, tree: Tree, verb: Verb, values: Mapping[str, str], options: Options) -> Change:
         facts = await self._known(model_id(values["hf_id"]))
         every = self.said(verb, values, options)
-        return await asyncio.to_thread(planned, tree, self._config, verb, values["name"], every, facts)
+        return await asyncio.to_thread(plan_change, tree, self._config, verb, values["name"], every, facts)
 
     async def _known(self, hf_id: str) -> ModelFacts:
         """The facts, requested only once; without Hugging Face, those in the name: the form then asks for the rest."""
         if hf_id not in self._facts:
             observed = await self._endpoint_history.observations()
-            facts = await looked_up(self._hub, hf_id, observed)
+            facts = await look_up_model(self._hub, hf_id, observed)
             if not facts.revision and not facts.weight_bytes:
                 return facts
             if len(self._facts) >= 100:

@@ -32,9 +32,9 @@ def init(
     file = path / OWN_CONFIG
     proposal = propose(Checkout(path), _existing(file))
     say = _to_stderr if show else typer.echo
-    for line in report(proposal.found):
+    for line in report(proposal.survey):
         say(line)
-    if not proposal.found.endpoints:
+    if not proposal.survey.endpoints:
         say(
             f"\nNothing is written: {path} has no endpoint that Stoker can read. docs/platforms.md has the supported forms,"
         )

@@ -31,8 +31,8 @@ from bot.errors import BotError, StokerError
 from bot.platform.change_planning import (
     Options,
     Verb,
-    looked_up,
-    planned,
+    look_up_model,
+    plan_change,
     pull_body,
     read_options,
     refuse_bad_words,
@@ -323,16 +323,16 @@ def _change(
 
 async def _planned(settings: ToolSettings, tree: Tree, verb: Verb, name: str, hf_id: str, options: Options) -> Change:
     if verb in ("remove", "tune"):
-        return await asyncio.to_thread(planned, tree, settings.config, verb, name, options)
+        return await asyncio.to_thread(plan_change, tree, settings.config, verb, name, options)
     from bot.services import hub_http
 
     async with hub_http(settings) as http:
         hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
-        facts, kept = await looked_up(hub, hf_id), None
+        facts, kept = await look_up_model(hub, hf_id), None
         if verb == "swap" and facts.revision:
             before = await asyncio.to_thread(read_endpoint, Platform(tree, settings.config.platform), name)
             kept = await weights_of(hub, before.hf_id)
-    return await asyncio.to_thread(planned, tree, settings.config, verb, name, options, facts, kept)
+    return await asyncio.to_thread(plan_change, tree, settings.config, verb, name, options, facts, kept)
 
 
 async def _opened_pull(
@@ -352,7 +352,7 @@ async def _opened_pull(
         # A branch without a pull request remains from an interrupted run.
         await remote.delete_branch(branch)
         await remote.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
-        body = pull_body(change, asked=f"Asked from a terminal by {code(who)}", reason=because)
+        body = pull_body(change, origin=f"Asked from a terminal by {code(who)}", reason=because)
         config = settings.config
         return change, await github.open_pull(branch, config.platform.branch, change.title, body, config.github.labels)
 

@@ -1,5 +1,5 @@
-"""The content to which an approval is bound: everything that it deploys. It is read for the plan, and again
-before each effect.
+"""The content to which an approval is bound: everything that it deploys. It is read for the plan, and again before
+each action.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _LIVE = "the {} {} in the cluster"
 class Unreadable(BotError):
     """The deployed content is unknown, because a file does not parse."""
 
-    remedy = "Correct the file that the message names, on the main branch, then request it again."
+    remedy = "Correct that file on the main branch, then request it again."
 
 
 @component
@@ -43,15 +43,17 @@ class Binding:
     async def of(
         self, model: str, tree: GitTree | MergedTree, live: tuple[Application, ...], *, gateway: bool
     ) -> Bound:
-        """The content that the endpoint deploys at this tree; `live` are the current Applications in the cluster to
-        sync.
+        """Return the content that the endpoint deploys at this tree.
 
-        An Application that equals its declaration in git is bound only by this declaration, because it may not exist
-        yet. With `gateway` the approval also changes LiteLLM's entries.
+        `live` are the current Applications in the cluster that the approval syncs. An Application that equals its
+        declaration in git is bound only by this declaration, because it may not exist yet. With `gateway`, LiteLLM's
+        entries are included. Raises Unreadable.
         """
-        layout, others = self.config.platform, self.config.litellm.application
+        layout, gateway_application = self.config.platform, self.config.litellm.application
         # An automated application deploys the other files of its directories without this approval.
-        paths = tuple(path for app in live if app.name != others and not app.automated for path in app.paths)
+        paths = tuple(
+            path for app in live if app.name != gateway_application and not app.automated for path in app.paths
+        )
 
         def read() -> tuple[Bound, str]:
             platform = Platform(tree, layout)
@@ -66,7 +68,7 @@ class Binding:
             files, declared = await asyncio.to_thread(read)  # in a thread, because reading a git tree starts processes
         except ManifestError as error:
             raise Unreadable(str(error)) from error
-        apart = (app for app in live if app.name == others or app.source != declared)
+        apart = (app for app in live if app.name == gateway_application or app.source != declared)
         return (*files, *((_live(app), digest(app.source)) for app in apart))
 
     async def applications_of(self, plan: BringUpPlan | ChangePlan) -> tuple[Application, ...]:
@@ -81,9 +83,9 @@ class Binding:
         if app.source != declared and dict(plan.bound).get(key) != digest(app.source):
             raise PlanMoved(
                 md(
-                    "{what} was changed after the plan was shown: it deploys {paths} now. It was not synced."
+                    "{application} was changed after the plan was shown: it deploys {paths} now. It was not synced."
                     " The approval is void.",
-                    what=code(key),
+                    application=code(key),
                     paths=code(", ".join(app.paths) or "a chart"),
                 )
             )
@@ -99,7 +101,7 @@ def in_git(bound: Bound) -> Bound:
 
 
 def what_changed(before: Bound, after: Bound) -> Mrkdwn:
-    """The items that differ; empty if none of them does."""
+    """The names of the items that differ; empty if none does."""
     names = changed(before, after)
     text = md(", ").join(code(name) for name in names[:_NAMED])
-    return md("{told} and {more} more", told=text, more=len(names) - _NAMED) if len(names) > _NAMED else text
+    return md("{text} and {more} more", text=text, more=len(names) - _NAMED) if len(names) > _NAMED else text

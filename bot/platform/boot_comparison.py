@@ -1,4 +1,4 @@
-"""After a boot: compare the engine's measurements with the estimate, and store them for the next one."""
+"""Compares the engine's measurements after a boot with the estimate, and stores them for later estimates."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from bot.clients.huggingface import HuggingFace
 from bot.component import component
 from bot.engine.run import Run, Step
 from bot.errors import StokerError
-from bot.platform.change_planning import looked_up, machine
+from bot.platform.change_planning import look_up_model, machine
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 _COMPARED = Step("compared with the estimate", bool)
 _LIMIT = 20.0
-"""Timeout in seconds: the model is up, and the requester is waiting."""
+"""Timeout in seconds; short, because the requester waits although the model is up."""
 
 
 @component
@@ -37,26 +37,28 @@ class BootComparison:
     config: Config
 
     async def compare(self, run: Run, commit: str) -> None:
-        """Post the comparison in the thread, once. An error prevents the comparison, but not the boot."""
+        """Post the comparison in the thread, once. Errors are only logged."""
         try:
             async with asyncio.timeout(_LIMIT):
-                await run.once(_COMPARED, lambda: self._compared(run, commit))
+                await run.once(_COMPARED, lambda: self._compare_once(run, commit))
         except (StokerError, ManifestError, TimeoutError) as error:
             log.info("boot not compared with its estimate", op=run.op.id, model=run.model, error=str(error))
 
-    async def _compared(self, run: Run, commit: str) -> bool:
-        """Return False if there is nothing to compare: no vLLM, a log without the figures, an unknown model."""
+    async def _compare_once(self, run: Run, commit: str) -> bool:
+        """Return False if there is nothing to compare: another engine than vLLM, a log without the figures, or a model of
+        unknown size.
+        """
         report = read_report(await self.cluster.engine_log(run.model))
         endpoint = await self.endpoints.known(commit, run.model)
         if report is None or not endpoint.gpus:
             return False
-        facts = await looked_up(self.hub, endpoint.hf_id, await self.endpoint_history.observations())
+        facts = await look_up_model(self.hub, endpoint.hf_id, await self.endpoint_history.observations())
         if not facts.weight_bytes:
             return False
         node = machine(self.config.gpu)
         observation = _observation(report, endpoint, facts, node)
         rows, difference = _compared_rows(report, endpoint, facts, node)
-        await run.add_note("Measured by the engine", _told(difference, learns=observation is not None), rows)
+        await run.add_note("Measured by the engine", _conclusion(difference, learns=observation is not None), rows)
         if observation is not None:
             await self.endpoint_history.note_observation(observation)
         return True
@@ -82,11 +84,11 @@ def _observation(report: Report, endpoint: ModelEndpoint, facts: ModelFacts, nod
 def _compared_rows(
     report: Report, endpoint: ModelEndpoint, facts: ModelFacts, node: Machine
 ) -> tuple[list[tuple[str, ...]], float]:
-    """The parts of both figures as a table, and how many GiB more there are for the cache than estimated."""
-    taken = overhead_of(facts, node, endpoint.engine_version)
-    weights = int(facts.gpu_bytes * taken.weights_factor)
+    """A table of the GPU memory, measured and estimated, and the difference for the cache in GiB."""
+    overhead_used = overhead_of(facts, node, endpoint.engine_version)
+    weights = int(facts.gpu_bytes * overhead_used.weights_factor)
     budget = _budget(endpoint, node)
-    room = budget - weights - taken.bytes
+    room = budget - weights - overhead_used.bytes
     token = facts.kept.per_token
     measured = int(report.available_gib * GIB)
     overhead = budget - measured - int(report.model_gib * GIB)
@@ -94,7 +96,7 @@ def _compared_rows(
         ("Part", "Engine", "Estimate"),
         ("GPU memory", in_gib(budget), in_gib(budget)),
         ("weights", f"{report.model_gib:.1f} GiB", in_gib(weights)),
-        ("overhead", in_gib(overhead), f"{in_gib(taken.bytes)} ({taken.source})"),
+        ("overhead", in_gib(overhead), f"{in_gib(overhead_used.bytes)} ({overhead_used.source})"),
         ("cache", in_gib(measured), in_gib(room)),
     ]
     if report.tokens and token:
@@ -102,11 +104,11 @@ def _compared_rows(
     return rows, (measured - room) / GIB
 
 
-def _told(difference: float, *, learns: bool) -> str:
-    way = "more" if difference >= 0 else "less"
+def _conclusion(difference: float, *, learns: bool) -> str:
+    comparative = "more" if difference >= 0 else "less"
     next_estimate = (
         "The next estimate for this engine and GPU uses these measurements."
         if learns
         else "These figures do not agree with the model's size, so the next estimate does not use them."
     )
-    return f"The engine has {abs(difference):.1f} GiB {way} for the cache than estimated. {next_estimate}"
+    return f"The engine has {abs(difference):.1f} GiB {comparative} for the cache than estimated. {next_estimate}"

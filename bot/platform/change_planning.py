@@ -1,6 +1,6 @@
-"""Turn a request into its change, and the change into the text of its pull request.
+"""Plans the change of a request, and writes the text of its pull request.
 
-Slack's operations and the terminal's commands both use this module, so both open the same pull request.
+Slack's commands and the command line use this module, so both open the same pull request.
 """
 
 import re
@@ -41,7 +41,7 @@ Options = tuple[tuple[str, str], ...]
 
 
 _CHEAPEST, _DEAREST = Decimal("0.0001"), 10_000
-"""Limits of a price in dollars per million tokens: every model costs at least the first, and less than the second."""
+"""Lowest and highest plausible price in dollars per million tokens."""
 _PRICE_EXAMPLE = "use dollars per million tokens, like 0.50"
 
 
@@ -60,7 +60,7 @@ def _share(text: str) -> float:
 
 def _word(text: str) -> str:
     if not text:
-        raise ValueError("give a value")
+        raise ValueError("enter a value")
     return text
 
 
@@ -90,9 +90,9 @@ def _kind(text: str) -> str:
 
 
 def _price(text: str) -> str:
-    """Dollars per million tokens, as lists show a price, in LiteLLM's unit: dollars per token.
+    """Convert dollars per million tokens to LiteLLM's unit, dollars per token.
 
-    A value below `_CHEAPEST` is already per token, as in LiteLLM's file and in earlier requests.
+    A value below `_CHEAPEST` is taken as dollars per token, the unit of LiteLLM's file and of earlier requests.
     """
     try:
         usd = Decimal(text.strip().removeprefix("$"))
@@ -138,31 +138,31 @@ _USES: Mapping[Verb | Literal["fit"], tuple[str, ...]] = {
 
 
 def machine(gpu: Gpu) -> Machine:
-    """The node for the sizing."""
+    """Return the machine for the sizing; raises BotError if the settings do not describe it."""
     try:
         return Machine.of(gpu=gpu.name, vram_mib=gpu.vram_mib, host_memory_gib=gpu.host_memory_gib, name=gpu.machine)
     except ValueError as error:
         raise BotError(f"{error}.") from error
 
 
-async def looked_up(hub: HuggingFace, hf_id: str, observed: Sequence[Observation] = ()) -> ModelFacts:
-    """The facts from Hugging Face, with measurements of boots of similar models. If Hugging Face does not answer,
-    the facts in the name: figures in the request are then sufficient.
+async def look_up_model(hub: HuggingFace, hf_id: str, observed: Sequence[Observation] = ()) -> ModelFacts:
+    """Read a model's facts from Hugging Face, and add the measurements of earlier boots (`observed`).
+
+    If Hugging Face does not answer, the facts are derived from the model's name, and the request must contain the
+    missing figures.
     """
     try:
         async for attempt in stamina.retry_context(on=Unavailable, attempts=3, timeout=20.0):
             with attempt:
-                facts = await _with_next_best(hub, await hub.model(hf_id))
+                facts = await _suggest_alternatives(hub, await hub.model(hf_id))
                 return facts.model_copy(update={"observed": tuple(observed)})
     except Unavailable:
         log.warning("Hugging Face does not answer; the request's own figures are used", hf_id=hf_id)
     return ModelFacts.unseen(hf_id).model_copy(update={"observed": tuple(observed)})
 
 
-async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
-    """The facts of a model that cannot be served, with repositories of the same name that may be servable: neither
-    adapters nor GGUF files.
-    """
+async def _suggest_alternatives(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
+    """If a model cannot be served, suggest repositories with a similar name that are neither adapters nor GGUF files."""
     if not facts.unservable or facts.base_model:
         return facts
     name = re.sub(r"(?i)[-_.](gguf|lora|adapter|eagle\d*|onnx|mlx|q\d\w*)\b.*", "", facts.hf_id.partition("/")[2])
@@ -170,18 +170,18 @@ async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
         hf_ids = await hub.search(name)
     except (BotError, Unavailable):
         return facts
-    others = [
+    alternatives = [
         hf_id for hf_id in hf_ids if hf_id != facts.hf_id and not re.search(r"(?i)gguf|lora|eagle|onnx|mlx", hf_id)
     ]
-    if not others:
+    if not alternatives:
         return facts
     return facts.model_copy(
-        update={"unservable": f"{facts.unservable}. Repositories of that name: {', '.join(others[:3])}"}
+        update={"unservable": f"{facts.unservable}. Repositories with a similar name: {', '.join(alternatives[:3])}"}
     )
 
 
 class OldWeights(BaseModel, frozen=True, defer_build=True):
-    """Sizes in bytes of the model that an endpoint serves before a swap; 0 if unknown."""
+    """The sizes, in bytes, of the model that an endpoint serves before a swap; 0 if unknown."""
 
     weight_bytes: int = 0
     repo_bytes: int = 0
@@ -189,12 +189,12 @@ class OldWeights(BaseModel, frozen=True, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _of_number(cls, stored: object) -> object:
-        """Earlier versions of Stoker stored the first number only."""
+        """Convert the record of earlier versions, which stored only `weight_bytes`, as a number."""
         return {"weight_bytes": stored} if isinstance(stored, int) else stored
 
 
 async def weights_of(hub: HuggingFace, hf_id: str) -> OldWeights:
-    """The size of weights that are already on a volume; without figures it is derived from the name."""
+    """Read the size of a model's weights from Hugging Face; 0 if it is unknown."""
     try:
         facts = await hub.model(hf_id)
     except StokerError:
@@ -202,7 +202,7 @@ async def weights_of(hub: HuggingFace, hf_id: str) -> OldWeights:
     return OldWeights(weight_bytes=facts.weight_bytes, repo_bytes=facts.repo_bytes)
 
 
-def planned(
+def plan_change(
     tree: Tree,
     config: Config,
     verb: Verb,
@@ -211,10 +211,10 @@ def planned(
     facts: ModelFacts | None = None,
     old_weights: OldWeights | None = None,
 ) -> Change:
-    """The requested change. Raises BotError for an unknown or invalid option.
+    """Plan the requested change. Figures in the options override those in `facts`, which `remove` does not use.
 
-    Raises ManifestError if the repository does not allow the change; its subclass MissingFigures lists the figures to
-    ask for. `remove` does not use `facts`; figures in the options override them.
+    Raises BotError for an unknown or invalid option, ManifestError if the repository does not allow the change, and its
+    subclass MissingFigures if figures are missing.
     """
     platform, fields = Platform(tree, config.platform), read_options(verb, options)
     if verb == "tune":
@@ -233,11 +233,11 @@ def planned(
         }
         swap = SwapRequest.model_validate(request | before)
         change = plan_swap(platform, swap, machine(config.gpu))
-    return _told_in_full(platform, name, change)
+    return _with_differences(platform, name, change)
 
 
-def _told_in_full(platform: Platform, name: str, change: Change) -> Change:
-    """The change with each argument and field that differs from before, or from the template; dangerous ones first."""
+def _with_differences(platform: Platform, name: str, change: Change) -> Change:
+    """Add each argument and field that differs from the previous version or the template, dangerous ones as warnings."""
     after = platform.with_changes(change.changes)
     now, was = after.locate(name), platform.locate(change.template or name)
     if now is None:
@@ -261,7 +261,7 @@ def refuse_bad_words(verb: Verb, hf_id: str, options: Options) -> None:
 
 
 def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, object]:
-    """The options as fields of the plan's request; raises BotError with an example for a wrong one."""
+    """Convert options to the fields of the plan's request; raises BotError for an invalid one, with an example."""
     allowed = _USES[verb]
     fields: dict[str, object] = {}
     for key, text in options:
@@ -277,7 +277,7 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
             raise BotError(f"{key}= is not an option of model {verb}; there are {there_are}.")
         field, parse = _OPTIONS[key]
         if field in fields:
-            raise BotError(f"{key}= is given twice; give it once.")
+            raise BotError(f"{key}= is set twice; set it once.")
         try:
             fields[field] = parse(text)
         except (ValueError, ManifestError) as error:
@@ -286,16 +286,16 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
     return fields | ({"args": arguments} if arguments else {})
 
 
-def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = "") -> str:
-    """Pull request body (Markdown): intent, contract, sizing, tests, warnings, how to revert.
+def pull_body(change: Change, *, origin: str, reason: str = "", operation: str = "") -> str:
+    """Return the body of a pull request, in Markdown: intent, contract, sizing, tests, warnings, next steps.
 
-    `asked` is Stoker's own text ("Requested in Slack by `U1`"); `reason` is a person's text and is quoted.
+    `origin` is Stoker's own text ("Requested in Slack by `U1`"); `reason` is a person's text and is quoted.
     """
     parts = [
         markdown.text(change.intent)
         if change.endpoint
         else change.intent,  # the intent of a revert is Stoker's own text, with a link to the reverted pull request
-        asked + (f": {markdown.code(reason)}" if reason else "."),
+        origin + (f": {markdown.code(reason)}" if reason else "."),
         f"## The contract\n\n{_contract(change)}",
     ]
     if change.sizing:
@@ -326,7 +326,7 @@ def _contract(change: Change) -> str:
         for label in (*after, *(label_before for label_before in before if label_before not in after))
     ]
     table = "\n".join(f"| {markdown.text(label)} | {_cell(now)} | {_cell(was)} |" for label, now, was in rows)
-    return f"| | | until now |\n| --- | --- | --- |\n{table}"
+    return f"| | | before |\n| --- | --- | --- |\n{table}"
 
 
 def _cell(value: str) -> str:
@@ -334,21 +334,21 @@ def _cell(value: str) -> str:
 
 
 def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
-    """The tests of `bot.platform.smoke_tests`, and when they run."""
+    """Describe the tests of `bot.platform.smoke_tests`, and when they run."""
     name, direct = markdown.text(endpoint.name), "`/health` answers; "
     if endpoint.gpus:
-        when = f"Whenever Stoker brings {name} up ({markdown.code(f'/gpu up {endpoint.name}')})"
-        when += ", and in this roll-out if it is up then:" if rolled_out else ":"
+        occasion = f"When Stoker brings {name} up ({markdown.code(f'/gpu up {endpoint.name}')})"
+        occasion += ", and during this roll-out if it is up:" if rolled_out else ":"
         direct += (
             f"`/v1/models` lists exactly {markdown.code(endpoint.served_name)} and refuses a request without a key; "
         )
     else:
-        when = (
+        occasion = (
             "As soon as the new pods are ready:"
             if rolled_out
-            else f"Whenever somebody types {markdown.code(f'/model smoke {endpoint.name}')}:"
+            else f"On request, with {markdown.code(f'/model smoke {endpoint.name}')}:"
         )
-    asks = {
+    requests = {
         "gpu-chat": "a chat completion is answered.",
         "gpu-completion": "a text completion is answered, and a fill-in-the-middle request if the model supports it.",
         "gpu-embeddings": "an embedding is answered.",
@@ -357,7 +357,7 @@ def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
         "cpu-reranker": "two texts are ranked for a query.",
     }[endpoint.kind]
     return (
-        f"{when}\n\n- {direct}{asks}\n"
+        f"{occasion}\n\n- {direct}{requests}\n"
         f"- Through LiteLLM, a key for {markdown.code(endpoint.alias)} only, with a small budget and a short lifetime, gets an answer "
         "that costs more than $0; the key is deleted."
     )
@@ -365,7 +365,7 @@ def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
 
 def _by_stoker(change: Change) -> str:
     if change.endpoint is None:
-        return "Stoker waits until Argo CD has brought the cluster to the merge commit, and reports in Slack."
+        return "Stoker waits until Argo CD has synced the merge commit, and reports in Slack."
     application = markdown.text(change.endpoint.application)
     if change.endpoint.manual_sync:
         return (
@@ -375,11 +375,9 @@ def _by_stoker(change: Change) -> str:
 
 
 def _by_hand(change: Change) -> str:
-    """The next steps for a pull request that no operation in Slack follows."""
+    """The next steps for a pull request without an operation in Slack."""
     if change.endpoint is None:
         return "Argo CD deletes the deployed objects."
     if change.endpoint.manual_sync:
-        return (
-            f"LiteLLM syncs automatically; the Application {change.endpoint.application} waits for a person to sync it."
-        )
+        return f"LiteLLM syncs automatically; the Application {change.endpoint.application} must be synced manually."
     return f"LiteLLM and the Application {change.endpoint.application} sync automatically."

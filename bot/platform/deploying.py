@@ -1,4 +1,4 @@
-"""Find the application that deploys an endpoint, and deploy a commit with it, for any deployer."""
+"""The applications of Argo CD or Flux: which one deploys an endpoint, and how to deploy a commit with it."""
 
 import asyncio
 import posixpath
@@ -22,7 +22,7 @@ _NOT_AT_ALL = (0, 0)
 
 @component
 class Applications:
-    """The applications of Argo CD or Flux: finds the one that deploys an endpoint, and deploys a commit with it."""
+    """Finds the application that deploys an endpoint or the gateway, and deploys a commit with it."""
 
     deployer: Deployer
     repository: Repository
@@ -58,8 +58,8 @@ class Applications:
     ) -> Application:
         """Deploy the commit: refresh an automated application and wait for it, or sync another one.
 
-        If the application also deploys other models, only the objects of `model` are synced: the others may be up in
-        git.
+        If the application also deploys other models, only the objects of `model` are synced, because git may have
+        replicas for the others.
         """
         limit = self.clock.patience(self.config.argocd.sync_limit)
 
@@ -86,35 +86,38 @@ class Applications:
 def own_objects(
     platform: Platform, applications: Sequence[Application], application: str, model: str, repository: str = ""
 ) -> tuple[ObjectName, ...]:
-    """The objects of a model, if its application also deploys other models; otherwise empty."""
+    """The objects of a model if its application also deploys other models; otherwise empty."""
     try:
-        every = read_endpoints(platform)
+        endpoints = read_endpoints(platform)
     except ManifestError:
         return ()
-    own = next((each for each in every if each.name == model), None)
-    others = (each for each in every if each.gpus and each.name != model)
-    deployed = (deploys(applications, each, platform, repository) for each in others)
-    if own is None or not any(app is not None and app.name == application for app in deployed):
+    endpoint = next((endpoint for endpoint in endpoints if endpoint.name == model), None)
+    others_apps = (
+        deploys(applications, candidate, platform, repository)
+        for candidate in endpoints
+        if candidate.gpus and candidate.name != model
+    )
+    if endpoint is None or not any(app is not None and app.name == application for app in others_apps):
         return ()
     rename = platform.require(model).rendering.name
     names = (
         ObjectName(
-            value(each.node, "apiVersion").rpartition("/")[0], kind, rename(value(each.node, "metadata", "name"))
+            value(item.node, "apiVersion").rpartition("/")[0], kind, rename(value(item.node, "metadata", "name"))
         )
-        for path in own.files
-        for kind, each in objects(platform, path)
+        for path in endpoint.files
+        for kind, item in objects(platform, path)
     )
-    return tuple(dict.fromkeys(each for each in names if each.name and each.kind != "Kustomization"))
+    return tuple(dict.fromkeys(name for name in names if name.name and name.kind != "Kustomization"))
 
 
 def deploys(
     applications: Sequence[Application], endpoint: ModelEndpoint, tree: Tree, repository: str = ""
 ) -> Application | None:
-    """The application among these that matches the endpoint's files most closely.
+    """Return the application that matches the endpoint's files best; None if none matches.
 
-    A file that the application names (its values) counts most, then the longest directory above the files, then a
-    directory whose kustomization includes them. Applications of other repositories are used only if none of this
-    repository matches.
+    The best match is an application that refers to one of the files (as its values), then the one with the longest
+    directory that contains them, then one whose kustomization includes them. Applications of other repositories are
+    used only if none of this repository matches.
     """
     named = next((candidate for candidate in applications if candidate.name == endpoint.application), None)
     return named or _closest(applications, _own_files(endpoint), tree, repository)
@@ -123,23 +126,29 @@ def deploys(
 def deploys_gateway(
     applications: Sequence[Application], platform: Platform, repository: str = ""
 ) -> Application | None:
-    """The application among these that deploys LiteLLM's list of models: the one whose values contain it, otherwise the
-    one that deploys its file.
+    """Return the application that deploys LiteLLM's list of models: the one whose values contain it, otherwise the one
+    that deploys its file.
     """
-    files = {each.document.path for each in platform.model_lists()}
+    files = {models.document.path for models in platform.model_lists()}
     declared = {
-        value(each.node, "metadata", "name")
+        value(declaration.node, "metadata", "name")
         for path in files
-        for kind, each in objects(platform, path)
+        for kind, declaration in objects(platform, path)
         if kind == "Application"
     }
-    with_values = [each for each in applications if each.name in declared]
+    with_values = [application for application in applications if application.name in declared]
     return with_values[0] if len(with_values) == 1 else _closest(applications, files, platform, repository)
 
 
 def _closest(applications: Sequence[Application], files: set[str], tree: Tree, repository: str) -> Application | None:
-    ours = [each for each in applications if any(repository_of(url) == repository.lower() for url in each.repositories)]
-    best = max(ours or applications, key=lambda each: _closeness(each, files, tree), default=None)
+    of_repository = [
+        application
+        for application in applications
+        if any(repository_of(url) == repository.lower() for url in application.repositories)
+    ]
+    best = max(
+        of_repository or applications, key=lambda application: _closeness(application, files, tree), default=None
+    )
     return best if best is not None and _closeness(best, files, tree) > _NOT_AT_ALL else None
 
 
@@ -152,14 +161,14 @@ def _own_files(endpoint: ModelEndpoint) -> set[str]:
     return set(endpoint.files) - {endpoint.application_file}
 
 
-def _closeness(application: Application, own: set[str], tree: Tree) -> tuple[int, int]:
-    if own & set(application.files):
+def _closeness(application: Application, files: set[str], tree: Tree) -> tuple[int, int]:
+    if files & set(application.files):
         return 3, 0
-    above = [len(path) for path in application.paths if any(_is_within(file, path) for file in own)]
-    if above:
-        return 2, max(above)
-    leads = any(own & reachable(tree, path) for path in application.paths if path)
-    return (1, 0) if leads else _NOT_AT_ALL
+    parents = [len(path) for path in application.paths if any(_is_within(file, path) for file in files)]
+    if parents:
+        return 2, max(parents)
+    includes = any(files & reachable(tree, path) for path in application.paths if path)
+    return (1, 0) if includes else _NOT_AT_ALL
 
 
 def _is_within(file: str, directory: str) -> bool:

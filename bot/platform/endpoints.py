@@ -51,7 +51,7 @@ class Endpoints:
     config: Config
 
     async def all(self, commit: str) -> tuple[ModelEndpoint, ...]:
-        """The endpoints at a commit; raises BotError if the repository does not follow the contract."""
+        """Return the endpoints at a commit; raises BotError if the repository cannot be read."""
         tree = await self.repository.tree(commit)
         try:
             # In a thread, because reading a git tree starts processes.
@@ -66,9 +66,7 @@ class Endpoints:
         return endpoints
 
     async def learn_places(self) -> None:
-        """Tell the cluster client which Deployment belongs to which endpoint, if it has no mapping and the repository
-        is readable.
-        """
+        """Give the cluster client the Deployment of each endpoint, if it has none yet and the repository is readable."""
         if self.cluster.whereabouts.is_loaded:
             return
         try:
@@ -77,7 +75,7 @@ class Endpoints:
             log.warning("the Deployments of the endpoints are unknown", error=str(error))
 
     async def problems_since(self, model: str, commit: str) -> tuple[str, ...]:
-        """Problems in an endpoint's files that did not exist at the commit, each with its file and line."""
+        """Return the problems in an endpoint's files that did not exist at the commit, each with its file and line."""
         trees = await self.repository.tree(commit), await self.repository.tree(await self.repository.head())
         before, now = (Platform(tree, self.config.platform) for tree in trees)
         reading = await asyncio.to_thread(
@@ -86,18 +84,18 @@ class Endpoints:
         return reading.problems
 
     async def known(self, commit: str, model: str) -> ModelEndpoint:
-        """The endpoint in the repository; raises UnknownModel with the nearest name."""
+        """Return an endpoint; raises UnknownModel with the most similar name."""
         endpoints = await self.all(commit)
         names = [endpoint.name for endpoint in endpoints]
         if model in names:
             return endpoints[names.index(model)]
-        near = get_close_matches(model.lower(), names, n=1)
-        there_are = md(", ").join(code(name) for name in names[:_NAMED]) or "none"
+        similar = get_close_matches(model.lower(), names, n=1)
+        names_text = md(", ").join(code(name) for name in names[:_NAMED]) or "none"
         more = md(" and {count} more: `/model list`", count=len(names) - _NAMED) if len(names) > _NAMED else ""
         hint = (
-            md("Did you mean {near}?", near=code(near[0]))
-            if near
-            else md("There are: {names}{more}.", names=there_are, more=more)
+            md("Did you mean {similar}?", similar=code(similar[0]))
+            if similar
+            else md("There are: {names}{more}.", names=names_text, more=more)
         )
         raise UnknownModel(md("Unknown model {model}. {hint}", model=code(model[:80]), hint=hint))
 
@@ -120,18 +118,18 @@ class EndpointStates:
         return await self.at(await self.repository.head())
 
     async def at(self, commit: str) -> tuple[EndpointState, ...]:
-        """Every endpoint combined with its state in the cluster, with one request per kind of object.
+        """Return every endpoint with its state in the cluster. Makes one request per kind of object.
 
-        Without Redis, the leases come from the Deployments, and nothing is `remembered`.
+        If Redis does not answer, the leases are read from the Deployments, and `remembered` is False.
         """
         endpoints = await self.endpoints.all(commit)
         tree, listed = await self.repository.tree(commit), await self.deployer.list()
         repository = self.repository.name
 
-        def joined() -> dict[str, Application | None]:
-            return {each.name: deploys(listed, each, tree, repository) for each in endpoints}
+        def match_applications() -> dict[str, Application | None]:
+            return {endpoint.name: deploys(listed, endpoint, tree, repository) for endpoint in endpoints}
 
-        applications = await asyncio.to_thread(joined)
+        applications = await asyncio.to_thread(match_applications)
         workloads = await self.cluster.workloads()
         try:
             held_leases = await self.leases.held()
@@ -164,7 +162,7 @@ class EndpointStates:
 
 
 def _smoke(run: SmokeOutcome | None, endpoint: ModelEndpoint) -> SmokeOutcome | None:
-    """The last smoke tests if they tested the model that the endpoint has now, and not the one before a swap."""
+    """Return the last smoke tests, unless they tested the model before a swap."""
     return run if run and run.hf_id == endpoint.hf_id else None
 
 

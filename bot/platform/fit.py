@@ -7,7 +7,7 @@ import structlog
 
 from bot.clients.huggingface import HuggingFace, model_id
 from bot.errors import BotError, Unavailable
-from bot.platform.change_planning import Options, looked_up, machine, read_options
+from bot.platform.change_planning import Options, look_up_model, machine, read_options
 from bot.settings.config import Config
 from manifests.contract import ModelEndpoint
 from manifests.review import refuse_unknown
@@ -30,9 +30,9 @@ async def accounts(
     template: ModelEndpoint | None = None,
     observed: Sequence[Observation] = (),
 ) -> list[Account | BotError]:
-    """Return one answer per model, in order; for the configured shortlist if no model is named.
+    """Return one answer per model, in order. Without models, the configured shortlist is used.
 
-    If a model cannot be looked up, its answer is the error, so that it does not hide the others.
+    The answer for a model that cannot be looked up is the error, so that the other answers are not lost.
     """
     fields = read_options("fit", options)
     node = _machine(config, fields.pop("gpu", None), fields.pop("host_memory_bytes", None))
@@ -41,7 +41,7 @@ async def accounts(
     answers: list[Account | BotError] = []
     for hf_id in hf_ids or config.fit.shortlist:
         try:
-            facts = await looked_up(hub, model_id(hf_id), observed)
+            facts = await look_up_model(hub, model_id(hf_id), observed)
             answers.append(await _account(hub, facts, node, wish, options, kind))
         except BotError as error:
             answers.append(error)
@@ -64,12 +64,12 @@ async def _account(
     smaller = await _quantized(hub, facts.hf_id)
     if not smaller:
         return answer
-    hint = f"Smaller forms of it: {', '.join(smaller)}."
+    hint = f"Smaller versions: {', '.join(smaller)}."
     return answer.model_copy(update={"fit": answer.fit.model_copy(update={"warnings": (*answer.fit.warnings, hint)})})
 
 
 async def _quantized(hub: HuggingFace, hf_id: str) -> tuple[str, ...]:
-    """Quantized versions of a model that the Hub finds by its name; empty if the search fails."""
+    """Search Hugging Face for quantized versions of a model, by its name; empty if the search fails."""
     try:
         hits = await hub.search(hf_id.partition("/")[2])
     except (BotError, Unavailable) as error:
@@ -99,7 +99,7 @@ def _wish(fields: dict[str, object], template: ModelEndpoint | None) -> Wish:
 
 
 def _machine(config: Config, gpu: object, host_memory_bytes: object) -> Machine:
-    """The machine from the settings, or the usual one with the requested GPU."""
+    """The machine in the settings, or the usual machine with the requested GPU."""
     node = machine(config.gpu)
     if isinstance(gpu, str) and cuda_bytes(gpu) != node.vram_bytes:
         vram = cuda_bytes(gpu)

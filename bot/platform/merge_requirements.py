@@ -1,5 +1,5 @@
-"""The missing requirements of a pull request before it can be approved: decided in one place, for the card, the click
-and the merge.
+"""The conditions that a pull request must meet before it can be approved. The card, the buttons and the merge use the
+same ones.
 """
 
 from datetime import datetime, timedelta
@@ -12,9 +12,9 @@ from bot.views import code
 
 
 def lacking(pull: PullRequest, expected: Expected, repository: str, config: Config, unchanged: timedelta) -> Mrkdwn:
-    """The missing conditions for an approval, in words that follow "when"; empty if it can be approved.
+    """Return the condition that is missing for an approval, as text that follows "when"; empty if there is none.
 
-    `expected` are the expected checks, `unchanged` is the time since its head changed or its last check appeared.
+    `expected` are the expected checks, `unchanged` is the time since the head changed or the last check appeared.
     """
     branch = config.platform.branch
     if pull.base_ref != branch:
@@ -55,7 +55,7 @@ def _checks(pull: PullRequest, expected: Expected, config: Config, unchanged: ti
     if ci.verdict == "none":
         return md("a check has appeared and passed")
     if not waited and not expected.required and not expected.usual:
-        return md("it is clear that no further check appears")
+        return md("no further checks are expected")
     return md("")
 
 
@@ -65,8 +65,8 @@ def _named(names: list[str]) -> Mrkdwn:
 
 
 def changed_at(head: str, names: tuple[str, ...], pull: PullRequest, since: datetime | None, now: datetime) -> datetime:
-    """Return the time at which the bot first saw the pull request's head, or its newest check. `head` and `names` are
-    the previous ones.
+    """Return the time at which the bot first saw the current head and checks of the pull request. `head`, `names` and
+    `since` are from the previous call.
     """
     same = (head, names) == (pull.head_sha, pull.ci.names)
     return since if same and since else now

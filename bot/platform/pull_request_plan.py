@@ -1,4 +1,4 @@
-"""The current plan of a pull request: read from its head, its base branch, and the cluster."""
+"""The current plan of a pull request, read from its head, its base branch and the cluster."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from bot.git.mirror import GitTree
 from bot.git.repository import Repository
 from bot.platform import staged_swap
 from bot.platform.binding import Binding, Unreadable, what_changed
-from bot.platform.change_planning import looked_up, machine
+from bot.platform.change_planning import look_up_model, machine
 from bot.platform.deploying import Applications
 from bot.platform.merge_requirements import changed_at, lacking
 from bot.platform.staged_swap import StagedSwap
@@ -39,7 +39,7 @@ from manifests.strays import REGULAR, Touch
 from manifests.tree import Tree
 
 _FILES = 1000
-"""Maximum number of changed files in a pull request: an endpoint has about ten, and git gets the paths as arguments."""
+"""Maximum number of changed files in a pull request. An endpoint has about ten, and git gets the paths as arguments."""
 
 
 @component
@@ -59,19 +59,19 @@ class PullRequestPlans:
     clock: Clock
 
     async def current(self, op: ChangeOperation, plan: ChangePlan, github_pull: PullRequest) -> ChangePlan:
-        """Read the current plan from GitHub, git and the cluster. `plan` contains the bot's own change."""
+        """Read the current plan from GitHub, git and the cluster. `plan` is the previous one."""
         pull = await self.as_read(plan.pull, github_pull)
         return await self.of_pull(op, plan.model_copy(update={"pull": pull}), github_pull)
 
     async def of_pull(self, op: ChangeOperation, plan: ChangePlan, github_pull: PullRequest) -> ChangePlan:
-        """Read the current plan if the pull request in `plan` is already up to date."""
+        """Read the current plan; `plan` is the previous one, in which the pull request is already up to date."""
         holder, displaced = await self.displaced_by(op.request)
         plan, pull = plan.model_copy(update={"holder": holder, "displaced": displaced}), plan.pull
         if (
             github_pull.base_ref != self.config.platform.branch
             or github_pull.head_repository.lower() != self._repository()
         ):
-            return plan  # it cannot be merged, independent of its content
+            return plan  # it cannot be merged, so its content is not read
         main, live = await self.repository.head(), await self.live_of(plan)
         inputs_digest = digest(
             [github_pull.head_sha, main, pull.merge_commit, stored_holder(holder), [app.source for app in live]]
@@ -79,12 +79,12 @@ class PullRequestPlans:
         if inputs_digest == plan.read:
             return plan
         if github_pull.changed_files > _FILES:
-            much = f"The pull request changes {github_pull.changed_files} files; Stoker reads at most {_FILES}. Close it and request it again."
+            problem = f"The pull request changes {github_pull.changed_files} files; Stoker reads at most {_FILES}. Close it and request it again."
             return plan.model_copy(
-                update={"problems": (much,), "read": inputs_digest, "bound": (("files", digest(inputs_digest)),)}
+                update={"problems": (problem,), "read": inputs_digest, "bound": (("files", digest(inputs_digest)),)}
             )
         if pull.merge_commit:
-            return await self._merged(op, plan, pull, main, live, inputs_digest)
+            return await self._read_merged(op, plan, pull, main, live, inputs_digest)
         tree = await self.repository.after_merge(github_pull.head_sha, main)
         if tree is None:
             conflict = md("the conflict is resolved")
@@ -92,7 +92,7 @@ class PullRequestPlans:
         touched = await self.repository.changed_by(github_pull.head_sha, main, plan.pushed)
         return await self._read(op, plan, tree, await self.repository.tree(main), touched, live, inputs_digest)
 
-    async def _merged(
+    async def _read_merged(
         self,
         op: ChangeOperation,
         plan: ChangePlan,
@@ -101,7 +101,7 @@ class PullRequestPlans:
         live: tuple[Application, ...],
         inputs_digest: str,
     ) -> ChangePlan:
-        """The plan for a merged pull request: the content of its merge commit, or of the main branch if that is newer."""
+        """Read the plan of a merged pull request: of its merge commit, or of the main branch if its content is newer."""
         merged = await self.repository.tree(pull.merge_commit)
         target, tree = pull.merge_commit, merged
         if main != pull.merge_commit:
@@ -110,9 +110,8 @@ class PullRequestPlans:
                 target, tree = main, newest
         touched = dict.fromkeys(plan.own.files, Touch(REGULAR, REGULAR, foreign=False))
         fresh = await self._read(op, plan, tree, await self.repository.tree(plan.commit), touched, live, inputs_digest)
-        return fresh.model_copy(
-            update={"target": target, "problems": ()}
-        )  # nothing is left to merge, so nothing is refused
+        # The change is merged already, so its problems cannot prevent that.
+        return fresh.model_copy(update={"target": target, "problems": ()})
 
     async def _read(
         self,
@@ -124,53 +123,53 @@ class PullRequestPlans:
         live: tuple[Application, ...],
         inputs_digest: str,
     ) -> ChangePlan:
-        request, pull, own = op.request, plan.pull, plan.own
+        request, pull, own_change = op.request, plan.pull, plan.own
         reading = await asyncio.to_thread(
             read_change,
             Platform(before, self.config.platform),
             Platform(tree, self.config.platform),
             request.model,
-            template=own.template or request.model,
-            removes=own.removes or isinstance(request, RemoveModel),
+            template=own_change.template or request.model,
+            removes=own_change.removes or isinstance(request, RemoveModel),
             touched=touched,
-            planned=own.files,
+            planned=own_change.files,
         )
         is_own = pull.head == plan.pushed
-        sizing, warnings, problems = own.sizing, own.warnings, reading.problems
+        sizing, warnings, problems = own_change.sizing, own_change.warnings, reading.problems
         if not is_own:
-            sizing, sized, misfit = await self._sized(reading)
-            warnings, problems = (*_told_of_others(request, reading), *sized), (*problems, *misfit)
-        rows = own.rows or reading.rows
-        if own.rows:
-            rows = (*own.rows, *(row for row in reading.rows if row[0] not in dict(own.rows)))
-        shown = (
+            sizing, sized, misfit = await self._check_fit(reading)
+            warnings, problems = (*_pushed_warnings(request, reading), *sized), (*problems, *misfit)
+        rows = own_change.rows or reading.rows
+        if own_change.rows:
+            rows = (*own_change.rows, *(row for row in reading.rows if row[0] not in dict(own_change.rows)))
+        all_rows = (
             *rows,
             *((("Sizing", sizing),) if sizing else ()),
             ("Files", str(len(touched))),
-            *self._then(request, reading.endpoint),
-            *_registered(request, reading.endpoint),
+            *self._bring_up_rows(request, reading.endpoint),
+            *_alias_rows(request, reading.endpoint),
         )
-        ahead = staged_swap.Forecast(False, ())
+        forecast = staged_swap.Forecast(False, ())
         if not pull.merge_commit and not problems:
-            ahead = await self.staged_swap.forecast(op, pull.head)
+            forecast = await self.staged_swap.forecast(op, pull.head)
         return plan.model_copy(
             update={
                 "bound": await self._bound(request, tree, live),
-                "rows": (*shown, *ahead.rows),
-                "before": () if own.rows else reading.before,
-                "stages": ahead.stages,
+                "rows": (*all_rows, *forecast.rows),
+                "before": () if own_change.rows else reading.before,
+                "stages": forecast.stages,
                 "warnings": tuple(dict.fromkeys((*reading.warnings, *warnings))),
                 "problems": problems,
                 "read": inputs_digest,
             }
         )
 
-    async def _sized(self, reading: Reading) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-        """Check whether the pushed content fits: returns the verdict, warnings, and the reasons against it."""
+    async def _check_fit(self, reading: Reading) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Check whether the pushed model fits on the GPU. Returns the verdict, the warnings and the problems."""
         endpoint = reading.endpoint
         if endpoint is None:
             return "", (), ()
-        facts = await looked_up(self.hub, endpoint.hf_id)
+        facts = await look_up_model(self.hub, endpoint.hf_id)
         if facts.missing(gpu=endpoint.gpus > 0):
             return "unknown", (f"It is unknown whether {endpoint.hf_id} fits: its size could not be looked up.",), ()
         sizing = size(
@@ -182,13 +181,13 @@ class PullRequestPlans:
             storage=endpoint.pvc_size or None,
             gpu=endpoint.gpus > 0,
         )
-        why = (
+        misfit = (
             f"{self.config.platform.home(endpoint.name)}:1: {endpoint.hf_id} does not fit: {'; '.join(sizing.reasons)}."
         )
-        return sizing.verdict, sizing.warnings, (why,) if sizing.verdict == "does not fit" else ()
+        return sizing.verdict, sizing.warnings, (misfit,) if sizing.verdict == "does not fit" else ()
 
     async def live_of(self, plan: ChangePlan) -> tuple[Application, ...]:
-        """The current Applications in the cluster that the roll-out syncs: the endpoint's and the gateway's."""
+        """Return the current Applications in the cluster that the roll-out syncs: the endpoint's and the gateway's."""
         applications = await self.binding.applications_of(plan)
         gateway = await self.applications.of_gateway(plan.commit)
         return applications if gateway is None or gateway in applications else (*applications, gateway)
@@ -196,11 +195,11 @@ class PullRequestPlans:
     async def _bound(self, request: ChangeRequest, tree: GitTree | MergedTree, live: tuple[Application, ...]) -> Bound:
         try:
             return await self.binding.of(request.model, tree, live, gateway=True)
-        except Unreadable as unreadable:  # the error is one of the plan's problems, so it cannot be approved
+        except Unreadable as unreadable:  # the plan lists this error as a problem, which prevents the approval
             return (("what it deploys", digest(str(unreadable))),)
 
     async def as_read(self, before: Pull | None, github_pull: PullRequest) -> Pull:
-        """Convert the pull request that GitHub returned; `before` is the result of the previous call."""
+        """Convert a pull request from GitHub to the stored form; `before` is the result of the previous call."""
         now = self.clock()
         since = now
         if before:
@@ -233,7 +232,7 @@ class PullRequestPlans:
         return self.repository.name.lower()
 
     def what_moved(self, before: ChangePlan, after: ChangePlan) -> Mrkdwn:
-        """The reason why approvals of one plan are not valid for the other; empty if they are."""
+        """Return the reason why approvals of the plan `before` are not valid for `after`; empty if they are valid."""
         if before.mark == after.mark:
             return md("")
         was, now = before.pull, after.pull
@@ -255,8 +254,8 @@ class PullRequestPlans:
             return md("The content to deploy has changed: {differs}; earlier approvals are void.", differs=differs)
         return md("The plan changed; earlier approvals are void.")
 
-    def _then(self, request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
-        """The row about the GPU after the roll-out, and its cost: the approval covers it too."""
+    def _bring_up_rows(self, request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
+        """The row about the bring-up after the roll-out and its cost, which the approval covers too."""
         if not isinstance(request, AddModel | SwapModel) or not request.up or endpoint is None or not endpoint.gpus:
             return ()
         hold = request.hold or self.config.lease.default
@@ -266,8 +265,8 @@ class PullRequestPlans:
         return (("Then", f"brought up, tested, {after}: about {money(cost(billed, self.config.gpu.price()))}"),)
 
     async def displaced_by(self, request: ChangeRequest) -> tuple[Holder, Mrkdwn]:
-        """The holder of the GPU for the endpoint that a roll-out would restart, and a warning about its traffic, for
-        the card.
+        """Return the holder of the running endpoint that the roll-out restarts, and a warning about its traffic for the
+        card; (None, "") if it is not running.
         """
         model = request.model
         workload = await self.cluster.workload(model)
@@ -280,7 +279,7 @@ class PullRequestPlans:
                 )
             return WITHOUT_LEASE, md("{model} is running and restarts with this change.", model=code(model))
         lease = await self.leases.of(model)
-        whose = md("{holder} holds it", holder=person(lease.holder)) if lease else "nobody holds a lease for it"
+        lease_text = md("{holder} holds it", holder=person(lease.holder)) if lease else "nobody holds a lease for it"
         try:
             now = await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
             busy = f"{now.running + now.waiting:.0f} requests are running"
@@ -289,24 +288,24 @@ class PullRequestPlans:
         return (
             lease.holder if lease else WITHOUT_LEASE,
             md(
-                "{model} is up: {whose}, {busy}. Approving merges, syncs and restarts it in one step; until it is "
+                "{model} is up: {lease_text}, {busy}. Approving merges, syncs and restarts it in one step; until it is "
                 "ready again, calls to it fail.",
                 model=code(model),
-                whose=whose,
+                lease_text=lease_text,
                 busy=busy,
             ),
         )
 
 
-def _told_of_others(request: ChangeRequest, reading: Reading) -> tuple[str, ...]:
-    warnings = ["Somebody else has pushed to the branch: this is its current content."]
+def _pushed_warnings(request: ChangeRequest, reading: Reading) -> tuple[str, ...]:
+    warnings = ["The branch has commits of somebody else; the plan shows its current content."]
     serves = reading.endpoint.hf_id if reading.endpoint else ""
     if isinstance(request, AddModel | SwapModel) and serves and serves != request.hf_id:
         warnings.insert(0, f"It now serves {serves}, not the requested {request.hf_id}.")
     return tuple(warnings)
 
 
-def _registered(request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
+def _alias_rows(request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
     if not isinstance(request, AddModel) or not request.now or endpoint is None:
         return ()
     return (("Alias now", f"{endpoint.alias} already answers, until this is merged, denied or cancelled"),)

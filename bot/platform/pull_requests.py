@@ -1,4 +1,4 @@
-"""An operation's pull request: opened, followed on the card, closed with the operation."""
+"""An operation's pull request: opens it, shows its state on the card, and closes it with the operation."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,7 +28,15 @@ from bot.engine.task_refs import FOLLOW
 from bot.errors import BotError
 from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
-from bot.platform.change_planning import OldWeights, Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
+from bot.platform.change_planning import (
+    OldWeights,
+    Verb,
+    look_up_model,
+    plan_change,
+    pull_body,
+    refuse_bad_words,
+    weights_of,
+)
 from bot.platform.endpoints import Endpoints
 from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.staged_swap import StagedSwap
@@ -54,12 +62,13 @@ FACTS, OLD_WEIGHTS = Step("facts", ModelFacts), Step("kept", OldWeights)
 
 
 def branch_of(op: ChangeOperation) -> str:
+    """Return the name of the operation's branch, the same for every attempt."""
     return f"stoker/{op.request.kind.spec.name}-{op.request.model}-{op.id}"
 
 
 @component
 class ChangeChecks:
-    """Refuses the changes that cannot become a pull request."""
+    """Refuses changes before a pull request is opened for them."""
 
     operations: Operations
     leases: Leases
@@ -70,7 +79,7 @@ class ChangeChecks:
     config: Config
 
     async def check(self, request: ChangeRequest) -> None:
-        """Validate the request's text, and the request against the repository, without side effects."""
+        """Validate a request, also against the repository and the GPU. Has no side effects."""
         people = await self.roles.people()
         require(may_request(request.actor, people, self.config))
         require(can_be_approved(people))
@@ -89,32 +98,33 @@ class ChangeChecks:
             await self.refuse_if_up(request.model)
 
     async def refuse_if_up(self, model: str) -> None:
-        """Refuse to remove an endpoint that holds the GPU."""
+        """Raise NotAllowed if the endpoint holds the GPU and so must not be removed."""
         workload, lease = await self.cluster.workload(model), await self.leases.of(model)
         if lease or (workload and workload.gpus and workload.replicas):
-            whose = md(", and {holder} holds the GPU with it", holder=person(lease.holder)) if lease else ""
+            lease_text = md(", and {holder} holds the GPU with it", holder=person(lease.holder)) if lease else ""
             raise NotAllowed(
                 md(
-                    "{model} is up{whose}: bring it down first, with `/gpu down {name}`.",
+                    "{model} is up{lease_text}: bring it down first, with `/gpu down {name}`.",
                     model=code(model),
-                    whose=whose,
+                    lease_text=lease_text,
                     name=model,
                 )
             )
 
     async def already_open(self, request: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
-        """The operation whose pull request already makes this change, and the pull request. Raises NotAllowed if
-        another pull request changes the endpoint differently.
+        """Return the open operation that makes the same change, and its pull request; None if there is none.
+
+        Raises NotAllowed if an open pull request changes the endpoint differently.
         """
-        for other in await self.operations.open(ChangeOperation, request.model):
-            if other.plan is None:
+        for op in await self.operations.open(ChangeOperation, request.model):
+            if op.plan is None:
                 continue
-            open_request, pull = other.request, other.plan.pull
-            if _does(open_request) == _does(request):
-                return other, pull
+            open_request, pull = op.request, op.plan.pull
+            if _effect(open_request) == _effect(request):
+                return op, pull
             raise NotAllowed(
                 md(
-                    "{model} is already in pull request {pull}, requested by {actor}: decide or cancel that one first.",
+                    "{model} is already in pull request {pull}, requested by {actor}: approve, deny or cancel it first.",
                     model=code(request.model),
                     pull=link(pull.url, f"#{pull.number}"),
                     actor=person(open_request.actor),
@@ -125,7 +135,7 @@ class ChangeChecks:
 
 @component
 class Changes:
-    """Makes the changes of requests, on top of a commit of the main branch."""
+    """Plans the changes of requests, on top of a commit of the main branch."""
 
     operations: Operations
     endpoint_history: EndpointHistory
@@ -137,7 +147,7 @@ class Changes:
     config: Config
 
     async def of(self, op: ChangeOperation, commit: str) -> Change:
-        """The change on top of a commit of the main branch."""
+        """Plan the change on top of a commit of the main branch."""
         request = op.request
         if isinstance(request, RevertChange):
             return await self._reversal(request, commit)
@@ -145,7 +155,7 @@ class Changes:
         facts, old_weights = None, None
         if isinstance(request, AddModel | SwapModel):
             hf_id, observed = request.hf_id, await self.endpoint_history.observations()
-            facts = await self.lifecycle.run(op).once(FACTS, lambda: looked_up(self.hub, hf_id, observed))
+            facts = await self.lifecycle.run(op).once(FACTS, lambda: look_up_model(self.hub, hf_id, observed))
         if isinstance(request, SwapModel):
             before = await self.endpoints.known(commit, request.model)
             # Stored in the step ledger like the facts, so that a retry produces the same commit.
@@ -153,7 +163,7 @@ class Changes:
         with plain_refusals():
             # In a thread, because reading a git tree starts processes.
             return await asyncio.to_thread(
-                planned, tree, self.config, _planner(request), request.model, request.options, facts, old_weights
+                plan_change, tree, self.config, _planner(request), request.model, request.options, facts, old_weights
             )
 
     async def _reversal(self, request: RevertChange, commit: str) -> Change:
@@ -193,6 +203,9 @@ class PullRequests:
     config: Config
 
     async def push(self, op: ChangeOperation, change: Change, base: str, replaces: str = "") -> str:
+        """Push the change to the operation's branch, on top of `base`; returns the commit. `replaces` is the commit that
+        the branch has now.
+        """
         message = f"{change.title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
         return await self.repository.push(
             change.changes, base=base, branch=branch_of(op), message=message, when=op.request.at, replaces=replaces
@@ -210,19 +223,20 @@ class PullRequests:
 
     async def _body(self, op: ChangeOperation, change: Change) -> str:
         requested_by = f"Requested in Slack by {await self.directory.signature(op.request.actor)}"
-        return pull_body(change, asked=requested_by, reason=op.request.reason, operation=op.id)
+        return pull_body(change, origin=requested_by, reason=op.request.reason, operation=op.id)
 
     async def first_plan(
         self, op: ChangeOperation, change: Change, commit: str, pushed: str, pull: PullRequest
     ) -> ChangePlan:
+        """Return the plan for a new pull request; `pushed` is its head, `commit` is the base of the change."""
         endpoints = await self.endpoints.all(commit) if change.endpoint is None else (change.endpoint,)
-        says = () if change.endpoint and not isinstance(op.request, RevertChange) else change.summary
+        rows = () if change.endpoint and not isinstance(op.request, RevertChange) else change.summary
         home = f"{self.config.platform.home(op.request.model)}/"
         files = [text for path, text in change.changes.files.items() if path.startswith(home)]
-        own = OwnChange(
+        own_change = OwnChange(
             files=tuple(change.changes.files),
             template=change.template or op.request.model,
-            rows=says,
+            rows=rows,
             warnings=change.warnings,
             sizing=change.sizing.verdict if change.sizing else "",
             removes=bool(files) and not any(files),
@@ -232,7 +246,7 @@ class PullRequests:
             pull=await self.pull_request_plans.as_read(None, pull),
             applications=tuple(endpoint.application for endpoint in endpoints if endpoint.name == op.request.model),
             pushed=pushed,
-            own=own,
+            own_change=own_change,
         )
         return await self.pull_request_plans.of_pull(op, plan, pull)
 
@@ -241,7 +255,7 @@ class PullRequests:
         await self.github.describe(pull.number, change.title, await self._body(op, change))
 
     async def close(self, run: Run[ChangeOperation]) -> None:
-        """Close the pull request of a cancelled or denied change, delete the branch, then report it. Idempotent."""
+        """Close the pull request of a cancelled or denied change, delete its branch, and finish the operation. Idempotent."""
         op = run.op
         pull = op.plan.pull if op.plan else None
         if pull:
@@ -256,7 +270,7 @@ class PullRequests:
 
 @component
 class PullRequestWatch:
-    """Follows the pull requests of changes on their cards."""
+    """Updates the cards of changes from their pull requests."""
 
     docket: Docket
     operations: Operations
@@ -270,7 +284,9 @@ class PullRequestWatch:
     clock: Clock
 
     async def look_again(self, op: ChangeOperation) -> None:
-        """Check the pull request again when it stops waiting for further checks: no event reports that time."""
+        """Schedule a check of the pull request for the time at which no further checks are expected, because no event
+        reports that time.
+        """
         pull = plan_of(op).pull
         if pull.lacks and pull.since:
             due = pull.since + self.config.approvals.checks_grace
@@ -278,14 +294,14 @@ class PullRequestWatch:
                 await FOLLOW.add(self.docket, when=due, key=f"{op.id}:grace:{due.isoformat()}")(op.id)
 
     async def follow(self, op: Operation) -> None:
-        """Update the card from its pull request: commits, checks, conflicts, merged or closed by somebody."""
+        """Update the card from its pull request: new commits, checks, conflicts, a merge or a close on GitHub."""
         if op.status is not Status.AWAITING or not isinstance(op, ChangeOperation):
             return
         plan = plan_of(op)
         pull = await self.github.pull(plan.pull.number)
         if pull.closed_unmerged:
             if is_closing(await self.operations.load(op.id)):
-                return  # the bot closed it, and will report that
+                return  # the bot closed it and reports the end itself
             await self.github.delete_branch(plan.pull.branch)
             await self.lifecycle.run(op).finish(ClosedOnGitHub(number=pull.number, by=pull.closed_by or ""))
             return
@@ -293,26 +309,29 @@ class PullRequestWatch:
             elsewhere = MergedElsewhere(number=pull.number, by=pull.merged_by or "", base=pull.base_ref)
             await self.lifecycle.run(op).finish(elsewhere)
             return
-        if pull.mergeable is False and pull.head_sha == plan.pushed and await self._rebased(op, plan):
+        if pull.mergeable is False and pull.head_sha == plan.pushed and await self._rebase(op, plan):
             return
         fresh, now = await self.pull_request_plans.current(op, plan, pull), self.clock()
-        why = self.pull_request_plans.what_moved(plan, fresh)
+        void_reason = self.pull_request_plans.what_moved(plan, fresh)
 
         def updated(op: ChangeOperation) -> ChangeOperation:
             if op.status is not Status.AWAITING or op.plan != plan or fresh == plan:
                 return op
             changes: dict[str, object] = {"plan": fresh, "updated": now}
-            return op.model_copy(update=changes | ({"votes": (), "outcome": md("⚠️ {why}", why=why)} if why else {}))
+            return op.model_copy(
+                update=changes
+                | ({"votes": (), "outcome": md("⚠️ {void_reason}", void_reason=void_reason)} if void_reason else {})
+            )
 
         after = await self.operations.update(
-            op.id, updated, event=AuditEvent.APPROVAL_VOID if why and op.votes else None
+            op.id, updated, event=AuditEvent.APPROVAL_VOID if void_reason and op.votes else None
         )
         if after != op:
             await self.look_again(after)
             await self.lifecycle.present(after)
 
-    async def _rebased(self, op: ChangeOperation, plan: ChangePlan) -> bool:
-        """Make the change again on top of a main branch that it conflicts with; returns False if that is not possible."""
+    async def _rebase(self, op: ChangeOperation, plan: ChangePlan) -> bool:
+        """Make the change again on top of the main branch, because they conflict. Returns False if that is not possible."""
         commit = await self.repository.head()
         try:
             change = await self.changes.of(op, commit)
@@ -354,15 +373,15 @@ def _planner(request: AddModel | SwapModel | TuneModel | RemoveModel) -> Verb:
 
 @contextmanager
 def plain_refusals() -> Iterator[None]:
-    """Errors of `manifests` are plain text, which may quote typed text: escape them for Slack."""
+    """Escape errors of `manifests` for Slack: they are plain text and may quote what a person typed."""
     try:
         yield
     except (ManifestError, BotError) as error:
         raise BotError(str(error)) from error
 
 
-def _does(request: ChangeRequest) -> tuple[object, ...]:
-    """The change of a request, without its requester and without the steps after the roll-out."""
+def _effect(request: ChangeRequest) -> tuple[object, ...]:
+    """The effect of a request on the repository, to compare requests."""
     match request:
         case AddModel() | SwapModel():
             return request.kind, request.hf_id, request.options

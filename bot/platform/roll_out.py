@@ -1,4 +1,4 @@
-"""Roll out an approved pull request: merge, sync the gateway and the endpoint, smoke-test."""
+"""Rolls out a merged pull request: syncs the gateway and the endpoint, and runs the smoke tests."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -54,7 +54,7 @@ class Blocked(Exception):
 
 @component
 class Syncs:
-    """Deploys what a pull request has merged: syncs the gateway and the endpoint, or waits until it is removed."""
+    """Deploys a merged change: syncs the gateway and the endpoint, or waits until the endpoint is removed."""
 
     leases: Leases
     sessions: Sessions
@@ -68,7 +68,7 @@ class Syncs:
     clock: Clock
 
     async def gateway(self, run: Run[ChangeOperation], plan: ChangePlan) -> Mrkdwn | None:
-        """Sync LiteLLM to the merge commit, and wait for its new pods: until then tenants get the old configuration.
+        """Sync LiteLLM to the merge commit, and wait for its new pods, because the old ones have the old configuration.
 
         Returns the remaining differences from git, as mrkdwn.
         """
@@ -89,7 +89,7 @@ class Syncs:
         return drift
 
     async def endpoint(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, plan: ChangePlan) -> Mrkdwn | None:
-        """Sync the endpoint's Application, which its ApplicationSet may have to create first, to the merge commit.
+        """Sync the endpoint's Application to the merge commit. Waits until the ApplicationSet has created it.
 
         Returns the remaining differences from git, as mrkdwn.
         """
@@ -120,7 +120,7 @@ class Syncs:
         return differs
 
     async def _refuse_if_blocked(self, run: Run[ChangeOperation], endpoint: ModelEndpoint) -> None:
-        """Raise Blocked while the endpoint's group is off in the generated list, which only its generator changes."""
+        """Raise Blocked while the endpoint's group is off in the generated list, which Stoker must not edit."""
         layout, group = self.config.platform, endpoint.group
         tree = await self.repository.tree(await self.repository.head())
         if not await asyncio.to_thread(is_awaiting_generator, Platform(tree, layout), group):
@@ -131,7 +131,7 @@ class Syncs:
             raise BotError(
                 md(
                     "The group {group} is still off in {generated}, so Argo CD never created {application}: run the "
-                    "generator of that file, merge what it writes, then bring the endpoint up.",
+                    "generator of that file, merge its output, then bring the endpoint up.",
                     group=code(group),
                     generated=generated,
                     application=code(endpoint.application),
@@ -140,8 +140,7 @@ class Syncs:
         raise Blocked(
             md(
                 "The group {group} is off in {generated}, so Argo CD does not create {application}. Run the "
-                "generator of that file and merge what it writes: the roll-out then continues automatically, until "
-                "{until}.",
+                "generator of that file and merge its output by {until}: the roll-out then continues automatically.",
                 group=code(group),
                 generated=generated,
                 application=code(endpoint.application),
@@ -168,7 +167,7 @@ class Syncs:
             )
 
     async def _refresh_group(self, group: str) -> None:
-        """Refresh the group's Application, if there is one: it creates and prunes the Applications of its endpoints."""
+        """Refresh the group's Application, which creates and prunes the Applications of its endpoints, if it exists."""
         name = self.config.argocd.group_application.format(group=group)
         if await self.deployer.get(name):
             await self.deployer.refresh(name)
@@ -203,7 +202,9 @@ class RollOut:
     clock: Clock
 
     async def deploy(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
-        """Deploy the gateway first, because it uses the new served name after the merge, and then the endpoint."""
+        """Deploy the gateway, whose new configuration has the new served name, and then the endpoint. Finishes the
+        operation.
+        """
         op, model, commit = run.op, run.model, plan.target
 
         began = await run.first_reached("cut-over")
@@ -252,7 +253,7 @@ class RollOut:
         return self.clock() - began
 
     async def _request_bring_up(self, op: ChangeOperation, change: AddModel | SwapModel) -> None:
-        """Request the GPU for the requester of the change; the approval covered it."""
+        """Request the bring-up that the approval of the change covers, for the same requester."""
         bring_up = BringUp(
             model=change.model,
             actor=change.actor,
@@ -269,7 +270,7 @@ class RollOut:
         await self.lifecycle.enqueue(await self.operations.create(operation))
 
     async def _smoke_test(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, commit: str) -> None:
-        """Wait until its new pods are up, and smoke-test them."""
+        """Wait until the new pods are up, and run the smoke tests."""
         model, limit = run.model, self.clock.patience(self.config.gpu.boot_limit)
 
         async def restarted() -> None:
@@ -286,7 +287,7 @@ class RollOut:
 
 
 async def set_blocked(run: Run[ChangeOperation], by: Mrkdwn) -> None:
-    """Show the external action that the operation waits for; empty if it no longer waits."""
+    """Store and show the external action that the operation waits for; an empty `by` removes it."""
 
     def blocked(op: ChangeOperation) -> ChangeOperation:
         return op if op.blocked == by else op.model_copy(update={"blocked": by})

@@ -1,7 +1,7 @@
-"""A runtime alias: `/model add … now` registers it in LiteLLM until the pull request that adds it is merged.
+"""Runtime aliases: `/model add … now` registers an alias in LiteLLM until the pull request that adds it is merged.
 
-It points to an engine that already serves the model. The operation is recorded before the alias is registered, and the
-alias contains the operation's id, so that it is removed after every end of the operation (a merge, a refusal, a crash).
+The alias points to an engine that already serves the model. The operation is recorded before the alias is registered,
+and the alias contains the operation's id, so that it is removed after a merge, a refusal or a crash.
 """
 
 import structlog
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 @component
 class GatewayAliases:
-    """The aliases that exist in LiteLLM until a pull request with them is merged."""
+    """The aliases that exist in LiteLLM until their pull requests are merged."""
 
     operations: Operations
     audit: AuditLog
@@ -49,11 +49,11 @@ class GatewayAliases:
         require(may_register(op.request.actor, await self.roles.people()))
         engine = await self._engine(request.hf_id)
         if await self._is_taken(op, endpoint.alias):
-            taken = md(
+            message = md(
                 "LiteLLM already has the alias {alias}: choose another name, or leave out `now`.",
                 alias=code(endpoint.alias),
             )
-            raise NotAllowed(taken)
+            raise NotAllowed(message)
         mode = litellm_mode(endpoint)
         await self.aliases.note(op.id)
         await self.litellm.register(
@@ -92,7 +92,7 @@ class GatewayAliases:
                 await self.remove(op_id)
 
     async def strangers(self, in_git: set[str]) -> tuple[str, ...]:
-        """The runtime aliases that are not in git and belong to no open operation of the bot."""
+        """Return the runtime aliases that are not in git and do not belong to an open operation."""
         open_ids = {op_id for op_id in await self.aliases.all() if await self._is_needed(op_id)}
         models = await self.litellm.runtime_models()
         return tuple(
@@ -106,7 +106,7 @@ class GatewayAliases:
             return False
 
     async def _engine(self, hf_id: str) -> Workload:
-        """An engine in the cluster that serves the model, preferably a ready one."""
+        """Return an engine in the cluster that serves the model, preferably a ready one; raises NotAllowed."""
         serving = [workload for workload in (await self.cluster.workloads()).values() if workload.model == hf_id]
         if not serving:
             raise NotAllowed(
@@ -119,8 +119,8 @@ class GatewayAliases:
         return max(serving, key=lambda workload: workload.ready_replicas)
 
     async def _is_taken(self, op: ChangeOperation, alias: str) -> bool:
-        own = {model.alias for model in await self.litellm.runtime_models() if model.operation == op.id}
-        return alias not in own and alias in await self.litellm.aliases()
+        own_aliases = {model.alias for model in await self.litellm.runtime_models() if model.operation == op.id}
+        return alias not in own_aliases and alias in await self.litellm.aliases()
 
 
 def _number(price: str) -> float | None:

@@ -1,8 +1,8 @@
-"""Sets Stoker up for a repository that its settings do not describe: a pull request with `.stoker.yaml`, and the
-use of its settings after the merge.
+"""Sets Stoker up for a repository that its settings do not describe: opens a pull request with `.stoker.yaml`, and uses
+its settings after the merge.
 
-One set-up is open at a time. Its record in Redis is made before the pull request, and every step is repeated by the
-watch until it is done, so a crash at any point neither loses it nor opens a second pull request.
+One set-up can be open at a time. It is recorded in Redis before the pull request is opened, and the watch repeats every
+step until it is done, so a crash does not lose the set-up and does not open a second pull request.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ log = structlog.get_logger(__name__)
 _LISTED = 8
 """Maximum number of endpoints, of deployers and of unreadable items in a report in Slack."""
 _FETCH_EVERY = 600.0
-"""Seconds after which the branch is read although nothing else has fetched it."""
+"""Interval in seconds at which the main branch is fetched, even without an event."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A repository that the settings do not describe, and settings that describe it."""
+class Undescribed:
+    """The survey of a repository that the settings do not describe, and settings that describe it."""
 
     commit: str
     report: tuple[str, ...]
@@ -63,17 +63,17 @@ class Proposed:
 
     text: str
     config: Config
-    """The settings that result from it."""
+    """The resulting settings."""
     pull: PullRequest | None = None
     is_new: bool = True
-    """True if this request opened it."""
+    """True if this request opened the pull request."""
     overruled: tuple[str, ...] = ()
     """The settings of the installation that would take precedence."""
 
 
 @dataclass
 class PlatformSetup:
-    """`config` are the settings in use, `installed` those without `.stoker.yaml`."""
+    """The set-up. `config` are the settings in use; `installed` are the settings without `.stoker.yaml`."""
 
     state: SetupState
     audit: AuditLog
@@ -87,26 +87,26 @@ class PlatformSetup:
     installed: Installed
     clock: Clock
     _understood: bool = field(default=False, init=False)
-    """True if the settings describe the repository, which is then not checked again until the next start."""
-    _found: Found | None = field(default=None, init=False)
-    _seen: str = field(default="", init=False)
-    """The last commit whose settings were checked: they are in use, or cannot be used."""
-    _fetched: float = field(default=float("-inf"), init=False)
+    """True if the settings describe the repository; it is then not checked again until a restart."""
+    _survey: Undescribed | None = field(default=None, init=False)
+    _checked_commit: str = field(default="", init=False)
+    """The last commit whose `.stoker.yaml` is in use."""
+    _fetched_at: float = field(default=float("-inf"), init=False)
 
-    async def found(self) -> Found | None:
-        """Return the contents of the repository if the settings do not describe them; None if they do."""
+    async def survey(self) -> Undescribed | None:
+        """Survey the repository if the settings do not describe it; None if they do."""
         if self._understood:
             return None
         commit = await self.repository.head()
-        if self._found is None or self._found.commit != commit:
+        if self._survey is None or self._survey.commit != commit:
             tree = await self.repository.tree(commit)
-            self._found = await asyncio.to_thread(_look, commit, tree, self.config)
-            self._understood = self._found is None
-        return self._found
+            self._survey = await asyncio.to_thread(_survey_if_undescribed, commit, tree, self.config)
+            self._understood = self._survey is None
+        return self._survey
 
     async def needed(self) -> SetupNeeded | None:
         """Return the view to show; None if Stoker is set up."""
-        if (survey := await self.found()) is None:
+        if (survey := await self.survey()) is None:
             return None
         people, setup, used = await self.roles.people(), await self.state.open(), await self.state.in_use()
         return SetupNeeded(
@@ -117,9 +117,9 @@ class PlatformSetup:
             waits=survey.own != (used.text if used else ""),
         )
 
-    async def ask(self, actor: str) -> tuple[Found, tuple[tuple[Question, str], ...]]:
-        """Return the data of the form: the survey, and each open question with its current value."""
-        survey = await self._for(actor)
+    async def ask(self, actor: str) -> tuple[Undescribed, tuple[tuple[Question, str], ...]]:
+        """Return the content of the form: the survey, and each open question with its current value."""
+        survey = await self._survey_for(actor)
         if not survey.readable:
             raise BotError(
                 md("The repository has no endpoint that Stoker can read: describe it in `platform.endpoints` first.")
@@ -131,15 +131,16 @@ class PlatformSetup:
         )
 
     async def propose(self, actor: str, answers: Mapping[str, Any], delivery: str) -> Proposed:
-        """Open the pull request with the settings and the answers; returns the open one if there is one.
+        """Open the pull request with the settings and the answers, or return the one that is already open.
 
-        `delivery` identifies the submitted form, so that it never opens a second pull request.
+        `delivery` identifies the submitted form, so that a second delivery does not open a second pull request.
         """
-        survey = await self._for(actor)
+        survey = await self._survey_for(actor)
         text = written(merged(survey.settings, answers))
         if text == survey.own:
             raise BotError(
-                "The main branch has these settings already. A direct message to the admins has the reason why Stoker does not use them."
+                "The main branch already has these settings. Stoker has sent the admins a direct message with the reason why it"
+                " does not use them."
             )
         config = layered(self.installed.config, text)
         if stronger := overruled(parsed(text), config):
@@ -161,30 +162,31 @@ class PlatformSetup:
             await self.audit.note_setup(actor, pull.url, setup.base, self.clock())
         return Proposed(setup.text, layered(self.installed.config, setup.text), pull, is_new=setup.id == mine.id)
 
-    async def _for(self, actor: str) -> Found:
+    async def _survey_for(self, actor: str) -> Undescribed:
+        """Survey the repository for a person who may set Stoker up; a refusal is recorded in the audit log."""
         verdict = may_set_up(actor, await self.roles.people())
         if not verdict.allowed:
             await self.audit.note_turned_away(actor, "set-up", str(verdict.reason), self.clock())
         require(verdict)
-        if (survey := await self.found()) is None:
-            raise BotError("Stoker is set up: its settings describe the repository.")
+        if (survey := await self.survey()) is None:
+            raise BotError("Stoker is already set up: its settings describe the repository.")
         return survey
 
     async def _pull_of(self, setup: Setup) -> PullRequest:
-        """Return the pull request of a set-up, and open it if there is none. Idempotent.
+        """Return the pull request of a set-up, and open it if it does not exist. Idempotent.
 
-        If GitHub or git refuses it, the set-up is over: the next one starts from the current commit.
+        If GitHub or git refuses it, the set-up ends, and the next one starts from the current commit.
         """
         try:
-            return await self._opened(setup)
+            return await self._find_or_open(setup)
         except BotError:
             if not setup.url:
                 await self.state.close(setup)
-                with suppress(BotError, Unavailable):  # the first error names the problem
+                with suppress(BotError, Unavailable):  # the first error is raised
                     await self.github.withdraw(setup.branch)
             raise
 
-    async def _opened(self, setup: Setup) -> PullRequest:
+    async def _find_or_open(self, setup: Setup) -> PullRequest:
         pull = await self.github.find_pull(setup.branch)
         if pull is None:
             title = f"chore(stoker): describe this platform in {OWN_CONFIG}"
@@ -192,30 +194,32 @@ class PlatformSetup:
             changes = ChangeSet(files={OWN_CONFIG: setup.text})
             await self.repository.push(changes, base=setup.base, branch=setup.branch, message=message, when=setup.at)
             branch, labels = self.config.platform.branch, self.config.github.labels
-            who = await self.roles.directory.signature(setup.actor)
-            pull = await self.github.open_pull(setup.branch, branch, title, _body(setup, who), labels)
+            requester = await self.roles.directory.signature(setup.actor)
+            pull = await self.github.open_pull(setup.branch, branch, title, _body(setup, requester), labels)
         await self.state.note_pull(setup, pull.url)
         return pull
 
     async def watch(self) -> None:
-        """Finish an interrupted set-up, and use the settings of the main branch once they can be used."""
+        """Finish an interrupted set-up, and use the settings of the main branch as soon as possible."""
         setup = await self.state.open()
         pull = await self._pull_of(setup) if setup else None
         if setup and pull and pull.closed_unmerged:
             await self.state.close(setup)
         commit = self.repository.newest
-        if (pull and pull.merged) or time.monotonic() - self._fetched > _FETCH_EVERY:
-            commit, self._fetched = await self.repository.head(), time.monotonic()
-        if commit != self._seen:
+        if (pull and pull.merged) or time.monotonic() - self._fetched_at > _FETCH_EVERY:
+            commit, self._fetched_at = await self.repository.head(), time.monotonic()
+        if commit != self._checked_commit:
             tree = await self.repository.tree(commit)
             text = await asyncio.to_thread(tree.read, OWN_CONFIG) or ""
             if await self._is_used(commit, text):
-                self._seen = commit
+                self._checked_commit = commit
         if setup and pull and pull.merged:
             await self.state.close(setup)
 
     async def _is_used(self, commit: str, text: str) -> bool:
-        """Use the text of `.stoker.yaml` if it is new and valid; otherwise notify the admins once of the reason."""
+        """Return whether the text of `.stoker.yaml` is in use. Starts to use it if it is new and valid; otherwise notifies
+        the admins once of the reason.
+        """
         used = await self.state.in_use()
         try:
             config = layered(self.installed.config, text)
@@ -235,10 +239,10 @@ class PlatformSetup:
         return False
 
     async def _obstacle(self, config: Config) -> str:
-        """The reason why these settings cannot be used now; empty if they can."""
+        """Return the reason why these settings cannot be used now; empty if they can."""
         if leases := await self.leases.held():
-            who = md("{holder} holds the GPU", holder=person(leases[0].holder))
-            return md("{who}, and settings change only when no model is up", who=who)
+            holding = md("{holder} holds the GPU", holder=person(leases[0].holder))
+            return md("{holding}, and settings change only when no model is up", holding=holding)
         try:
             lacking = await self.cluster.lacking(rights(config))
         except BotError as error:
@@ -248,14 +252,14 @@ class PlatformSetup:
         if not needed:
             return ""
         return md(
-            "Stoker's account lacks {count} rights that they need, for example to {first}. Write the same settings below "
-            "`config` in the chart's values, which then grants them, or apply what `stoker rights` prints for them",
+            "Stoker's account lacks {count} rights that the settings require, for example to {first}. Add the settings below "
+            "`config` in the chart's values, so that the chart grants the rights, or apply the output of `stoker rights`",
             count=len(needed),
             first=needed[0],
         )
 
 
-def _look(commit: str, tree: Tree, config: Config) -> Found | None:
+def _survey_if_undescribed(commit: str, tree: Tree, config: Config) -> Undescribed | None:
     if is_understood(tree, config):
         return None
     try:
@@ -263,16 +267,16 @@ def _look(commit: str, tree: Tree, config: Config) -> Found | None:
     except SettingsError:
         settings = {}  # the watch reports an invalid file
     proposal = propose(tree, settings, config.platform)
-    readable, own = bool(proposal.found.endpoints), tree.read(OWN_CONFIG) or ""
-    return Found(commit, report(proposal.found, _LISTED), proposal.settings, readable, own)
+    readable, current_text = bool(proposal.survey.endpoints), tree.read(OWN_CONFIG) or ""
+    return Undescribed(commit, report(proposal.survey, _LISTED), proposal.settings, readable, current_text)
 
 
 def _text(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _body(setup: Setup, who: str) -> str:
+def _body(setup: Setup, requester: str) -> str:
     return (
-        f"Requested in Slack by {who}. Stoker uses these settings once this is merged; nothing is rolled "
-        f"out by it. A setting of the installation itself takes precedence.\n\n<sub>Operation {setup.id}</sub>\n"
+        f"Requested in Slack by {requester}. Stoker uses these settings after the merge, which does not roll anything "
+        f"out. Settings of the installation take precedence.\n\n<sub>Operation {setup.id}</sub>\n"
     )

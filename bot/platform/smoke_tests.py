@@ -1,6 +1,6 @@
-"""Smoke tests: direct and via the gateway, compared with the last good run.
+"""Smoke tests of a model, directly and through the gateway, with a comparison to the last good run.
 
-They are the last step of a bring-up and of a roll-out, and a separate operation (`/model smoke`).
+They are the last step of a bring-up and of a roll-out, and can be requested separately (`/model smoke`).
 """
 
 import time
@@ -43,7 +43,7 @@ from manifests.engines import named, usual
 log = structlog.get_logger(__name__)
 
 READY = Step("ready", datetime)
-"""The time when the booted model of an operation was ready for its tests."""
+"""The time at which the model was ready for the tests."""
 _KEY_LIFE = "10m"
 _LATER = timedelta(minutes=1)
 """Time until Stoker retries to delete a virtual key that LiteLLM did not delete. The key expires after
@@ -51,25 +51,25 @@ _LATER = timedelta(minutes=1)
 """
 Tell = Callable[[str], Awaitable[None]]
 _NOTICEABLE = 0.25
-"""Seconds below which a difference is noise."""
+"""Minimum difference in seconds between two runs; smaller differences are noise."""
 
 
 class SmokeFailed(BotError):
-    """The model runs but its answers are wrong."""
+    """The model runs, but a smoke test failed."""
 
-    remedy = "Read the failed test's evidence in the thread. The model is down again, unless the request said `keep`."
+    remedy = "Read the failed test's evidence in the thread. The model is down again, unless the request has `keep`."
 
 
 class _Failed(Exception):
-    """The result of a smoke test: the model's answer is wrong."""
+    """A smoke test failed; the message is its evidence."""
 
 
 class _Doubtful(Exception):
-    """The result of a smoke test: the model answers, but the result should be reviewed."""
+    """A smoke test passed with a warning; the message is its evidence."""
 
 
 class _Tests:
-    """One run of the tests of one endpoint. `own_requests` gets the bot's own requests to the model."""
+    """One run of the tests of one endpoint. The bot's requests to the model are appended to `own_requests`."""
 
     def __init__(
         self,
@@ -96,25 +96,26 @@ class _Tests:
         self._api = f"{self._url}{self._engine.api}"
         self._measured: Answer | None = None
         self._kind = kind_of(workload, endpoint)
-        # If the arguments do not contain the names (a shell, a variable, a file), use those in the manifests.
+        # If the arguments do not contain the served names (a shell, a variable, a file), use those in the manifests.
         served_names = workload.served_names if workload.names_said else endpoint.served_names or workload.served_names
         self._served_names = served_names
 
     async def checks(self) -> tuple[Check, ...]:
+        """Run all tests, and return their results in order."""
         kind = self._kind
         key = await self._cluster.secret(ENGINE_KEY, self._config.vllm.api_key) if self._workload.keyed else None
         health = self._engine.health
-        checks = [await _tried(f"direct: {health}", self._health(health))]
+        checks = [await _run_test(f"direct: {health}", self._health(health))]
         if self._workload.gpus or kind not in ("embedding", "rerank"):
-            checks.append(await _tried("direct: served name", self._models(key)))
-            checks.append(await _tried("direct: a request without a key is refused", self._keyless()))
-        checks.append(await _tried(f"direct: {kind}", self._answer(key)))
+            checks.append(await _run_test("direct: served name", self._models(key)))
+            checks.append(await _run_test("direct: a request without a key is refused", self._keyless()))
+        checks.append(await _run_test(f"direct: {kind}", self._answer(key)))
         if kind == "completion" and (prompt := fim_prompt(self._workload.model)):
-            checks.append(await _tried("direct: fill in the middle", self._fill(key, prompt)))
+            checks.append(await _run_test("direct: fill in the middle", self._fill(key, prompt)))
         if self._config.litellm.smoke_test and self._alias:
-            checks.append(await _tried(f"{GATEWAY_CHECK}{self._alias}", self._gateway()))
+            checks.append(await _run_test(f"{GATEWAY_CHECK}{self._alias}", self._gateway()))
         if self._measured and all(check.passed for check in checks):
-            compared = await self._compared(self._measured)
+            compared = await self._compare_with_last(self._measured)
             checks += [compared] if compared else []
         return tuple(checks)
 
@@ -140,7 +141,7 @@ class _Tests:
         return "401"
 
     async def _answer(self, key: SecretStr | None) -> str:
-        """Send two requests: the first one after a start compiles kernels, so its time is not compared."""
+        """Send two requests, and measure the second one, because the first one after a start compiles kernels."""
         await self._ask(key)
         answer = self._measured = await self._ask(key)
         figures = [f"{answer.prompt_tokens}+{answer.completion_tokens} tokens in {answer.seconds:.2f} s"]
@@ -166,7 +167,7 @@ class _Tests:
         return answer
 
     async def _gateway(self) -> str:
-        """A call by alias; waits for an unreachable gateway, which may be restarting."""
+        """Send a request through the gateway. Waits while the gateway is unreachable, because it may be restarting."""
         wait = self._config.litellm.wait
         try:
             async for attempt in stamina.retry_context(
@@ -178,8 +179,8 @@ class _Tests:
                     return await self._gateway_once()
         except Unreachable as error:
             raise _Doubtful(
-                f"LiteLLM could not be reached for {show_duration(wait)} ({error.detail}), so whether tenants get answers by the"
-                f" alias {self._alias} is not known."
+                f"LiteLLM could not be reached for {show_duration(wait)} ({error.detail}), so it is not known whether the alias"
+                f" {self._alias} works."
             ) from error
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -199,19 +200,19 @@ class _Tests:
         self._asked.append(Own(requests=1, tokens=answer.tokens))
         if self._costs and self._kind == "rerank" and not answer.cost:
             raise _Doubtful(
-                f"answered by alias in {answer.seconds:.2f} s, cost $0: LiteLLM does not count the cost of rankings by these "
-                "engines (BerriAI/litellm#13797), so budgets do not limit them."
+                f"answered by alias in {answer.seconds:.2f} s, cost $0: LiteLLM does not count the cost of these engines'"
+                " rankings (BerriAI/litellm#13797), so budgets do not limit them."
             )
         if self._costs and (not answer.cost or answer.cost <= 0):
             raise _Failed(
-                "the call costs $0: are input_cost_per_token and output_cost_per_token set? Budgets have no effect"
+                "the call costs $0, so budgets have no effect: check input_cost_per_token and output_cost_per_token"
             )
         result = f"answered by alias in {answer.seconds:.2f} s, cost ${answer.cost or 0:.7f}"
         if undeleted:
             raise _Doubtful(f"{result}; LiteLLM did not delete the virtual key {undeleted[0]}: Stoker tries again")
         return f"{result}; virtual key deleted"
 
-    async def _compared(self, answer: Answer) -> Check | None:
+    async def _compare_with_last(self, answer: Answer) -> Check | None:
         run = SmokeRun(
             at=self._clock(),
             model=self._workload.model,
@@ -229,7 +230,7 @@ class _Tests:
 
 @component
 class SmokeTests:
-    """Tests a running model."""
+    """Runs the smoke tests of models."""
 
     docket: Docket
     operations: Operations
@@ -243,7 +244,7 @@ class SmokeTests:
     clock: Clock
 
     async def delete_key(self, key_alias: str) -> None:
-        """Delete the virtual key of a test that LiteLLM did not delete before."""
+        """Delete the virtual key of a test, after LiteLLM failed to delete it during the test."""
         await self.litellm.delete_key(key_alias)
 
     async def run(self, run: Run, commit: str) -> None:
@@ -282,7 +283,7 @@ class SmokeTests:
             )
 
     async def _last_log(self, model: str) -> str:
-        """Read the engine's log while its pod exists: the model is stopped after a failed test."""
+        """Read the end of the engine's log; empty on an error. The pod is deleted after a failed test."""
         try:
             return await self.cluster.last_log(model)
         except (BotError, Unavailable) as error:
@@ -292,8 +293,8 @@ class SmokeTests:
     async def smoke(self, workload: Workload, endpoint: ModelEndpoint, tell: Tell, *, costs: bool) -> tuple[Check, ...]:
         """Run every test, even if an earlier one fails. Each result contains its evidence.
 
-        With `costs`, a call through the gateway must have a cost: some platforms set no prices. The last result is the
-        comparison with the endpoint's last good run, which can warn but not fail.
+        With `costs`, a call through the gateway must have a cost; some platforms do not set prices. The last result
+        compares this run with the endpoint's last good one; it can be a warning, but not a failure.
         """
         async with self.sessions.asking(endpoint.name, self.clock()) as own_requests:
             return await _Tests(
@@ -313,7 +314,7 @@ class SmokeTests:
 
 
 def kind_of(workload: Workload, endpoint: ModelEndpoint) -> EndpointKind:
-    """The kind of request. The manifests distinguish chat and completion, which a model's name often does not."""
+    """Return the kind of request for the tests. Only the manifests distinguish chat and completion reliably."""
     if workload.kind == "embedding" and endpoint.kind.endswith("-reranker") and not workload.kind_is_said:
         return "rerank"  # LiteLLM's entry shows this, but the model's name does not
     if workload.kind_is_said or workload.kind in ("embedding", "rerank"):
@@ -322,7 +323,7 @@ def kind_of(workload: Workload, endpoint: ModelEndpoint) -> EndpointKind:
     return kinds.get(endpoint.kind, workload.kind)
 
 
-async def _tried(name: str, test: Awaitable[str]) -> Check:
+async def _run_test(name: str, test: Awaitable[str]) -> Check:
     start = time.perf_counter()
     passed, warning = True, False
     try:
@@ -335,20 +336,20 @@ async def _tried(name: str, test: Awaitable[str]) -> Check:
 
 
 def compare(run: SmokeRun, last: SmokeRun) -> Check | None:
-    """Compare a run with the endpoint's last good one: half the speed, or another answer to the same question, is a
-    warning.
+    """Compare a run with the endpoint's last good one. Half the speed or a different answer is a warning.
 
-    Returns None after a swap, because another model answers differently, and a missing comparison is not a success.
+    Returns None if the last run tested another model.
     """
     if last.model != run.model:
         return None
     name, since, differs = "as the last good run", stamp(last.at), list[str]()
     if is_slower(run, last):
-        differs.append(f"slower than half: {_speed(run)}, and {_speed(last)} on {since}")
+        differs.append(f"less than half as fast: {_speed(run)}; on {since} {_speed(last)}")
     if last.answer != run.answer:
         other_image = "" if last.image == run.image else ", with another image"
         differs.append(
-            f"another answer at temperature 0{other_image}: “{run.answer.strip()[:80]}” was “{last.answer.strip()[:80]}”"
+            f"a different answer at temperature 0{other_image}: “{run.answer.strip()[:80]}”, previously "
+            f"“{last.answer.strip()[:80]}”"
         )
     if differs:
         return Check(name=name, passed=True, warning=True, evidence="; ".join(differs))

@@ -1,11 +1,10 @@
-"""A swap of a running endpoint: the new weights are staged next to the old ones first, so the cut-over needs no
-download.
+"""Swaps a running endpoint with a short downtime: the new weights are staged next to the old ones before the restart.
 
-The order is: approval, growth of the volume if both models need it, staging, merge, sync, restart. The staging Job runs
-the script of the approved head, so it starts after the approval. It can be cancelled until the merge, and tenants do
-not notice it.
+The order is: approval, growth of the volume if it is too small for both models, staging, merge, sync, restart. The
+staging Job runs the script of the approved head, so it starts after the approval. It does not affect tenants and can be
+cancelled until the merge.
 
-The volume grows by the claim's own request in the cluster, to the size in the approved head. Argo CD shows the claim as
+Stoker grows the volume by changing the claim in the cluster to the size in the approved head. Argo CD shows the claim as
 OutOfSync until the merge; it cannot revert the growth, because a claim cannot shrink.
 """
 
@@ -38,14 +37,13 @@ from manifests.platform import Platform
 from manifests.sizing import quantity_bytes
 
 LOAD, DOWNLOAD = timedelta(minutes=5), timedelta(minutes=5)
-"""Estimated times of a restart, ten minutes in total. After the restart the card shows the measured times.
-"""
+"""Estimated times of a restart. After the restart, the card shows the measured time."""
 _FIRST, _GROWS, _DOWNTIME, _NOT_STAGED = "First", "The volume grows", "Downtime", "Not staged before"
 _GROWTH, _GROWTH_FAILED = "growth", "growth failed"
 
 
 class Forecast(NamedTuple):
-    """The course of a roll-out of a running endpoint, for the card before the approval."""
+    """The expected course of the roll-out, for the card: whether weights are staged first, and rows with the downtime."""
 
     stages: bool
     rows: tuple[tuple[str, str], ...]
@@ -64,8 +62,8 @@ class StagedSwap:
     config: Config
 
     async def forecast(self, op: ChangeOperation, head: str) -> Forecast:
-        """Return whether the weights at a commit can be staged before the cut-over, and rows with the downtime. There
-        are no rows for an endpoint at zero.
+        """Return whether the weights at a commit can be staged before the cut-over, and the downtime. There are no rows
+        for an endpoint that is down.
         """
         if not isinstance(op.request, SwapModel | RevertChange):
             return Forecast(False, ())
@@ -78,7 +76,7 @@ class StagedSwap:
         try:
             weights = await self._weights(op, head)
             if weights is None:
-                return Forecast(False, ((_DOWNTIME, f"about {show_duration(LOAD)}: the weights stay as they are"),))
+                return Forecast(False, ((_DOWNTIME, f"about {show_duration(LOAD)}: the weights do not change"),))
             grows = await self._grows(op, weights, head)
             await self.stager.volumes(weights.endpoint).place(weights.claim, weights.deployment, self.config.staging)
         except CannotStage as error:
@@ -88,12 +86,14 @@ class StagedSwap:
             (
                 (_FIRST, f"{weights.hf_id} is staged next to the old weights, while the old model serves"),
                 *(((_GROWS, grows),) if grows else ()),
-                (_DOWNTIME, f"about {show_duration(LOAD)}: a load, no download"),
+                (_DOWNTIME, f"about {show_duration(LOAD)}: load only, no download"),
             ),
         )
 
     async def _grows(self, op: ChangeOperation, weights: Weights, head: str) -> str:
-        """The card's text about the volume's growth; empty if it is large enough. Raises CannotStage if it cannot grow."""
+        """Return the card's text about the growth of the volume; empty if it is large enough. Raises CannotStage if it
+        cannot grow.
+        """
         growth = await self._growth(weights, head)
         begun = await self.steps.result(op.id, _GROWTH, datetime) and not await self.steps.result(
             op.id, _GROWTH_FAILED, datetime
@@ -109,13 +109,13 @@ class StagedSwap:
         )
 
     async def _growth(self, weights: Weights, head: str) -> Growth | None:
-        """The growth that the volume needs for both models, to the size of the claim at a commit."""
+        """Return the growth of the volume to the claim's size at a commit; None if it is large enough for both models."""
         size = next((e.pvc_size for e in await self.endpoints.all(head) if e.name == weights.endpoint), "")
         return await self.stager.volumes(weights.endpoint).growth(weights.claim, size)
 
     async def growth_left(self, op: ChangeOperation) -> VolumeGrew | None:
-        """A note if a change ends without its merge and has left a claim that is larger than in git: Argo CD cannot
-        sync it.
+        """Return the growth of the volume if the change ends without a merge: Argo CD cannot sync a claim that is smaller
+        in git than in the cluster.
         """
         if await self.steps.result(op.id, _GROWTH, datetime) is None:
             return None
@@ -140,7 +140,7 @@ class StagedSwap:
     async def _grow(self, run: Run[ChangeOperation], weights: Weights, head: str) -> None:
         growth = await self._growth(weights, head)
         if growth:
-            await run.first_reached(_GROWTH)  # recorded first, so that after a crash the next bot continues the growth
+            await run.first_reached(_GROWTH)  # recorded first, so that it continues after a crash
             await run.enter(phases.GROW_VOLUME, f"from {growth.held} to {growth.wanted}")
             try:
                 await run.cancellable(self.stager.volumes(weights.endpoint).grow(growth))
@@ -149,7 +149,7 @@ class StagedSwap:
                 raise
 
     async def _weights(self, op: ChangeOperation, head: str) -> Weights | None:
-        """The weights that the endpoint's pod will stage after the merge of `head`; None if they are the current ones."""
+        """Return the weights that the endpoint needs after the merge of `head`; None if they do not change."""
         model = op.request.model
         endpoint = next((candidate for candidate in await self.endpoints.all(head) if candidate.name == model), None)
         if endpoint is None:
@@ -169,7 +169,7 @@ class StagedSwap:
 
 
 def _pod_spec(path: str, text: str) -> KubeObject:
-    """The pod of the Deployment in a file of the platform."""
+    """Return the pod template's spec of the first Deployment in a file; raises CannotStage."""
     try:
         deployments = [
             document

@@ -1,7 +1,7 @@
-"""Put weights on the volume before the GPU starts: on request, after a roll-out, and before the cut-over of a swap.
+"""Puts weights on the volume before the GPU starts: on request, after a roll-out, and before the cut-over of a swap.
 
-A staging Job uses no GPU, so it needs no approval. While Hugging Face answers 429 there is no Job: the operation waits,
-and the volume is free.
+A staging Job does not use the GPU, so it needs no approval. While Hugging Face answers 429, the operation waits without a
+Job, so that the volume can be mounted by others.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ from bot.views.text import size
 log = structlog.get_logger(__name__)
 
 _INTERRUPTIONS = 5
-"""Number of interruptions of a Job (an evicted pod, a broken connection) that count as a failure."""
+"""Maximum number of interruptions (an evicted pod, a broken connection); the staging fails after the next one."""
 
 
-class _Tried(BaseModel, frozen=True, defer_build=True):
+class _AttemptRecord(BaseModel, frozen=True, defer_build=True):
     """One attempt, as stored in the operation's ledger."""
 
     ended: Attempt
@@ -49,7 +49,7 @@ class _Tried(BaseModel, frozen=True, defer_build=True):
 
 @component
 class Staging:
-    """Stages weights on the volumes."""
+    """Stages weights on the volumes of endpoints."""
 
     operations: Operations
     endpoint_history: EndpointHistory
@@ -59,7 +59,7 @@ class Staging:
     clock: Clock
 
     async def under_way(self, model: str, *, but: str = "") -> Operation | None:
-        """The operation that is staging weights for the endpoint, or is about to."""
+        """Return the operation that is staging weights for the endpoint or will do so next, except the operation `but`."""
         for op in await self.operations.open(model=model):
             running = op.running_phase
             staging = running and running.name in {phase.key for phase in phases.STAGING}
@@ -69,7 +69,7 @@ class Staging:
         return None
 
     async def fill(self, run: Run, weights: Weights) -> Staged:
-        """Put the weights on the volume, in as many attempts as necessary. Idempotent.
+        """Put the weights on the volume, with as many attempts as `staging.limit` allows. Idempotent.
 
         Raises CannotStage or StagingFailed with the reason.
         """
@@ -82,9 +82,12 @@ class Staging:
                 break
             attempt = partial(self._attempt, run, weights, number, time_left, delay)
             try:
-                tried = await run.cancellable(run.once(Step(f"staging {weights.hf_id} {number}", _Tried), attempt))
+                tried = await run.cancellable(
+                    run.once(Step(f"staging {weights.hf_id} {number}", _AttemptRecord), attempt)
+                )
             except StagingFailed:
-                await run.cancellable(asyncio.sleep(0))  # `end_all` cancels the operation and then deletes its Job
+                # `end_all` cancels the operation before it deletes its Job: then the cancellation is the reason.
+                await run.cancellable(asyncio.sleep(0))
                 raise
             ended, seconds = tried.ended, seconds + tried.ended.seconds
             match ended.outcome:
@@ -113,7 +116,9 @@ class Staging:
             )
         )
 
-    async def _attempt(self, run: Run, weights: Weights, number: int, time_left: timedelta, delay: timedelta) -> _Tried:
+    async def _attempt(
+        self, run: Run, weights: Weights, number: int, time_left: timedelta, delay: timedelta
+    ) -> _AttemptRecord:
         shape = self.config.staging
         await run.enter(phases.START_STAGING)
         try:
@@ -123,10 +128,10 @@ class Staging:
         wait = timedelta() if ended.outcome in ("staged", "moved") else delay
         if ended.retry_after is not None:
             wait = min(timedelta(seconds=ended.retry_after), shape.limit)
-        return _Tried(ended=ended, resume=self.clock() + wait)
+        return _AttemptRecord(ended=ended, resume=self.clock() + wait)
 
     async def _keep(self, run: Run, weights: Weights, ended: Attempt, seconds: float) -> Staged:
-        """Record the staged weights, for the receipt of the session that starts faster because of them."""
+        """Record the staged weights for the next session's receipt, which shows the GPU time that they saved."""
         staged = Staged(hf_id=weights.hf_id, at=self.clock(), seconds=seconds, bytes=ended.bytes)
         await self.endpoint_history.keep_staged(weights.endpoint, staged)
         if ended.removed:
@@ -139,10 +144,10 @@ class Staging:
         await self.stager.delete_of(op.id)
 
     async def stage_after(self, op: Operation, model: str) -> bool:
-        """Stage the endpoint's weights after a roll-out, in a separate operation; returns whether it was started."""
+        """Stage the endpoint's weights after a roll-out, in a separate operation. Returns whether it was started."""
         if self.config.staging.mode != "auto":
             return False
-        await self.end_all(model)  # for the previous model
+        await self.end_all(model)  # they stage weights for the previous model
         try:
             await self.stager.weights(model)
         except CannotStage as error:
@@ -160,7 +165,7 @@ class Staging:
         return True
 
     async def end_all(self, model: str) -> None:
-        """Cancel all stagings for the endpoint, and wait until no Job holds its volume. Idempotent."""
+        """Cancel all stagings for the endpoint, and delete their Jobs so that its volume is free. Idempotent."""
         now = self.clock()
 
         def cancelled(op: StageOperation) -> StageOperation:
@@ -170,26 +175,26 @@ class Staging:
                 else op.model_copy(update={"cancelled_by": STOKER, "updated": now})
             )
 
-        for other in await self.operations.open(StageOperation, model):
-            ended = await self.operations.update(other.id, cancelled, event=AuditEvent.CANCELLED)
+        for staging in await self.operations.open(StageOperation, model):
+            ended = await self.operations.update(staging.id, cancelled, event=AuditEvent.CANCELLED)
             await self.lifecycle.enqueue(ended)
-            await self.delete_job(other)
+            await self.delete_job(staging)
 
     async def wait_until_staged(self, run: Run) -> None:
-        """Wait for a running staging of the endpoint's weights before its pod starts; nothing is billed during the
-        wait.
+        """Wait for the end of a running staging before the endpoint's pod starts. Nothing is billed during the wait.
 
-        If only one node can mount the volume, the pod could not start. If several can, both would download.
+        Without the wait, the pod could not mount a volume that only one node can mount, or would also download the
+        weights.
         """
-        while other := await self.under_way(run.model, but=run.op.id):
-            phase = other.phases[-1] if other.phases else None
+        while staging := await self.under_way(run.model, but=run.op.id):
+            phase = staging.phases[-1] if staging.phases else None
             doing = f"{phase.text} {phase.detail}".strip() if phase else phases.START_STAGING.label
             await run.enter(phases.WAIT_FOR_WEIGHTS, f"{doing}. Cancel the staging to start without it")
             await run.cancellable(asyncio.sleep(2))
 
 
 def _teller(run: Run) -> Callable[[Progress], Awaitable[None]]:
-    """Return a function that shows the state of a Job when it has changed."""
+    """Return a function that shows the progress of a Job on the card if it has changed."""
     last: tuple[Phase, str] | None = None
 
     async def tell(progress: Progress) -> None:

@@ -1,7 +1,4 @@
-"""Start and stop a model, with the method that its deployer allows.
-
-Operations change a model's replicas only with `turn`.
-"""
+"""Starts and stops models, with the method that the deployer allows. Operations change replicas only with `turn`."""
 
 import asyncio
 
@@ -35,8 +32,8 @@ class Switch:
     ) -> bool:
         """Set the replicas of a model and its Deployment's lease annotation (None removes it). Idempotent.
 
-        `session` is the lease of the session, if it is not `lease`. Returns whether this call changed the replicas in
-        the cluster. Raises StaleFence like `Cluster.scale`.
+        `session` is the lease of the session if `lease` is None. Returns whether this call changed the replicas in the
+        cluster. Raises StaleFence like `Cluster.scale`.
         """
         method = await self.method(model)
         return await method.set(model, replicas, lease=lease, fence=fence, session=session)
@@ -51,21 +48,21 @@ class Switch:
         return await self.method(model) is self.by_commit
 
     async def refuse_if_foreign(self, model: str, commit: str) -> None:
-        """Raise NotAllowed if something else starts and stops the model, or if only people can."""
+        """Raise NotAllowed if another system starts and stops the model, or if it is not a Deployment."""
         platform = Platform(await self.repository.tree(commit), self.config.platform)
         if kind := await asyncio.to_thread(in_git.switched_by_hand, platform, model):
             raise NotAllowed(
                 md(
-                    "{model} is {kind}. Stoker starts and stops Deployments: change its replicas by hand.",
+                    "{model} is {kind}. Stoker only starts and stops Deployments: change its replicas manually.",
                     model=code(model),
                     kind=kind,
                 )
             )
-        if other := await asyncio.to_thread(in_git.scaled_by, platform, model):
+        if scaler := await asyncio.to_thread(in_git.scaled_by, platform, model):
             raise NotAllowed(
                 md(
-                    "{model} is started and stopped by {other}, not by Stoker: it would revert Stoker's changes.",
+                    "{model} is started and stopped by {scaler}, not by Stoker: it would revert Stoker's changes.",
                     model=code(model),
-                    other=other,
+                    scaler=scaler,
                 )
             )

@@ -1,4 +1,4 @@
-"""The virtual keys that lack access to a new alias, and granting access."""
+"""Lists the virtual keys that cannot call a new alias yet, and grants access."""
 
 import structlog
 
@@ -37,7 +37,7 @@ class VirtualKeys:
     clock: Clock
 
     async def offer(self, op: Operation, alias: str) -> None:
-        """List the keys that cannot call the alias yet below the card; does nothing if there are none."""
+        """Post the keys that cannot call the alias yet in the thread of the card; does nothing if there are none."""
         try:
             keys = await self.litellm.tenant_keys()
         except (BotError, Unavailable) as error:
@@ -50,7 +50,7 @@ class VirtualKeys:
             )
 
     async def outsiders(self, op_id: str, actor: str) -> tuple[str, tuple[Tenant, ...]]:
-        """The alias that an operation added, and the keys that cannot call it now."""
+        """Return the alias that an operation added, and the keys that cannot call it yet."""
         _, alias = await self._allowed(op_id, actor)
         keys = tuple(_tenant(key) for key in await self.litellm.tenant_keys() if not key.reaches(alias))
         if not keys:
@@ -58,7 +58,7 @@ class VirtualKeys:
         return alias, keys
 
     async def let_in(self, op_id: str, hashes: frozenset[str], actor: str) -> Mrkdwn:
-        """Grant the chosen keys access to the alias; returns the answer. Idempotent."""
+        """Grant the chosen keys access to the alias, and return the message about it. Idempotent."""
         op, alias = await self._allowed(op_id, actor)
         chosen = [key for key in await self.litellm.tenant_keys() if key.hash in hashes]
         for key in chosen:
@@ -78,7 +78,7 @@ class VirtualKeys:
         return answer
 
     async def _allowed(self, op_id: str, actor: str) -> tuple[Operation, str]:
-        """The operation and its alias, if the person may grant access; a refusal is recorded in the audit log."""
+        """Return the operation and its alias if the person may grant access; a refusal is recorded in the audit log."""
         op, verdict = await self.operations.load(op_id), may_let_in(actor, await self.roles.people())
         if not verdict.allowed:
             await self.audit.note_refusal(op, actor, AuditEvent.KEY_LET_IN, verdict.reason, self.clock())

@@ -9,7 +9,7 @@ expect "all smoke tests passed" within 60s
 
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 expect "is staged next to the old weights" within 30s
-expect "a load, no download"
+expect "load only, no download"
 break hf-429
 github checks pass
 @lead clicks "Approve & roll out"

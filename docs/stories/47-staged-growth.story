@@ -10,7 +10,7 @@ expect "all smoke tests passed" within 60s
 
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ storage=40Gi
 expect "from 20Gi to 40Gi, before the merge and permanently" within 30s
-expect "a load, no download"
+expect "load only, no download"
 break hf-429
 github checks pass
 @lead clicks "Approve & roll out"

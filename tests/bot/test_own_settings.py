@@ -87,7 +87,7 @@ def test_settings_with_which_no_endpoint_is_found_are_replaced() -> None:
     tree = Undescribed(SANDBOX / "platforms" / "own-chart")
     known = {"platform": {"endpoints": {}, "serving_dir": "nowhere"}, "gpu": {"name": "A10"}}
     proposal = propose(tree, known)
-    assert {each.name for each in proposal.found.endpoints} == {"chat", "coder"}
+    assert {each.name for each in proposal.survey.endpoints} == {"chat", "coder"}
     assert proposal.settings["gpu"] == {"name": "A10"}
 
 

@@ -38,7 +38,7 @@ def test_less_than_half_the_speed_is_a_warning() -> None:
     assert not is_slower(a_run(first_token_seconds=0.4), last)
     slow = differences(a_run(first_token_seconds=0.8), last)
     assert (slow.passed, slow.warning) == (True, True)
-    assert "slower than half" in slow.evidence
+    assert "less than half as fast" in slow.evidence
 
 
 def test_a_difference_of_milliseconds_is_not_a_warning() -> None:

@@ -215,4 +215,4 @@ async def test_a_model_that_is_not_a_deployment_is_started_by_hand(stage: Stage)
     switch = Switch(method, ByApi(stage.cluster), stage.cluster, stage.repository, method.config)
     with pytest.raises(NotAllowed) as refused:
         await switch.refuse_if_foreign(MODEL, head)
-    assert f"is a StatefulSet ({FILE}:1). Stoker starts and stops Deployments" in refused.value.message
+    assert f"is a StatefulSet ({FILE}:1). Stoker only starts and stops Deployments" in refused.value.message

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.platform.change_planning import planned
+from bot.platform.change_planning import plan_change
 from bot.settings.config import Config
 from manifests.arguments import MODEL_FLAGS
 from manifests.deployed import Bound, changed, deployed
@@ -42,7 +42,7 @@ def swapped(
 ) -> Reading:
     """Return the rows of coder-chat's card after the bot swaps it and somebody edits files on its branch."""
     config = Config()
-    change = planned(tree, config, "swap", "coder-chat", options, facts)
+    change = plan_change(tree, config, "swap", "coder-chat", options, facts)
     after = Overlay(tree, change.changes)
     pushed = {path: edit(after.read(path) or "") for path, edit in (edits or {}).items()}
     both = Overlay(after, ChangeSet(files=pushed))
@@ -86,9 +86,9 @@ def test_the_bots_own_change_has_no_duplicate_rows(platform: Files) -> None:
 def test_a_new_endpoint_shows_its_differences_from_the_template(platform: Files, facts: ModelFacts) -> None:
     """Its own names are not differences; an argument is, and one that runs external code is a warning at the top."""
     options = (("arg", "--trust-remote-code"), ("arg", "--allowed-local-media-path=/"), ("arg", "--max-num-seqs=7"))
-    plain = planned(platform, Config(), "add", "coder-mini", (), facts)
+    plain = plan_change(platform, Config(), "add", "coder-mini", (), facts)
     assert [row for row in plain.summary if "in the template" in row[1]] == []
-    change = planned(platform, Config(), "add", "coder-mini", options, facts)
+    change = plan_change(platform, Config(), "add", "coder-mini", options, facts)
     rows = dict(change.summary)
     assert rows["Argument --trust-remote-code"] == "on, in the template not given"
     assert rows["Argument --allowed-local-media-path"] == "/, in the template not given"

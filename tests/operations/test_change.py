@@ -96,7 +96,7 @@ async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platfo
     card = await platform.sees("Add coder-mini")
     assert "Run the generator of clusters/ai-dev/groups.generated.yaml" in card
     card = await rolled_out(platform, "does not create coder-mini")
-    assert "Run the generator of that file and merge what it writes" in card
+    assert "Run the generator of that file and merge its output" in card
     assert "continues automatically" in card
     assert platform.pull().merge_commit
     said = await platform.github.files_at(await platform.github.main_commit(), "environments/ai-dev/config.yaml")
@@ -132,7 +132,7 @@ async def test_a_generator_that_nobody_runs_is_not_waited_for_for_ever(tmp_path:
         await it.restart("pull_expire_after: 47h", "pull_expire_after: 1s")
         card = await it.sees("is merged; revert it to undo")
         assert "is still off in" in card
-        assert "run the generator of that file, merge what it writes, then bring the endpoint up" in card
+        assert "run the generator of that file, merge its output, then bring the endpoint up" in card
 
 
 async def test_an_endpoint_is_removed_and_put_back(platform: Platform) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.platform.change_planning import Options, Verb, planned, pull_body
+from bot.platform.change_planning import Options, Verb, plan_change, pull_body
 from bot.settings.config import Config
 from manifests.change import Change
 from manifests.sizing import ModelFacts
@@ -15,14 +15,14 @@ SAMPLE = Checkout(Path(__file__).parents[2] / "sandbox" / "platform")
 
 
 def change(verb: Verb, name: str, facts: ModelFacts | None = None, options: Options = ()) -> Change:
-    return planned(SAMPLE, Config(), verb, name, options, facts)
+    return plan_change(SAMPLE, Config(), verb, name, options, facts)
 
 
 def test_a_swap_says_what_it_replaces() -> None:
     """The change and its reason come first, then the contract with its previous values, the sizes, tests, warnings and
     next steps.
     """
-    text = pull_body(change("swap", "coder-chat", CODER_3B), asked="Asked by `U1`", reason="cheaper", operation="op1")
+    text = pull_body(change("swap", "coder-chat", CODER_3B), origin="Asked by `U1`", reason="cheaper", operation="op1")
     assert text.startswith(
         "Swaps coder-chat from Qwen/Qwen2.5-Coder-7B-Instruct-AWQ to Qwen/Qwen2.5-Coder-3B-Instruct.\n\n"
         "Asked by `U1`: `cheaper`\n\n## The contract\n"
@@ -72,7 +72,7 @@ def test_each_kind_of_change_says_what_follows(
     verb: Verb, name: str, facts: ModelFacts | None, first: str, tests: str, follows: str
 ) -> None:
     """The tests are those of the endpoint's kind, and none for a removal; the next steps depend on the sync policy."""
-    text = pull_body(change(verb, name, facts), asked="Asked by `U1`", operation="op1")
+    text = pull_body(change(verb, name, facts), origin="Asked by `U1`", operation="op1")
     assert text.startswith(first)
     assert tests in text
     assert ("## Smoke tests" in text) == bool(tests)
@@ -83,14 +83,14 @@ def test_other_settings_of_the_same_model_are_no_swap() -> None:
     """The subject does not name an unchanged model."""
     made = change("swap", "coder-chat", CODER_7B_AWQ, (("context", "8192"),))
     assert made.title == "feat(serving): change the settings of coder-chat"
-    text = pull_body(made, asked="Asked from a terminal by `ann`", reason="a `short`\none | two")
+    text = pull_body(made, origin="Asked from a terminal by `ann`", reason="a `short`\none | two")
     assert text.startswith("Changes how coder-chat serves Qwen/Qwen2.5-Coder-7B-Instruct-AWQ.\n")
     assert "by `ann`: `a ˋshortˋ one | two`\n" in text
     assert "| Context | 8192 | 16384 |\n" in text
-    assert "waits for a person to sync it" in text
+    assert "must be synced manually" in text
 
 
 def test_a_volume_that_grows_is_in_the_table() -> None:
     """The figures are those that a reviewer would calculate."""
-    text = pull_body(change("swap", "coder-fim", CODER_14B_AWQ, (("kind", "completion"),)), asked="Asked by `U1`")
+    text = pull_body(change("swap", "coder-fim", CODER_14B_AWQ, (("kind", "completion"),)), origin="Asked by `U1`")
     assert "| Volume | coder-fim-model-cache, 15Gi | coder-fim-model-cache, 10Gi |\n" in text

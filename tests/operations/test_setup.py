@@ -52,6 +52,6 @@ async def test_an_admin_sets_stoker_up_by_a_pull_request(tmp_path: Path, redis_u
 async def opens(it: Platform, gpu: str) -> None:
     """The admin fills the form in and submits it."""
     await it.click("admin", "Set up …")
-    await it.sees("US dollars for one hour of it", "admin")
+    await it.sees("Price per hour, in US dollars", "admin")
     await it.workspace.fill("admin", "Which GPU", gpu)
     await it.workspace.submit("admin")

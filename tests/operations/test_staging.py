@@ -50,7 +50,7 @@ async def test_a_staged_swap_interrupts_for_the_load_only(platform: Platform) ->
     await platform.click("lead", "Approve")
     await platform.sees("coder-chat is up and answers")
     await platform.say("dev", f"/model swap coder-chat {NEW}")
-    assert "a load, no download" in await platform.sees("is staged next to the old weights")
+    assert "load only, no download" in await platform.sees("is staged next to the old weights")
     await platform.github.checks("success")
     await platform.click("lead", "Approve & roll out")
     await platform.until(lambda: NEW in platform.cluster.volumes.complete[CLAIM])

@@ -1,6 +1,6 @@
-"""The ways to start and stop a model: one file for each, all with the same interface.
+"""The methods to start and stop a model, one per file, with the same interface.
 
-A model that another system starts and stops has no switch: `manifests/scalers` recognises these systems.
+Stoker does not start and stop models that another system scales; `manifests/scalers` recognises these systems.
 """
 
 from typing import Protocol
@@ -10,7 +10,7 @@ from bot.domain.leases import Lease
 
 
 class Method(Protocol):
-    """One way to set the replicas of a model."""
+    """A method to set the replicas of a model."""
 
     async def applies(self, workload: Workload | None) -> bool:
         """Return whether this method applies to a workload. Reads only the cluster, because git may be unavailable."""

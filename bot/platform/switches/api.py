@@ -1,4 +1,4 @@
-"""Start and stop a model through the Kubernetes API, by scaling its Deployment."""
+"""Starts and stops a model through the Kubernetes API, by scaling its Deployment."""
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import Workload
@@ -13,9 +13,11 @@ class ByApi:
     cluster: Cluster
 
     async def applies(self, workload: Workload | None) -> bool:
+        """Return True: this is the default method."""
         return True
 
     async def set(
         self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None
     ) -> bool:
+        """Scale the Deployment and set its lease annotation; see `Method.set`."""
         return await self.cluster.scale(model, replicas, lease=lease.mark if lease else None, fence=fence)

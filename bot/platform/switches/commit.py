@@ -1,5 +1,5 @@
-"""Starts and stops a model by a commit: changes its replicas in git, because the deployer or KServe reverts changes
-through the API.
+"""Starts and stops a model with a commit that changes its replicas in git, for deployers that revert changes through
+the API.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from manifests.tree import ChangeSet, ManifestError
 log = structlog.get_logger(__name__)
 
 _ROUNDS = 5
-"""Maximum attempts to push to a branch that keeps changing."""
+"""Maximum number of attempts to push to a branch that changes at the same time."""
 
 
 @component
@@ -44,11 +44,13 @@ class ByCommit:
     clock: Clock
 
     async def applies(self, workload: Workload | None) -> bool:
+        """Return whether the deployer would revert a change through the API."""
         return workload is not None and await reverting(self.deployer, self.config.switch.by, workload) is not None
 
     async def set(
         self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None
     ) -> bool:
+        """Commit the replicas, wait until the deployer has applied them, and set the annotation; see `Method.set`."""
         mark = lease.mark if lease else None
         workload = await self.cluster.workload(model)
         application = await reverting(self.deployer, self.config.switch.by, workload) if workload else None
@@ -56,18 +58,18 @@ class ByCommit:
             return await self.cluster.scale(model, replicas, lease=mark, fence=fence)
         if replicas:
             await self.cluster.claim(model, mark, fence)
-        else:  # scale down first to stop the cost, although the deployer may start the model again until it has the commit
+        else:  # scale down first to save cost; the deployer may revert that until it has the commit
             await self.cluster.scale(model, 0, lease=mark, fence=fence)
         session = lease or session
-        commit = await self._committed(model, replicas, session)
+        commit = await self._commit_replicas(model, replicas, session)
         await self.applications.bring_to(
             application.name, commit, actor=session.holder if session else "stoker", on_message=ignore_message
         )
         changed = await self.cluster.scale(model, replicas, lease=mark, fence=fence)
         return changed or bool(workload and workload.replicas != replicas)
 
-    async def _committed(self, model: str, replicas: int, lease: Lease | None) -> str:
-        """Return the commit of the branch with these replicas: a new one, or the newest one if it already has them."""
+    async def _commit_replicas(self, model: str, replicas: int, lease: Lease | None) -> str:
+        """Commit the replicas; returns the new commit, or the newest one if it already has them."""
         for _ in range(_ROUNDS):
             head = await self.repository.head()
             platform = Platform(await self.repository.tree(head), self.config.platform)
@@ -78,7 +80,7 @@ class ByCommit:
             if not changes.files:
                 return head
             try:
-                return await self._pushed(model, replicas, lease, changes, head)
+                return await self._push(model, replicas, lease, changes, head)
             except PushRefused as refused:
                 if await self.repository.head() == head:
                     raise BotError(
@@ -91,28 +93,27 @@ class ByCommit:
                 log.info("the branch moved, trying again", model=model)
         raise Unavailable("git", f"{self.config.platform.branch} changes faster than {model} can be switched")
 
-    async def _pushed(self, model: str, replicas: int, lease: Lease | None, changes: ChangeSet, head: str) -> str:
+    async def _push(self, model: str, replicas: int, lease: Lease | None, changes: ChangeSet, head: str) -> str:
         config, branch = self.config, self.config.platform.branch
-        title = f"chore({model}): {'start' if replicas else 'stop'} it"
+        title = f"chore({model}): {'start' if replicas else 'stop'} the model"
         trailers = f"Requested-by: {lease.holder}\nOperation: {lease.op}" if lease else "Requested-by: stoker"
         message = f"{title}\n\nStoker sets the replicas in git, because {self.deployer.word} reverts changes through the API.\n\n{trailers}"
-        when = self.clock()
+        now = self.clock()
         if config.switch.merge == "push":
-            return await self.repository.switch(changes, base=head, message=message, when=when)
-        own = f"stoker/{'start' if replicas else 'stop'}-{model}"
-        await self.github.withdraw(own)  # an interrupted attempt may have left it
-        pushed = await self.repository.push(changes, base=head, branch=own, message=message, when=when)
-        pull = await self.github.open_pull(own, branch, title, message, config.github.labels)
+            return await self.repository.switch(changes, base=head, message=message, when=now)
+        own_branch = f"stoker/{'start' if replicas else 'stop'}-{model}"
+        await self.github.withdraw(own_branch)  # an interrupted attempt may have left it
+        pushed = await self.repository.push(changes, base=head, branch=own_branch, message=message, when=now)
+        pull = await self.github.open_pull(own_branch, branch, title, message, config.github.labels)
         merged = await self.github.merge(pull.number, pushed, branch)
-        await self.github.delete_branch(own)
+        await self.github.delete_branch(own_branch)
         return merged
 
 
 async def reverting(deployer: Deployer, by: str, workload: Workload) -> Application | None:
-    """The application that deploys the workload, if it reverts changes through the API. Reads only the cluster, because
-    git may be unavailable.
+    """Return the application whose replicas must be changed in git; None if a change through the API lasts.
 
-    `by` is the setting `switch.by`.
+    Reads only the cluster, because git may be unavailable. `by` is the setting `switch.by`.
     """
     if by == "api" or workload.kept_by_owner is False:
         return None
