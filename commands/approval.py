@@ -1,4 +1,4 @@
-"""The buttons of a card: approve, deny, cancel. Every click gets an answer."""
+"""The buttons of a card: approve, deny, cancel."""
 
 from typing import Any
 
@@ -82,7 +82,7 @@ class ApprovalButtons:
         await self.slack.open_form(trigger, because_form(op, verb, value))
 
     async def _cancel_or_confirm(self, value: str, actor: str, trigger: str) -> None:
-        """Cancel, or ask for a reason first if another person's model is booting: that person gets the reason."""
+        """Cancel; ask for a reason first if another person's model is booting. That person gets the reason."""
         op = await self.operations.load(read_value(value)[0])
         if costs_money(op) and must_hear(op.request.actor, actor) and not op.cancelled_by:
             await self.slack.open_form(trigger, because_form(op, "cancel", value))

@@ -51,15 +51,15 @@ Body = dict[str, Any]
 log = structlog.get_logger(__name__)
 
 _OPTIONS = ("like", "context", "served", *FIGURES)
-"""The fields of the first page that become options."""
+"""The option fields of the first page."""
 
 _PAUSE, _SUBMIT = 0.25, 2.0
-"""Seconds without another character before a form is evaluated, and seconds for the final check before its
-acknowledgement.
+"""Delay in seconds after the last character before a form is evaluated, and timeout in seconds for the check of a
+submitted form before its acknowledgement.
 """
 
 _BELOW = "This cannot be opened: the reason is at the end of the form."
-"""Shown below a field if the form already shows the details."""
+"""The error beside a field if the form already shows the details."""
 
 
 class Forms:
@@ -78,10 +78,10 @@ class Forms:
         self._endpoint_history, self._endpoints, self._config = endpoint_history, endpoints, config
         self._facts: dict[str, ModelFacts] = {}
         self._newest: dict[str, object] = {}
-        """The last character's event of each open form: older events are skipped."""
+        """The latest event of each open form; older events are skipped."""
 
     async def suggestions(self, text: str) -> list[Body]:
-        """The Hub's models for the typed text; without the Hub, the typed text."""
+        """Return the models that Hugging Face finds for the typed text, and the text itself if it is a model id."""
         try:
             async with asyncio.timeout(_SUBMIT):
                 ids = await self._hub.search(model_id(text))
@@ -100,13 +100,14 @@ class Forms:
             await self.show(view["id"], metadata, typed(view), _options(metadata))
 
     async def show(self, view_id: str, metadata: Body, values: Mapping[str, str], options: Options) -> None:
+        """Evaluate a form and show the result in it."""
         try:
-            form = await self._worked_out(metadata["verb"], metadata["commit"], values, options)
+            form = await self._evaluate(metadata["verb"], metadata["commit"], values, options)
             await self._slack.update_form(view_id, change_form(_with(form, asked_in=metadata.get("asked_in", ""))))
         except (BotError, Unavailable) as error:
             log.info("form not updated", error=str(error))  # usually because it has been submitted or closed
 
-    async def _worked_out(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> ChangeForm:
+    async def _evaluate(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> ChangeForm:
         names = tuple(endpoint.name for endpoint in await self._endpoints.all(commit))
         form = ChangeForm(verb=verb, commit=commit, values=values, options=options, names=names)
         if not values.get("hf_id") or not values.get("name"):
@@ -131,12 +132,12 @@ class Forms:
         )
 
     async def _change(self, tree: Tree, verb: Verb, values: Mapping[str, str], options: Options) -> Change:
-        facts = await self._known(model_id(values["hf_id"]))
-        every = self.said(verb, values, options)
+        facts = await self._look_up(model_id(values["hf_id"]))
+        every = self.chosen_options(verb, values, options)
         return await asyncio.to_thread(plan_change, tree, self._config, verb, values["name"], every, facts)
 
-    async def _known(self, hf_id: str) -> ModelFacts:
-        """The facts, requested only once; without Hugging Face, those in the name: the form then asks for the rest."""
+    async def _look_up(self, hf_id: str) -> ModelFacts:
+        """Look up a model's facts, and cache them. If Hugging Face does not answer, the form asks for the missing figures."""
         if hf_id not in self._facts:
             observed = await self._endpoint_history.observations()
             facts = await look_up_model(self._hub, hf_id, observed)
@@ -147,9 +148,9 @@ class Forms:
             self._facts[hf_id] = facts
         return self._facts[hf_id]
 
-    def said(self, verb: Verb, values: Mapping[str, str], advanced: Options) -> Options:
-        """Every option in the form. The usual template is omitted: if the model is known, it determines the closest
-        one.
+    def chosen_options(self, verb: Verb, values: Mapping[str, str], advanced: Options) -> Options:
+        """Return every option in the form. The default template is omitted if the model is known, so that the template is
+        chosen by the model.
         """
         options = [(key, values[key]) for key in _OPTIONS if key in values and (verb == "add" or key != "like")]
         usual = ("like", self._config.platform.template) if model_id(values["hf_id"]) in self._facts else None
@@ -158,10 +159,10 @@ class Forms:
     async def advanced_problems(
         self, verb: Verb, commit: str, values: Mapping[str, str], advanced: Options
     ) -> dict[str, str]:
-        """Errors of the second page by field. They include arguments that no change can have, because the first
-        page has no field for them.
+        """Return the errors of the second page by field. Invalid arguments are reported here, because the first page has no
+        field for them.
         """
-        errors = _misread(verb, advanced)
+        errors = _parse_errors(verb, advanced)
         arguments = [key for key, _ in advanced if key == "arg"]
         if errors or not arguments or not values.get("hf_id") or not values.get("name"):
             return errors
@@ -176,10 +177,10 @@ class Forms:
         return errors
 
     async def problems(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> dict[str, str]:
-        """Errors by field. Checks that take too long are made after the acknowledgement; a message then shows the
-        errors.
+        """Return the errors by field. Checks that take too long are repeated after the acknowledgement, and a message then
+        shows their errors.
         """
-        errors = _misread(verb, tuple((key, values[key]) for key in _OPTIONS if key in values))
+        errors = _parse_errors(verb, tuple((key, values[key]) for key in _OPTIONS if key in values))
         try:
             async with asyncio.timeout(_SUBMIT):
                 tree = await self._repository.tree(commit)
@@ -200,7 +201,7 @@ class Forms:
 
 @component
 class Changes:
-    """Starts changes, and opens their form."""
+    """Starts changes, and opens the form for them."""
 
     slack: Slack
     repository: Repository
@@ -210,7 +211,7 @@ class Changes:
     config: Config
 
     async def ask(self, request: ChangeRequest, delivery: str, asked_in: str | None = None) -> Mrkdwn:
-        """Start a change, after refusing a request that cannot become a pull request.
+        """Start a change, and return the answer. Raises an error if the request cannot become a pull request.
 
         `asked_in` is the channel of the request, if it is known.
         """
@@ -226,8 +227,8 @@ class Changes:
         answer = md(
             "Preparing a pull request that {does} {model} …", does=request.kind.spec.does, model=code(request.model)
         )
-        where = elsewhere(asked_in, self.config.slack.channel, md(" The card will be in")) if asked_in else None
-        return answer + (where or md(""))
+        card_text = elsewhere(asked_in, self.config.slack.channel, md(" The card will be in")) if asked_in else None
+        return answer + (card_text or md(""))
 
     async def open_form(self, verb: Verb, name: str, trigger_id: str, asked_in: str = "") -> None:
         """Open the form immediately, then fill it from the main branch."""
@@ -236,7 +237,7 @@ class Changes:
             commit = await self.repository.head()
             names = tuple(endpoint.name for endpoint in await self.endpoints.all(commit))
             if verb == "swap" and not names:
-                raise BotError(md("There is no endpoint yet whose model could be swapped; `/model add` adds one."))
+                raise BotError(md("There are no endpoints to swap yet. `/model add` adds one."))
             chosen = name if verb == "add" or name in names else names[0]
             values = {"name": chosen} | ({"like": self.config.platform.template} if verb == "add" else {})
             return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names, asked_in=asked_in))
@@ -246,7 +247,7 @@ class Changes:
 
 @component
 class ChangeForms:
-    """Listens to the forms for a change."""
+    """The listeners of the forms for a change."""
 
     slack: Slack
     forms: Forms
@@ -260,55 +261,55 @@ class ChangeForms:
             await ack(options=await self.forms.suggestions(str(payload.get("value") or "")))
 
         @app.action(re.compile(rf"^{TYPED}:"))
-        async def looked_at(ack: AsyncAck, body: Body) -> None:
+        async def field_changed(ack: AsyncAck, body: Body) -> None:
             await ack()
             if body.get("view", {}).get("callback_id") == CHANGE_FORM:
                 await self.forms.refresh(body["view"])
 
         @app.action(ADVANCED)
-        async def more(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
+        async def advanced_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
             await answered(respond, self._push_advanced(body["view"], body["trigger_id"]), urgent=True)
 
         @app.view(ADVANCED_FORM)
-        async def more_given(ack: AsyncAck, view: Body) -> None:
-            await self._advanced_given(ack, view)
+        async def advanced_submitted(ack: AsyncAck, view: Body) -> None:
+            await self._submit_advanced(ack, view)
 
         @app.view(CHANGE_FORM)
         async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
-            await self._submitted(ack, body["user"]["id"], view)
+            await self._submit(ack, body["user"]["id"], view)
 
     async def _push_advanced(self, view: Body, trigger_id: str) -> None:
-        """Open the second page above the first one, with what the first page contains."""
-        about = json.loads(view["private_metadata"])
-        kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
-        await self.slack.push_form(trigger_id, advanced_form(about["verb"], _options(about), kept))
+        """Open the second page. Its metadata contains the input of the first page."""
+        state = json.loads(view["private_metadata"])
+        metadata = json.dumps({**state, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
+        await self.slack.push_form(trigger_id, advanced_form(state["verb"], _options(state), metadata))
 
-    async def _advanced_given(self, ack: AsyncAck, view: Body) -> None:
+    async def _submit_advanced(self, ack: AsyncAck, view: Body) -> None:
         """Report the errors beside the fields of the second page, or evaluate the first page with its options."""
-        about, given = json.loads(view["private_metadata"]), _advanced(typed(view))
-        if errors := await self.forms.advanced_problems(about["verb"], about["commit"], about["values"], given):
+        state, advanced = json.loads(view["private_metadata"]), _advanced(typed(view))
+        if errors := await self.forms.advanced_problems(state["verb"], state["commit"], state["values"], advanced):
             await ack(response_action="errors", errors=errors)
             return
         await ack()
-        await self.forms.show(about["root"], about, about["values"], given)
+        await self.forms.show(state["root"], state, state["values"], advanced)
 
-    async def _submitted(self, ack: AsyncAck, actor: str, view: Body) -> None:
+    async def _submit(self, ack: AsyncAck, actor: str, view: Body) -> None:
         """Report the errors beside the fields, or start the change."""
-        about, values = json.loads(view["private_metadata"]), typed(view)
-        options = _options(about)
-        if errors := await self.forms.problems(about["verb"], about["commit"], values, options):
-            shown = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
-            await ack(response_action="errors", errors=shown)
+        state, values = json.loads(view["private_metadata"]), typed(view)
+        options = _options(state)
+        if errors := await self.forms.problems(state["verb"], state["commit"], values, options):
+            messages = {field: _BELOW if shows_problem(view, error) else error for field, error in errors.items()}
+            await ack(response_action="errors", errors=messages)
             return
         await ack()
-        request = (AddModel if about["verb"] == "add" else SwapModel)(
+        request = (AddModel if state["verb"] == "add" else SwapModel)(
             model=values["name"],
             hf_id=model_id(values["hf_id"]),
-            options=self.forms.said(about["verb"], values, options),
+            options=self.forms.chosen_options(state["verb"], values, options),
             **self.lifecycle.asked(actor, values.get("reason", "")),
         )
-        asked_in = about.get("asked_in", "")
+        asked_in = state.get("asked_in", "")
         respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)
         await answered(respond, self.changes.ask(request, view["id"], asked_in))
 
@@ -318,17 +319,17 @@ def _with(form: ChangeForm, **changes: Any) -> ChangeForm:
 
 
 def _options(metadata: Body) -> Options:
-    """The options of the second page, which a form keeps in its metadata."""
+    """Read the options of the second page from a form's metadata."""
     return tuple((key, value) for key, value in metadata["options"])
 
 
 def _figures(options: Collection[str]) -> tuple[tuple[str, str, str], ...]:
-    """The figures to ask for: the missing ones, and those that were entered before."""
+    """Return the figures to ask for, with their labels and examples: the missing and the already entered ones."""
     return tuple((option, *FIGURES[option][1:]) for option in FIGURES if option in options)
 
 
 def _changed(tree: Tree, change: Change) -> tuple[tuple[str, int, int], ...]:
-    """Each file of a change with its added and removed lines."""
+    """Return each file of a change with the numbers of its added and removed lines."""
     rows = []
     for path, text in change.changes.files.items():
         old_lines, new_lines = (tree.read(path) or "").splitlines(), (text or "").splitlines()
@@ -342,14 +343,14 @@ def _advanced(values: Mapping[str, str]) -> Options:
     return (*((key, value) for key, value in values.items() if key != "arg"), *arguments)
 
 
-def _misread(verb: Verb, options: Options) -> dict[str, str]:
-    """The options that cannot be parsed, by field."""
+def _parse_errors(verb: Verb, options: Options) -> dict[str, str]:
+    """Return the errors of options that cannot be parsed, by field."""
     errors = {}
     for key, value in options:
         try:
             read_options(verb, ((key, value),))
         except (BotError, ManifestError) as error:
-            said = str(error)
-            hint = said.partition(" cannot be read: ")[2]  # a form has no `key=value`
-            errors[key] = hint[:1].upper() + hint[1:] if hint else in_form(said)
+            text = str(error)
+            hint = text.partition(" cannot be read: ")[2]  # a form has no `key=value`
+            errors[key] = hint[:1].upper() + hint[1:] if hint else in_form(text)
     return errors

@@ -1,4 +1,4 @@
-"""Mentions, direct messages and the message shortcut; also the greeting when the bot joins a channel."""
+"""Mentions, direct messages and the message shortcut, and the greeting when the bot joins a channel."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ class Conversations:
 
         @app.event("message")
         async def written(ack: AsyncAck, event: Body, body: Body) -> None:
-            """A direct message is a command too, except edits, messages of other apps and of the bot itself."""
+            """Execute a direct message as a command. Edits and messages of apps are ignored."""
             await ack()
             if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
                 respond = _thread_responder(self.slack, event["channel"], event.get("thread_ts"), body["event_id"])
@@ -70,7 +70,7 @@ class Conversations:
             place = {"channel": shortcut["channel"]["id"], "thread": message.get("thread_ts") or message["ts"]}
             hint = "A command without the slash: gpu status, gpu up NAME for 2h, model list"
             field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
-            form = modal(SHORTCUT, "Tell Stoker", [field], submit="Say it", metadata=json.dumps(place))
+            form = modal(SHORTCUT, "Tell Stoker", [field], submit="Send", metadata=json.dumps(place))
             await answered(respond, _opened(self.slack, shortcut["trigger_id"], form), urgent=True)
 
         @app.view(SHORTCUT)
@@ -81,15 +81,15 @@ class Conversations:
             await answered(respond, self.tell(typed(view)["said"], user, view["id"], place["channel"]))
 
     async def tell(self, text: str, user: str, delivery: str, channel: str = "") -> Answer:
-        """Execute a command without a slash; `delivery` identifies repeated deliveries."""
+        """Execute a command without a slash, and return the answer. `delivery` identifies repeated deliveries."""
         words = MENTION.sub(" ", text).strip().removeprefix("/")
-        noun, _, rest = words.partition(" ")
+        noun, _, arguments_text = words.partition(" ")
         if noun.lower() not in ("gpu", "model"):
             if is_question(words) and not noun_of(noun.lower()):
                 return await self._status()
             greeted = noun.lower() in ("", "help", "hello", "hi")
-            noun, rest = "help" if greeted else noun_of(noun.lower()).removeprefix("/"), words
-        command = {"text": rest, "user_id": user, "trigger_id": delivery, "channel_id": channel}
+            noun, arguments_text = "help" if greeted else noun_of(noun.lower()).removeprefix("/"), words
+        command = {"text": arguments_text, "user_id": user, "trigger_id": delivery, "channel_id": channel}
         match noun.lower():
             case "help":
                 examples = await self.example_names.read()
@@ -97,12 +97,12 @@ class Conversations:
             case "gpu":
                 return await self.gpu.answer(command)
             case "model":
-                verb, _, arguments = rest.partition(" ")
+                verb, _, arguments = arguments_text.partition(" ")
                 if verb.lower() in ("add", "swap") and len(arguments.split()) < 2:
                     raise Misunderstood(
                         md(
                             "Name the endpoint and the model, or use the form: {strip} in the channel.",
-                            strip=code(md("/model {verb} {said}", verb=verb, said=arguments).strip()[:100]),
+                            strip=code(md("/model {verb} {arguments}", verb=verb, arguments=arguments).strip()[:100]),
                         )
                     )
                 return await self.model.answer(command)
@@ -110,23 +110,23 @@ class Conversations:
                 raise unknown("", words)
 
     async def _status(self) -> Answer:
-        """Answer a question with the status. It never starts or suggests anything."""
+        """Answer a question with the status of the GPU; a question never starts anything."""
         view = await self.gpu.answer({"text": "status"})
-        hint = context(md("This is the status of the GPU. `gpu help` and `model help` list what I can do."))
+        hint = context(md("This is the status of the GPU. `gpu help` and `model help` list all commands."))
         return View(text=view.text, blocks=[*view.blocks, hint]) if isinstance(view, View) else view
 
     async def _hello(self) -> View:
         """The greeting that is posted once in each channel that the bot joins."""
         examples = await self.example_names.read()
-        where = self.config.slack.channel
+        channel = self.config.slack.channel
         text = md(
             "👋 I am Stoker. I bring up models on the GPU, test them, and bring them down when nobody uses them.\n"
-            "• {up} requests a model; a teammate approves in <#{where}>\n"
+            "• {up} requests a model; a teammate approves in <#{channel}>\n"
             "• `/gpu status` shows who has the GPU and what it costs\n"
             "• `/model list` lists the endpoints, `/model add` adds a model by pull request\n"
             "In a thread, mention me: `@stoker status`. My Home tab shows an overview. `/gpu help` lists the commands.",
             up=code(f"/gpu up {examples.gpu} for 2h because …"),
-            where=where,
+            channel=channel,
         )
         return View(text=md("Hello, I am Stoker."), blocks=[section(text)])
 
@@ -136,13 +136,12 @@ async def _opened(slack: Slack, trigger_id: str, form: Body) -> None:
 
 
 def _thread_responder(slack: Slack, channel: str, thread_ts: str | None, event_id: str) -> Respond:
-    """Answer where the bot was mentioned, visible to everybody there."""
+    """Return a responder that answers publicly where the bot was mentioned, once per event."""
     thread = Message(channel=channel, ts=thread_ts) if thread_ts else None
 
     async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
-        view = (
-            without_buttons(View(text=text, blocks=blocks)) if blocks else lines(text)
-        )  # a public message keeps its buttons, which would become outdated
+        # The buttons of a message that nothing updates would become outdated.
+        view = without_buttons(View(text=text, blocks=blocks)) if blocks else lines(text)
         await slack.post(f"mention:{event_id}", channel, view, thread=thread)
 
     return respond

@@ -1,9 +1,9 @@
-"""The right to use the bot: one check before every command, click, form, event and shortcut. It fails closed.
+"""Checks before every command, click, form, event and shortcut whether the person may use the bot. It fails closed.
 
-Slack Connect brings people of other organisations into a channel, and guests and apps are in it too. Deliveries
-identify the person's workspace in different fields (docs.slack.dev/apis/slack-connect): a command in `team_id`, a click
-in `user.team_id`, an event in `user_team` and `source_team`. These fields can only lead to a refusal. The decision is
-based on Slack's answer about the person (users.info).
+A channel may contain guests, apps and, through Slack Connect, people of other organisations. The person's workspace is
+in different fields of a delivery (docs.slack.dev/apis/slack-connect): `team_id` for a command, `user.team_id` for a
+click, `user_team` and `source_team` for an event. These fields can only lead to a refusal. Everybody else is looked up
+with `users.info`.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ Next = Callable[[], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 _PATIENCE = 2.0
-"""Seconds for Slack's answer about a person: the delivery must be acknowledged within three."""
+"""Timeout in seconds for looking up a person, because the delivery must be acknowledged within three."""
 _STOPS = frozenset({BRING_DOWN, CANCEL, END_USE})
 _DOWN = next(frozenset({topic.verb, *topic.also}) for topic in COMMANDS["/gpu"].topics if topic.verb == "down")
 
@@ -47,16 +47,16 @@ class Delivery:
     """The sender of a delivery."""
 
     user: str
-    what: str
+    action: str
     """The command, button or event, for the audit log."""
     teams: tuple[str, ...]
-    """The person's workspaces that the delivery names."""
+    """The ids of the person's workspaces in the delivery."""
     enterprise: str = ""
 
     def verdict(self, home: Home) -> Verdict | None:
-        """A refusal if the delivery names another organisation; None if there is no reason to refuse."""
-        ours = {home.team, home.enterprise} - {""}
-        foreign = [team for team in self.teams if team not in ours]
+        """Return a refusal if the person belongs to another organisation; otherwise None."""
+        home_ids = {home.team, home.enterprise} - {""}
+        foreign = [team for team in self.teams if team not in home_ids]
         if foreign and not (home.enterprise and self.enterprise == home.enterprise):
             return refuse(
                 "Stoker accepts requests only from people of its own workspace, and your account belongs to another organisation."
@@ -65,7 +65,7 @@ class Delivery:
 
 
 def read(body: Body) -> Delivery | None:
-    """The sender of a delivery; None for an event that is not a person's request."""
+    """Return the sender of a delivery; None for an event that is not a person's request."""
     if isinstance(event := body.get("event"), dict):
         kind = str(event.get("type"))
         asks = kind in ("app_mention", "app_home_opened") or (
@@ -80,18 +80,18 @@ def read(body: Body) -> Delivery | None:
             str(user or event.get("bot_id") or ""), f"{kind} {text}".strip(), _teams(event, "user_team", "source_team")
         )
     if "command" in body:
-        what = f"{body['command']} {body.get('text') or ''}".strip()[:200]
+        action = f"{body['command']} {body.get('text') or ''}".strip()[:200]
         return Delivery(
-            str(body.get("user_id") or ""), what, _teams(body, "team_id"), str(body.get("enterprise_id") or "")
+            str(body.get("user_id") or ""), action, _teams(body, "team_id"), str(body.get("enterprise_id") or "")
         )
     user = body.get("user") or {}
     actions = body.get("actions") or [{}]
     view = body.get("view") or {}
-    what = (
+    action = (
         actions[0].get("action_id") or body.get("callback_id") or view.get("callback_id") or body.get("action_id") or ""
     )
     enterprise = (body.get("enterprise") or {}).get("id") or user.get("enterprise_id") or ""
-    return Delivery(str(user.get("id") or ""), f"{body.get('type')} {what}", _teams(user, "team_id"), str(enterprise))
+    return Delivery(str(user.get("id") or ""), f"{body.get('type')} {action}", _teams(user, "team_id"), str(enterprise))
 
 
 def _teams(fields: Body, *names: str) -> tuple[str, ...]:
@@ -99,14 +99,17 @@ def _teams(fields: Body, *names: str) -> tuple[str, ...]:
 
 
 class Gate:
+    """The middleware that refuses deliveries of people who may not use the bot."""
+
     def __init__(
         self, directory: Directory, deliveries: Deliveries, audit: AuditLog, slack: Slack, config: Config, clock: Clock
     ) -> None:
         self._directory, self._deliveries, self._audit = directory, deliveries, audit
         self._slack, self._config, self._clock = slack, config, clock
-        self._telling: set[asyncio.Task[None]] = set()
+        self._reports: set[asyncio.Task[None]] = set()
 
     async def listen(self, context: AsyncBoltContext, body: Body, next: Next) -> BoltResponse | None:  # noqa: A002
+        """Pass the delivery on, or return the acknowledgement of the refusal."""
         delivery = read(body)
         if delivery is None:
             await next()
@@ -116,10 +119,10 @@ class Gate:
             await next()
             return None
         reason = shown(verdict.reason)
-        task = asyncio.create_task(self._refused(delivery, reason, context, body))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-        return _answer(body, reason)
+        task = asyncio.create_task(self._report_refusal(delivery, reason, context, body))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+        return _acknowledgement(body, reason)
 
     async def _verdict(self, delivery: Delivery, body: Body) -> Verdict:
         try:
@@ -133,25 +136,25 @@ class Gate:
         except BotError as error:
             log.warning("person not looked up", actor=delivery.user, error=str(error))
             return Verdict(True) if _only_stops(body) else refuse(
-                md("Slack does not return who you are, so nothing was done: {error}.", error=error)
+                md("Nothing was done, because Slack could not look up your account: {error}.", error=error)
             )  # fmt: skip
         except (Unavailable, TimeoutError) as error:
             log.warning("person not looked up", actor=delivery.user, error=str(error))
-            # Bringing a model down must work even if Slack fails.
+            # A bring-down must work even if Slack does not answer.
             return Verdict(True) if _only_stops(body) else refuse(
-                "Slack does not return who you are at the moment, so nothing was done. Try again in a moment."
+                "Nothing was done, because Slack could not look up your account. Try again in a moment."
             )  # fmt: skip
 
-    async def _refused(self, delivery: Delivery, reason: Mrkdwn, context: AsyncBoltContext, body: Body) -> None:
-        """Record the refusal, and show it only to the sender, once for each delivery."""
-        again = str(body.get("event_id") or body.get("trigger_id") or "")
+    async def _report_refusal(self, delivery: Delivery, reason: Mrkdwn, context: AsyncBoltContext, body: Body) -> None:
+        """Record the refusal in the audit log, and show it to the sender only, once for each delivery."""
+        delivery_id = str(body.get("event_id") or body.get("trigger_id") or "")
         with about(actor=delivery.user):
             try:
-                if again and not await self._deliveries.is_first(f"turned away:{again}"):
+                if delivery_id and not await self._deliveries.is_first(f"turned away:{delivery_id}"):
                     return
-                await self._audit.note_turned_away(delivery.user, delivery.what, str(reason), self._clock())
+                await self._audit.note_turned_away(delivery.user, delivery.action, str(reason), self._clock())
             except Unavailable as error:
-                log.warning("refusal not in the audit log", what=delivery.what, error=str(error))
+                log.warning("refusal not in the audit log", what=delivery.action, error=str(error))
             try:
                 await self._tell(delivery.user, reason, context, body)
             except (BotError, Unavailable) as error:
@@ -175,8 +178,8 @@ class Gate:
                 await slack.tell(user, reason)
 
 
-def _answer(body: Body, reason: Mrkdwn) -> BoltResponse:
-    """The acknowledgement: it answers a command or a form, visible only to the sender."""
+def _acknowledgement(body: Body, reason: Mrkdwn) -> BoltResponse:
+    """The acknowledgement of a refused delivery. For a command or a form, it contains the reason."""
     if "command" in body:
         return _json(response_type="ephemeral", text=reason)
     match body.get("type"):
@@ -200,7 +203,7 @@ def _only_stops(body: Body) -> bool:
         words = MENTION.sub(" ", str(event.get("text") or "")).strip().removeprefix("/")
         noun, _, rest = words.partition(" ")
         return noun.lower() == "down" or (noun.lower() == "gpu" and _begins_with_down(rest))
-    if body.get("type") == "view_submission":  # the confirmation that `/gpu down` has opened
+    if body.get("type") == "view_submission":  # the confirmation of `/gpu down`
         return (body.get("view") or {}).get("callback_id") == DOWN_FORM
     actions = body.get("actions") or ()
     return bool(actions) and all(action.get("action_id") in _STOPS for action in actions)

@@ -15,14 +15,14 @@ from commands.help_topics import COMMANDS, Topic
 from commands.parsing import Misunderstood, is_question
 
 _DECISIONS = frozenset({"approve", "approved", "deny", "denied", "reject", "yes", "no", "ok", "lgtm", "override"})
-"""Words that refer to a decision on a card, so that no command with a similar spelling is suggested."""
+"""Words that people type to decide about a card. No command with a similar spelling is suggested for them."""
 _PATIENCE = 2.5
-"""Maximum seconds that the help waits for git; without an answer the examples use the template's name."""
+"""Timeout in seconds for reading the endpoints; without them, the examples use the template's name."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Endpoints of this platform for the examples."""
+    """The endpoints that the examples use: one that needs the GPU, and any other one."""
 
     gpu: str
     any: str
@@ -37,7 +37,7 @@ class ExampleNames:
     config: Config
 
     async def read(self) -> Names:
-        """Read the names from the main branch. The help must also work if git does not answer."""
+        """Read the names from the main branch; returns the template's name if git does not answer."""
         template = self.config.platform.template
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -49,45 +49,47 @@ class ExampleNames:
 
 
 def guide(command: str, verb_or_text: str, examples: Names) -> Mrkdwn:
-    """The list of commands, or the details of one verb; raises Misunderstood for an unknown verb."""
-    about, topics = COMMANDS[command].about, COMMANDS[command].topics
+    """Return the list of verbs, or the details of one verb; raises Misunderstood for an unknown verb."""
+    about_command, topics = COMMANDS[command].about, COMMANDS[command].topics
     if not verb_or_text:
         more = md(
             "`{command} help VERB` shows details, e.g. `{command} help {verb}`.", command=command, verb=topics[0].verb
         )
-        return md("\n").join([md("*{command}* — {about}", command=command, about=about), *_list(command), more])
+        return md("\n").join(
+            [md("*{command}* — {about_command}", command=command, about_command=about_command), *_list(command), more]
+        )
     topic = next((topic for topic in topics if topic.verb == verb_or_text), None)
     if topic is None:
         raise unknown(command, verb_or_text)
     example = topic.example.format(gpu=examples.gpu, any=examples.any)
     rows = [_row(command, topic), *([topic.more] if topic.more else [])]
     example_code = code(" ".join(filter(None, (command, topic.verb, example))))
-    return md("\n").join([*rows, md("For example: {said}", said=example_code)])
+    return md("\n").join([*rows, md("For example: {example}", example=example_code)])
 
 
 def unknown(command: str, text: str) -> Misunderstood:
-    """The error for an unknown verb: it suggests the closest match, or lists all verbs of the command (of both if it is
-    empty).
+    """Return the error for an unknown verb. It suggests the closest match, or lists all verbs of `command` (of both
+    commands if that is empty).
     """
-    verb, _, rest = text.strip().partition(" ")
-    text_line = md("Unknown command: {said}.", said=code(f"{command} {verb[:80]}".strip()))
+    verb, _, arguments = text.strip().partition(" ")
+    text_line = md("Unknown command: {error}.", error=code(f"{command} {verb[:80]}".strip()))
     if verb.lower().strip(".!") in _DECISIONS:
         return Misunderstood(
             md(
-                "{said} Decide with the buttons on the request's card, or in Stoker's Home: a message is not a decision.",
-                said=text_line,
+                "{error} To decide about a request, use the buttons on its card or in Stoker's Home.",
+                error=text_line,
             )
         )
-    if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # cards use these words
-        verb, _, rest = rest.partition(" ")
-    if not _is_sentence(command, f"{verb} {rest}") and (meant := _meant(command, verb.lower())):
+    if verb.lower() == "bring" and arguments.lower().partition(" ")[0] in ("up", "down"):  # cards use these words
+        verb, _, arguments = arguments.partition(" ")
+    if not _is_sentence(command, f"{verb} {arguments}") and (suggestion := _suggestion(command, verb.lower())):
         if not command:  # in a mention or a direct message
-            meant = meant.removeprefix("/")
+            suggestion = suggestion.removeprefix("/")
         return Misunderstood(
             md(
-                "{said} Did you mean {meant}? {everything} lists everything.",
-                said=text_line,
-                meant=code(f"{meant} {rest[:200]}".strip()),
+                "{error} Did you mean {suggestion}? {everything} lists everything.",
+                error=text_line,
+                suggestion=code(f"{suggestion} {arguments[:200]}".strip()),
                 everything=code(f"{command} help".strip()),
             )
         )
@@ -96,13 +98,13 @@ def unknown(command: str, text: str) -> Misunderstood:
 
 
 def noun_of(verb: str) -> str:
-    """The command of a verb that is used alone; empty if there is none."""
+    """Return the command that has this verb; empty if there is none."""
     return next((name for name, command in COMMANDS.items() if any(topic.verb == verb for topic in command.topics)), "")
 
 
 def _is_sentence(command: str, text: str) -> bool:
-    """Return whether text is not a mistyped command: Stoker does not guess a verb from a sentence, because most verbs
-    change something.
+    """Return whether the text is a sentence and not a mistyped command. No verb is suggested for a sentence, because most
+    verbs change something.
     """
     words = text.lower().partition(" because ")[0].partition(" for ")[0].split()
     bare = [word for word in words if "=" not in word and not word[0].isdigit()]
@@ -110,15 +112,17 @@ def _is_sentence(command: str, text: str) -> bool:
     return asks or "please" in bare or len(bare) > 3 or any(noun_of(word) for word in bare[1:])
 
 
-def _meant(command: str, verb: str) -> str:
-    """A verb of either command, or a synonym; otherwise the verb of this command with the most similar spelling."""
-    own = {name: each for name, each in COMMANDS.items() if command in ("", name)}
-    for name, each in {**own, **COMMANDS}.items():
-        for topic in each.topics:
+def _suggestion(command: str, verb: str) -> str:
+    """Return the command and verb for a verb or synonym of either command, otherwise for the verb of `command` with the
+    most similar spelling; empty if there is none.
+    """
+    candidates = {name: entry for name, entry in COMMANDS.items() if command in ("", name)}
+    for name, entry in {**candidates, **COMMANDS}.items():
+        for topic in entry.topics:
             if verb in (topic.verb, *topic.also):
                 return f"{name} {topic.verb}"
-    verbs = {topic.verb: f"{name} {topic.verb}" for name, each in own.items() for topic in each.topics}
-    return next((verbs[near] for near in get_close_matches(verb, verbs, n=1, cutoff=0.5)), "")
+    verbs = {topic.verb: f"{name} {topic.verb}" for name, entry in candidates.items() for topic in entry.topics}
+    return next((verbs[match] for match in get_close_matches(verb, verbs, n=1, cutoff=0.5)), "")
 
 
 def _list(command: str) -> list[Mrkdwn]:
@@ -127,4 +131,4 @@ def _list(command: str) -> list[Mrkdwn]:
 
 def _row(command: str, topic: Topic) -> Mrkdwn:
     usage = code(" ".join(filter(None, (command, topic.verb, topic.usage))))
-    return md("{said} — {does}", said=usage, does=topic.does)
+    return md("{usage} — {does}", usage=usage, does=topic.does)

@@ -10,8 +10,8 @@ from bot.text.mrkdwn import md
 class Topic:
     """One verb of a command.
 
-    In `example`, `{gpu}` is an endpoint of this platform that needs the GPU and `{any}` is any endpoint; `more` is
-    shown by `help VERB` in addition to the line in the list; `also` are synonyms.
+    In `example`, `{gpu}` stands for an endpoint that needs the GPU and `{any}` for any endpoint. `help VERB` also shows
+    `more`. `also` are synonyms.
     """
 
     verb: str
@@ -24,6 +24,8 @@ class Topic:
 
 @dataclass(frozen=True)
 class Command:
+    """A command and its verbs."""
+
     about: str
     topics: tuple[Topic, ...]
 
@@ -31,8 +33,9 @@ class Command:
 _OPTIONS = (
     "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
     " `kind=chat|completion|embeddings|reranker`, `memory=24Gi`, `cpu=4`, `storage=20Gi`, `price-in=0.50`, `price-out=1.50` (dollars per million tokens), `group=`, `arg=--flag=value` (repeatable). Other values are derived"
-    " from the model on Hugging Face and shown before anything is opened. With `up` after them, the endpoint is brought up"
-    " after the roll-out, under the same approval, and down again when it has answered; with `up keep for 2h` it stays."
+    " from the model on Hugging Face and shown before the pull request is opened. With `up` at the end, the endpoint is"
+    " brought up after the roll-out, under the same approval, and down again after its tests; with `up keep for 2h` it"
+    " stays up."
 )
 
 COMMANDS: Mapping[str, Command] = {
@@ -42,7 +45,7 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "status",
                 "",
-                "who holds it, with which model, since when, and the cost so far",
+                "show the holder, the model, the time and the cost so far",
                 also=("info", "who"),
             ),
             Topic(
@@ -51,15 +54,15 @@ COMMANDS: Mapping[str, Command] = {
                 "bring a model up; a teammate approves",
                 example="{gpu} for 2h because demo tonight",
                 more=md(
-                    "The card shows the commit, what will be synced and what it costs. The lease starts when the model "
-                    "answers. With `keep` it stays up even if its smoke tests fail."
+                    "The card shows the commit, the Applications to sync and the cost. The lease starts when the model "
+                    "answers. With `keep`, the model stays up even if its smoke tests fail."
                 ),
                 also=("start", "on", "run", "load", "claim", "lock"),
             ),
             Topic(
                 "down",
                 "[NAME]",
-                "bring a model down, with a receipt; needs no approval",
+                "bring a model down and post the receipt; needs no approval",
                 example="{gpu}",
                 more="Without a name, the model that holds the GPU goes down. With a name, this also works without Redis.",
                 also=("stop", "off", "kill", "free", "unlock", "unload"),
@@ -75,7 +78,7 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "queue",
                 "",
-                "who waits for the GPU, and when their turn comes",
+                "list the requests that wait for the GPU, with their times",
                 also=("wait", "next"),
             ),
             Topic("leave", "", "leave the queue"),
@@ -84,18 +87,18 @@ COMMANDS: Mapping[str, Command] = {
                 "[NAME] because …",
                 "admins: break another person's lease; the reason is public",
                 example="because the demo is over and nobody answers",
-                more="Another approver agrees first. The holder and the channel see the reason.",
+                more="Another approver must agree. The holder and the channel see the reason.",
                 also=("break", "force"),
             ),
             Topic(
                 "report",
                 "",
-                "the last weeks as charts: hours by model and person, idle share, cost",
-                more="It is posted in the channel of operations. Sessions count in the week in which they began, with the billed hours of the node.",
+                "post charts of the last weeks: hours by model and person, idle share, cost",
+                more="The report is posted in the channel of operations. A session counts in the week in which it began, with the billed hours of its node.",
                 also=("cost", "costs", "week"),
             ),
             Topic("doctor", "", "admins: check the installation, with a fix for each problem"),
-            Topic("help", "[VERB]", "this list, or the details of one verb", example="up"),
+            Topic("help", "[VERB]", "show this list, or the details of one verb", example="up"),
         ),
     ),
     "/model": Command(
@@ -104,19 +107,19 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "list",
                 "[WORD …]",
-                "the endpoints: up or down, in sync, price, open pull request, last smoke test",
+                "list the endpoints: state, sync, price, open pull request, last smoke test",
                 example="up",
                 more=md(
-                    "Words filter the list: a part of a name, an alias, a model or a group; or `up`, `down`, `booting`, "
-                    "`failing`, `drifted`, `held`, `gpu`, `cpu`. An endpoint is *drifted* when the cluster has something "
-                    "other than the main branch."
+                    "Words filter the list: parts of a name, an alias, a model or a group, or `up`, `down`, `booting`, "
+                    "`failing`, `drifted`, `held`, `gpu`, `cpu`. An endpoint is *drifted* if the cluster differs from "
+                    "the main branch."
                 ),
                 also=("ls", "all"),
             ),
             Topic(
                 "show",
                 "NAME",
-                "everything about one endpoint",
+                "show everything about one endpoint",
                 example="{any}",
                 also=("describe", "get"),
             ),
@@ -124,8 +127,8 @@ COMMANDS: Mapping[str, Command] = {
                 "add",
                 "NAME [HF_ID] [options] [now]",
                 md(
-                    "a pull request with a new endpoint; without `HF_ID` a form asks; `now` registers the alias immediately, on an "
-                    "engine that already serves the model"
+                    "open a pull request with a new endpoint; without `HF_ID`, a form opens; `now` registers the alias immediately, "
+                    "on an engine that already serves the model"
                 ),
                 example="coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ like={gpu}",
                 more=_OPTIONS,
@@ -144,8 +147,8 @@ COMMANDS: Mapping[str, Command] = {
                 "[HF_ID …] [options]",
                 "show what models need and whether they fit; opens no pull request",
                 example="Qwen/Qwen3-8B-AWQ openai/gpt-oss-20b",
-                more="Kind, weights, largest context, memory, volume and the arguments that the model needs; several models side by"
-                " side, and without one those of `fit.shortlist`. Options: `context=16384`, `gpu-util=0.9`, `quantization=`, `kind=`,"
+                more="The answer has the kind, weights, largest context, memory, volume and arguments of each model. Without a model,"
+                " it covers `fit.shortlist`. Options: `context=16384`, `gpu-util=0.9`, `quantization=`, `kind=`,"
                 " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co works too.",
                 also=("size", "sizing", "fits"),
             ),
@@ -166,16 +169,16 @@ COMMANDS: Mapping[str, Command] = {
                 "NAME",
                 "open a pull request that keeps the compile caches on the volume, so that boots are shorter",
                 example="{gpu}",
-                more="The directory has the image's digest in its name, so that another image compiles again. An image that is"
-                " pinned by its digest is not pulled again.",
+                more="The directory's name contains the image's digest, so a new image compiles again. An image that is pinned by"
+                " its digest is not pulled again.",
                 also=("optimize", "speed", "cache"),
             ),
             Topic(
                 "check",
                 "[NAME]",
-                "check that the files of an endpoint, or of all, agree on the main branch",
+                "check that the files of one endpoint, or of all, agree on the main branch",
                 example="{any}",
-                more="Each problem with its file, its line and the fix.",
+                more="The answer has the file, the line and the fix of each problem.",
                 also=("lint", "validate"),
             ),
             Topic(
@@ -183,7 +186,7 @@ COMMANDS: Mapping[str, Command] = {
                 "NAME",
                 "smoke-test a running endpoint now",
                 example="{any}",
-                more="Directly and by its alias through the gateway; the result is posted in the channel.",
+                more="The tests call the model directly and by its alias through the gateway. The result is posted in the channel.",
                 also=("test",),
             ),
             Topic(
@@ -194,7 +197,7 @@ COMMANDS: Mapping[str, Command] = {
                 more=md(
                     "A Job in the cluster sends generated prompts to the model, 1, 4 and 16 at a time unless "
                     "`bench.concurrency` sets other numbers. The table and a chart appear below the card, and a button "
-                    "puts them into a pull request. It needs `bench.image`, and it ends with the lease."
+                    "opens a pull request with them. The command needs `bench.image`; the benchmark ends with the lease."
                 ),
                 also=("benchmark", "measure"),
             ),
@@ -203,11 +206,11 @@ COMMANDS: Mapping[str, Command] = {
                 "NAME",
                 "put an endpoint's weights on its volume without the GPU",
                 example="{gpu}",
-                more="A Job on a node without a GPU downloads them, and waits when Hugging Face answers 429: nothing is billed"
-                " meanwhile. `/gpu up` then only has to load them. It needs `staging.mode`.",
+                more="A Job on a node without a GPU downloads them. `/gpu up` then only has to load them, which shortens the billed"
+                " boot. The command needs `staging.mode`.",
                 also=("download", "prefetch", "prestage", "warm"),
             ),
-            Topic("help", "[VERB]", "this list, or the details of one verb", example="swap"),
+            Topic("help", "[VERB]", "show this list, or the details of one verb", example="swap"),
         ),
     ),
 }

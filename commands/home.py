@@ -1,4 +1,4 @@
-"""App Home: shown when somebody opens it, with buttons that open forms."""
+"""App Home: publishes it when a person opens it, and handles its buttons and forms."""
 
 import re
 from collections.abc import Mapping
@@ -93,15 +93,15 @@ class HomeButtons:
                 return
             await ack()
             actor, reason = body["user"]["id"], values.get("reason", "")
-            wanted = BringUp(model=values["model"], hold=hold, **self.lifecycle.asked(actor, reason))
-            await answered(dm_responder(self.slack, actor), self._ask(wanted, view["id"]))
+            request = BringUp(model=values["model"], hold=hold, **self.lifecycle.asked(actor, reason))
+            await answered(dm_responder(self.slack, actor), self._ask(request, view["id"]))
 
     async def _open_extend_form(self, op_id: str, trigger_id: str) -> None:
         lease = await _session(self.leases, op_id)
         await self.slack.open_form(trigger_id, extend_form(lease, show_duration(self.config.lease.longest)))
 
     async def _extend(self, op_id: str, actor: str, hold: timedelta, reason: str, *, delivery: str) -> Mrkdwn:
-        """Extend the session for which the form was opened, not a later one of the same model."""
+        """Extend the session for which the form was opened, but not a later session of the same model."""
         lease = await _session(self.leases, op_id)
         return await self._ask(Extend(model=lease.model, hold=hold, **self.lifecycle.asked(actor, reason)), delivery)
 
@@ -121,7 +121,7 @@ class HomeButtons:
 
 
 async def _read_hold(ack: AsyncAck, values: Mapping[str, str]) -> timedelta | None:
-    """The duration; an invalid one is reported beside the field."""
+    """Read the duration from the form. Reports an invalid one beside the field, and returns None."""
     try:
         return parse_duration(values["hold"])
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Registers every Slack listener, with the gate in front of them, and answers unexpected errors."""
+"""Registers every Slack listener behind the gate, and answers unexpected errors."""
 
 import uuid
 from collections.abc import Awaitable, Callable
@@ -33,9 +33,11 @@ log = structlog.get_logger(__name__)
 
 
 class Listeners(Protocol):
-    """Listens to what people type and click."""
+    """A class that handles commands, buttons or forms."""
 
-    def register(self, app: AsyncApp) -> None: ...
+    def register(self, app: AsyncApp) -> None:
+        """Register the listeners with Bolt."""
+        ...
 
 
 LISTENERS: tuple[type[Listeners], ...] = (
@@ -66,7 +68,7 @@ def register(app: AsyncApp, wiring: Wiring) -> None:
 
 @component
 class Responders:
-    """Adds a function to every click and command that answers it, once per delivery."""
+    """Adds to every click and command a function that answers it, once per delivery."""
 
     slack: Slack
     deliveries: Deliveries
@@ -89,7 +91,7 @@ class Responders:
 
 
 async def answer_unexpected(error: Exception, context: AsyncBoltContext) -> None:
-    """Answer an unexpected error with an id, which is also in the log with the details."""
+    """Answer an unexpected error with an id; the log has the error under the same id."""
     error_id = uuid.uuid4().hex[:8]
     log.error("unexpected error", error_id=error_id, actor=context.user_id, exc_info=error)
     if context.user_id and context.respond:
@@ -101,12 +103,12 @@ async def answer_unexpected(error: Exception, context: AsyncBoltContext) -> None
 
 
 def _once(deliveries: Deliveries, delivery: str, respond: Respond) -> Respond:
-    """The answer to one delivery: Slack repeats a command or click that was not acknowledged."""
+    """Return a responder that answers a delivery once, because Slack repeats deliveries that were not acknowledged."""
 
     async def answer(**message: Any) -> None:
         try:
             repeated = not await deliveries.is_first(f"answer:{delivery}")
-        except Unavailable:  # answer, even if that may be the second answer
+        except Unavailable:  # a second answer is better than none
             repeated = False
         if not repeated:
             await respond(**cleaned_texts(message))

@@ -1,4 +1,4 @@
-"""`/model`: the endpoints, and the pull requests that add, swap or remove one."""
+"""`/model`: questions about endpoints, and requests to change, test, stage or benchmark one."""
 
 import asyncio
 import re
@@ -52,8 +52,9 @@ class EndpointQuestions:
     config: Config
 
     async def show(self, name: str) -> Mrkdwn:
+        """Answer `show`; raises UnknownModel."""
         commit = await self.repository.head()
-        await self.endpoints.known(commit, name)  # suggests the nearest name for an unknown one
+        await self.endpoints.known(commit, name)
         states = await self.endpoint_states.at(commit)
         tree = await self.repository.tree(commit)
         with plain_refusals():
@@ -62,35 +63,35 @@ class EndpointQuestions:
         return details(state, commit, findings)
 
     async def check(self, name: str | None) -> Mrkdwn:
+        """Answer `check` for one endpoint, or for all of them and LiteLLM's aliases."""
         commit = await self.repository.head()
         tree = await self.repository.tree(commit)
         with plain_refusals():
-            findings, guessed = await asyncio.to_thread(_checked, Platform(tree, self.config.platform), name)
+            findings, guessed = await asyncio.to_thread(_check, Platform(tree, self.config.platform), name)
         linked = [(finding, await self.github.file_url(commit, finding.path, finding.line)) for finding in findings]
         answer = disagreements(linked, name or "", commit, guessed)
         return answer if name else md("\n").join([answer, *await self._runtime_aliases(commit)])
 
     async def _runtime_aliases(self, commit: str) -> list[Mrkdwn]:
-        """Aliases in LiteLLM's database that are not in git; empty if the gateway does not answer."""
+        """Report the aliases in LiteLLM's database that are not in git, or the reason why they are not compared."""
         tree = await self.repository.tree(commit)
         try:
             listed = await asyncio.to_thread(Platform(tree, self.config.platform).entries)
             strangers = await self.gateway_aliases.strangers({entry.alias for entry in listed})
         except (BotError, Unavailable, ManifestError) as error:
-            return [md("ℹ️ The aliases that LiteLLM has at run time are not compared: {error}", error=error)]
+            return [md("ℹ️ LiteLLM's runtime aliases could not be compared with git: {error}", error=error)]
         if not strangers:
             return []
         names = md(", ").join(map(code, strangers))
         return [
             md(
-                "⚠️ LiteLLM has aliases at run time that git does not have: {names}. Add them to git, or delete them in"
-                " LiteLLM.",
+                "⚠️ LiteLLM has runtime aliases that are not in git: {names}. Add them to git, or delete them in LiteLLM.",
                 names=names,
             )
         ]
 
     async def fit(self, words: Words) -> Mrkdwn:
-        """Answer `fit` from the main branch, whose template determines the context and the limits of a new endpoint."""
+        """Answer `fit`. The context and the limits are those of the template on the main branch."""
         tree = await self.repository.tree(await self.repository.head())
         with plain_refusals():
             template = await asyncio.to_thread(contract.template_of, Platform(tree, self.config.platform))
@@ -199,7 +200,7 @@ class ModelCommand:
             )
         if now and words.verb != "add":
             raise Misunderstood(md("`now` is for `/model add`: an endpoint that is swapped already has an alias."))
-        who, name, hf_id = (
+        origin, name, hf_id = (
             self.lifecycle.asked(command["user_id"], words.reason),
             words.names[0],
             model_id(words.names[1]),
@@ -208,10 +209,10 @@ class ModelCommand:
         request: AddModel | SwapModel
         if words.verb == "add":
             request = AddModel(
-                model=name, hf_id=hf_id, options=words.options, up=up, keep=keep, hold=hold, now=now, **who
+                model=name, hf_id=hf_id, options=words.options, up=up, keep=keep, hold=hold, now=now, **origin
             )
         else:
-            request = SwapModel(model=name, hf_id=hf_id, options=words.options, up=up, keep=keep, hold=hold, **who)
+            request = SwapModel(model=name, hf_id=hf_id, options=words.options, up=up, keep=keep, hold=hold, **origin)
         return await self.changes.ask(request, command["trigger_id"], command.get("channel_id"))
 
 
@@ -223,14 +224,14 @@ def _opens_form(text: str) -> bool:
 def _one(words: Words) -> str:
     if len(words.names) != 1:
         raise Misunderstood(
-            md("Name the endpoint: `/model {verb} NAME`; `/model list` has their names.", verb=words.verb)
+            md("Name the endpoint: `/model {verb} NAME`. `/model list` shows the names.", verb=words.verb)
         )
     return words.names[0]
 
 
-def _checked(platform: Platform, name: str | None) -> tuple[tuple[contract.Finding, ...], dict[str, str]]:
-    """The findings of the check, and the settings that were inferred from the files because the configured ones do not
-    match.
+def _check(platform: Platform, name: str | None) -> tuple[tuple[contract.Finding, ...], dict[str, str]]:
+    """Check the endpoints. Returns the findings, and the settings that were inferred from the files because the configured
+    ones do not match them.
     """
     layout, fitting = platform.layout, fitted(platform)
     platform = platform.with_layout(fitting)

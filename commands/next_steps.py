@@ -1,5 +1,5 @@
-"""The buttons below a card that has ended: bring up, retry, revert. *Extend* and *Bring down* are those of Home and
-reminders.
+"""The buttons on the card of an operation that has ended: bring up, retry, revert. `commands.home` and
+`commands.gpu.reminder` handle *Extend* and *Bring down*.
 """
 
 from typing import Any
@@ -27,12 +27,12 @@ from commands.replies import answered
 Body = dict[str, Any]
 
 _REFUSALS = 100
-"""Maximum number of refused attempts that are skipped; each of them costs one read of Redis."""
+"""Maximum number of refused attempts to skip; each requires a read from Redis."""
 
 
 @component
 class NextStepButtons:
-    """The buttons below a card that has ended."""
+    """The buttons on the card of an operation that has ended."""
 
     operations: Operations
     leases: Leases
@@ -62,32 +62,34 @@ class NextStepButtons:
         op = await self.operations.load(op_id)
         lease = await self.leases.of(op.request.model)
         if lease is not None or not can_bring_up(op):
-            now = md(" {holder} has it.", holder=person(lease.holder)) if lease else md("")
+            holder = md(" {holder} has it.", holder=person(lease.holder)) if lease else md("")
             model = code(op.request.model)
-            raise NotAllowed(md("There is a newer request for {model}.{now} See `/gpu status`.", model=model, now=now))
+            raise NotAllowed(
+                md("There is a newer request for {model}.{holder} See `/gpu status`.", model=model, holder=holder)
+            )
         limits = self.config.lease
         form = up_form((op.request.model,), show_duration(limits.default), show_duration(limits.longest))
         await self.slack.open_form(trigger, form)
 
     async def _retry(self, op_id: str, actor: str) -> Mrkdwn | None:
-        """Make the same request again for the person who clicks. Two clicks are one request; refused requests do not
-        count.
+        """Make the same request again, for the person who clicks. A second click is refused, unless the first attempt was
+        refused.
         """
         op = await self.operations.load(op_id)
         for attempt in range(_REFUSALS):
             delivery = f"retry:{op.id}:{attempt}"
             try:
-                again = await self.operations.load(operation_id(delivery))
+                repeated = await self.operations.load(operation_id(delivery))
             except OperationNotFound:
                 if not can_retry(op):
                     raise NotAllowed("There is a newer request: see the newest card.") from None
                 return await self._ask(self._repeated(op, actor), delivery)
-            if again.status is not Status.REFUSED:
+            if repeated.status is not Status.REFUSED:
                 break
-        raise NotAllowed(md("{who} has already requested this again.", who=person(again.request.actor)))
+        raise NotAllowed(md("{actor} has already requested this again.", actor=person(repeated.request.actor)))
 
     def _repeated(self, op: Operation, actor: str) -> AnyRequest:
-        """A copy of the request. The approval of a roll-out does not cover it."""
+        """Return a copy of the request. It needs its own approval, even if the first one was covered by a roll-out's."""
         changes: dict[str, object] = {"actor": actor, "at": self.clock()}
         if isinstance(op.request, BringUp):
             changes["part_of"] = ""

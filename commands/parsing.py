@@ -16,11 +16,13 @@ MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")
 class Misunderstood(BotError):
     """The text is not a valid command; the message lists valid ones."""
 
-    remedy = "Type it as the message shows; `/gpu help` and `/model help` have examples."
+    remedy = "Correct the command as the message shows. `/gpu help` and `/model help` have examples."
 
 
 @dataclass(frozen=True)
 class Words:
+    """A parsed command. `verb` is in lower case; `hold` is the duration after `for`, `reason` the text after `because`."""
+
     verb: str
     names: tuple[str, ...]
     options: tuple[tuple[str, str], ...]
@@ -51,7 +53,7 @@ _ASKS = frozenset(
         "someone",
     ]
 )
-"""The first word of a question; none of them is a verb of a command, or a synonym that changes something."""
+"""First words of questions. None of them is a verb or a synonym of a verb that changes something."""
 
 
 def is_question(text: str) -> bool:
@@ -61,7 +63,7 @@ def is_question(text: str) -> bool:
 
 
 def names_with_hold(words: Words) -> tuple[tuple[str, ...], timedelta | None]:
-    """The names, and the duration. It comes after `for` or last, as in `up coder-fim 2h` and `up coder-fim 1h 30m`."""
+    """Return the names and the duration, which is after `for` or at the end, as in `up coder-fim 1h 30m`."""
     if words.hold:
         return words.names, words.hold
     for first in range(1, len(words.names)):
@@ -83,7 +85,7 @@ def is_time(word: str) -> bool:
 
 def read(text: str) -> Words:
     """Parse a command; raises Misunderstood for an unclosed quote or an invalid duration."""
-    # A lone surrogate cannot be encoded as UTF-8: JSON may contain one.
+    # JSON may contain a lone surrogate, which cannot be encoded as UTF-8.
     text, _, reason = text.encode(errors="replace").decode().partition(" because ")
     try:
         words = shlex.split(text.replace("“", '"').replace("”", '"'))

@@ -1,4 +1,4 @@
-"""The answers of listeners: replies and error messages."""
+"""Sends the answers of listeners: results and error messages."""
 
 import asyncio
 import uuid
@@ -20,20 +20,19 @@ log = structlog.get_logger(__name__)
 
 Respond = Callable[..., Awaitable[Any]]
 Answer = Mrkdwn | View | None
-"""The text or the message for the sender; None if there is nothing to say."""
+"""The text or the message for the sender; None for no answer."""
 
 
 class AcksFirst:
-    """Gives acknowledgements priority over work: Slack allows three seconds for an acknowledgement, but more for an
-    answer.
+    """Gives acknowledgements priority over work, because Slack requires an acknowledgement within three seconds.
 
-    One event loop does both. In a burst of commands the work for the first would delay the acknowledgement of the last,
-    so work begins when no request has arrived for a moment, and only a few requests are worked on at a time.
+    Both run in one event loop. In a burst of commands, the work for the first would delay the acknowledgement of the
+    last, so work begins when no request has arrived for a moment, and only a few requests are worked on at a time.
     """
 
     def __init__(self, *, quiet: float = 0.02, longest: float = 1.0, at_a_time: int = 8) -> None:
-        """Set the seconds without a request, the maximum seconds for which work waits for them, and the number of
-        requests that are worked on at a time.
+        """`quiet`: seconds without a request before work begins. `longest`: maximum seconds for which work waits.
+        `at_a_time`: maximum number of requests that are worked on at a time.
         """
         self._quiet, self._longest = quiet, longest
         self._arrived = 0.0
@@ -41,7 +40,7 @@ class AcksFirst:
         self._owed: set[asyncio.Future[None]] = set()
 
     def arrived(self) -> None:
-        """A request has arrived."""
+        """Record the arrival of a request."""
         self._arrived = asyncio.get_running_loop().time()
 
     @contextmanager
@@ -56,12 +55,13 @@ class AcksFirst:
             answer.set_result(None)
 
     async def all_answered(self) -> None:
-        """Wait until every acknowledged request is answered: a user must get an answer even across a restart."""
+        """Wait until every acknowledged request is answered, so that a restart does not lose an answer."""
         while self._owed:
             await asyncio.wait(self._owed)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
+        """Wait until work may begin."""
         waited, pause = 0.0, self._quiet
         while waited < self._longest and asyncio.get_running_loop().time() < self._arrived + self._quiet:
             await asyncio.sleep(pause)
@@ -70,7 +70,7 @@ class AcksFirst:
         try:
             async with asyncio.timeout(self._longest):
                 await self._working.acquire()
-        except TimeoutError:  # long work is running, such as a bring-down without Redis: do not wait for it
+        except TimeoutError:  # do not wait for long work, such as a bring-down without Redis
             yield
             return
         try:
@@ -83,10 +83,10 @@ acks_first = AcksFirst()
 
 
 async def answered(respond: Respond, work: Awaitable[Answer], *, urgent: bool = False, replace: bool = False) -> None:
-    """Do the work of a command or click and send the result only to the user.
+    """Do the work of a command or click, and send the result to the user only.
 
-    With `replace`, a result that is a message replaces the clicked one; a text is posted as another message.
-    `urgent` is for forms: Slack allows three seconds for opening one, so it does not wait for its turn.
+    With `replace`, a View replaces the clicked message; a text is always a new message. `urgent` work does not wait for
+    its turn: it opens a form, for which Slack allows three seconds.
     """
     with acks_first.owing():
         if urgent:
@@ -105,8 +105,8 @@ async def _answered(respond: Respond, work: Awaitable[Answer], replace: bool) ->
     except Unavailable as error:
         text = (
             md(
-                "{error}. It may have stored your request nevertheless: look for a card before you repeat it. No model is brought "
-                "up while its lease cannot be checked. `/gpu status` shows the state of the cluster, and `/gpu down NAME` works.",
+                "{error}. Your request may have been stored: look for a card before you repeat it. No model is brought up until "
+                "Redis answers. `/gpu status` shows the state of the cluster, and `/gpu down NAME` works.",
                 error=error,
             )
             if error.system == "Redis"
@@ -123,12 +123,12 @@ async def _answered(respond: Respond, work: Awaitable[Answer], replace: bool) ->
 
 
 def with_older_blocks(respond: Respond) -> Respond:
-    """A responder that answers with older blocks if the workspace does not have the newer ones."""
+    """Return a responder that answers with older blocks if Slack refuses the newer ones."""
 
     async def answer(**message: Any) -> None:
-        answered = await respond(**message)
+        response = await respond(**message)
         blocks = message.get("blocks") or []
-        if newer_in(blocks) and getattr(answered, "status_code", 200) != 200:
+        if newer_in(blocks) and getattr(response, "status_code", 200) != 200:
             await respond(**{**message, "blocks": older(blocks)})
 
     return answer
@@ -147,28 +147,26 @@ async def open_filled(slack: Slack, trigger_id: str, title: str, fill: Callable[
 
 
 def requested(asked_in: str | None, channel: str) -> Mrkdwn | None:
-    """The answer to a request: the channel of its card, if the request was made elsewhere; in that channel the card is
-    the answer.
-    """
+    """Return the answer to a request: a reference to the card, or None if the request was made in the card's channel."""
     return elsewhere(asked_in, channel, md("Requested: the card is in"))
 
 
 def elsewhere(asked_in: str | None, channel: str, text: Mrkdwn) -> Mrkdwn | None:
-    """The text with the channel, for a request that was made in another one."""
-    return None if asked_in == channel else md("{told} <#{channel}>.", told=text, channel=channel)
+    """Return the text with the channel, or None if the request was made in that channel."""
+    return None if asked_in == channel else md("{text} <#{channel}>.", text=text, channel=channel)
 
 
 def read_value(value: str) -> tuple[str, str]:
-    """The value of a card's button: the operation's id, and the hash of the plan for which it was rendered.
+    """Parse the value of a card's button: the operation's id, and the hash of the plan for which it was rendered.
 
-    The hash is empty ("") on a card of an earlier version of Stoker.
+    The hash is empty on a card of an earlier version of Stoker.
     """
     op_id, _, mark = value.partition(".")
     return op_id, mark
 
 
 def ephemeral_responder(slack: Slack, channel: str, user: str, thread: str | None = None) -> Respond:
-    """A responder for a form or a mention, which have no response_url."""
+    """Return a responder for a form or a mention, which have no response_url."""
 
     async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
         await slack.whisper(channel, user, View(text=text, blocks=blocks) if blocks else text, thread=thread)
@@ -177,7 +175,7 @@ def ephemeral_responder(slack: Slack, channel: str, user: str, thread: str | Non
 
 
 def dm_responder(slack: Slack, user: str) -> Respond:
-    """A responder for clicks in Home, where ephemeral messages are not possible: sends a direct message."""
+    """Return a responder for clicks in Home, where ephemeral messages are not possible: it sends a direct message."""
 
     async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
         await slack.tell(user, View(text=text, blocks=blocks) if blocks else text)

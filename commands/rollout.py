@@ -1,4 +1,4 @@
-"""The buttons below a card: grant tenants' keys access to a new alias, store a benchmark's report."""
+"""The buttons in the thread of a card: grant keys access to a new alias, open a pull request with a benchmark's report."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ Body = dict[str, Any]
 
 @component
 class RollOutButtons:
-    """The buttons below the card of a roll-out or a benchmark."""
+    """The buttons in the thread of a roll-out or a benchmark."""
 
     slack: Slack
     benchmark_reports: BenchmarkReports

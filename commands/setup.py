@@ -1,6 +1,4 @@
-"""The set-up of Stoker: the offer when an admin first types a command, the form, and the result with the doctor's
-findings.
-"""
+"""The set-up of Stoker: the offer to a person who types a command, the form, and the result with the doctor's findings."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -57,9 +55,9 @@ class SetupForms:
         async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             values, answers, errors = typed(view), dict[str, Any](), dict[str, str]()
             for question in QUESTIONS:
-                if said := values.get(question.name):
+                if text := values.get(question.name):
                     try:
-                        answers = merged(answers, answer(question, said))
+                        answers = merged(answers, answer(question, text))
                     except SettingsError as error:
                         errors[question.name] = str(error)
             if errors:
@@ -76,9 +74,7 @@ class SetupForms:
         body: Body,
         next: Callable[[], Awaitable[None]],  # noqa: A002
     ) -> None:
-        """Notify a person who types a command, at most once per hour, that Stoker is not set up yet. This runs in the
-        background.
-        """
+        """Notify a person who types a command that Stoker is not set up yet, at most once per hour, in the background."""
         await next()
         if "command" in body and "offer" in context:
             task = asyncio.create_task(self._offer(body["user_id"], context["offer"]))
@@ -93,7 +89,7 @@ class SetupForms:
                     view = setup_needed(needed, user)
                     await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
         except (BotError, Unavailable) as error:
-            log.info("set-up not offered", actor=user, error=str(error))  # the command's own answer already contains it
+            log.info("set-up not offered", actor=user, error=str(error))  # the answer to the command contains the error
 
     async def _open(self, actor: str, trigger_id: str) -> None:
         async def fill() -> Body:
@@ -106,14 +102,14 @@ class SetupForms:
 
     async def _propose(self, actor: str, answers: Body, delivery: str, respond: Respond) -> Answer:
         result = await self.setup.propose(actor, answers, delivery)
-        view = _told(result)
-        await respond(text=view.text, blocks=view.blocks)  # the findings take longer
+        view = _result_view(result)
+        await respond(text=view.text, blocks=view.blocks)  # before the findings, which take longer
         return await _findings(self.settings, result.config)
 
 
 @component
 class SettingsInUse:
-    """Notifies the admins of the settings that the bot has started with."""
+    """Notifies the admins of the settings with which the bot has started."""
 
     presentation: Presentation
     state: SetupState
@@ -121,7 +117,9 @@ class SettingsInUse:
     settings: Settings
 
     async def announce(self, *, every: float = 60.0) -> None:
-        """Notify once for each text of `.stoker.yaml`; retry after `every` seconds while a system does not answer."""
+        """Notify the admins once for each version of `.stoker.yaml`. Retries every `every` seconds if a system does not
+        answer.
+        """
         while True:
             try:
                 await self._announce()
@@ -137,12 +135,12 @@ class SettingsInUse:
             return
         count = len(await self.endpoints.all(used.commit))
         findings = await _findings(self.settings, self.settings.config)
-        text = lines(md("{told}\n{found}", told=in_use(used.commit, count), found=findings))
+        text = lines(md("{settings}\n{findings}", settings=in_use(used.commit, count), findings=findings))
         await self.presentation.tell_admins(f"setup:{used.commit}", text)
         await self.state.use(used.model_copy(update={"announced": True}))
 
 
-def _told(result: Proposed) -> View:
+def _result_view(result: Proposed) -> View:
     if result.pull is None:
         return to_copy(result.text, result.overruled)
     pull = result.pull
@@ -150,7 +148,7 @@ def _told(result: Proposed) -> View:
 
 
 async def _findings(settings: Settings, config: Config) -> Mrkdwn:
-    """The doctor's findings with these settings; many missing rights are one finding."""
+    """Run the doctor with these settings. Missing rights are combined into one finding."""
     findings = await examine(settings.model_copy(update={"config": config}))
     rights = [finding for finding in findings if finding.fix == ADD_RIGHT]
     if len(rights) > 1:
@@ -158,7 +156,9 @@ async def _findings(settings: Settings, config: Config) -> Mrkdwn:
         findings = (
             *(finding for finding in findings if finding.fix != ADD_RIGHT),
             wrong(
-                KUBERNETES, more, "Write these settings below `config` in the chart's values too, which grants them."
+                KUBERNETES,
+                more,
+                "Add these settings below `config` in the chart's values; the chart then grants the rights.",
             ),
         )
-    return md("*With these settings:*\n{found}", found=diagnosis(findings, most=8))
+    return md("*With these settings:*\n{diagnosis}", diagnosis=diagnosis(findings, most=8))

@@ -1,4 +1,4 @@
-"""`/gpu down`: brings models down, after a confirmation if somebody else holds one."""
+"""`/gpu down`: brings models down, after a confirmation if another person holds one."""
 
 import asyncio
 from collections.abc import Mapping
@@ -40,18 +40,17 @@ class BringingDown:
     async def ask_down(
         self, names: tuple[str, ...], reason: str, command: Mapping[str, Any], *, form: bool = True
     ) -> Mrkdwn | None:
-        """Bring models down. A session of somebody else needs a confirmation, with a reason for its holder, but no
-        approval.
+        """Bring models down. Another person's session needs a confirmation with a reason for its holder, but no approval.
 
-        If no form can be shown, the reason is the confirmation. Without Redis there is no confirmation: stopping must
-        always work.
+        If no form can be shown, the reason in the command is the confirmation. Without Redis, no confirmation is required,
+        because a bring-down must always work.
         """
         actor, trigger = command["user_id"], command["trigger_id"]
         if times := [name for name in names[1:] if is_time(name)]:
             raise Misunderstood(
                 md(
-                    "{said} is not a model, and a bring-down takes effect immediately: {command}. A lease ends at its own time.",
-                    said=code(" ".join(times)),
+                    "{words} is not a model, and a bring-down takes effect immediately: {command}. Without it, the model goes down when its lease ends.",
+                    words=code(" ".join(times)),
                     command=code(" ".join(["/gpu down", *(name for name in names if name not in times)])),
                 )
             )
@@ -59,19 +58,19 @@ class BringingDown:
             leases = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
         except Unavailable:
             leases = []
-        theirs = [lease for lease in leases if must_hear(lease.holder, actor)]
-        if theirs and form:
+        foreign_leases = [lease for lease in leases if must_hear(lease.holder, actor)]
+        if foreign_leases and form:
             models = names or tuple(lease.model for lease in leases)
-            sessions = {lease.model: lease.op for lease in theirs}
+            sessions = {lease.model: lease.op for lease in foreign_leases}
             ending = Ending(models=models, sessions=sessions, asked_in=command.get("channel_id") or "")
             try:
-                await self.slack.open_form(trigger, down_form(ending, theirs, reason))
+                await self.slack.open_form(trigger, down_form(ending, foreign_leases, reason))
             except (BotError, Unavailable) as error:
                 log.warning("confirmation not shown", actor=actor, error=str(error))
             else:
                 return None
-        if theirs and not reason:
-            lease = theirs[0]
+        if foreign_leases and not reason:
+            lease = foreign_leases[0]
             raise Misunderstood(
                 md(
                     "{model} is held by {holder}. To bring it down, give a reason: {command}.",
@@ -84,8 +83,8 @@ class BringingDown:
         return answer or requested(command.get("channel_id"), self.config.slack.channel)
 
     async def down(self, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> Mrkdwn | None:
-        """Bring a model down; without a name, the one that holds the GPU. If Redis is down, it is done synchronously
-        here.
+        """Bring models down; without a name, those that hold a lease. Returns None after the request, or the result if
+        Redis is down, because the models are then brought down directly.
         """
         try:
             if not names:
@@ -112,7 +111,9 @@ class BringingDown:
         return md("\n").join(await asyncio.gather(*(self._down_without_redis(name) for name in names)))
 
     async def _down_without_redis(self, name: str) -> Mrkdwn:
-        """The result for one model; an error does not hide the others."""
+        """Bring one model down, and return the result. An error is part of the result, so that the other results are
+        shown.
+        """
         try:
             return await self.stopping.bring_down_without_redis(name)
         except (BotError, Unavailable) as error:
@@ -120,6 +121,6 @@ class BringingDown:
 
 
 async def _up(cluster: Cluster, namespace: str) -> tuple[str, ...]:
-    """The models that use a GPU, according to the cluster."""
+    """Return the names of the models in the namespace that use a GPU, according to the cluster."""
     users = await cluster.gpu_users()
     return tuple(user.name for user in users if (user.kind, user.namespace) == ("Deployment", namespace))

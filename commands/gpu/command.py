@@ -1,4 +1,4 @@
-"""`/gpu`: parses the command and requests what it names; the work of `down` and `status` is in their own modules."""
+"""`/gpu`: parses the command and makes the request. `down` and `status` have their own modules."""
 
 import dataclasses
 from typing import Any
@@ -62,7 +62,7 @@ class Extending:
     config: Config
 
     async def extend(self, words: Words, command: Command) -> Mrkdwn | None:
-        """`extend 1h`, `extend NAME 1h`, `extend NAME for 1h`; without a time, a form asks for it."""
+        """Extend a lease: `extend 1h`, `extend NAME 1h`, `extend NAME for 1h`. Opens a form if there is no time."""
         leased = {lease.model for lease in await self.leases.held()}
         model = next((name for name in words.names if name in leased), None)
         if model is None and words.names and not words.names[0][0].isdigit():
@@ -88,7 +88,7 @@ class Extending:
         return requested(command.get("channel_id"), self.config.slack.channel)
 
     async def _ask_how_long(self, model: str, command: Command) -> None:
-        """Open the form, if the command has a trigger for it."""
+        """Open the form for the time; raises Misunderstood for a mention, which cannot open a form."""
         lease = await self.leases.of(model)
         if lease is None or "response_url" not in command:
             raise Misunderstood(
@@ -107,7 +107,7 @@ class Releasing:
     config: Config
 
     async def release(self, words: Words, command: Command) -> Mrkdwn | None:
-        """Request the end of a lease; without a name, of the only one."""
+        """Request the end of a lease; without a name, of the only lease."""
         name = words.names[0] if words.names else await _the_one_up(self.lease_marks)
         release = Release(model=name, **self.lifecycle.asked(command["user_id"], words.reason))
         await self.lifecycle.request(release, command["trigger_id"])
@@ -123,17 +123,17 @@ class Leaving:
 
     async def leave(self, actor: str) -> Mrkdwn:
         """Withdraw all requests of a person that wait for the GPU."""
-        mine = [
+        waiting = [
             op
             for op in await self.operations.open(BringUpOperation)
             if op.request.actor == actor and op.status is Status.WAITING
         ]
-        for op in mine:
+        for op in waiting:
             await self.queue.leave(op.id, actor)
-        models = md(", ").join(code(op.request.model) for op in mine)
+        models = md(", ").join(code(op.request.model) for op in waiting)
         return (
-            md("You no longer wait for the GPU with {left}.", left=models)
-            if mine
+            md("You no longer wait for the GPU with {models}.", models=models)
+            if waiting
             else md("You are not waiting for the GPU.")
         )
 
@@ -151,8 +151,8 @@ class Reporting:
         if not await self.deliveries.is_first(f"report:{command['trigger_id']}"):
             return None  # an earlier delivery posts it
         channel = self.config.slack.channel
-        said_why = await self.usage_report.post(channel)
-        return said_why or elsewhere(command.get("channel_id"), channel, md("The report is in"))
+        refusal = await self.usage_report.post(channel)
+        return refusal or elsewhere(command.get("channel_id"), channel, md("The report is in"))
 
 
 @component
@@ -210,7 +210,7 @@ class GpuCommand:
 
 
 async def _the_one_up(lease_marks: LeaseMarks) -> str:
-    """The only model with a lease; raises Misunderstood if there is none, or several."""
+    """Return the only model with a lease; raises Misunderstood if there is none, or several."""
     leases = await lease_marks.held()
     if len(leases) == 1:
         return leases[0].model
@@ -229,8 +229,8 @@ def _not_one_model(names: tuple[str, ...], example: str) -> Misunderstood:
         return Misunderstood(md("Name the model: {value}.", value=code(f"/gpu up {example} for 2h because …")))
     return Misunderstood(
         md(
-            "Name one model, and then the time as 45m, 2h or 1h30m: {value}. {rest} is neither.",
+            "Name one model, and then a duration such as 45m, 2h or 1h30m: {value}. {words} is not a duration.",
             value=code(f"/gpu up {names[0]} for 2h"),
-            rest=code(" ".join(names[1:])[:100]),
+            words=code(" ".join(names[1:])[:100]),
         )
     )

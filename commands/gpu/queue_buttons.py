@@ -22,13 +22,13 @@ from commands.replies import answered, ephemeral_responder, read_value
 
 Body = dict[str, Any]
 Act = Callable[[str, str], Awaitable[Mrkdwn | None]]
-"""Gets the operation's id and the user. Its result is shown only to this user."""
+"""A function of the operation's id and the user. Its result is shown only to this user."""
 
 CHOICES = (QUEUE, LEAVE, PASS_ON, TAKE, ASK_HOLDER, NOT_NOW, REPLACE)
-"""The buttons whose value is an operation."""
+"""The buttons whose value is an operation and its plan."""
 
 _ANY_PLAN = (LEAVE, PASS_ON, NOT_NOW)
-"""The buttons that are valid for any plan on the card, because leaving and declining start nothing."""
+"""The buttons that are valid even if the plan has changed, because leaving and declining start nothing."""
 
 
 @component
@@ -92,9 +92,7 @@ class QueueButtons:
         await self.slack.open_form(trigger, object_form(op))
 
     async def _adopt(self, model: str, body: Body) -> None:
-        """Give a lease to a model that somebody started by hand, with the same approval and smoke tests as for a
-        bring-up.
-        """
+        """Request a lease for a model that was started manually, with the same approval and smoke tests as a bring-up."""
         reason = "it is running without a lease; adopt it"
         request = BringUp(model=model, **self.lifecycle.asked(body["user"]["id"], reason))
         await self.lifecycle.request(request, body["trigger_id"])

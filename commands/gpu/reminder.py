@@ -1,4 +1,4 @@
-"""The answers to a reminder: bring down, keep for a while, keep until a time. Every click gets an answer."""
+"""The buttons of reminders and of other messages about a session: bring down, restart, keep."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ Body = dict[str, Any]
 
 @component
 class ReminderButtons:
-    """The buttons of a reminder."""
+    """The buttons of messages about a session."""
 
     operations: Operations
     leases: Leases
@@ -69,8 +69,8 @@ class ReminderButtons:
             await ack()
             ending, actor = Ending.model_validate_json(view["private_metadata"]), body["user"]["id"]
             work = self._end_theirs(ending, actor, typed(view).get("reason", ""), view["id"])
-            here = ending.asked_in or self.config.slack.channel
-            await answered(ephemeral_responder(self.slack, here, actor), work)
+            channel = ending.asked_in or self.config.slack.channel
+            await answered(ephemeral_responder(self.slack, channel, actor), work)
 
         @app.action(KEEP)
         async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
@@ -87,27 +87,27 @@ class ReminderButtons:
             await self._kept_until(ack, body["user"]["id"], view)
 
     async def _end(self, op_id: str, body: Body) -> Mrkdwn | None:
-        """Bring down the session of an operation, not a later one of the same model. Another person's session needs a
-        confirmation.
+        """Bring down the session of an operation, but not a later session of the same model. Another person's session
+        needs a confirmation.
         """
         actor = body["user"]["id"]
         try:
             lease = await self.leases.of_operation(op_id)
-            theirs = lease is not None and must_hear(lease.holder, actor)
+            is_foreign = lease is not None and must_hear(lease.holder, actor)
         except Unavailable as error:
             if error.system != "Redis":
                 raise
-            users = await self.cluster.gpu_users()  # a bring-down works with only the cluster
+            users = await self.cluster.gpu_users()  # without Redis, the leases are read from the cluster
             marks = [read_mark(user.mark, user.name) for user in users]
-            lease, theirs = next((mark for mark in marks if mark and mark.op == op_id), None), False
+            lease, is_foreign = next((mark for mark in marks if mark and mark.op == op_id), None), False
         if lease is None:
             raise NotAllowed(md("That session has already ended; `/gpu status` shows who has the GPU now."))
-        if theirs:
+        if is_foreign:
             ending = Ending(models=(lease.model,), sessions={lease.model: lease.op})
             await self.slack.open_form(body["trigger_id"], down_form(ending, (lease,), ""))
             return None
         answer = await self._down(lease.model, body, op_id)
-        with suppress(Unavailable):  # without Redis it is unknown where else the question was posted
+        with suppress(Unavailable):  # without Redis, the other messages with this question are unknown
             await self.holder_prompts.ending(op_id, _on_its_way(actor, lease.model))
         return answer
 
@@ -123,7 +123,7 @@ class ReminderButtons:
                     )
                 )
         answer = await self.bringing_down.down(ending.models, actor, delivery, reason)
-        with suppress(Unavailable):  # the bring-down is requested; only the messages with its question are not updated
+        with suppress(Unavailable):  # the bring-down is requested; the messages with the question are just not updated
             for model, op_id in ending.sessions.items():
                 await self.holder_prompts.ending(op_id, _on_its_way(actor, model))
         return answer or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
@@ -131,13 +131,13 @@ class ReminderButtons:
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
         actor = body["user"]["id"]
         answer = await self.bringing_down.down((model,), actor, body["trigger_id"])
-        with suppress(Unavailable):  # without Redis the message stays, and the result for the model is the answer
+        with suppress(Unavailable):  # without Redis, the message stays as it is; the answer has the result
             if _is_settled_here(body) and not await self._is_card(op_id, _message(body)):
                 await self.presentation.edit(_message(body), settled_reminder(_on_its_way(actor, model)))
         return answer
 
     async def _is_card(self, op_id: str, message: Message) -> bool:
-        """Return whether it is the card of an operation, which follows the operation."""
+        """Return whether the message is the operation's card, which is updated with the operation."""
         with suppress(BotError):
             return bool(op_id) and (await self.operations.load(op_id)).message == message
         return False
@@ -160,7 +160,7 @@ class ReminderButtons:
         await self.slack.open_form(body["trigger_id"], form)
 
     async def _kept_until(self, ack: AsyncAck, actor: str, view: Body) -> None:
-        """An impossible time is refused in the form; otherwise the reminder is answered publicly."""
+        """Keep the model until the chosen time, and update the reminder. An invalid time is reported in the form."""
         chosen = view["state"]["values"]["until"]["value"]["selected_date_time"]
         form = KeepUntil.model_validate_json(view["private_metadata"])
         try:
@@ -173,7 +173,7 @@ class ReminderButtons:
 
 
 def _is_settled_here(body: Body) -> bool:
-    """Return whether the answer replaces the clicked message. Home and the answer to a command stay."""
+    """Return whether the answer replaces the clicked message, which Home and the answer to a command do not allow."""
     container = body["container"]
     return bool(container["type"] == "message" and not container.get("is_ephemeral"))
 

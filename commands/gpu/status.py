@@ -45,10 +45,10 @@ class GpuStatus:
     clock: Clock
 
     async def read(self) -> View:
-        """The holder of the GPU, the model, the start, the cost so far, the idle time and the end of the lease. Without
-        Redis, the state of the cluster.
+        """Return the status: for each session the holder, the start, the cost so far, the last use and the end, with the
+        buttons to extend it and bring it down; then the requests that wait.
 
-        Below each session are the buttons to extend it and to bring it down.
+        Without Redis, it is the state of the cluster.
         """
         users = await self.cluster.gpu_users()
         try:
@@ -56,9 +56,7 @@ class GpuStatus:
         except Unavailable as error:
             if error.system != "Redis":
                 raise
-        text_lines = [
-            "⚠️ Redis does not answer: nothing can be brought up until it does. This is the state of the cluster:"
-        ]
+        text_lines = ["⚠️ Redis does not answer: nothing can be brought up until it does. The cluster shows:"]
         price, now = self.config.gpu.price(), self.clock()
         for user in users:
             lease = read_mark(user.mark, user.name)
@@ -92,7 +90,7 @@ class GpuStatus:
         return View(text=view.text, blocks=[*view.blocks[: MESSAGE_BLOCKS - len(buttons)], *buttons])
 
     async def _session(self, lease: Lease, now: datetime) -> Mrkdwn:
-        """The holder, the cost, the last use and the trouble of one session."""
+        """Describe one session: the holder, the cost, the last use and the trouble."""
         line = md("🔥 {busy}", busy=busy_line(lease, now))
         session = await self.sessions.of(lease)
         health = await self.sessions.health(lease)
@@ -106,11 +104,11 @@ class GpuStatus:
         return line
 
     def _stranger(self, user: GpuUser) -> Mrkdwn:
-        """A workload that uses the GPU without a lease."""
-        here = user.namespace == self.config.platform.namespace
+        """Describe a workload that uses the GPU without a lease."""
+        is_model = user.namespace == self.config.platform.namespace
         return md(
             "⚠️ {user} uses the GPU without a lease (started with kubectl?), which costs {price}/h.{end}",
             user=code(str(user)),
             price=money(self.config.gpu.price()),
-            end=md(" `/gpu down {name}` ends it.", name=user.name) if here else "",
+            end=md(" `/gpu down {name}` ends it.", name=user.name) if is_model else "",
         )

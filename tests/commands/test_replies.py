@@ -69,5 +69,5 @@ async def test_errors_are_explained() -> None:
 
     assert await said_for(refused()) == ["Say which."]
     assert "Nothing was changed" in (await said_for(away()))[0]
-    assert "It may have stored your request nevertheless: look for a card" in (await said_for(stalled()))[0]
+    assert "Your request may have been stored: look for a card" in (await said_for(stalled()))[0]
     assert "Search Stoker's log for" in (await said_for(broken()))[0]

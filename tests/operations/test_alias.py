@@ -36,7 +36,7 @@ async def test_an_alias_is_registered_until_the_request_ends(platform: Platform)
     assert found["model_info"]["stoker_operation"]
     await platform.say("dev", "/model check")
     await platform.sees("No problems found in the main branch")
-    assert not [text for text in platform.visible() if "at run time" in text]
+    assert not [text for text in platform.visible() if "runtime aliases" in text]
     await platform.click("lead", "Cancel")
     await platform.sees("Pull request #1 is closed", user="lead")
     await gone(platform, "assistant")
@@ -64,7 +64,7 @@ async def test_an_alias_without_its_operation_is_removed_and_a_stranger_s_is_rep
     await gone(platform, "left")
     assert set(await stored(platform)) == {"theirs"}
     await platform.say("dev", "/model check")
-    await platform.sees("LiteLLM has aliases at run time that git does not have: theirs")
+    await platform.sees("LiteLLM has runtime aliases that are not in git: theirs")
 
 
 async def test_a_gateway_that_keeps_no_models_refuses_at_once(platform: Platform) -> None:

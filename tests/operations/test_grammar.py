@@ -27,8 +27,10 @@ async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> N
 async def test_a_time_that_cannot_be_read_is_answered_with_its_form(platform: Platform) -> None:
     """Not with a question for the model, and a bring-down takes none."""
     await platform.say("dev", "/gpu up coder-chat two hours")
-    told = await platform.sees("Name one model, and then the time as 45m, 2h or 1h30m: /gpu up coder-chat for 2h")
-    assert "two hours is neither" in told
+    told = await platform.sees(
+        "Name one model, and then a duration such as 45m, 2h or 1h30m: /gpu up coder-chat for 2h"
+    )
+    assert "two hours is not a duration" in told
     await platform.workspace.say("dev", "down coder-chat 5", direct=True)
     await platform.sees("5 is not a model, and a bring-down takes effect immediately: /gpu down coder-chat")
     assert not [text for text in platform.visible("dev") if "Requested" in text]
