@@ -1,4 +1,4 @@
-# Nobody answers: a reminder, an announcement, and Stoker brings the model down, because an unused GPU still costs money.
+# Nobody answers the reminder or the announcement: Stoker brings the idle model down, because an unused GPU still costs money.
 # The receipt estimates how long the node drains, and is corrected when the node is gone.
 given speed 120
 given idle.remind_after 4s

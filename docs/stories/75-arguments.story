@@ -1,4 +1,5 @@
-# The card shows every argument that differs, dangerous ones first; arguments that leak or are owned elsewhere are refused.
+# The card shows every argument that differs, dangerous ones first. An argument that would leak a secret, or that has its own
+# option, is refused.
 given speed 120
 
 @dev /model add coder-a Qwen/Qwen2.5-Coder-3B-Instruct-AWQ arg=--max-num-seqs=$(VLLM_API_KEY)

@@ -1,4 +1,4 @@
-# A repository without CI needs a setting.
+# A repository without CI: with `approvals.checks: none`, a pull request can be approved without checks.
 given speed 120
 given approvals.checks none
 
