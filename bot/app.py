@@ -1,4 +1,4 @@
-"""The composition root: clients, Slack app, docket worker and web server, in one place, under one TaskGroup."""
+"""The composition root: starts and stops the clients, the Slack app, the docket worker and the web server."""
 
 import asyncio
 import gc
@@ -40,33 +40,33 @@ from commands.setup import SettingsInUse
 log = structlog.get_logger(__name__)
 
 _REDELIVERY = timedelta(seconds=4)
-"""Time after which the tasks of a killed bot are taken over. A live worker renews its hold four times within it."""
+"""Time after which the tasks of a killed bot are delivered to another one. A live worker renews its hold four times
+within it.
+"""
 
 _SETTINGS_EVERY = 2.0
 """Seconds between two checks of the settings in use."""
 
-_LET_FINISH = 3.0
-"""Grace period for running tasks after SIGTERM. docket stops renewing its hold then, so with a longer period this bot
-and the next one would run the same task.
+_DRAIN_SECONDS = 3.0
+"""Grace period in seconds for running tasks after SIGTERM. docket stops renewing its hold then, so with a longer period
+this bot and the next one would run the same task.
 """
 
-_SLACK_FIRST, _SLACK_AGAIN = 10.0, 5.0
-"""Seconds that the start waits for Slack, and seconds after which a failed connection is retried."""
+_SLACK_TIMEOUT, _SLACK_RETRY = 10.0, 5.0
+"""Maximum seconds for which the start waits for Slack, and seconds until a failed connection is retried."""
 
-_DEAF = 12
-"""Number of checks, ten seconds apart, in which Redis answers but this bot's worker is not registered, before giving
-up.
-"""
+_MISSED_CHECKS = 12
+"""Number of consecutive checks in which Redis answers but this bot's worker is not registered, before the bot exits."""
 
 
 def start() -> int:
-    """Run the bot until it is stopped; returns 2, after reporting the reason, if it cannot start."""
+    """Run the bot until it is stopped. Returns the exit status: 2, after printing the reason, if it cannot start."""
     try:
         settings = load_settings()
         logs.configure(settings.stoker_log, settings.secrets)
         asyncio.run(run(settings))
     except BotError as error:
-        print(logs.cleaned(f"stoker: {error}"), file=sys.stderr)  # noqa: T201  # the person who starts it reads it
+        print(logs.cleaned(f"stoker: {error}"), file=sys.stderr)  # noqa: T201
         return 2
     return 0
 
@@ -81,7 +81,7 @@ async def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
-    """Run the bot until it is stopped, or until it has to start again with other settings; returns whether it has."""
+    """Run the bot until it is stopped or its settings change. Returns whether it has to start again."""
     async with AsyncExitStack() as stack:
         redis_url = settings.redis_url or await stack.enter_async_context(
             embedded_redis(settings.stoker_data_dir / "redis")
@@ -115,21 +115,21 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
         runner = web.AppRunner(
             wiring.of(HttpPort).app(slack if secret else None),
             access_log=None,
-            shutdown_timeout=_LET_FINISH,
+            shutdown_timeout=_DRAIN_SECONDS,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        ways_in = await stack.enter_async_context(AsyncExitStack())
+        listening = await stack.enter_async_context(AsyncExitStack())
         if settings.slack_app_token and not secret:
             socket = AsyncSocketModeHandler(slack, settings.slack_app_token.get_secret_value())
-            ways_in.push_async_callback(socket.close_async)
-            connecting = asyncio.create_task(_connected(socket))
-            ways_in.callback(connecting.cancel)
-            await asyncio.wait({connecting}, timeout=_SLACK_FIRST)
+            listening.push_async_callback(socket.close_async)
+            connecting = asyncio.create_task(_connect(socket))
+            listening.callback(connecting.cancel)
+            await asyncio.wait({connecting}, timeout=_SLACK_TIMEOUT)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         gc.enable()  # see `bot.__main__`
-        # Freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. A collection
-        # before the freeze would find only 2 000 of 214 000 objects, and take a seventh of the start's time.
+        # Freeze the loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. A collection
+        # before the freeze would free only 2 000 of 214 000 objects, and take a seventh of the start-up time.
         gc.freeze()
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         guarding = asyncio.create_task(wiring.of(Guard).run())
@@ -138,39 +138,37 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
         stack.callback(announcing.cancel)
         work = asyncio.create_task(worker.run_forever())
         try:
-            insisting = asyncio.create_task(insist_on_work(svc.docket, worker.name))
-            changing = asyncio.create_task(_settings_changed(svc.setup, svc.installed.config, svc.config))
-            changed = await until_told(work, insisting, changing, stop)
+            watching = asyncio.create_task(watch_worker(svc.docket, worker.name))
+            changing = asyncio.create_task(_wait_for_settings(svc.setup, svc.installed.config, svc.config))
+            changed = await wait_for_stop(work, watching, changing, stop)
         finally:
-            await ways_in.aclose()
-            await _wind_up(work, working)
+            await listening.aclose()
+            await _drain(work, working)
     return changed and not stop.is_set()
 
 
-async def _connected(socket: AsyncSocketModeHandler) -> None:
-    """Connect to Slack with unlimited retries: leases end and models go down without it."""
+async def _connect(socket: AsyncSocketModeHandler) -> None:
+    """Connect to Slack, with unlimited retries: the bot ends leases and brings models down even without Slack."""
     while True:
         try:
             await socket.connect_async()
         except Exception as error:
             log.error("Slack not connected", error=str(error) or type(error).__name__)
-            await asyncio.sleep(_SLACK_AGAIN)
+            await asyncio.sleep(_SLACK_RETRY)
         else:
             return
 
 
 def _is_needed(record: logging.LogRecord) -> bool:
-    """Return False for one warning: Bolt finds SLACK_BOT_TOKEN in the environment, and warns at each start that it does
-    not use it.
-    """
+    """Return False for Bolt's warning that it does not use the SLACK_BOT_TOKEN in the environment, logged at each start."""
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
 async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -> None:
-    """Raise BotError with the missing rights if the bot's account lacks a right that the bot cannot work without.
+    """Raise BotError with the missing rights if the bot's account lacks a right that the bot needs.
 
-    If the cluster does not answer, the bot starts nevertheless, and each request shows the missing rights. The same
-    applies with settings of the repository (`must_start`): a merge must not stop the bot.
+    If the cluster does not answer, the bot starts anyway, and each request shows the missing rights. With `must_start`,
+    because settings of the repository are in use, it also starts: a merge must not stop the bot.
     """
     try:
         lacking = await cluster.lacking(rights(config))
@@ -185,7 +183,7 @@ async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -
 
 
 async def _check_roles(roles: RoleMembers) -> None:
-    """Report people and groups in the settings that have no effect; the start does not wait for Slack."""
+    """Log the people and groups in the settings that Slack does not have. The start does not wait for this."""
     try:
         for problem in await roles.unknown():
             log.warning("role not found", problem=problem)
@@ -193,27 +191,27 @@ async def _check_roles(roles: RoleMembers) -> None:
         log.warning("roles not checked", error=str(error))
 
 
-async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) -> None:
+async def watch_worker(docket: Docket, worker: str, *, every: float = 10.0) -> None:
     """Raise if the worker takes no tasks although Redis answers, so that a new process is started.
 
-    In a Redis Cluster, docket listens to one primary, which it chooses when it starts. If a failover replaces this
-    primary, docket waits forever.
+    `every` is the interval of the checks in seconds. In a Redis Cluster, docket listens to the primary that it chose
+    when it started. If a failover replaces this primary, docket waits forever.
     """
     missed = 0
-    while missed < _DEAF:
+    while missed < _MISSED_CHECKS:
         await asyncio.sleep(every)
         try:
             with redis_errors():
-                working = {known.name for known in await docket.workers()}
+                registered = {info.name for info in await docket.workers()}
         except Unavailable:
             missed = 0
         else:
-            missed = 0 if worker in working else missed + 1
+            missed = 0 if worker in registered else missed + 1
     raise BotError("Redis answers, but this bot no longer receives tasks. Restart it.")
 
 
-async def _settings_changed(setup: SetupState, installed: Config, config: Config) -> None:
-    """Wait until the settings in use differ from this bot's."""
+async def _wait_for_settings(setup: SetupState, installed: Config, config: Config) -> None:
+    """Wait until the settings in use differ from `config`."""
     while True:
         await asyncio.sleep(_SETTINGS_EVERY)
         with suppress(Unavailable, SettingsError):
@@ -222,12 +220,13 @@ async def _settings_changed(setup: SetupState, installed: Config, config: Config
                 return
 
 
-async def until_told(
+async def wait_for_stop(
     work: asyncio.Task[None], watching: asyncio.Task[None], changing: asyncio.Task[None], stop: asyncio.Event
 ) -> bool:
-    """Wait for SIGTERM or SIGINT, which set `stop`, or for other settings; returns whether these have changed. Raises
-    if the worker exits, or takes no more tasks. A signal after the return is not lost, because the bot may then be
-    starting again.
+    """Wait for SIGTERM or SIGINT, which set `stop`, or for new settings. Returns whether the settings have changed.
+
+    Raises the error of `work` or `watching` if the worker exits or takes no more tasks. The signal handlers stay, so that
+    a signal while the bot starts again is not lost.
     """
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -245,17 +244,17 @@ async def until_told(
         changing.cancel()
 
 
-async def _wind_up(work: asyncio.Task[None], working: AsyncExitStack) -> None:
-    """Drain: finish short tasks and send pending replies; leave long ones for the next instance."""
+async def _drain(work: asyncio.Task[None], working: AsyncExitStack) -> None:
+    """Finish short tasks and send pending replies; leave long tasks for the next instance."""
 
     async def cut() -> None:
-        while True:  # usually once, unless the worker has not yet started to wait for its tasks
-            await asyncio.sleep(_LET_FINISH)
+        while True:  # once is enough, unless the worker has not started to wait for its tasks
+            await asyncio.sleep(_DRAIN_SECONDS)
             work.cancel()
 
     answering, cutting = asyncio.create_task(acks_first.all_answered()), asyncio.create_task(cut())
-    last = asyncio.get_running_loop().time() + _LET_FINISH
-    # docket takes no more tasks, and waits for the running ones; a cancelled one is delivered to another worker
+    last = asyncio.get_running_loop().time() + _DRAIN_SECONDS
+    # docket takes no more tasks and waits for the running ones. Cancelled tasks are delivered to another worker.
     await working.aclose()
     await asyncio.wait({answering}, timeout=max(0.0, last - asyncio.get_running_loop().time()))
     for task in (answering, cutting):

@@ -1,7 +1,7 @@
-"""Decides when a model is idle, and what to do about it.
+"""Decides when a model is idle, and whether to remind its holder, to warn of the end or to bring it down.
 
-Pure: samples, lease, queue, clock and policy in; a decision out. `bot.gpu.watch` takes the samples and acts on the
-decisions, `bot.analysis.simulate` replays a trace of requests through the same functions.
+The functions are pure: they compute a decision from samples, lease, queue, time and policy. `bot.gpu.watch` takes the
+samples and acts on the decisions; `bot.analysis.simulate` replays a trace of requests through the same functions.
 """
 
 from dataclasses import dataclass
@@ -21,61 +21,65 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Remind:
-    """Ask the holder whether the model is still needed. `idle` is the time since the last request. Without an answer
-    the model goes down at `down_at`.
+    """Ask the holder whether the model is still needed. `idle` is the time since the last request. If nobody answers, the
+    model is brought down at `down_at`.
     """
 
     idle: timedelta
     down_at: datetime
     last: bool
-    """True if this announces the bring-down: it is the last reminder before it."""
+    """True if this is the last reminder, which announces the bring-down."""
 
 
 @dataclass(frozen=True)
 class MetricsUnreadable:
-    """The metrics have been unreadable since `since`: the model counts as in use until the lease ends."""
+    """The metrics have been unreadable since `since`, so the model counts as in use until its lease ends."""
 
     since: datetime
 
 
 @dataclass(frozen=True)
 class WarnEnd:
-    """The lease ends soon."""
+    """Warn the holder that the lease ends soon."""
 
     left: timedelta
 
 
 @dataclass(frozen=True)
 class BringDown:
-    why: str
+    """Bring the model down."""
+
+    reason: str
 
 
 Decision = Nothing | Remind | MetricsUnreadable | WarnEnd | BringDown
 
 
 def with_sample(
-    session: Session | None, lease: Lease, activity: Activity | None, now: datetime, own: Own | None = None
+    session: Session | None, lease: Lease, activity: Activity | None, now: datetime, bot_requests: Own | None = None
 ) -> Session:
-    """The session after one more sample. Unknown activity (None) counts as use, the bot's own requests do not.
+    """The session after one more sample. Unknown activity (None) counts as use; the bot's own requests do not.
 
-    `own` are the requests that the bot has made to the model; none of them may be running.
+    `bot_requests` are the requests that the bot itself has made to the model; none of them may be running.
     """
-    own = own or Own()
+    bot_requests = bot_requests or Own()
     if session is None:
-        # The earlier activity is unknown (a new session, or Redis has lost its data), and counts as use.
-        session = Session(fence=lease.fence, sampled=now, active=now, own=own)
+        # The earlier activity is unknown (a new session, or Redis has lost its data), so it counts as use.
+        session = Session(fence=lease.fence, sampled=now, active=now, own=bot_requests)
         return session if activity is None else _with_counters(session, activity)
     if activity is None:
         return session.model_copy(
-            update={"sampled": now, "active": now, "unknown_since": session.unknown_since or now, "own": own}
+            update={"sampled": now, "active": now, "unknown_since": session.unknown_since or now, "own": bot_requests}
         )
-    requests = max(0.0, _increase(activity.requests, session.requests_seen) - (own.requests - session.own.requests))
-    tokens = max(0.0, _increase(activity.tokens, session.tokens_seen) - (own.tokens - session.own.tokens))
+    own_requests = bot_requests.requests - session.own.requests
+    own_tokens = bot_requests.tokens - session.own.tokens
+    requests = max(0.0, _increase(activity.requests, session.requests_seen) - own_requests)
+    tokens = max(0.0, _increase(activity.tokens, session.tokens_seen) - own_tokens)
     changes: dict[str, object] = {
         "sampled": now,
         "unknown_since": None,
         "told_unknown": False,
-        "own": own,
+        "own": bot_requests,
         "requests": session.requests + requests,
         "tokens": session.tokens + tokens,
     }
@@ -91,18 +95,18 @@ def _with_counters(session: Session, activity: Activity) -> Session:
     return session.model_copy(update={"requests_seen": activity.requests, "tokens_seen": activity.tokens})
 
 
-def _increase(counter: float, before: float | None) -> float:
-    """The increase of a counter that restarts with its server (like Prometheus' `increase`)."""
-    if before is None:
+def _increase(counter: float, previous: float | None) -> float:
+    """The increase of a counter that starts at 0 again with its server (like Prometheus' `increase`)."""
+    if previous is None:
         return 0.0
-    return counter - before if counter >= before else counter
+    return counter - previous if counter >= previous else counter
 
 
 def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: Idle, limits: LeaseLimits) -> Decision:
-    """The decision about a model that holds the GPU, with `waiting` people in the queue.
+    """The decision about a model that holds the GPU, with `waiting` requests in the queue.
 
-    A model that is loading is never idle. A keep and a lease end regardless of the metrics. A model is brought down for
-    idleness only after an announcement, except in quiet hours.
+    A model that is loading is never idle. A keep and a lease end regardless of the metrics. An idle model is brought
+    down only after an announcement, except in quiet hours.
     """
     if lease.ready is None or lease.ends is None:
         return Nothing()
@@ -118,7 +122,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
     if idle >= remind_after and is_quiet(now, policy):
         return BringDown(f"idle for {total} in quiet hours")
     notice = min(policy.announce_before, down_after - remind_after)
-    # Keep to the announced time; the announcement is void if the time would now be later (nobody is waiting any more).
+    # Keep the announced time, unless it would be later now, because nobody waits for the GPU any longer.
     if session.announced and session.down_at and session.announced >= since and session.down_at >= since + down_after:
         return BringDown(f"idle for {total} and nobody answered") if now >= session.down_at else Nothing()
     if idle >= max(remind_after, down_after - notice):
@@ -133,7 +137,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
 
 
 def after_decision(session: Session, decision: Decision, lease: Lease, now: datetime) -> Session:
-    """The session after the decision was carried out, so that it is carried out once."""
+    """The session after the decision was carried out, so that it is not carried out again."""
     match decision:
         case Remind(down_at=down_at, last=last):
             changes: dict[str, object] = {"reminders": session.reminders + 1, "reminded": now}
@@ -149,14 +153,14 @@ def after_decision(session: Session, decision: Decision, lease: Lease, now: date
 
 
 def idle_limits(policy: Idle, waiting: int) -> tuple[timedelta, timedelta]:
-    """The idle times for a reminder and for the bring-down: shorter if somebody waits for the GPU."""
+    """The idle times until a reminder and until the bring-down; they are shorter if somebody waits for the GPU."""
     if not waiting:
         return policy.remind_after, policy.down_after
     return min(policy.remind_after, policy.queue_remind_after), min(policy.down_after, policy.queue_down_after)
 
 
 def is_quiet(now: datetime, policy: Idle) -> bool:
-    """Return whether it is a quiet day or hour in the time zone `idle.timezone`."""
+    """Return whether `now` is in a quiet day or hour, in the time zone `idle.timezone`."""
     local = now.astimezone(ZoneInfo(policy.timezone))
     if f"{local:%a}".lower() in policy.quiet_days:
         return True

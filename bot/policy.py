@@ -216,7 +216,7 @@ def costs_money(op: Operation) -> bool:
     return op.request.kind.spec.starts_model and op.status in (Status.APPROVED, Status.RUNNING)
 
 
-def must_hear(holder: str, ended_by: str) -> bool:
+def must_notify(holder: str, ended_by: str) -> bool:
     """Return whether the holder must be notified that somebody stops their boot or session with *Cancel*, *Bring down*
     or `/gpu down`.
 

@@ -1,4 +1,4 @@
-"""The docket tasks. Their only argument is an operation's id, and they may run again from their first line."""
+"""The docket tasks. A task that is interrupted runs again from its first line."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -16,7 +16,7 @@ from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.engine import task_refs
 from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle, SetAside, is_closing, task_key
-from bot.engine.run import CancelAsked, Run
+from bot.engine.run import CancelRequested, Run
 from bot.errors import BotError, Unavailable
 from bot.gpu.billing import BillSettlement
 from bot.gpu.health import HealthWatch
@@ -52,13 +52,13 @@ _RETRY = ExponentialRetry(attempts=12, minimum_delay=timedelta(seconds=1), maxim
 _RETRY_LONG = ExponentialRetry(attempts=20, minimum_delay=timedelta(minutes=1), maximum_delay=timedelta(hours=1))
 """Retries for most of a day, for work that nobody waits for."""
 
-_LOOKING = timedelta(minutes=30)
-"""The time after its last opening for which Home is updated for external changes. An idle bot does not query the
-cluster for it.
+_WATCH_HOME = timedelta(minutes=30)
+"""Time after its last opening during which Home is updated for external changes. Later, the cluster is not queried for
+it.
 """
 
-_TELLING = timedelta(seconds=20)
-"""Grace period before `sweep` retries posting a final state."""
+_DELIVERY_TIME = timedelta(seconds=20)
+"""Grace period before `sweep` posts a final state again."""
 
 
 @component
@@ -87,9 +87,9 @@ class Advancing:
             elif op.status is Status.WAITING and not op.failure:
                 await self.lifecycle.present(op)
             else:
-                await self._work_carefully(run, workflow)
+                await self._work_unless_set_aside(run, workflow)
 
-    async def _work_carefully(self, run: Run, workflow: Workflow[Any]) -> None:
+    async def _work_unless_set_aside(self, run: Run, workflow: Workflow[Any]) -> None:
         """Run the next stage, unless it has repeatedly crashed the process."""
         op = run.op
         try:
@@ -114,7 +114,7 @@ async def _work(run: Run, workflow: Workflow[Any]) -> None:
     else:
         try:
             await workflow.execute(run)
-        except CancelAsked:
+        except CancelRequested:
             await run.mark_interrupted()
             await workflow.undo(run)
     await _follow_up(run, workflow)
@@ -140,19 +140,19 @@ class OperationTasks:
 
     @task_refs.EXPIRE
     async def expire(self, op_id: str, retry: Retry = _RETRY) -> None:
-        """End a request that was not decided; scheduled when it is posted."""
+        """End a request that was not decided in time; scheduled when its card is posted."""
         await self.lifecycle.expire(op_id)
 
     @task_refs.REMIND
     async def remind(self, op_id: str, until: str, retry: Retry = _RETRY) -> None:
-        """Remind the people who have not decided; scheduled for half of the time."""
+        """Remind the people who have not decided; scheduled for the middle of the time to decide."""
         op = await self.operations.load(op_id)
         if op.expires and op.expires.isoformat() == until:
             await self.presentation.announcements.remind(op)
 
     @task_refs.ESCALATE
     async def escalate(self, op_id: str, until: str, retry: Retry = _RETRY) -> None:
-        """Notify the admins that nobody has decided; scheduled for the last quarter of the time."""
+        """Notify the admins that nobody has decided; scheduled for the last quarter of the time to decide."""
         op = await self.operations.load(op_id)
         if op.expires and op.expires.isoformat() == until:
             await self.presentation.announcements.escalate(op)
@@ -160,37 +160,36 @@ class OperationTasks:
     async def sweep(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=15), automatic=True)) -> None:
         """Make sure that every open operation has a task, even after a crash between a decision and its task.
 
-        Also make sure that every end is posted, even if Slack did not answer before, and that no alias outlives its
-        operation.
+        Also post the ends that Slack has not accepted yet, and remove the aliases of operations that have ended.
         """
         for op in await self.operations.open():
             await self.lifecycle.enqueue(op)
         for op in await self.operations.undelivered_ends():
-            if self.clock() - op.updated > self.clock.passed_in(_TELLING):
+            if self.clock() - op.updated > self.clock.passed_in(_DELIVERY_TIME):
                 self.presentation.show(op.id, now=True)
         await self._report_set_aside()
         await self.crash_guard.attempt_this_hour("aliases", self.gateway_aliases.tidy)
-        self.presentation.wake()  # an earlier process may have left letters in the outbox
+        self.presentation.wake()  # an earlier process may have left messages in the outbox
 
     async def _report_set_aside(self) -> None:
         """Notify the admins once about unreadable records, which are already set aside."""
         unreadable = await self.records.unreported()
         for record in unreadable:
-            where = f"{record['key']} {record['field']}".strip()
+            location = f"{record['key']} {record['field']}".strip()
             text = md(
-                "🧹 A record in Redis could not be read and is set aside: {where}, {each}. Nothing waits for it. It "
+                "🧹 A record in Redis could not be read and is set aside: {location}, {reason}. Nothing waits for it. It "
                 "is kept in `{{stoker}}:set-aside`, with the reason.",
-                where=code(where),
-                each=record["why"],
+                location=code(location),
+                reason=record["why"],
             )
-            await self.audit.note_set_aside(where, record["why"], self.clock())
-            await self.presentation.tell_admins(f"set-aside:{record['at']}:{where}", lines(text))
+            await self.audit.note_set_aside(location, record["why"], self.clock())
+            await self.presentation.tell_admins(f"set-aside:{record['at']}:{location}", lines(text))
         if unreadable:
             await self.records.reported(len(unreadable))
 
     @task_refs.SET_ASIDE
     async def set_aside(self, name: str, key: str, error: str) -> None:
-        """Record a task in Redis that Stoker did not write. This task runs in its place, and does nothing else."""
+        """Record in the audit log that a task in Redis is unreadable. It runs in place of that task."""
         await self.audit.note_set_aside(
             f"task {name} ({key})", f"its message in Redis could not be read: {error}", self.clock()
         )
@@ -210,20 +209,20 @@ class PullRequestTasks:
     async def follow(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Check one pull request, because GitHub reported a change."""
 
-        async def look() -> None:
-            await self._look(await self.operations.load(op_id))
+        async def check() -> None:
+            await self._check(await self.operations.load(op_id))
 
-        await self.crash_guard.attempt(f"follow:{op_id}", look)
+        await self.crash_guard.attempt(f"follow:{op_id}", check)
 
     async def poll_pulls(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
         """Check the open pull requests: necessary without a webhook, and a safety net with one."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         for op in await self.operations.open(ChangeOperation):
             if op.plan:
-                await self.crash_guard.attempt(f"poll:{op.id}", partial(self._look, op), forget=False)
+                await self.crash_guard.attempt(f"poll:{op.id}", partial(self._check, op), forget=False)
 
-    async def _look(self, op: Operation) -> None:
-        """Follow one pull request. After an error, the next poll tries again."""
+    async def _check(self, op: Operation) -> None:
+        """Check one pull request. After an error, the next poll tries again."""
         try:
             await self.pull_request_watch.follow(op)
         except (BotError, Unavailable) as error:
@@ -268,7 +267,7 @@ class GpuTasks:
 
     @task_refs.SETTLE_BILL
     async def settle_bill(self, fence: int, retry: Retry = _RETRY) -> None:
-        """Watch the node of the session with this fence until it is no longer billed; scheduled with its receipt."""
+        """Watch the node of the session with this fence until it is no longer billed; scheduled with the receipt."""
         await self.crash_guard.attempt(f"settle_bill:{fence}", lambda: self.bill_settlement.settle_bill(fence))
 
 
@@ -287,12 +286,12 @@ class HomeTasks:
         await self.crash_guard.attempt_this_hour("refresh_homes", self._refresh)
 
     async def watch_homes(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
-        """Detect external changes (a sync, a pod, a merge): the platform is read once for all readers.
+        """Update open Homes after external changes (a sync, a pod, a merge); the platform is read once for all of them.
 
         Home is published whenever somebody opens it, so this is only for people who may still have it open.
         """
         try:
-            within = self.clock.passed_in(_LOOKING)
+            within = self.clock.passed_in(_WATCH_HOME)
             await self.crash_guard.attempt_this_hour("watch_homes", lambda: self._refresh(within))
         except (BotError, Unavailable) as error:
             log.warning("homes not refreshed", error=str(error))
@@ -343,7 +342,7 @@ class BenchmarkTasks:
 
 @component
 class SecretTasks:
-    """The tasks about secrets: those of the cluster, and the keys of smoke tests."""
+    """The tasks for secrets: the cluster's Secrets, and the virtual keys of smoke tests."""
 
     cluster: Cluster
     crash_guard: CrashGuard

@@ -6,7 +6,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.component import component
 from bot.engine.decisions import Decisions
-from bot.policy import costs_money, must_hear
+from bot.policy import costs_money, must_notify
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.state.operations import Operations
@@ -84,7 +84,7 @@ class ApprovalButtons:
     async def _cancel_or_confirm(self, value: str, actor: str, trigger: str) -> None:
         """Cancel; ask for a reason first if another person's model is booting. That person gets the reason."""
         op = await self.operations.load(read_value(value)[0])
-        if costs_money(op) and must_hear(op.request.actor, actor) and not op.cancelled_by:
+        if costs_money(op) and must_notify(op.request.actor, actor) and not op.cancelled_by:
             await self.slack.open_form(trigger, because_form(op, "cancel", value))
         else:
             await self._cancel(value, actor, "")

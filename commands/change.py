@@ -307,7 +307,7 @@ class ChangeForms:
             model=values["name"],
             hf_id=model_id(values["hf_id"]),
             options=self.forms.chosen_options(state["verb"], values, options),
-            **self.lifecycle.asked(actor, values.get("reason", "")),
+            **self.lifecycle.request_fields(actor, values.get("reason", "")),
         )
         asked_in = state.get("asked_in", "")
         respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)

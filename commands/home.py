@@ -93,7 +93,7 @@ class HomeButtons:
                 return
             await ack()
             actor, reason = body["user"]["id"], values.get("reason", "")
-            request = BringUp(model=values["model"], hold=hold, **self.lifecycle.asked(actor, reason))
+            request = BringUp(model=values["model"], hold=hold, **self.lifecycle.request_fields(actor, reason))
             await answered(dm_responder(self.slack, actor), self._ask(request, view["id"]))
 
     async def _open_extend_form(self, op_id: str, trigger_id: str) -> None:
@@ -103,7 +103,9 @@ class HomeButtons:
     async def _extend(self, op_id: str, actor: str, hold: timedelta, reason: str, *, delivery: str) -> Mrkdwn:
         """Extend the session for which the form was opened, but not a later session of the same model."""
         lease = await _session(self.leases, op_id)
-        return await self._ask(Extend(model=lease.model, hold=hold, **self.lifecycle.asked(actor, reason)), delivery)
+        return await self._ask(
+            Extend(model=lease.model, hold=hold, **self.lifecycle.request_fields(actor, reason)), delivery
+        )
 
     async def _open_up_form(self, trigger_id: str) -> None:
         async def fill() -> Body:

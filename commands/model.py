@@ -149,32 +149,36 @@ class ModelCommand:
                 return await self._change(words, command)
             case "tune":
                 tune = TuneModel(
-                    model=_one(words), options=words.options, **self.lifecycle.asked(command["user_id"], words.reason)
+                    model=_one(words),
+                    options=words.options,
+                    **self.lifecycle.request_fields(command["user_id"], words.reason),
                 )
                 return await self.changes.ask(tune, command["trigger_id"], command.get("channel_id"))
             case "remove":
                 removal = RemoveModel(
-                    model=_one(words), options=words.options, **self.lifecycle.asked(command["user_id"], words.reason)
+                    model=_one(words),
+                    options=words.options,
+                    **self.lifecycle.request_fields(command["user_id"], words.reason),
                 )
                 return await self.changes.ask(removal, command["trigger_id"], command.get("channel_id"))
             case "smoke":
                 await self.smoke_test.refuse_untestable(_one(words))
                 await self.lifecycle.request(
-                    SmokeTest(model=_one(words), **self.lifecycle.asked(command["user_id"], words.reason)),
+                    SmokeTest(model=_one(words), **self.lifecycle.request_fields(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case "stage":
                 await self.stage_weights.refuse_unstageable(command["user_id"], _one(words))
                 await self.lifecycle.request(
-                    StageWeights(model=_one(words), **self.lifecycle.asked(command["user_id"], words.reason)),
+                    StageWeights(model=_one(words), **self.lifecycle.request_fields(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case "bench":
                 await self.benchmark.refuse_unmeasurable(command["user_id"], _one(words))
                 await self.lifecycle.request(
-                    RunBenchmark(model=_one(words), **self.lifecycle.asked(command["user_id"], words.reason)),
+                    RunBenchmark(model=_one(words), **self.lifecycle.request_fields(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
@@ -201,7 +205,7 @@ class ModelCommand:
         if now and words.verb != "add":
             raise Misunderstood(md("`now` is for `/model add`: an endpoint that is swapped already has an alias."))
         origin, name, hf_id = (
-            self.lifecycle.asked(command["user_id"], words.reason),
+            self.lifecycle.request_fields(command["user_id"], words.reason),
             words.names[0],
             model_id(words.names[1]),
         )

@@ -1,4 +1,4 @@
-"""The names of the audit log's events; they are stored in its entries, so they never change."""
+"""The names of the events in the audit log. Entries store these names, so they never change."""
 
 from enum import StrEnum
 

@@ -30,11 +30,11 @@ class Kind(StrEnum):
 
 
 class CancelRule(Enum):
-    """The time until which a started operation can be cancelled. Before its start, every operation can."""
+    """The time until which an operation can be cancelled."""
 
-    BEFORE_START = "it will end, and there is nothing to undo"
-    WHILE_RUNNING = "its task undoes what it did"
-    UNTIL_MERGE = "as long as it stages weights, and while it waits for somebody; a merge is not undone"
+    BEFORE_START = "until it starts"
+    WHILE_RUNNING = "while it runs: its task rolls it back"
+    UNTIL_MERGE = "while it stages weights before the merge, or waits for a person; a merge is not rolled back"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class KindSpec:
     title: str
     """The title; `{model}` and `{hf_id}` come from the request."""
     phases: tuple[Phase, ...] = ()
-    """The usual phases: a card shows the pending ones."""
+    """The usual phases; the card shows those that have not started yet."""
     needs_approval: bool = False
     """True if an operation of this kind may need an approval before it runs."""
     uses_pull_request: bool = False
@@ -52,7 +52,7 @@ class KindSpec:
     cancel_hint: Mrkdwn = Mrkdwn()
     """The card's hint about *Cancel*."""
     does: str = ""
-    """The verb before the model in the sentence about its pull request."""
+    """The verb of the sentence about its pull request; the model follows."""
     starts_model: bool = False
     """True if it boots a model on the GPU: ending it stops costs."""
     stops_model: bool = False
@@ -70,12 +70,12 @@ _UNTIL_MERGE = md("Cancel works until the merge; after that, a revert")
 
 
 def _change(
-    name: str, title: str, does: str, course: tuple[Phase, ...] = _ROLL_OUT, *, stops_model: bool = False
+    name: str, title: str, does: str, usual_phases: tuple[Phase, ...] = _ROLL_OUT, *, stops_model: bool = False
 ) -> KindSpec:
     return KindSpec(
         name,
         title,
-        course,
+        usual_phases,
         needs_approval=True,
         uses_pull_request=True,
         cancel=CancelRule.UNTIL_MERGE,
@@ -133,13 +133,13 @@ SPECS: Mapping[Kind, KindSpec] = {
         "Benchmark {model}",
         (phases.START_BENCHMARK, phases.MEASURE),
         cancel=CancelRule.WHILE_RUNNING,
-        cancel_hint=md("Cancel works until the table is there"),
+        cancel_hint=md("Cancel works until the results are posted"),
     ),
     Kind.MODEL_STAGE: KindSpec(
         "stage",
         "Stage the weights of {model}",
         (phases.START_STAGING, phases.DOWNLOAD),
         cancel=CancelRule.WHILE_RUNNING,
-        cancel_hint=md("Cancel works until the weights are there; what is downloaded stays on the volume"),
+        cancel_hint=md("Cancel works until the weights are downloaded; downloaded files stay on the volume"),
     ),
 }

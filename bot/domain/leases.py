@@ -10,7 +10,7 @@ from bot.text.mrkdwn import Mrkdwn
 
 
 class Lease(Value):
-    """One model's lease on the GPU. It never expires; the watch acts when it ends."""
+    """One model's lease on the GPU. It does not expire automatically: the watch brings the model down at its end."""
 
     model: str
     op: str
@@ -18,24 +18,23 @@ class Lease(Value):
     reason: str = ""
     fence: Fence
     revision: Fence = 0
-    """A number that every change under one fence increases: of two copies of a lease, the one with the higher number is
-    newer.
+    """Increased by every change under the same fence. Of two copies of a lease, the one with the higher number is newer.
     """
     commit: str = ""
     hold: Span
     claimed: Moment
     ready: Moment | None = None
-    """The lease's time starts here, not at the claim: nobody can use a model that is booting."""
+    """The start of the lease's time, because nobody can use the model while it boots."""
     ends: Moment | None = None
     keeps: int = 0
     keep_until: Moment | None = None
     message: Message | None = None
     displaced: "Lease | None" = None
-    """The lease that this one replaces, until the new model answers; it is restored if the new model does not."""
+    """The lease that this one replaces. It is restored if the new model does not answer, and dropped if it does."""
 
     @property
     def mark(self) -> str:
-        """The lease annotation of its Deployment: sufficient to rebuild a lease that Redis lost."""
+        """The lease as JSON, for the annotation of its Deployment, from which a lease that Redis lost is rebuilt."""
         return self.model_dump_json(exclude_none=True, exclude={"displaced"})
 
     def channel(self, default: str) -> str:
@@ -43,7 +42,7 @@ class Lease(Value):
         return self.message.channel if self.message else default
 
     def started(self, ready: datetime) -> "Lease":
-        """The lease with its ready time; a later ready time changes nothing."""
+        """The lease with its ready time and its end; unchanged if it already has them."""
         return self if self.ready else self.model_copy(update={"ready": ready, "ends": ready + self.hold})
 
     def settled(self) -> "Lease":
@@ -64,7 +63,7 @@ class Waiting(Value):
     ahead: int | None = None
     """The number of requests ahead of this one; None if it does not queue."""
     free_at: Moment | None = None
-    """The latest time of its turn, unless somebody extends a lease."""
+    """The latest time of its turn, unless a lease is extended."""
     offer: Moment | None = None
     """The end of the offer of the GPU to this request."""
 
@@ -78,4 +77,4 @@ class Question(Value):
 
 
 MAYBE_LEASE = TypeAdapter[Lease | None](Lease | None)
-"""The adapter for a step that may have recorded no lease."""
+"""Adapter for the result of a step that may have no lease."""

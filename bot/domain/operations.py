@@ -89,7 +89,7 @@ class Check(Value):
 
 
 class SmokeRun(Value):
-    """A good run of an endpoint's smoke tests, the baseline for the next run."""
+    """The results of smoke tests that all passed, the baseline for the next run."""
 
     at: Moment
     model: str
@@ -146,7 +146,7 @@ class Operation(Value):
     result: Outcome | None = None
     """The outcome."""
     outcome: Mrkdwn = Mrkdwn()
-    """An event while it waits, in mrkdwn. Earlier versions of Stoker also wrote here how it ended."""
+    """The last event while it waits, in mrkdwn. Earlier versions of Stoker also stored the end here."""
     failure: Mrkdwn = Mrkdwn()
     """Set before the rollback starts, so that a restart continues the rollback."""
     cancelled_by: str = ""
@@ -160,17 +160,21 @@ class Operation(Value):
     """The actions of the next-step buttons that its card no longer shows."""
 
     def moved(self, status: Status, now: datetime, **changes: object) -> Self:
-        """The operation in its next status; raises AlreadyDecided if it has ended or the transition is not allowed."""
+        """The operation in its next status. Raises AlreadyDecided if it has ended or the transition is not allowed."""
         if status not in _NEXT.get(self.status, ()):
             raise AlreadyDecided(md("This request is already {status}{by}.", status=self.status, by=_by_whom(self)))
         return self.model_copy(update={"status": status, "updated": now, **changes})
 
     def ended(self, outcome: Outcome, now: datetime) -> Self:
-        """The operation with its end; raises AlreadyDecided if it has ended."""
+        """The operation in its final status, with the outcome. Raises AlreadyDecided if it has already ended."""
         return self.with_phases_ended(now).moved(outcome.status, now, result=outcome, outcome=md(""))
 
+    def was_requested_before(self, other: "Operation") -> bool:
+        """Return whether this request came first; ids decide between requests at the same time."""
+        return (self.request.at, self.id) < (other.request.at, other.id)
+
     def with_phase(self, phase: Phase, now: datetime, detail: str = "") -> Self:
-        """Enter a phase and end the previous one; the same phase again keeps its start and gets the new detail."""
+        """Enter a phase and end the previous one. If it is already in this phase, only the detail changes."""
         last = self.running_phase
         if last and last.name == phase.key:
             return self.with_detail(detail or last.detail, now)
@@ -189,13 +193,15 @@ class Operation(Value):
         return self.phases[-1] if self.phases and self.phases[-1].ended is None else None
 
     def with_phases(self, reported: Sequence[PhaseRecord], now: datetime) -> Self:
-        """Replace phases with externally timed ones (the cluster's)."""
-        reported_keys = {(phase.name, phase.began): phase for phase in reported}
-        other_phases = []
+        """Add the phases that the cluster reported, with the cluster's times; a phase that is already recorded is
+        updated.
+        """
+        new_phases = {(phase.name, phase.began): phase for phase in reported}
+        updated = []
         for phase in self.with_phases_ended(now).phases:
-            again = reported_keys.pop((phase.name, phase.began), None)
-            other_phases.append(again.model_copy(update={"detail": again.detail or phase.detail}) if again else phase)
-        return self.model_copy(update={"phases": (*other_phases, *reported_keys.values()), "updated": now})
+            newer = new_phases.pop((phase.name, phase.began), None)
+            updated.append(newer.model_copy(update={"detail": newer.detail or phase.detail}) if newer else phase)
+        return self.model_copy(update={"phases": (*updated, *new_phases.values()), "updated": now})
 
     def with_phases_ended(self, now: datetime, *, failed: bool = False) -> Self:
         """End all phases; `failed` applies only to the running ones."""
@@ -237,13 +243,13 @@ class Operation(Value):
 
     @property
     def is_approved(self) -> bool:
-        """True if it has enough approvals as of its request; the policy counts them again when it starts."""
+        """True if it has as many approvals as were required at the request; the policy counts again at the start."""
         approvals = self.approvals
         return any(vote.override for vote in approvals) or 0 < self.quorum <= len(approvals)
 
     @property
     def shown(self) -> str:
-        """The value of a button: the operation's id, and the hash of the plan for which the button is rendered."""
+        """The value of a button: the operation's id and the hash of the plan on the card."""
         return f"{self.id}.{self.plan.mark}" if self.plan else self.id
 
 
@@ -265,7 +271,7 @@ class BringUpOperation(TestedOperation):
 
     @property
     def shown_against(self) -> str:
-        """`shown` for a button that also depends on the GPU's holder: another holder is another plan."""
+        """`shown` for a button that also depends on the holder of the GPU: it includes the fence of the holder's lease."""
         return f"{self.shown}.{self.waiting.fence if self.waiting else 0}"
 
 
@@ -364,7 +370,7 @@ def new_operation(
 
 
 def _type_of(record: Any) -> str | None:
-    """The name of the type of a record; None if it has no known kind."""
+    """The name of the type of a stored operation; None if its kind is unknown."""
     try:
         return OPERATIONS[Kind(record["request"]["kind"])].__name__
     except (TypeError, LookupError, ValueError):
@@ -388,14 +394,14 @@ OPERATION = TypeAdapter[Operation](
     ],
     config=ConfigDict(defer_build=True),
 )
-"""Reads a record as the type of its kind."""
+"""Adapter that reads a stored operation as the type of its kind."""
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
 
 
 class NotPlanned(BotError):
-    """The work of an operation was about to start without a plan."""
+    """The operation has no plan, so its work cannot start."""
 
     remedy = "Request it again: its record was changed from outside."
 
@@ -418,12 +424,12 @@ def estimate(op: Operation) -> float | None:
 
 
 def lease_to_end(op: Operation) -> Lease | None:
-    """The other person's lease that it replaces or breaks; None if it ends no lease."""
+    """The lease that the operation replaces or breaks; None if it ends no lease."""
     return None if isinstance(op, ExtendOperation) else lease_in_plan(op)
 
 
 def lease_in_plan(op: Operation) -> Lease | None:
-    """The lease that it replaces, extends or breaks; None if it concerns no lease."""
+    """The lease that the operation replaces, extends or breaks; None if its plan has no lease."""
     match op.plan:
         case BringUpPlan(lease=lease) | ExtendPlan(lease=lease) | ReleasePlan(lease=lease):
             return lease
@@ -447,8 +453,8 @@ def _by_whom(op: Operation) -> Mrkdwn:
     if op.votes and op.status not in (Status.AWAITING, Status.REQUESTED, Status.WAITING):
         vote = op.votes[-1]
         return md(
-            ", {value} by {by} at {at}",
-            value="approved" if vote.approve else "denied",
+            ", {decision} by {by} at {at}",
+            decision="approved" if vote.approve else "denied",
             by=person(vote.by),
             at=clock(vote.at),
         )

@@ -1,6 +1,6 @@
 """The end of an operation, as values; `bot.views.outcomes` renders them.
 
-Each outcome has the status that it gives the operation. They do not repeat the operation's own fields, like its model.
+Each outcome has the final status of the operation. It does not repeat fields of the operation, such as the model.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +12,7 @@ from bot.domain.status import Status
 from bot.domain.values import Moment, Span, Value
 from bot.text.mrkdwn import Mrkdwn
 
-# The states after an operation that did not succeed
+# The results of rolling back
 
 
 class NothingStarted(Value):
@@ -59,9 +59,9 @@ class BackAtZero(Value):
 
     kind: Literal["back at zero"] = "back at zero"
     bill: Bill | None = None
-    """None: nothing was billed."""
+    """None if nothing was billed."""
     replaced: Replaced | None = None
-    """The result for the displaced model; None: the GPU is free."""
+    """The result for the displaced model; None if no model was displaced, so the GPU is free."""
 
 
 class SessionOver(Value):
@@ -126,7 +126,7 @@ class PullClosed(Value):
 
     kind: Literal["pull closed"] = "pull closed"
     number: int | None = None
-    """None: there was no pull request yet."""
+    """None if there was no pull request yet."""
     grew: VolumeGrew | None = None
 
 
@@ -150,7 +150,7 @@ Undone = Annotated[
 STOKER = "stoker"
 """The actor of the bot's own cancellations."""
 
-# Ends
+# The outcomes
 
 
 class Failed(Value):
@@ -158,7 +158,7 @@ class Failed(Value):
     kind: Literal["failed"] = "failed"
     reason: Mrkdwn
     undone: Undone | None = None
-    """None: there was nothing to roll back."""
+    """None if there was nothing to roll back."""
 
 
 class Cancelled(Value):
@@ -238,7 +238,7 @@ class Started(Value):
 
 
 class LeftUp(Value):
-    """The smoke tests failed, and the model stays up because the request said `keep`."""
+    """The smoke tests failed, and the model stays up because the request has `keep`."""
 
     status: ClassVar[Status] = Status.FAILED
     kind: Literal["left up"] = "left up"
@@ -251,7 +251,7 @@ class BroughtDown(Value):
     status: ClassVar[Status] = Status.SUCCEEDED
     kind: Literal["brought down"] = "brought down"
     bill: Bill | None = None
-    """None: nobody held a lease."""
+    """None if nobody held a lease."""
 
 
 class BootCancelled(Value):
@@ -342,19 +342,19 @@ Outcome = Annotated[
 
 
 def with_bill(outcome: Outcome, bill: Bill) -> Outcome:
-    """The outcome with a newer state of its bill; a bill of another session changes nothing."""
+    """The outcome with a newer version of its bill; unchanged if the bill is of another session."""
 
-    def known(before: Bill | None) -> bool:
+    def is_same(before: Bill | None) -> bool:
         return before is not None and before.fence == bill.fence
 
     match outcome:
-        case BroughtDown(bill=before) if known(before):
+        case BroughtDown(bill=before) if is_same(before):
             return outcome.model_copy(update={"bill": bill})
         case Failed(undone=undone) | Cancelled(undone=undone):
             match undone:
-                case BackAtZero(bill=before) | SessionOver(bill=before) if known(before):
+                case BackAtZero(bill=before) | SessionOver(bill=before) if is_same(before):
                     pass
-                case BackAtZero(replaced=NotRestored(bill=before) as replaced) if known(before):
+                case BackAtZero(replaced=NotRestored(bill=before) as replaced) if is_same(before):
                     undone = undone.model_copy(update={"replaced": replaced.model_copy(update={"bill": bill})})
                     return outcome.model_copy(update={"undone": undone})
                 case _:

@@ -1,7 +1,7 @@
-"""The plans to which approvals are bound: one type per kind of operation, with the fields that this kind has.
+"""The plans to which approvals are bound: one type per kind of operation.
 
-Records keep the field names of earlier versions of Stoker, which had one type for all kinds, so that both versions can
-read them.
+The stored field names are those of earlier versions of Stoker, which had one type for all kinds, so that both versions
+can read the records.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Pull(Value):
     lacks: Mrkdwn = Mrkdwn()
     """The missing conditions for an approval, in words that follow "when"; empty if nothing is missing."""
     looked: bool = False
-    """True if `lacks` was determined; records of an earlier version of Stoker do not have it."""
+    """True if `lacks` was determined; False in records of an earlier version of Stoker."""
     auto_merge_by: str = ""
     """The user who enabled auto-merge on GitHub."""
     mergeable: bool | None = None
@@ -54,7 +54,7 @@ class OwnChange(Value):
 
     files: tuple[str, ...] = ()
     template: str = ""
-    """The endpoint for the comparison: the same, or the template of a new one."""
+    """The endpoint with which the change is compared: the endpoint itself, or the template of a new one."""
     rows: tuple[tuple[str, str], ...] = ()
     """The rows that describe a change without an endpoint: a removal, a revert."""
     warnings: tuple[str, ...] = ()
@@ -77,14 +77,12 @@ def _read_holder(value: object) -> object:
 
 
 def stored_holder(holder: str | WithoutLease | None) -> str:
-    """The form in records and in digests."""
+    """The holder as a string, for records and digests."""
     return holder.value if isinstance(holder, WithoutLease) else holder or ""
 
 
 Holder = Annotated[str | WithoutLease | None, BeforeValidator(_read_holder), PlainSerializer(stored_holder)]
-"""The Slack id of the endpoint's holder; None if the endpoint is down. A record stores each of these values as a
-string.
-"""
+"""The Slack id of the endpoint's holder; None if the endpoint is down. It is stored as a string."""
 
 
 class _Plan(Value):
@@ -105,7 +103,9 @@ class _Plan(Value):
 
 class BringUpPlan(_Plan):
     bound: tuple[tuple[str, str], ...] = ()
-    """The deployed content: a name (a file, an Application) and a digest of each. The plan is void if one differs."""
+    """The content to deploy: the name of each part (a file, an Application) and its digest. If one differs, the plan is
+    void.
+    """
     warnings: tuple[str, ...] = ()
     applications: tuple[str, ...]
     estimate_usd: float
@@ -142,17 +142,16 @@ class ChangePlan(_Plan):
     """The plan of a pull request and its roll-out."""
 
     bound: tuple[tuple[str, str], ...] = ()
-    """The deployed content after the merge: a name (a file, the gateway's entry, an Application) and a digest of each.
-
-    The plan is void if one of them differs.
+    """The content to deploy after the merge: the name of each part (a file, the gateway's entry, an Application) and its
+    digest. If one differs, the plan is void.
     """
     warnings: tuple[str, ...] = ()
     before: tuple[tuple[str, str], ...] = ()
-    """The contract's rows on the main branch, if the endpoint exists there: the card shows the differences."""
+    """The rows of the endpoint on the main branch, if it exists there: the card shows the differences."""
     applications: tuple[str, ...] = ()
     pull: Pull
     pushed: str
-    """The commit that the bot pushed for the pull request: while it is the head, nobody else has pushed."""
+    """The commit that the bot pushed. If the head is another commit, somebody else has pushed."""
     own: Annotated[OwnChange, BeforeValidator(lambda own: own or OwnChange())] = OwnChange()
     """The bot's own change, before anybody else pushed to its branch; empty in records of an earlier version of Stoker."""
     problems: tuple[str, ...] = ()
@@ -174,7 +173,7 @@ class ChangePlan(_Plan):
         if self.pull.merge_commit:
             return md("")
         if self.problems:
-            return md("its branch holds nothing but the change, within the contract")
+            return md("its branch contains only the change, and follows the contract")
         if self.pull.looked:
             return self.pull.lacks
         if self.pull.mergeable is False:
@@ -216,6 +215,6 @@ def _mark(
     """Compute the hash of a plan. It must not change between versions of Stoker: the buttons of posted cards contain
     it.
     """
-    held = lease and (lease.model, lease.op, lease.fence, str(lease.ends))
-    shown = (bound, rows, warnings, problems, applications, holder, pull, held)
-    return hashlib.sha256(repr(shown).encode("utf-8", "replace")).hexdigest()[:10]
+    lease_part = lease and (lease.model, lease.op, lease.fence, str(lease.ends))
+    parts = (bound, rows, warnings, problems, applications, holder, pull, lease_part)
+    return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:10]

@@ -1,4 +1,4 @@
-"""Requests from people and from the bot: one type per kind of operation, with the fields that this kind has."""
+"""Requests from people and from the bot: one type per kind of operation."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from bot.domain.kinds import Kind
 from bot.domain.values import Moment, Span, Value
 
 
-class Asked(TypedDict):
+class RequestFields(TypedDict):
     """The common fields of every request, except for the model."""
 
     actor: str
@@ -31,7 +31,7 @@ class _Request(Value):
 class BringUp(_Request):
     kind: Literal[Kind.GPU_UP] = Kind.GPU_UP
     hold: Span | None = None
-    """None: the duration in the settings."""
+    """None for the default in the settings."""
     keep: bool = False
     """Leave the model up even if its smoke tests fail, so that somebody can investigate."""
     trial: bool = False
@@ -45,9 +45,9 @@ class BringDown(_Request):
     holder: str = ""
     """The holder of the session that the bot's own request ends; the holder is notified too."""
     fence: int = 0
-    """The fence of that session: if it has ended in the meantime, nothing is brought down. 0: any session."""
+    """The fence of that session; if it has already ended, nothing is brought down. 0 for any session."""
     announced: bool = False
-    """True if the holder was notified in advance, with the time, and is not notified again."""
+    """True if the holder was already notified of the time, and is not notified again."""
 
 
 class Restart(_Request):

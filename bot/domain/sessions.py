@@ -1,4 +1,4 @@
-"""The record of a lease's use: activity, health, billed nodes, and the bill."""
+"""The records of a session: usage, health, billed nodes, and the bill."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -12,16 +12,14 @@ COLD_START = timedelta(minutes=10)
 
 
 class Alert(Value):
-    """A change in the cluster that the bot did not make, reported once while it lasts."""
+    """A problem in the cluster that the bot did not cause, reported once while it lasts."""
 
     about: str
     since: Moment
 
     @property
     def key(self) -> str:
-        """The key of its message. If the problem occurs again later, the key is different, so another message is
-        posted.
-        """
+        """The key of its message. It contains the start, so that a new problem gets a new message."""
         return f"alert:{self.about}:{int(self.since.timestamp())}"
 
 
@@ -47,12 +45,12 @@ class Own(Value):
 
 
 class Session(Value):
-    """The record of one lease's use. The idle watch writes it, and a last sample when the model goes down."""
+    """The usage of one lease. The idle watch updates it; a last sample is taken before the model is brought down."""
 
     fence: Fence
     sampled: Moment
     active: Moment
-    """The time when the model last worked, according to the samples."""
+    """The time of the last use of the model, according to the samples."""
     requests: StoredAmount = 0
     tokens: StoredAmount = 0
     requests_seen: Annotated[float | None, Field(allow_inf_nan=False)] = 0
@@ -81,7 +79,7 @@ class Staged(Value):
     seconds: StoredAmount
     bytes: int = 0
     fence: int = 0
-    """The fence of the first session after it, which saved this time; 0 before such a session."""
+    """The fence of the first session after the staging, which saved this time; 0 before that session."""
 
 
 class Node(Value):
@@ -129,7 +127,7 @@ class Health(Value):
     image: str = ""
 
     def billing(self, node: Node | None, claimed: datetime, now: datetime) -> "Health":
-        """The record after reading the node: a node that is gone was billed until now."""
+        """The record with the node as just read. A previous node was billed until now."""
         if (node and node.name) == (self.node and self.node.name):
             return self
         spans = self.spans
@@ -188,8 +186,8 @@ class Bill(Value):
 
     @property
     def watched_until(self) -> datetime:
-        """The end of the watch of the node, after three times the usual drain. The bill is then still an estimate, and
-        marked as one.
+        """The time until which the node is watched: three times the usual drain. If the node still exists then, the bill
+        remains an estimate.
         """
         return self.down + 3 * self.drain
 
@@ -218,5 +216,5 @@ class Bill(Value):
 
 
 def cost(duration: timedelta, price_per_hour: float) -> float:
-    """US dollars that a GPU node costs for `duration`."""
+    """The cost in US dollars of a GPU node for `duration`."""
     return duration.total_seconds() / 3600 * price_per_hour

@@ -6,8 +6,8 @@ from enum import StrEnum
 class Status(StrEnum):
     """`requested → awaiting approval → approved → running → …`; the last six are final.
 
-    `waiting for the GPU` comes before the approval, or after it if another request was faster. `refused`: rejected
-    during validation; only the requester is notified.
+    `waiting for the GPU` comes before the approval, or after it if another request was faster. A `refused` request was
+    rejected during validation; only the requester is notified.
     """
 
     REQUESTED = "requested"

@@ -1,4 +1,4 @@
-"""Building blocks of the records: times, durations, valid amounts, and positions of Slack messages."""
+"""Types for the fields of records: times, durations, valid amounts, and positions of Slack messages."""
 
 import math
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ Count = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 class Value(BaseModel):
-    """A frozen record. Its validator is built at its first use, because a bot uses few of the records when it starts."""
+    """A frozen record. Its validator is built at the first use, because few of them are used at the start."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -41,7 +41,7 @@ class Message(Value):
     ts: str
 
 
-def _known(value: object) -> object:
+def _finite_or_zero(value: object) -> object:
     """Replace an invalid number by 0: older versions stored NaN and infinity, which JSON represents only as null."""
     return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
@@ -50,5 +50,5 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A measured number of requests, tokens or seconds."""
 
 
-StoredAmount = Annotated[float, BeforeValidator(_known), Field(allow_inf_nan=False)]
+StoredAmount = Annotated[float, BeforeValidator(_finite_or_zero), Field(allow_inf_nan=False)]
 """A stored amount: an invalid number must not make a record unreadable."""

@@ -1,4 +1,4 @@
-"""Sets aside work that ends the process: the admins are notified, and all other work continues."""
+"""Sets aside work that crashes the process: the admins are notified, and all other work continues."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from bot.views import code, lines
 
 @component
 class CrashGuard:
-    """Records which work has ended the process."""
+    """Records which work has crashed the process."""
 
     task_starts: TaskStarts
     audit: AuditLog
@@ -25,27 +25,29 @@ class CrashGuard:
 
     @asynccontextmanager
     async def watched(self, task: str, *, forget: bool = True) -> AsyncIterator[bool]:
-        """Yield True if this work should be done, or False and a message to the admins, if it has ended the process twice.
+        """Yield whether to do this work. If it has crashed the process twice, yield False and notify the admins.
 
         `forget=False` is for periodic work: once set aside, it is not tried again.
         """
         async with self.task_starts.watched(task, forget=forget) as start:
             if start.hopeless:
-                why = f"Stoker crashed {start.ended} times while it worked on this"
+                reason = f"Stoker crashed {start.ended} times while it worked on this"
                 if await self.deliveries.is_first(f"set-aside:{task}"):
-                    await self.audit.note_set_aside(f"task {task}", why, self.clock())
+                    await self.audit.note_set_aside(f"task {task}", reason, self.clock())
                 text = md(
-                    "🧹 The task {task} is set aside: {why}. The bot's log has the reason.", task=code(task), why=why
+                    "🧹 The task {task} is set aside: {reason}. The bot's log has the cause.",
+                    task=code(task),
+                    reason=reason,
                 )
                 await self.presentation.tell_admins(f"set-aside:{task}", lines(text))
             yield not start.hopeless
 
     async def attempt(self, task: str, work: Callable[[], Awaitable[object]], *, forget: bool = True) -> None:
-        """Do the work, unless it has ended the process twice."""
+        """Do the work, unless it has crashed the process twice."""
         async with self.watched(task, forget=forget) as may_run:
             if may_run:
                 await work()
 
     async def attempt_this_hour(self, task: str, work: Callable[[], Awaitable[object]]) -> None:
-        """The same for periodic work that no operation names: it is tried again in each new hour."""
+        """Do periodic work that belongs to no operation. Work that was set aside is tried again in the next hour."""
         await self.attempt(f"{task}:{self.clock():%Y-%m-%dT%H}", work, forget=False)

@@ -1,4 +1,4 @@
-"""Decisions about an operation: votes, counted at the click and again at the start, and cancelling."""
+"""Decisions about an operation: votes, which are counted at the click and again at the start, and cancellations."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ from bot.policy import (
     may_deny,
     may_override,
     may_vote,
-    must_hear,
+    must_notify,
     standing,
 )
 from bot.settings.config import Config
@@ -57,12 +57,12 @@ class VotesShort(BotError):
 class PlanChanged(BotError):
     """A click or a form for a plan that is not the operation's current one."""
 
-    remedy = "Read the current plan on the card, and decide about it."
+    remedy = "Read the current plan on the card, then decide."
 
 
 @component
 class Decisions:
-    """Decides about operations."""
+    """Records votes, cancellations and objections."""
 
     operations: Operations
     audit: AuditLog
@@ -110,8 +110,8 @@ class Decisions:
         `plan_hash` is from the button's value. With `against` it also covers the holder of the GPU.
         """
         op = await self.operations.load(op_id)
-        shown = op.shown_against if against and isinstance(op, BringUpOperation) else op.shown
-        if op.status in (Status.AWAITING, Status.WAITING) and f"{op.id}.{plan_hash}" != shown:
+        current = op.shown_against if against and isinstance(op, BringUpOperation) else op.shown
+        if op.status in (Status.AWAITING, Status.WAITING) and f"{op.id}.{plan_hash}" != current:
             await self.lifecycle.show(op)
             raise _changed_since(op)
         return op
@@ -188,16 +188,18 @@ class Decisions:
 
         op = await self._store_decision(op_id, actor, cancelled, AuditEvent.CANCELLED, why=reason)
         await self._act_on(op)
-        if ends_cost and must_hear(op.request.actor, actor):
-            why = md(": {reason}", reason=inline(reason, 300)) if reason else "."
+        if ends_cost and must_notify(op.request.actor, actor):
+            ending = md(": {reason}", reason=inline(reason, 300)) if reason else "."
             model = code(op.request.model)
-            text = md("↩️ {by} is cancelling your bring-up of {model}{why}", by=person(actor), model=model, why=why)
+            text = md(
+                "↩️ {by} is cancelling your bring-up of {model}{ending}", by=person(actor), model=model, ending=ending
+            )
             await self.presentation.post(f"cancelled:{op.id}", op.request.actor, lines(text))
         return op
 
     async def may_object(self, op_id: str, actor: str) -> Operation:
         """Return the request to replace a session, if `actor` holds that session. Raises NotAllowed for anybody else,
-        and AlreadyDecided if the request no longer waits.
+        and AlreadyDecided if the request no longer awaits approval.
         """
         op = await self.operations.load(op_id)
         lease = lease_in_plan(op)

@@ -14,7 +14,7 @@ from bot.domain.events import AuditEvent
 from bot.domain.operations import AlreadyDecided, Note, Operation, Status, Vote, new_operation
 from bot.domain.outcomes import Expired, Refused
 from bot.domain.plans import Plan
-from bot.domain.requests import AnyRequest, Asked, operation_id
+from bot.domain.requests import AnyRequest, RequestFields, operation_id
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import ADVANCE, ESCALATE, EXPIRE, HAND_OVER, REMIND
 from bot.errors import BotError, Unavailable
@@ -39,9 +39,9 @@ TAKEN_BACK = Step("opening taken back", bool)
 neither.
 """
 _SILENT_ATTEMPTS = 2
-"""Failures with the same reason after which a new request reports it: a short outage needs no message."""
-_ATTEMPTS_ASKED = 6
-"""Retries while a request is still being validated (about 30 s): the requester is waiting."""
+"""Failed attempts before the requester of a new request is notified: a short outage needs no message."""
+_VALIDATION_ATTEMPTS = 6
+"""Attempts while a request is still being validated (about 30 s): the requester is waiting."""
 
 
 class NotAllowed(BotError):
@@ -63,6 +63,7 @@ class SetAside(BotError):
 
 
 def require(verdict: Verdict) -> None:
+    """Raise NotAllowed with the verdict's reason, unless it allows the action."""
     if not verdict.allowed:
         raise NotAllowed(verdict.reason)
 
@@ -80,12 +81,12 @@ class Lifecycle:
     clock: Clock
 
     def run(self, op: Op) -> Run[Op]:
-        """Continue an operation."""
+        """Return the `Run` that moves this operation through its steps."""
         return Run(op, self.operations, self.steps, self.presentation, self.docket, self.clock)
 
-    def asked(self, actor: str, reason: str = "") -> Asked:
+    def request_fields(self, actor: str, reason: str = "") -> RequestFields:
         """The common fields of a request that somebody makes now."""
-        return Asked(actor=actor, channel=self.config.slack.channel, at=self.clock(), reason=reason)
+        return RequestFields(actor=actor, channel=self.config.slack.channel, at=self.clock(), reason=reason)
 
     async def request(self, request: AnyRequest, delivery: str) -> Operation:
         """Store a request and enqueue it. Idempotent per delivery."""
@@ -155,7 +156,7 @@ class Lifecycle:
         if op.status is Status.AWAITING:
             limit = time_to_decide(op, self.config)
             half, late = op.expires - limit / 2, op.expires - limit / 4
-            if self.clock() < half:  # a task that is over is not scheduled again each time that the card is presented
+            if self.clock() < half:  # otherwise each new presentation of the card would schedule a past task again
                 await REMIND.add(self.docket, when=half, key=f"{op.id}:remind:{until}")(op.id, until)
             if self.clock() < late:
                 await ESCALATE.add(self.docket, when=late, key=f"{op.id}:escalate:{until}")(op.id, until)
@@ -186,13 +187,12 @@ class Lifecycle:
         try:
             yield
         except OperationNotFound as error:
-            log.warning(
-                "operation not in Redis", op=op_id, error=error.message
-            )  # Redis lost the operation, so there is nowhere to record the failure
+            # Redis lost the operation, so there is nowhere to record the failure.
+            log.warning("operation not in Redis", op=op_id, error=error.message)
         except Unavailable as error:
             is_new = (await self.operations.load(op_id)).status is Status.REQUESTED
             opening = is_new and await self._is_opening(op_id)
-            attempts = _ATTEMPTS_ASKED if is_new and not opening else retry.attempts
+            attempts = _VALIDATION_ATTEMPTS if is_new and not opening else retry.attempts
             if attempts is None or retry.attempt < attempts:
                 log.warning("will try again", op=op_id, attempt=retry.attempt, error=str(error))
                 if is_new and retry.attempt == _SILENT_ATTEMPTS:
@@ -201,8 +201,12 @@ class Lifecycle:
             if opening:
                 # A half-opened pull request is not abandoned: `sweep` resumes it, until it is opened or closed.
                 log.warning("pull request not opened yet", op=op_id, error=str(error))
-                why = md("{error}. Your pull request will be opened when it answers, or closed.", error=error)
-                await self._notify_requester(op_id, why)
+                reason = md(
+                    "{error}. Stoker will open your pull request when {system} answers again, or close it.",
+                    error=error,
+                    system=error.system,
+                )
+                await self._notify_requester(op_id, reason)
                 return
             await self._fail(
                 op_id, md("{error}. Stoker has tried {attempt} times.", error=error, attempt=retry.attempt)
@@ -220,61 +224,60 @@ class Lifecycle:
             )
 
     async def _notify_of_wait(self, op_id: str, error: Unavailable) -> None:
-        """Tell the requester once which system the request waits for, and for how long."""
+        """Notify the requester once of the system that does not answer, and of the retries."""
         op = await self.operations.load(op_id)
         if op.request.actor:
             text = md(
-                "⏳ Your request about {model} waits for {system}, which does not answer. It tries again for about 30 s.",
+                "⏳ Your request about {model} waits for {system}, which does not answer. Stoker tries again for about 30 s.",
                 model=code(op.request.model),
                 system=error.system,
             )
             await self.presentation.post(f"waits:{op_id}", op.request.actor, lines(text))
 
-    async def _notify_requester(self, op_id: str, why: Mrkdwn) -> None:
-        """Tell the requester once why there is no card yet."""
+    async def _notify_requester(self, op_id: str, reason: Mrkdwn) -> None:
+        """Notify the requester once of the reason why there is no card yet."""
         op = await self.operations.load(op_id)
-        await self.presentation.post(f"late:{op_id}", op.request.actor, lines(why))
+        await self.presentation.post(f"late:{op_id}", op.request.actor, lines(reason))
 
     async def _is_opening(self, op_id: str) -> bool:
         """Return whether there may be a branch or a pull request of an operation that has no card yet."""
         opening = await self.steps.result(op_id, OPENING.key, bool)
         return bool(opening) and not await self.steps.result(op_id, TAKEN_BACK.key, bool)
 
-    async def _fail(self, op_id: str, why: Mrkdwn, details: str = "") -> None:
+    async def _fail(self, op_id: str, reason: Mrkdwn, details: str = "") -> None:
         op = await self.operations.load(op_id)
         if op.status is Status.REQUESTED and await self._is_opening(op_id):
 
-            async def reason() -> Mrkdwn:
-                return why
+            async def refusal() -> Mrkdwn:
+                return reason
 
-            await self.run(op).once(NOT_OPENED, reason)  # `sweep` resumes it, and closes the pull request
+            await self.run(op).once(NOT_OPENED, refusal)  # `sweep` resumes it, and closes the pull request
         elif op.status is Status.REQUESTED:
-            await self.refuse(op, why)
+            await self.refuse(op, reason)
         elif op.failure and not op.status.final:
             # The rollback failed too: `sweep` retries it, and the card shows why.
-            await self._show_rollback_error(op_id, str(unmarked(why)))
+            await self._show_rollback_error(op_id, str(unmarked(reason)))
         elif not op.status.final:
             now, evidence = self.clock(), (Note(title="What was seen", text=details),) if details else ()
 
             def failed(op: Operation) -> Operation:
-                changes = {"failure": why, "updated": now, "notes": (*op.notes, *evidence)}
+                changes = {"failure": reason, "updated": now, "notes": (*op.notes, *evidence)}
                 return op.with_phases_ended(now, failed=True).model_copy(update=changes)
 
             op = await self.operations.update(op_id, failed)
             await self.enqueue(op)
 
-    async def _show_rollback_error(self, op_id: str, why: str) -> None:
+    async def _show_rollback_error(self, op_id: str, error: str) -> None:
         now = self.clock()
-
-        log.warning("rollback not finished yet", op=op_id, error=why)
-        await self.operations.update(op_id, lambda op: op.with_detail(why, now))
+        log.warning("rollback not finished yet", op=op_id, error=error)
+        await self.operations.update(op_id, lambda op: op.with_detail(error, now))
         self.presentation.show(op_id)
 
-    async def refuse(self, op: Operation, why: Mrkdwn) -> None:
+    async def refuse(self, op: Operation, reason: Mrkdwn) -> None:
         """Reject the request with an ephemeral message; nothing is posted to the channel."""
         now = self.clock()
         op = await self.operations.update(
-            op.id, lambda op: op.ended(Refused(reason=why), now), event=AuditEvent.REFUSED
+            op.id, lambda op: op.ended(Refused(reason=reason), now), event=AuditEvent.REFUSED
         )
         await self.show(op)
 
@@ -285,16 +288,16 @@ def task_key(op: Operation) -> str:
     A killed task is delivered again under its old key, possibly long after the operation continued.
     """
     if op.failure:
-        stretch = "undo"
+        stage = "undo"
     elif op.status is Status.AWAITING:
-        stretch = "close" if is_closing(op) else "present"
+        stage = "close" if is_closing(op) else "present"
     elif op.status is Status.WAITING:
-        stretch = "wait"
+        stage = "wait"
     elif op.status is Status.REQUESTED and op.request.kind.spec.needs_approval:
-        stretch = "plan"
+        stage = "plan"
     else:
-        stretch = "run"
-    return f"{op.id}:{stretch}:{len(op.votes)}"
+        stage = "run"
+    return f"{op.id}:{stage}:{len(op.votes)}"
 
 
 def is_closing(op: Operation) -> bool:

@@ -29,11 +29,12 @@ T = TypeVar("T")
 Op_co = TypeVar("Op_co", bound=Operation, default=Operation, covariant=True)
 NOTHING = TypeAdapter[None](None)
 """The result of a step that returns nothing."""
-_HOME_AFTER = timedelta(seconds=1)
+_HOME_DELAY = timedelta(seconds=1)
+"""Delay of a Home refresh, so that several changes cause only one."""
 
 
-class CancelAsked(BotError):
-    """Somebody cancelled a running operation."""
+class CancelRequested(BotError):
+    """A running operation was cancelled."""
 
     remedy = "Nothing: Stoker rolls back what it began."
 
@@ -79,15 +80,15 @@ class Run(Generic[Op_co]):
     # Steps
 
     async def once(self, step: Step[T], act: Callable[[], Awaitable[T]]) -> T:
-        """Run a step unless an earlier run finished it; returns the result of the run that did."""
+        """Run a step, unless it is already finished, and return its result."""
         return await self.ledger.once(self.op.id, step.key, act, step.returns)
 
     async def result(self, step: Step[T]) -> T | None:
-        """The result of a finished step; None if it is not finished."""
+        """Return the result of a finished step; None if it is not finished."""
         return await self.ledger.result(self.op.id, step.key, step.returns)
 
     async def forget(self, *steps: Step[Any] | Phase) -> None:
-        """Run these steps again."""
+        """Delete the results of these steps, so that they run again."""
         for step in steps:
             await self.ledger.forget(self.op.id, step.key)
 
@@ -126,14 +127,12 @@ class Run(Generic[Op_co]):
         work: Coroutine[Any, Any, T],
         *,
         undoing: bool = False,
-        still_wanted: Callable[[], Awaitable[None]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
-        """Run long work while keeping the card's times fresh; a cancellation stops it with CancelAsked, unless it is
-        the rollback.
+        """Run long work, and update the times on the card every second. A cancellation stops the work with
+        CancelRequested, unless it is a rollback (`undoing`), and even if the work has just finished.
 
-        If the work finished before the cancel took effect, it is treated as cancelled anyway.
-
-        `still_wanted` is called every second, and stops the work by raising.
+        `check` is called every second; an error that it raises stops the work.
         """
         task = asyncio.ensure_future(work)
         try:
@@ -145,8 +144,8 @@ class Run(Generic[Op_co]):
                     raise _cancelled(op)
                 if done:
                     return cast("T", result)
-                if still_wanted:
-                    await still_wanted()
+                if check:
+                    await check()
                 self.presentation.show(op.id)
         finally:
             if not task.done():
@@ -162,11 +161,11 @@ class Run(Generic[Op_co]):
 
     async def record_boot(self, booted: tuple[BootPhase, ...]) -> None:
         """Show the phases of a boot, with the cluster's own times."""
-        ends, now = [*(each.since for each in booted[1:]), None], self.clock()
+        ends, now = [*(boot_phase.since for boot_phase in booted[1:]), None], self.clock()
         records = [
-            PhaseRecord.of(each.phase, began=each.since, ended=end, detail=each.detail)
-            for each, end in zip(booted, ends, strict=True)
-            if each.phase is not phases.READY
+            PhaseRecord.of(boot_phase.phase, began=boot_phase.since, ended=end, detail=boot_phase.detail)
+            for boot_phase, end in zip(booted, ends, strict=True)
+            if boot_phase.phase is not phases.READY
         ]
         await self._show(lambda op: op.with_phases(records, now))
 
@@ -201,7 +200,7 @@ class Run(Generic[Op_co]):
         return await self.update(interrupted)
 
     async def finish(self, outcome: Outcome) -> Op_co:
-        """End the operation: stored once, then shown. Raises CancelAsked if it was cancelled at the last moment."""
+        """End the operation: stored once, then shown. Raises CancelRequested if it was cancelled just before."""
         now = self.clock()
 
         def ended(op: Operation) -> Operation:
@@ -222,10 +221,10 @@ class Run(Generic[Op_co]):
         return await self.finish(Failed(reason=self.op.failure, undone=undone))
 
 
-def _cancelled(op: Operation) -> CancelAsked:
-    return CancelAsked(md("Cancelled by {cancelled_by}.", cancelled_by=person(op.cancelled_by)))
+def _cancelled(op: Operation) -> CancelRequested:
+    return CancelRequested(md("Cancelled by {cancelled_by}.", cancelled_by=person(op.cancelled_by)))
 
 
 async def refresh_home_soon(docket: Docket, now: datetime) -> None:
     """Schedule a Home refresh (debounced)."""
-    await REFRESH_HOMES.add(docket, when=now + clock_of(docket).passed_in(_HOME_AFTER), key="homes")()
+    await REFRESH_HOMES.add(docket, when=now + clock_of(docket).passed_in(_HOME_DELAY), key="homes")()

@@ -1,7 +1,7 @@
 """The availability of the GPU: the slots that leases hold, those in use without a lease, and the free ones.
 
-The claim itself is one atomic step in Redis (`bot.state.leases`). This module answers before the claim, from Redis
-and the cluster.
+The claim itself is one atomic step in Redis (`bot.state.leases`). This module checks Redis and the cluster before the
+claim.
 """
 
 from bot.clients.cluster import Cluster
@@ -29,13 +29,13 @@ class GpuAvailability:
         last one.
         """
         slots, unleased = self.config.gpu.slots, tuple[GpuUser, ...]()
-        others = await self._leases(but=model)
-        if len(others) < slots:  # read the cluster's pods only if Redis has a free slot
+        other_leases = await self._leases(but=model)
+        if len(other_leases) < slots:  # read the cluster's pods only if Redis has a free slot
             unleased = tuple(user for user in await self._unleased() if user.endpoint != model)
-            others = await self._leases(but=model)  # `_unleased` may have restored leases that Redis had lost
-        if len(others) >= slots:
-            raise GpuBusy(others[0])
-        if len(others) + len(unleased) >= slots:
+            other_leases = await self._leases(but=model)  # `_unleased` may have restored leases that Redis had lost
+        if len(other_leases) >= slots:
+            raise GpuBusy(other_leases[0])
+        if len(other_leases) + len(unleased) >= slots:
             raise NotAllowed(
                 md(
                     "{unleased} uses the GPU, and nobody holds a lease for it (was it started with kubectl?). "
@@ -45,11 +45,11 @@ class GpuAvailability:
             )
 
     async def is_left_after(self, ahead: int) -> bool:
-        """Return whether a free slot is left once each of the requests ahead has one."""
+        """Return whether a slot stays free if each of the requests ahead takes one."""
         return len(await self._leases()) + ahead < self.config.gpu.slots
 
     async def free_slots(self) -> int:
-        """The number of slots that nothing uses, with a lease or without."""
+        """Return the number of slots that are neither leased nor used without a lease."""
         free = self.config.gpu.slots - len(await self._leases())
         return max(0, free - len(await self._unleased())) if free > 0 else 0
 
@@ -57,5 +57,5 @@ class GpuAvailability:
         return [lease for lease in await self.leases.held() if lease.model != but]
 
     async def _unleased(self) -> tuple[GpuUser, ...]:
-        """The workloads that use the GPU without a lease, after the leases that Redis has lost are restored."""
+        """Restore the leases that Redis has lost, and return the workloads that use the GPU without a lease."""
         return await self.lease_marks.rebuild(await self.cluster.gpu_users())

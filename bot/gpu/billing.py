@@ -43,14 +43,14 @@ _MAYBE_NODE = TypeAdapter[Node | None](Node | None)
 def running_total(
     gpu: Gpu, lease: Lease, node: Node | None, now: datetime, health: Health | None = None
 ) -> tuple[float, bool]:
-    """US dollars that a session has cost so far, and whether that is an estimate because its node cannot be read.
+    """Return a session's cost so far in US dollars, and whether it is an estimate because its node cannot be read.
 
-    `health` contains the removed nodes: time without a node is not billed.
+    `health` contains the nodes that were removed: time without a node is not billed.
     """
-    before = health.spans if health else ()
+    earlier_nodes = health.spans if health else ()
     price = gpu.price(node.machine if node else "")
-    spent = cost(sum((span.length for span in before), timedelta()), price)
-    if before and node is None:
+    spent = cost(sum((span.length for span in earlier_nodes), timedelta()), price)
+    if earlier_nodes and node is None:
         return spent, False
     began = max(lease.claimed, node.since) if node else lease.claimed
     return spent + cost(now - began, price), node is None
@@ -86,8 +86,8 @@ class Billing:
     async def close_session(self, lease: Lease, *, op_id: str = "", node: Node | None = None) -> Bill:
         """Store the bill of a session whose model is down, and schedule the watch of its node.
 
-        Idempotent: the first bill of a lease is kept. `node` is the node on which the model ran; without it, the record
-        of the idle watch is used. `op_id` is the operation whose card shows the final bill.
+        Idempotent: the first bill of a lease is kept. `node` is the node of the model; without it, the node that the
+        idle watch recorded is used. `op_id` is the operation whose card shows the final bill.
         """
         bill = await self.bills.of(lease.fence)
         if bill is None:
@@ -118,8 +118,8 @@ class Billing:
                 staged_seconds=await self._staged_before(lease),
             )
             await self.bills.keep(bill)
-        about = "about " if bill.estimated else ""
-        cost_text = md("It cost {about}{usd}.", about=about, usd=money(bill.usd))
+        amount = f"about {money(bill.usd)}" if bill.estimated else money(bill.usd)
+        cost_text = md("It cost {amount}.", amount=amount)
         await self.holder_prompts.close(lease, was_up(bill.model, bill.ready, bill.down, cost_text))
         await session_cards.end(self.operations, self.presentation, lease, bill.down, receipt=op_id)
         if bill.gone is None and bill.node:
@@ -127,17 +127,16 @@ class Billing:
         return bill
 
     async def _staged_before(self, lease: Lease) -> float:
-        """Seconds that staging saved in this session: a download counts once, for the first session that loaded it."""
+        """Return the seconds that staging saved in this session. A download counts only for the first session that
+        loaded it.
+        """
         staged = await self.endpoint_history.staged(lease.model)
         if staged is None or staged.fence not in (0, lease.fence):
             return 0
         try:
             served, _ = await self.stager.weights(lease.model)
-        except (
-            BotError,
-            Unavailable,
-        ):  # the endpoint was removed, its weights moved elsewhere, or the cluster does not answer
-            return 0
+        except (BotError, Unavailable):
+            return 0  # the endpoint or its volume was changed, or the cluster does not answer
         if served.hf_id != staged.hf_id:  # staged for a swap that was not merged
             return 0
         await self.endpoint_history.keep_staged(lease.model, staged.model_copy(update={"fence": lease.fence}))
@@ -180,13 +179,13 @@ class BillSettlement:
         if not bill.op:
             return
 
-        def settled(op: Operation) -> Operation:
+        def with_final_bill(op: Operation) -> Operation:
             if op.result:
                 return op.model_copy(update={"result": with_bill(op.result, bill)})
-            # The text of an earlier version of Stoker.
+            # An earlier version of Stoker stored the receipt as text.
             return op.model_copy(update={"outcome": op.outcome.replace(receipt(estimated), receipt(bill))})
 
-        op = await self.operations.update(bill.op, settled)
+        op = await self.operations.update(bill.op, with_final_bill)
         await self.lifecycle.show(op)
         if op.request.model != bill.model:
             view = replaced_session_view(bill.model, op.request.model, bill)
@@ -194,8 +193,7 @@ class BillSettlement:
 
     async def _taken_over_at(self, bill: Bill) -> datetime | None:
         """Return when the next session took over the draining node; later cost is billed to that session."""
-        # With one slot every later session is the next one, and a replacement claims its lease before this session is
-        # down.
+        # With one slot, a replacement claims its lease before this session is down, so search from the claim.
         since = bill.claimed if self.config.gpu.slots == 1 else bill.down
         later = [(past.claimed, past.fence, past.node) for past in await self.bills.since(since)]
         later += [
@@ -216,7 +214,7 @@ class UsageReport:
     clock: Clock
 
     async def post(self, channel: str, weeks: int = 8) -> Mrkdwn | None:
-        """Post the last weeks as charts with their totals; returns a message if there is nothing to draw."""
+        """Post charts of the last weeks with their totals; return a message instead if there is nothing to draw."""
         now = self.clock()
         bills = await self.bills.since(now - timedelta(weeks=weeks))
         drawn_weeks = weekly(bills, now, weeks)
@@ -228,16 +226,18 @@ class UsageReport:
 
 
 def draining(bills: Iterable[Bill], now: datetime) -> datetime | None:
-    """Estimated end of billing for draining nodes (may be in the past); None if no node is draining."""
+    """Return the estimated end of billing for draining nodes (may be in the past); None if no node is draining."""
     ends = [bill.ends for bill in bills if bill.node and bill.gone is None and bill.watched_until > now]
     return max(ends, default=None)
 
 
 def replaced_session_key(session: Lease | Bill) -> str:
-    """The key of the message in the thread of a session that was replaced."""
+    """Return the key of the receipt in the thread of a session that was replaced."""
     return f"receipt:{session.fence}"
 
 
 def replaced_session_view(model: str, by: str, bill: Bill) -> View:
-    text = md("{model} is down, replaced by {by}.\n{told}", model=code(model), by=code(by), told=receipt(bill))
-    return lines(text)
+    """Return the receipt of a session of `model` that was replaced by the model `by`."""
+    return lines(
+        md("{model} is down, replaced by {by}.\n{receipt}", model=code(model), by=code(by), receipt=receipt(bill))
+    )

@@ -1,4 +1,4 @@
-"""The plan of a bring-up, and whether it is still what would start: from git, the Application and the leases."""
+"""The plan of a bring-up, from git, the Application and the leases, and the comparison with what would start now."""
 
 import asyncio
 import posixpath
@@ -46,12 +46,12 @@ class BringUpPlans:
     config: Config
 
     def hold(self, request: BringUp) -> timedelta:
-        """The length of the lease."""
+        """Return the length of the lease."""
         return request.hold or self.config.lease.default
 
     async def of(self, request: BringUp, displaced: Lease | None) -> BringUpPlan:
-        """The plan of a bring-up; refuses requests that cannot work. `displaced`: the lease that will be replaced, if
-        any.
+        """Return the plan of a bring-up. Raises NotAllowed for a request that cannot work. `displaced` is the lease that
+        will be replaced, if any.
         """
         model, hold = request.model, self.hold(request)
         commit = await self.repository.head()
@@ -69,9 +69,9 @@ class BringUpPlans:
             if lease.model == model:
                 raise NotAllowed(
                     md(
-                        "{model} is already {value}: {holder} holds it since {claimed}.",
+                        "{model} is already {state}: {holder} has held it since {claimed}.",
                         model=code(model),
-                        value="up" if lease.ready else "booting",
+                        state="up" if lease.ready else "booting",
                         holder=person(lease.holder),
                         claimed=clock(lease.claimed),
                     )
@@ -93,11 +93,11 @@ class BringUpPlans:
             ("Deploys", ", ".join(app.paths) or "a chart"),
         ]
         if await self.switch.is_by_commit(model):
-            how = "pushes it" if self.config.switch.merge == "push" else "merges a pull request with it"
+            action = "pushes it" if self.config.switch.merge == "push" else "merges a pull request with it"
             rows.append(
                 (
                     "Starts by",
-                    f"a commit of `replicas: 1` to {self.config.platform.branch}: Stoker {how}, and {app.word} {app.name} applies it",
+                    f"a commit of `replicas: 1` to {self.config.platform.branch}: Stoker {action}, and {app.word} {app.name} applies it",
                 )
             )
         if displaced:
@@ -119,7 +119,7 @@ class BringUpPlans:
         )
 
     def _not_deployed(self, endpoint: ModelEndpoint) -> Mrkdwn:
-        """The reason why nothing can deploy the endpoint to the cluster."""
+        """Return the reason why nothing can deploy the endpoint to the cluster."""
         if endpoint.application:
             return md(
                 "There is no Argo CD Application `{application}` for {model}: is its pull request merged, and is its "
@@ -150,7 +150,7 @@ class BringUpPlans:
         return cost(hold + self._boot_and_drain, self.config.gpu.price())
 
     async def refuse_if_moved(self, model: str, plan: BringUpPlan) -> None:
-        """Raise PlanMoved if the deployed content or the lease to be replaced is no longer the one in the plan."""
+        """Raise PlanMoved if the content to deploy or the lease to replace differs from the plan."""
         await self.refuse_if_changed(model, plan)
         if plan.lease:
             holder = await self.leases.of(plan.lease.model)
@@ -169,10 +169,10 @@ class BringUpPlans:
         head = await self.repository.head()
         live = await self.binding.applications_of(plan)
         try:
-            now = await self.binding.of(model, await self.repository.tree(head), live, gateway=False)
-            differs = what_changed(plan.bound, now)
+            current = await self.binding.of(model, await self.repository.tree(head), live, gateway=False)
+            differs = what_changed(plan.bound, current)
         except Unreadable:
-            differs = md("a file does not parse any more")
+            differs = md("a file can no longer be parsed")
         if differs:
             raise PlanMoved(
                 md(
@@ -193,13 +193,13 @@ class BringUpPlans:
         return await self._is_in_sync(live[0], model, plan.bound)
 
     async def _is_in_sync(self, app: Application, model: str, bound: Bound) -> bool:
-        """Return whether the cluster has the endpoint's files as in `bound`.
+        """Return whether the cluster has the content in `bound`.
 
         Argo CD polls git every three minutes and reports the last comparison as Synced until then.
         """
         if app.sync != "Synced":
             return False
-        for revision in filter(COMMIT.fullmatch, app.revisions):  # a chart's version is skipped
+        for revision in filter(COMMIT.fullmatch, app.revisions):  # not the version of a chart
             try:
                 if await self.binding.of(model, await self.repository.tree(revision), (app,), gateway=False) == bound:
                     return True
@@ -208,20 +208,20 @@ class BringUpPlans:
         return False
 
     async def problems_since(self, plan: BringUpPlan, model: str) -> Mrkdwn:
-        """The errors in the endpoint's files since the plan was made; empty if there are no errors."""
+        """Return the errors that were added to the endpoint's files after the plan was made; empty if there are none."""
         problems = await self.endpoints.problems_since(model, plan.commit)
         return md(" ").join([md("{problem}", problem=problem) for problem in problems])
 
 
 def _errors(app: Application) -> tuple[str, ...]:
-    """A warning if the sync would fail for a reason that is known before the approval."""
+    """Return a warning if the application already has an error, which would make the sync fail."""
     if not app.errors:
         return ()
     return (f"{app.word} {app.name} has an error now, and its sync fails until that is fixed: {app.errors[0][:300]}",)
 
 
 async def _elsewhere(endpoint: ModelEndpoint, app: Application, tree: GitTree) -> tuple[str, ...]:
-    """A warning if the application in the cluster does not deploy the endpoint's files."""
+    """Return a warning if the application in the cluster does not deploy the endpoint's files."""
     if await asyncio.to_thread(closeness, app, endpoint, tree) > (0, 0):
         return ()
     home = posixpath.dirname(endpoint.files[0]) if endpoint.files else endpoint.name

@@ -1,7 +1,7 @@
 """Watch ready sessions: a reclaimed node, a dead engine, replicas changed by hand.
 
 Each problem is reported once, in the channel and to the holder, with *Restart* and *Bring down*. A session that does
-not serve again within the boot limit is ended, so that it costs no money and blocks nobody.
+not recover within the boot limit is ended, so that it stops costing money and blocking the queue.
 """
 
 import asyncio
@@ -35,18 +35,16 @@ from bot.views.health import trouble_view
 log = structlog.get_logger(__name__)
 
 _EVERY = timedelta(seconds=15)
-"""Interval of the checks: with two checks before a lost readiness is reported, each problem is reported within a
-minute.
-"""
+"""Interval of the checks, so that each problem is reported within a minute."""
 _CHECK_TIMEOUT = 20.0
 """Timeout in seconds for the check of one session: a slow one must not delay the others."""
 _USUAL_BOOT = timedelta(seconds=1200)
 _UNREADY = timedelta(seconds=40)
-"""How long readiness may be lost before it is reported (for the usual boot limit): a burst of long requests can fail a
-probe or two (the kubelet's default is three failures, ten seconds apart).
+"""Time without readiness before it is reported (for the usual boot limit): a burst of long requests can fail a probe or
+two (the kubelet's default is three failures, ten seconds apart).
 """
 _SERVING = ("scaled", "changed")
-"""Problems of a model that still serves."""
+"""States of a problem in which the model still serves."""
 
 
 @component
@@ -88,7 +86,7 @@ class HealthWatch:
             log.exception("health not checked", model=lease.model, op=lease.op)
 
     async def check_session(self, lease: Lease) -> None:
-        """Check one session. Idempotent, also in two bots at the same time."""
+        """Check one session. Idempotent, even if two bots do it at the same time."""
         health = await self.sessions.health(lease) or Health(fence=lease.fence)
         condition = await self.cluster.condition(lease.model, health.node)
         now = self.clock()
@@ -104,13 +102,14 @@ class HealthWatch:
                 updated = updated.model_copy(update={"trouble": None})
         elif earlier is None or (earlier.state in _SERVING) != (trouble.state in _SERVING):
             updated = updated.model_copy(update={"trouble": trouble})
-            await self.sessions.keep_health(lease.model, updated)  # before the message, whose key contains this time
+            # Store it before the message is posted: the message's key contains this time.
+            await self.sessions.keep_health(lease.model, updated)
         else:  # the reason may have become more precise, but the message is posted once
             updated = updated.model_copy(
                 update={"trouble": trouble.model_copy(update={"since": earlier.since, "told": earlier.told})}
             )
         if updated.trouble and trouble and not updated.trouble.told and self._is_due(updated.trouble, condition, now):
-            await self._tell(lease, updated, condition, now)
+            await self._report(lease, updated, condition, now)
             updated = updated.model_copy(update={"trouble": updated.trouble.model_copy(update={"told": True})})
         if updated != health:
             await self.sessions.keep_health(lease.model, updated)
@@ -123,7 +122,7 @@ class HealthWatch:
             await self._end(lease, updated.trouble, now)
 
     async def _operations_at_work(self, lease: Lease) -> list[Operation]:
-        """The running operations that stop or boot the model: they report its problems themselves."""
+        """Return the running operations that stop or boot the model: they report its problems themselves."""
         return [
             op
             for op in await self.operations.open()
@@ -140,18 +139,18 @@ class HealthWatch:
             return True
         return now - trouble.since >= _UNREADY * min(1.0, self.config.gpu.boot_limit / _USUAL_BOOT)
 
-    async def _tell(self, lease: Lease, health: Health, condition: Condition, now: datetime) -> None:
-        """Post a separate message in the channel and to the holder: the card of the bring-up may be deleted, or far up."""
+    async def _report(self, lease: Lease, health: Health, condition: Condition, now: datetime) -> None:
+        """Post a separate message in the channel and to the holder: the card of the bring-up may be deleted or old."""
         if (trouble := health.trouble) is None:
             return
-        bills = self.config.gpu.price(health.node.machine if health.node else "")
+        price = self.config.gpu.price(health.node.machine if health.node else "")
         if condition.node_known and health.node is None:
-            bills = 0.0
+            price = 0.0
         view = trouble_view(
             lease,
             trouble,
             serving=condition.serving,
-            price=bills,
+            price=price,
             ends=trouble.since + self.config.gpu.boot_limit,
             log=condition.log,
         )
@@ -176,16 +175,16 @@ class HealthWatch:
     async def _end(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
         """End a session that did not recover: nobody can use it, and other people wait."""
         limit = self.config.gpu.boot_limit
-        why = f"it has not served for {show_duration(limit)}: {trouble.reason}"
+        reason = f"it has not served for {show_duration(limit)}: {trouble.reason}"
         attempt = int((now - trouble.since) / limit)  # a failed bring-down is retried, but not at every check
         delivery = f"not-serving:{lease.fence}:{int(trouble.since.timestamp())}:{attempt}"
-        await self.lifecycle.request(end_of_session(lease, why, self.config.slack.channel, self.clock()), delivery)
+        await self.lifecycle.request(end_of_session(lease, reason, self.config.slack.channel, self.clock()), delivery)
 
 
 def _trouble(condition: Condition, health: Health, now: datetime) -> Trouble | None:
-    """The current problem, even if it is not reported yet."""
+    """Return the current problem, even if it is not due to be reported yet."""
     if condition.state == "at zero" or condition.state == "no Deployment":
-        return None  # the reconciliation closes that lease, with a receipt
+        return None  # the reconciliation closes the lease, with a receipt
     if not condition.serving:
         since = condition.since if condition.since and condition.since <= now else now
         return Trouble(state=condition.state, since=since, reason=condition.reason, remedy=condition.remedy)

@@ -1,4 +1,4 @@
-"""Finds the lease that a request is about, and checks that it is still the lease of the plan."""
+"""Loads the lease that a request concerns, and checks that it is still the lease in the plan."""
 
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
@@ -10,6 +10,7 @@ from bot.views import code
 
 
 async def held_lease(leases: Leases, op: Operation) -> Lease:
+    """Return the lease on the operation's model. Raises NotAllowed if there is none."""
     lease = await leases.of(op.request.model)
     if lease is None:
         raise NotAllowed(md("Nobody holds a lease on {model}; see `/gpu status`.", model=code(op.request.model)))
@@ -17,7 +18,7 @@ async def held_lease(leases: Leases, op: Operation) -> Lease:
 
 
 async def planned_lease(leases: Leases, plan: ExtendPlan | ReleasePlan) -> tuple[Lease, Lease]:
-    """Return the plan's lease as it was and as it is now; raises PlanMoved if that session has ended."""
+    """Return the lease in the plan, and the same lease as it is now. Raises PlanMoved if that session has ended."""
     planned = plan.lease
     lease = await leases.of(planned.model)
     if lease is None or lease.fence != planned.fence:

@@ -1,4 +1,4 @@
-"""The lease annotation of a Deployment, and the lease in Redis: read, restored and changed together."""
+"""Reads, restores and changes a lease in Redis together with the lease annotation of its Deployment."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -40,18 +40,21 @@ class LeaseMarks:
     clock: Clock
 
     async def lease_on(self, model: str) -> Lease | None:
-        """The lease of a model, even if Redis has lost it but the cluster has not."""
+        """Return the lease of a model from Redis, or from the Deployment if Redis has lost it."""
         lease = await self.leases.of(model)
         if lease is None and (workload := await self.cluster.workload(model)) and workload.replicas:
             lease = await self.restorable(workload.lease, model)
         return lease
 
     async def restorable(self, mark: str | None, model: str) -> Lease | None:
-        """The lease annotation of a Deployment, limited by the policy and by Redis; None if they contradict it."""
+        """Return the lease in a Deployment's annotation, limited to what the policy allows.
+
+        None if it is invalid, if its session has a bill and so has ended, or if Redis has another requester for it.
+        """
         marked = read_mark(mark, model)
         lease = bounded(marked, self.clock(), self.config.lease.longest, self.config.slack.channel) if marked else None
         if lease is None or await self.bills.of(lease.fence):
-            return None  # a session with a bill has ended
+            return None
         try:
             op = await self.operations.load(lease.op)
         except OperationNotFound:
@@ -60,27 +63,27 @@ class LeaseMarks:
         forged = isinstance(request, BringUp) and request.model == model and request.actor != lease.holder
         return None if forged else lease
 
-    async def report_ignored(self, model: str, annotation: str, value: str, why: str) -> None:
-        """Report once per value which annotation is ignored."""
+    async def report_ignored(self, model: str, annotation: str, value: str, reason: str) -> None:
+        """Report an ignored annotation, once per value."""
         digest = hashlib.sha256(f"{model} {annotation} {value}".encode()).hexdigest()[:16]
-        log.warning("annotation ignored", model=model, annotation=annotation, error=why)
+        log.warning("annotation ignored", model=model, annotation=annotation, error=reason)
         text = md(
-            "⚠️ The annotation {annotation} of {model} is ignored: {why}. Its value is {value}.",
+            "⚠️ The annotation {annotation} of {model} is ignored: {reason}. Its value is {value}.",
             annotation=code(annotation),
             model=code(model),
-            why=why,
+            reason=reason,
             value=code(value[:60]),
         )
         await self.presentation.post(f"ignored:{digest}", self.config.slack.channel, lines(text))
 
     async def held(self) -> tuple[Lease, ...]:
-        """The leases, including those that Redis just lost but the cluster still has."""
+        """Return the leases; if Redis has lost all of them, restore them from the cluster first."""
         if not await self.leases.held():
             await self.rebuild(await self.cluster.gpu_users())
         return await self.leases.held()
 
     async def rebuild(self, users: Iterable[GpuUser]) -> tuple[GpuUser, ...]:
-        """Restore the leases that Redis has lost; returns the GPU users without a lease."""
+        """Restore the leases that Redis has lost, and return the GPU users without a lease."""
         leases = await self.leases.held()
         leased = {lease.model for lease in leases} | {lease.displaced.model for lease in leases if lease.displaced}
         return tuple(
@@ -92,54 +95,57 @@ class LeaseMarks:
         )
 
     async def renew(self, lease: Lease, change: Callable[[Lease], Lease]) -> Lease | None:
-        """Change a lease, in Redis and on its Deployment; None if it is no longer held."""
+        """Change a lease in Redis and on its Deployment, and return it; None if it is no longer held."""
         changed = await self.leases.change(lease, change)
         if changed:
             try:
                 await self.cluster.mark(changed.model, changed.mark, changed.fence)
             except (Unavailable, BotError) as error:
-                log.warning(
-                    "lease not marked", model=lease.model, op=lease.op, error=str(error)
-                )  # the next reconciliation tries again
+                # The next reconciliation writes the annotation.
+                log.warning("lease not marked", model=lease.model, op=lease.op, error=str(error))
         return changed
 
     async def extended_by_mark(self, lease: Lease, marked: Lease) -> Lease | None:
-        """The lease with the keep or the extension that a failover of Redis lost; None if the annotation adds none."""
+        """Restore a keep or an extension of the lease that a failover of Redis lost, and return the lease. None if the
+        annotation has neither.
+        """
         longest = self.config.lease.longest
         longer = prolonged(lease, marked, longest)
         if longer is None or longer.ends is None:
             return None
-        kept_text = md(" and it is kept until {kept}", kept=clock(longer.keep_until)) if longer.keep_until else ""
+        keep_text = md(" and it is kept until {keep}", keep=clock(longer.keep_until)) if longer.keep_until else ""
         text = md(
-            "🧭 Redis had lost a change of the lease of {model}; the Deployment still has it: the lease ends at {ends}{kept}.",
+            "🧭 Redis had lost a change of the lease of {model}; the Deployment still has it: the lease ends at {ends}{keep}.",
             model=code(lease.model),
             ends=clock(longer.ends),
-            kept=kept_text,
+            keep=keep_text,
         )
-        # Before the change, because afterwards nothing shows that it was lost.
+        # Post before the change: after a crash in between, nothing would show that it was lost.
         await self.presentation.post(
             f"prolonged:{marked.fence}:{marked.revision}", lease.channel(self.config.slack.channel), lines(text)
         )
-        why = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
-        await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", why, self.clock())
+        reason = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
+        await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", reason, self.clock())
         return await self.leases.change(lease, lambda current: prolonged(current, marked, longest) or current)
 
     async def _rebuild_one(self, user: GpuUser) -> bool:
-        """Return whether the model has a lease now, or is no longer up: `user` may be outdated."""
-        now = await self.cluster.workload(user.endpoint)
-        if now is None or now.replicas == 0 or await self.leases.of(user.endpoint):
+        """Restore the lease of a GPU user. Returns whether it has a lease now, or is no longer up: `user` may be
+        outdated.
+        """
+        workload = await self.cluster.workload(user.endpoint)
+        if workload is None or workload.replicas == 0 or await self.leases.of(user.endpoint):
             return True
-        lost = await self.restorable(now.lease, user.endpoint)
+        lost = await self.restorable(workload.lease, user.endpoint)
         if lost is None:
-            if now.lease:
-                why = "the policy or Redis does not allow this lease"
-                await self.report_ignored(user.endpoint, "stoker.dev/lease", now.lease, why)
+            if workload.lease:
+                reason = "the policy or Redis does not allow this lease"
+                await self.report_ignored(user.endpoint, "stoker.dev/lease", workload.lease, reason)
             return False
         try:
-            put_back = await self.leases.restore(lost)
+            is_restored = await self.leases.restore(lost)
         except GpuBusy:
             return False
-        if put_back:
+        if is_restored:
             log.warning("lease rebuilt", model=lost.model, op=lost.op, fence=lost.fence)
             until = md(" until {ends}", ends=clock(lost.ends)) if lost.ends else ""
             text = md(

@@ -1,7 +1,7 @@
-"""Waiting for the GPU: first come, first served; a free GPU is offered to the next, for a few minutes each.
+"""The queue for the GPU: first come, first served. A free GPU is offered to the next request for a few minutes.
 
-Redis stores the order (`bot.state.leases`), so that no claim bypasses it. This module renders the queue, makes offers
-and ends them.
+Redis stores the order (`bot.state.leases`), so that no claim bypasses it. This module describes the queue, makes
+offers and ends them.
 """
 
 import heapq
@@ -66,15 +66,13 @@ class Queue:
         return await self._outlook(op)
 
     async def _outlook(self, op: BringUpOperation) -> Waiting:
-        """Return who blocks it, how many are ahead, and the latest time of its turn."""
+        """Return the holder that blocks the request, the number of requests ahead, and the latest time of its turn."""
         leases, queue = await self.leases.held(), await self.leases.queue()
         ahead = queue.index(op.id) if op.id in queue else None
-        before = [
-            await self._requested_duration(waiting) for waiting in queue[: len(queue) if ahead is None else ahead]
-        ]
+        holds = [await self._requested_hold(op_id) for op_id in queue[: len(queue) if ahead is None else ahead]]
         first = min(leases, key=lambda lease: lease.ends or lease.claimed + COLD_START + lease.hold, default=None)
         offer = op.waiting.offer if op.waiting else None
-        waiting = Waiting(ahead=ahead, free_at=self._estimate_turn(leases, before), offer=offer)
+        waiting = Waiting(ahead=ahead, free_at=self._estimate_turn(leases, holds), offer=offer)
         if first is None:
             return waiting
         return waiting.model_copy(
@@ -88,52 +86,56 @@ class Queue:
             }
         )
 
-    def _estimate_turn(self, leases: tuple[Lease, ...], before: list[timedelta]) -> datetime:
-        """Estimate the turn: each slot is free when its lease ends, and each request ahead uses the first free one for
-        its full time.
+    def _estimate_turn(self, leases: tuple[Lease, ...], holds: list[timedelta]) -> datetime:
+        """Estimate the start of the next request after the requests ahead, which hold a slot for `holds`.
+
+        Each slot is free when its lease ends; each request ahead takes the first free slot for its full time.
         """
         now = self.clock()
         ends = [max(now, lease.ends or lease.claimed + COLD_START + lease.hold) for lease in leases]
         free = [*ends, *[now] * (self.config.gpu.slots - len(ends))]
         heapq.heapify(free)
-        for hold in before:
+        for hold in holds:
             heapq.heapreplace(free, free[0] + COLD_START + hold)
         return free[0].replace(second=0, microsecond=0)
 
-    async def _requested_duration(self, op_id: str) -> timedelta:
+    async def _requested_hold(self, op_id: str) -> timedelta:
         try:
-            duration = (await self.operations.load(op_id, BringUpOperation)).request.hold
+            hold = (await self.operations.load(op_id, BringUpOperation)).request.hold
         except OperationNotFound:
             return timedelta()
-        return duration or self.config.lease.default
+        return hold or self.config.lease.default
 
     async def wait(
         self, op: BringUpOperation, plan: BringUpPlan, *, join: bool = False, note: Mrkdwn = Mrkdwn()
     ) -> None:
-        """Put a planned request in the waiting state: its card shows the holder and the choices. Idempotent."""
+        """Put a planned request in the waiting state; its card shows the holder and the buttons. Idempotent.
+
+        With `join` it also joins the queue.
+        """
         if join:
             await self.leases.join(op.id)
         waiting, now = await self._outlook(op), self.clock()
         expires = now + self.config.approvals.expire_after
 
-        def put(op: BringUpOperation) -> BringUpOperation:
+        def waits(op: BringUpOperation) -> BringUpOperation:
             if op.status is Status.WAITING:
                 return op
             return op.moved(Status.WAITING, now, plan=plan, phases=(), waiting=waiting, expires=expires, outcome=note)
 
-        op = await self.operations.update(op.id, put, event=AuditEvent.WAITING)
+        op = await self.operations.update(op.id, waits, event=AuditEvent.WAITING)
         await self.lifecycle.present(op)
 
     async def join(self, op_id: str, actor: str) -> None:
         """Join the queue."""
-        op = await self._waiting(op_id, actor)
+        op = await self._load_waiting(op_id, actor)
         await self.leases.join(op.id)
         await self.audit.note_decision(op, actor, AuditEvent.JOINED_QUEUE, "", self.clock())
         await self._refresh(op)
 
     async def leave(self, op_id: str, actor: str) -> None:
         """Leave the queue, and end the request."""
-        op = await self._waiting(op_id, actor)
+        op = await self._load_waiting(op_id, actor)
         now = self.clock()
         await self.leases.leave(op.id)
         op = await self.operations.update(
@@ -142,18 +144,18 @@ class Queue:
             event=AuditEvent.LEFT_QUEUE,
             who=actor,
         )
-        await self._offer_is_over(op, "You left the queue.")
+        await self._close_offer(op, "You left the queue.")
         await self.lifecycle.show(op)
         await self.lifecycle.hand_over_soon()
 
     async def take(self, op_id: str, actor: str) -> None:
         """Accept the offer: start if approved, otherwise ask for approval and keep the place for another offer."""
-        op, now = await self._waiting(op_id, actor), self.clock()
+        op, now = await self._load_waiting(op_id, actor), self.clock()
         if op.waiting is None or op.waiting.offer is None or now >= op.waiting.offer:
             raise NotAllowed("The offer has expired: the GPU is no longer offered to this request.")
         offer = now + self.config.lease.offer
 
-        def taken(op: BringUpOperation) -> BringUpOperation:
+        def accepted(op: BringUpOperation) -> BringUpOperation:
             if approval_stands(op, self.config, now):
                 return op.moved(Status.APPROVED, now, outcome="")
             still_offered = op.waiting.model_copy(update={"offer": offer}) if op.waiting else None
@@ -161,21 +163,22 @@ class Queue:
             return op.moved(Status.AWAITING, now, waiting=still_offered, votes=(), expires=expires, outcome="")
 
         before = op
-        op = await self.operations.update(op.id, taken, event=AuditEvent.OFFER_TAKEN, who=actor)
-        await self._offer_is_over(
+        op = await self.operations.update(op.id, accepted, event=AuditEvent.OFFER_TAKEN, who=actor)
+        await self._close_offer(
             before, "Accepted: it starts." if op.status is Status.APPROVED else "Accepted: it now needs an approval."
         )
         await self.lifecycle.enqueue(op)
         await self.lifecycle.show(op)
 
     async def replace_instead(self, op_id: str, actor: str) -> BringUpOperation:
-        """Take a waiting request out of the queue in order to replace the holder; the caller makes its plan."""
-        op = await self._waiting(op_id, actor)
+        """Return a waiting request that is to replace the holder; the caller makes its plan and leaves the queue."""
+        op = await self._load_waiting(op_id, actor)
         if op.waiting is None or not op.waiting.fence:
             raise NotAllowed("Nobody holds the GPU, so there is nothing to replace.")
         return op
 
-    async def _waiting(self, op_id: str, actor: str) -> BringUpOperation:
+    async def _load_waiting(self, op_id: str, actor: str) -> BringUpOperation:
+        """Return the waiting request. Raises NotAllowed if `actor` may not act on it or it no longer waits."""
         op = await self.operations.load(op_id, BringUpOperation)
         verdict = may_cancel(op, actor, await self.roles.people())
         if not verdict.allowed:
@@ -187,8 +190,8 @@ class Queue:
         return op
 
     async def ask_holder(self, op_id: str, actor: str) -> Mrkdwn:
-        """Ask the holder, once per request and lease, in the channel and by direct message, whether the GPU could be
-        released earlier.
+        """Ask the holder to release the GPU earlier, in the channel and by direct message. Idempotent per request and
+        lease. Returns the answer to the click.
         """
         op = await self.operations.load(op_id, BringUpOperation)
         if op.status is not Status.WAITING or op.waiting is None or not op.waiting.fence:
@@ -199,7 +202,7 @@ class Queue:
         if lease.holder == op.request.actor:
             raise NotAllowed(
                 md(
-                    "{model} is the requester's own: replace it, or bring it down with `/gpu down`.",
+                    "The requester already holds {model}: replace it, or bring it down with `/gpu down`.",
                     model=code(lease.model),
                 )
             )
@@ -209,7 +212,7 @@ class Queue:
         return md("Stoker asked {holder}, here and by direct message.", holder=person(lease.holder))
 
     async def not_now(self, op_id: str, actor: str) -> Mrkdwn:
-        """The holder's answer to `ask_holder`: no. Returns the new text of the question."""
+        """Record that the holder declined `ask_holder`. Returns the new text of the question."""
         op = await self.operations.load(op_id, BringUpOperation)
         lease = await self.leases.of(op.waiting.model) if op.waiting else None
         if lease is None or op.waiting is None or lease.fence != op.waiting.fence:
@@ -231,7 +234,7 @@ class Queue:
 
     async def hand_over(self) -> None:
         """End expired offers, offer free slots to the next, and update the cards. Idempotent."""
-        queued = [op for op in [await self._queued(op_id) for op_id in await self.leases.queue()] if op]
+        queued = [op for op in [await self._keep_or_remove(op_id) for op_id in await self.leases.queue()] if op]
         free = await self.availability.free_slots() if queued else 0
         for place, op in enumerate(queued):
             if op.status is Status.WAITING and place < free:
@@ -240,9 +243,9 @@ class Queue:
             if op.status is Status.WAITING:
                 await self._refresh(op)
 
-    async def _queued(self, op_id: str) -> BringUpOperation | None:
-        """The operation, if its place is still kept; otherwise it leaves the queue (ended, unknown, or no answer in
-        time).
+    async def _keep_or_remove(self, op_id: str) -> BringUpOperation | None:
+        """Return the operation if it keeps its place. Otherwise remove it from the queue: it ended, it is unknown, or
+        its offer expired.
         """
         now = self.clock()
         try:
@@ -259,16 +262,16 @@ class Queue:
             case Status.AWAITING if offer and now < offer:
                 return op
 
-        def passed(op: BringUpOperation) -> BringUpOperation:
+        def without_offer(op: BringUpOperation) -> BringUpOperation:
             if op.status is Status.WAITING:
                 return op.ended(OfferExpired(), now)
             return op if op.status.final else op.model_copy(update={"waiting": None, "updated": now})
 
-        after = await self.operations.update(op.id, passed, event=AuditEvent.OFFER_PASSED_ON)
+        after = await self.operations.update(op.id, without_offer, event=AuditEvent.OFFER_PASSED_ON)
         await self.leases.leave(op_id)
         match op.status:
             case Status.WAITING:
-                await self._offer_is_over(op, "Nobody answered in time, so the offer has expired.")
+                await self._close_offer(op, "Nobody answered in time, so the offer has expired.")
             case Status.AWAITING:
                 text = "Nobody approved it in time, so the offer has expired. Once the request is approved, it waits for the next offer."
                 await self.presentation.post(
@@ -277,41 +280,41 @@ class Queue:
                     lines(md("{model}: {text}", model=code(op.request.model), text=text)),
                 )
             case _:
-                await self._offer_is_over(op, f"This request is {op.status}, so there is no offer to take.")
+                await self._close_offer(op, f"This request is {op.status}, so there is no offer to take.")
         if after != op:
             await self.lifecycle.show(after)
         return None
 
     async def _offer(self, op: BringUpOperation) -> None:
-        """Notify the next in the queue; the first free slot is offered."""
+        """Offer a free slot to this request by direct message and on its card, until the offer expires."""
         now = self.clock()
         until = now + self.config.lease.offer
 
-        def offer(op: BringUpOperation) -> BringUpOperation:
+        def with_offer(op: BringUpOperation) -> BringUpOperation:
             if op.status is not Status.WAITING or op.waiting is None or op.waiting.offer:
                 return op
             return op.model_copy(update={"waiting": op.waiting.model_copy(update={"offer": until}), "updated": now})
 
-        op = await self.operations.update(op.id, offer, event=AuditEvent.OFFERED)
+        op = await self.operations.update(op.id, with_offer, event=AuditEvent.OFFERED)
         if op.waiting and op.waiting.offer and op.status is Status.WAITING:
             view = offered(op, approval_stands(op, self.config, now))
             await self.presentation.post(_offer_key(op), op.request.actor, view)  # the card has the button too
             await self.lifecycle.show(op)
             await HAND_OVER_AT.add(self.docket, when=op.waiting.offer, key=f"{_offer_key(op)}:end")()
 
-    async def _offer_is_over(self, op: BringUpOperation, text: str) -> None:
-        """Remove the buttons of the direct message with the offer, if there was one."""
+    async def _close_offer(self, op: BringUpOperation, text: str) -> None:
+        """Replace the direct message with the offer, if there is one, by a text without buttons."""
         await self.presentation.revise(
             _offer_key(op), lines(md("{model}: {text}", model=code(op.request.model), text=text))
         )
 
     async def _refresh(self, op: BringUpOperation) -> None:
-        """Update the card of a waiting request; a request that no longer has to wait continues automatically."""
+        """Update the card of a waiting request, or continue the request if it no longer has to wait."""
         now = self.clock()
         try:
             waiting = await self.obstacle(op)
         except NotAllowed:
-            return  # a workload without a lease blocks it, and there is an alert about that
+            return  # a workload without a lease uses the GPU; the reconciliation posts an alert about it
         queued = op.id in await self.leases.queue()
 
         def refreshed(op: BringUpOperation) -> BringUpOperation:
@@ -334,7 +337,7 @@ class Queue:
             await self.lifecycle.present(after)
 
     async def describe(self) -> Mrkdwn:
-        """`/gpu queue`: the queue, with estimated times."""
+        """Return the answer to `/gpu queue`: the queue, with estimated times."""
         entries: list[Mrkdwn] = []
         for op_id in await self.leases.queue():
             try:
@@ -342,7 +345,9 @@ class Queue:
             except OperationNotFound:
                 continue
             approved = ", approved" if approval_stands(op, self.config, self.clock()) else ""
-            entries.append(md("{place}. {who}{approved}", place=len(entries) + 1, who=in_line(op), approved=approved))
+            entries.append(
+                md("{place}. {entry}{approved}", place=len(entries) + 1, entry=in_line(op), approved=approved)
+            )
         return md("\n").join(entries) or md("Nobody is waiting for the GPU.")
 
 
@@ -352,5 +357,5 @@ def _offer_key(op: BringUpOperation) -> str:
 
 
 def _expiry(op: BringUpOperation, waiting: Waiting, at_most: datetime) -> datetime | None:
-    """Queued requests do not expire; undecided ones expire like approvals."""
+    """Return when the request expires: never if it is queued, otherwise like an approval."""
     return None if waiting.ahead is not None else op.expires or at_most

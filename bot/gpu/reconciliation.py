@@ -1,8 +1,8 @@
 """Compare Redis, Deployments and pods, and make them consistent: at startup, and every minute.
 
 A lease that Redis lost is rebuilt from the Deployment's annotation; a lease without a model is closed with a receipt; a
-model without a lease raises one alert with its possible actions. It is level-triggered: it does not rely on events and
-reads all state again.
+model without a lease causes one alert with the possible actions. The comparison is level-triggered: it does not rely on
+events, and reads all state each time.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ log = structlog.get_logger(__name__)
 
 _LEASE_TIMEOUT = 60.0
 """Timeout in seconds for one lease, including a bring-down request and an annotation."""
-_TRY_AGAIN = 600
-"""Seconds after which a failed closing of a lease is retried."""
+_RETRY_SECONDS = 600
+"""Seconds after which Stoker tries again to close a lease."""
 
 
 @component
 class UnleasedAlerts:
-    """The alerts about workloads that use the GPU without a lease."""
+    """Alerts about workloads that use the GPU without a lease."""
 
     alerts: Alerts
     presentation: Presentation
@@ -56,19 +56,20 @@ class UnleasedAlerts:
         """Post one alert per unleased workload; remove its buttons when it is resolved."""
         now, channel = self.clock(), self.config.slack.channel
         current = {str(user): user for user in unleased}
-        for name_of_user, user in current.items():
-            alert = await self.alerts.start(name_of_user, now)
-            ours, name = bool(user.endpoint), user.endpoint or user.name
-            can_adopt = ours and await self._is_endpoint(name)
-            view, whom = unmanaged(name_of_user, name, ours=ours, can_adopt=can_adopt), self.config.roles.approvers
-            await self.presentation.post(
-                alert.key, channel, addressed(view, whom, view.text) if whom else view, notify=whom
-            )
+        for workload, user in current.items():
+            alert = await self.alerts.start(workload, now)
+            is_model, name = bool(user.endpoint), user.endpoint or user.name
+            can_adopt = is_model and await self._is_endpoint(name)
+            view = unmanaged(workload, name, ours=is_model, can_adopt=can_adopt)
+            approvers = self.config.roles.approvers
+            if approvers:
+                view = addressed(view, approvers, view.text)
+            await self.presentation.post(alert.key, channel, view, notify=approvers)
         for alert in await self.alerts.all():
             if alert.about not in current:
                 text = md(
-                    "✅ Resolved: {about} had used the GPU without a lease since {since}.",
-                    about=code(alert.about),
+                    "✅ Resolved: {workload} had used the GPU without a lease since {since}.",
+                    workload=code(alert.about),
                     since=clock(alert.since),
                 )
                 await self.presentation.revise(alert.key, settled_reminder(text))
@@ -98,30 +99,30 @@ class Reconciliation:
     clock: Clock
 
     async def run(self) -> None:
-        """One reconciliation. Safe at any time, also while operations run, and in two bots at the same time."""
+        """Reconcile once. Safe at any time, even while operations run, and in two bots at the same time."""
         await self.endpoints.learn_places()
         survey = await self.cluster.survey()
-        strangers = await self.lease_marks.rebuild(survey.users)
+        unleased = await self.lease_marks.rebuild(survey.users)
         up = {user.endpoint: user for user in survey.users if user.endpoint}
         for lease in await self.leases.held():
-            await _log_errors(self._compare_carefully(lease, up.get(lease.model)), lease.model)
+            await _log_errors(self._compare_unless_set_aside(lease, up.get(lease.model)), lease.model)
         await _log_errors(self._report_invalid_fences(survey.invalid_fences), "annotations")
-        await _log_errors(self.unleased_alerts.update(strangers), "alerts")
+        await _log_errors(self.unleased_alerts.update(unleased), "alerts")
 
-    async def _compare_carefully(self, lease: Lease, user: GpuUser | None) -> None:
+    async def _compare_unless_set_aside(self, lease: Lease, user: GpuUser | None) -> None:
         async with self.crash_guard.watched(f"reconcile:{lease.fence}", forget=False) as may_run:
             if may_run:
                 await self._compare(lease, user)
 
     async def _compare(self, lease: Lease, user: GpuUser | None) -> None:
         if await self.operations.is_open(lease.op):
-            return  # its own operation is working on it
+            return  # the operation that claimed the lease is still running
         if lease.displaced:  # left by a bot that was killed right after the end of its operation
             lease = await self.leases.change(lease, Lease.settled) or lease
         await (self._write_to_deployment(lease, user) if user else self._close(lease))
 
     async def _report_invalid_fences(self, fences: Mapping[str, str]) -> None:
-        """Report each invalid fence once."""
+        """Report each invalid fence once. `fences` has the value for each model."""
         for model, fence in fences.items():
             await self.lease_marks.report_ignored(model, "stoker.dev/fence", fence, "it is not a valid fence")
 
@@ -136,28 +137,30 @@ class Reconciliation:
             spec = op.request.kind.spec
             if spec.stops_model and not spec.uses_pull_request and op.status is not Status.AWAITING:
                 return
-        why = (
+        reason = (
             "it was down already, so its lease is closed"
             if now
-            else f"there is no Deployment {lease.model} any more, so its lease is closed"
+            else f"the Deployment {lease.model} no longer exists, so its lease is closed"
         )
-        attempt = int(self.clock().timestamp()) // _TRY_AGAIN
+        attempt = int(self.clock().timestamp()) // _RETRY_SECONDS
         await self.lifecycle.request(
-            end_of_session(lease, why, self.config.slack.channel, self.clock()),
+            end_of_session(lease, reason, self.config.slack.channel, self.clock()),
             delivery=f"closed:{lease.fence}:{attempt}",
         )
 
     async def _write_to_deployment(self, lease: Lease, user: GpuUser) -> None:
-        """Write the lease in Redis to the Deployment; a session that was booting starts when it is ready."""
+        """Write the lease in Redis to the Deployment. A booting session starts if the model is ready, and is ended if
+        the boot limit has passed.
+        """
         if lease.ready is None:
             if user.ready:
                 now = self.clock()
                 lease = await self.leases.change(lease, lambda current: current.started(now)) or lease
             elif self.clock() - lease.claimed > self.config.gpu.boot_limit:
-                why = "it did not get ready in time"
-                attempt = int(self.clock().timestamp()) // _TRY_AGAIN
+                reason = "it did not get ready in time"
+                attempt = int(self.clock().timestamp()) // _RETRY_SECONDS
                 await self.lifecycle.request(
-                    end_of_session(lease, why, self.config.slack.channel, self.clock()),
+                    end_of_session(lease, reason, self.config.slack.channel, self.clock()),
                     delivery=f"unready:{lease.fence}:{attempt}",
                 )
                 return
@@ -169,13 +172,13 @@ class Reconciliation:
             return
         older = annotated is not None and (annotated.fence, annotated.revision) < (lease.fence, lease.revision)
         if user.mark and not older and annotated != lease:
-            why = "Redis has this model's lease, which takes precedence"
-            await self.lease_marks.report_ignored(lease.model, "stoker.dev/lease", user.mark, why)
+            reason = "Redis has this model's lease, which takes precedence"
+            await self.lease_marks.report_ignored(lease.model, "stoker.dev/lease", user.mark, reason)
         await self.cluster.mark(lease.model, lease.mark, lease.fence)
 
 
 async def _log_errors(work: Awaitable[None], model: str) -> None:
-    """Log an error about one lease, so that it does not prevent the others."""
+    """Log an error of one lease, so that the other leases are still processed."""
     try:
         async with asyncio.timeout(_LEASE_TIMEOUT):
             await work

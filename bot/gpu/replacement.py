@@ -31,7 +31,7 @@ from bot.text.mrkdwn import escape, md, person
 from bot.views import code, inline, lines
 from bot.views.outcomes import replaced_text
 
-_TOLD_HOLDER, _RECEIPT = Step("told the holder", NOTHING), Step("receipt of the old", NOTHING)
+_HOLDER_NOTIFIED, _RECEIPT = Step("told the holder", NOTHING), Step("receipt of the old", NOTHING)
 _GIVEN_BACK = Step("lease given back", Lease)
 _READ_TIMEOUT = 5.0
 """Timeout in seconds for one read of the metrics."""
@@ -41,7 +41,7 @@ _CHECK_EVERY = 1.0
 
 @component
 class MakingRoom:
-    """Takes the model that holds the GPU down, for another one."""
+    """Brings down the model that holds the GPU, in order to start another one."""
 
     operations: Operations
     presentation: Presentation
@@ -55,18 +55,22 @@ class MakingRoom:
     clock: Clock
 
     async def make_room(self, run: Run, lease: Lease, old: Lease) -> None:
-        """Notify the holder, unless it is the requester; let running requests finish, bring the old model down, post its receipt."""
+        """Notify the holder, unless it is the requester; let running requests finish; bring the old model down; post its
+        receipt.
+
+        `old` is the lease that `lease` replaced.
+        """
         op, model = run.op, code(old.model)
 
-        async def tell() -> None:
+        async def notify_holder() -> None:
             limit = show_duration(self.config.lease.finish_within)
             text = md(
-                "🔁 Your session of {model} is being replaced by {request_model}, requested by {actor}{value}. Running "
+                "🔁 Your session of {model} is being replaced by {request_model}, requested by {actor}{reason}. Running "
                 "requests may finish within {limit}. If {request_model} does not start, your session is restored.",
                 model=model,
                 request_model=code(op.request.model),
                 actor=person(op.request.actor),
-                value=md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "",
+                reason=md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "",
                 limit=limit,
             )
             if old.holder != op.request.actor:
@@ -90,11 +94,11 @@ class MakingRoom:
             channel = old.channel(op.request.channel)
             await self.presentation.post(replaced_session_key(old), channel, view, card=old.op)
 
-        # It was still booting: finish that operation now; its task will see the final status and exit.
+        # If the old model is still booting, finish that operation; its task will see the final status and exit.
         if await self.operations.is_open(old.op):
             booting = self.lifecycle.run(await self.operations.load(old.op))
             await booting.finish(ReplacedWhileBooting(model=run.model, by=op.request.actor))
-        await run.once(_TOLD_HOLDER, tell)
+        await run.once(_HOLDER_NOTIFIED, notify_holder)
         machine = await self.billing.record_node(run, old.model)
         await run.step(phases.FINISH_REQUESTS.of(old.model), drain)
         await run.step(phases.BRING_DOWN_OLD.of(old.model), down)
@@ -108,13 +112,13 @@ class MakingRoom:
             async with asyncio.timeout(_READ_TIMEOUT):
                 activity = await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
         except (Unavailable, BotError, TimeoutError):
-            return True  # usage unknown: assume it is busy until the deadline
+            return True  # unknown: assume that it is busy, until the deadline
         return activity.running > 0 or activity.waiting > 0
 
 
 @component
 class Restoring:
-    """Brings the replaced model back, if the other one did not start."""
+    """Restores the replaced model if the new one does not start."""
 
     operations: Operations
     leases: Leases
@@ -128,13 +132,12 @@ class Restoring:
     clock: Clock
 
     async def restore(self, run: Run, lease: Lease, old: Lease) -> Replaced:
-        """Bring the old model back, under a new fence and for its remaining time; returns the result."""
-
+        """Bring the old model up again, under a new fence and for its remaining time; return the result."""
         op = run.op
 
         async def take_back() -> Lease:
             time_left = old.ends - lease.claimed if old.ends else old.hold
-            again = {
+            restored = {
                 "op": op.id,
                 "hold": time_left,
                 "claimed": self.clock(),
@@ -143,7 +146,7 @@ class Restoring:
                 "displaced": None,
             }
             floor = await self.cluster.highest_fence()
-            return await self.leases.replace(lease, old.model_copy(update=again), floor=floor)
+            return await self.leases.replace(lease, old.model_copy(update=restored), floor=floor)
 
         try:
             back = await run.once(_GIVEN_BACK, take_back)
@@ -193,4 +196,4 @@ class Restoring:
 
 
 async def _ignore_progress(_: object) -> None:
-    """The card shows one phase for the whole restart."""
+    """Ignore the phases of the boot: the card shows one phase for the whole restart."""

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 _READ_TIMEOUT = 5.0
 """Timeout in seconds for one read of the metrics."""
 _LAST_TIMEOUT = 3.0
-"""Timeout for the final sample, so that it never delays shutdown."""
+"""Timeout in seconds for the last sample, so that it does not delay the bring-down."""
 
 
 @component
@@ -36,22 +36,24 @@ class Sampler:
     clock: Clock
 
     async def sample(self, lease: Lease, workload: Workload) -> Session | None:
-        """Return the session after reading the metrics; unchanged (or None) while the bot itself is making a request."""
+        """Read the metrics, and return the session with the new sample. While the bot itself sends requests to the model,
+        the session is returned unchanged, or None.
+        """
         now = self.clock()
         session = await self.sessions.of(lease)
-        own = await self.sessions.own(lease.model, now)
-        if own is None:
+        bot_requests = await self.sessions.own(lease.model, now)
+        if bot_requests is None:
             return session
         if not workload.ready_replicas:
             return _idle_session(session, lease, now)
         activity = await self._read_in_time(lease, workload)
-        session = with_sample(session, lease, activity, now, own)
+        session = with_sample(session, lease, activity, now, bot_requests)
         if session.node is None:
             session = session.model_copy(update={"node": await self.cluster.node_of(lease.model)})
         return session
 
     async def sample_without_redis(self, lease: Lease, session: Session | None) -> Session:
-        """Sample with the data of this process. The bot's own requests are then unknown, and count as use."""
+        """Sample with the data of this process only. The bot's own requests are unknown then, so they count as use."""
         workload = await self.cluster.workload(lease.model)
         if workload and not workload.ready_replicas:
             return _idle_session(session, lease, self.clock())
@@ -59,7 +61,7 @@ class Sampler:
         return with_sample(session, lease, activity, self.clock(), session.own if session else None)
 
     async def _read_in_time(self, lease: Lease, workload: Workload) -> Activity | None:
-        """None if the metrics cannot be read in time."""
+        """Return the activity; None if the metrics cannot be read in time."""
         try:
             async with asyncio.timeout(_READ_TIMEOUT):
                 return await self._activity(workload)
@@ -68,7 +70,7 @@ class Sampler:
             return None
 
     async def sample_last(self, lease: Lease) -> None:
-        """Take one last sample before shutdown, for the receipt. Failures are ignored."""
+        """Take a last sample before the model is brought down, for the receipt. Failures are logged and ignored."""
         try:
             async with asyncio.timeout(_LAST_TIMEOUT):
                 workload = await self.cluster.workload(lease.model)
@@ -85,7 +87,7 @@ class Sampler:
 
 
 def _idle_session(session: Session | None, lease: Lease, now: datetime) -> Session:
-    """The session of a model that does not serve: it counts as idle."""
+    """Return the session of a model that does not serve: the time counts as idle."""
     if session is None:
         return Session(fence=lease.fence, sampled=now, active=lease.ready or now)
     return session.model_copy(update={"sampled": now, "unknown_since": None})

@@ -1,4 +1,4 @@
-"""Shows the end of a session on the card of the bring-up that began it, before and after it is over."""
+"""Shows the end of a session on the card of the bring-up that began it."""
 
 from datetime import datetime
 
@@ -17,39 +17,42 @@ log = structlog.get_logger(__name__)
 async def end(
     operations: Operations, presentation: Presentation, lease: Lease, until: datetime, *, receipt: str = ""
 ) -> None:
-    """Show that the session is over; `receipt` is the operation whose card has its receipt. Idempotent."""
+    """Show that the session is over; `receipt` is the id of the operation whose card has the receipt. Idempotent."""
     message = None
     if receipt and receipt != lease.op:
         try:
             message = (await operations.load(receipt)).message
         except OperationNotFound:
             message = None
-    await _put(
+    await _update_card(
         operations, presentation, lease.op, session_end=SessionEnd(since=lease.ready, until=until, receipt=message)
     )
 
 
 async def resume(operations: Operations, presentation: Presentation, op_id: str) -> None:
     """Show that the session continues, because its replacement failed."""
-    await _put(operations, presentation, op_id, session_end=None)
+    await _update_card(operations, presentation, op_id, session_end=None)
 
 
 async def show_new_end(operations: Operations, presentation: Presentation, lease: Lease) -> None:
     """Show the new end of the lease. Idempotent."""
-    await _put(operations, presentation, lease.op, ends=lease.ends)
+    await _update_card(operations, presentation, lease.op, ends=lease.ends)
 
 
-async def _put(operations: Operations, presentation: Presentation, op_id: str, **changes: object) -> None:
-    def put(op: Operation) -> Operation:
+async def _update_card(operations: Operations, presentation: Presentation, op_id: str, **changes: object) -> None:
+    """Change the bring-up, or its result if it is the end that changes, and show its card."""
+
+    def changed(op: Operation) -> Operation:
         if not isinstance(op, BringUpOperation):
             return op
-        if "ends" in changes:
-            lasts = isinstance(op.result, Started | LeftUp)
-            return op.model_copy(update={"result": op.result.model_copy(update=changes)} if op.result and lasts else {})
-        return op.model_copy(update=changes)
+        if "ends" not in changes:
+            return op.model_copy(update=changes)
+        if isinstance(op.result, Started | LeftUp):
+            return op.model_copy(update={"result": op.result.model_copy(update=changes)})
+        return op
 
     try:
-        await operations.update(op_id, put)
+        await operations.update(op_id, changed)
     except OperationNotFound:  # the lease was adopted, or Redis no longer has its operation
         return
     except BotError as error:  # a failed update of the card does not stop the end of a session

@@ -38,8 +38,8 @@ class Starting:
     config: Config
 
     async def claim(self, op: BringUpOperation, plan: BringUpPlan) -> Lease:
-        """Claim the operation's lease, or return the one that it has, even if Redis has lost it but the cluster has
-        not.
+        """Claim a lease for the operation, or return the lease that it already has. A lease that Redis has lost is
+        restored from the Deployment.
         """
         model = op.request.model
         workload = await self.cluster.workload(model)
@@ -65,7 +65,9 @@ class Starting:
         return await self.leases.claim(lease, floor=floor)
 
     async def start(self, run: Run[BringUpOperation], plan: BringUpPlan, lease: Lease) -> Lease:
-        """Make room, sync, scale to 1, and wait until the model is ready. Returns the lease, whose time begins now."""
+        """Bring down the replaced model, sync, scale to 1, and wait until the model is ready. Returns the lease, whose
+        time begins now.
+        """
         model = run.model
 
         async def sync() -> None:
@@ -83,8 +85,7 @@ class Starting:
             await self.availability.refuse_if_taken(model)
             await self.plans.refuse_if_changed(model, plan)
             await self.switch.turn(model, 1, lease=lease, fence=lease.fence)
-            # Two operations that both found the GPU free, because Redis lost one of their claims, detect each other
-            # now.
+            # Check again: if Redis lost a claim, two operations may both have found the GPU free.
             await self.availability.refuse_if_taken(model)
 
         if lease.displaced:
@@ -112,7 +113,7 @@ class Starting:
         return await run.cancellable(run.once(READY, wait))
 
     async def give_back(self, run: Run[BringUpOperation], lease: Lease) -> bool:
-        """Release a lease under which nothing has started yet; False if there is something to roll back."""
+        """Release a lease under which nothing has started yet. Returns False if there is something to roll back."""
         workload = await self.cluster.workload(lease.model)
         if lease.displaced or (workload and workload.replicas):
             return False

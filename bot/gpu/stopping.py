@@ -1,4 +1,4 @@
-"""Takes a model off the GPU: finds its lease, scales it to zero under the lease's fence, and ends its boot."""
+"""Takes a model off the GPU: cancels its boot, scales it to zero under the lease's fence, ends crashed operations."""
 
 from datetime import datetime
 
@@ -33,15 +33,16 @@ log = structlog.get_logger(__name__)
 LEASE = Step("lease", MAYBE_LEASE)
 """The lease of a bring-down or a restart, as it was at the start."""
 GONE_WITHIN = 300.0
-"""Seconds that a pod may take to terminate; vLLM's grace period is 30."""
+"""Timeout in seconds for a pod to terminate; vLLM's grace period is 30."""
 
 
 def down_request(model: str, actor: str, channel: str, at: datetime, reason: str) -> BringDown:
+    """Return a person's request to bring a model down, whatever its session."""
     return BringDown(model=model, actor=actor, channel=channel, at=at, reason=reason)
 
 
 def end_of_session(lease: Lease, reason: str, channel: str, at: datetime, *, announced: bool = False) -> BringDown:
-    """A bring-down by the bot itself, of exactly this session; it notifies the holder unless it has been `announced`."""
+    """Return the bot's request to bring down exactly this session; it notifies the holder unless it was `announced`."""
     return BringDown(
         model=lease.model,
         actor="",
@@ -78,10 +79,10 @@ class Stopping:
         return up.cancelled_by == (by or STOKER)
 
     async def scale_to_zero(self, model: str, lease: Lease | None) -> bool:
-        """Scale with the lease's fence, so that a late worker does not end another person's session; without a lease
-        unconditionally.
+        """Scale to zero, and return whether this call changed the replicas.
 
-        Returns whether this call changed the replicas.
+        The fence of the lease prevents a late worker from ending another session. Without a lease there is no such
+        check.
         """
         if await self.cluster.workload(model) is None:
             return False
@@ -100,7 +101,7 @@ class Stopping:
         await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
 
     async def bring_down_without_redis(self, model: str) -> Mrkdwn:
-        """Bring a model down with only the cluster: no record, no lease, no card."""
+        """Bring a model down through the cluster only, without a record, a lease or a card."""
         workload: Workload | None = await self.cluster.workload(model)
         if workload is None or not workload.gpus:
             return md("There is no GPU model {model} in the cluster.", model=code(model))
@@ -108,7 +109,8 @@ class Stopping:
         if self.config.staging.enabled:
             await self.stager.delete_all(model)
         if self.config.bench.image:
-            await self.jobs.delete_all(model)  # it would keep the node, and its operation cannot delete it now
+            # A benchmark Job would keep the node, and its operation cannot delete it while Redis is down.
+            await self.jobs.delete_all(model)
         return md(
             "{model} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back.",
             model=code(model),
@@ -127,34 +129,34 @@ class SettingAside:
     stopping: Stopping
     clock: Clock
 
-    async def cut_short(self, op: Operation, why: Mrkdwn) -> None:
+    async def cut_short(self, op: Operation, reason: Mrkdwn) -> None:
         """End a bring-down or a rollback that crashes the process: only scale its model to zero and release the lease.
 
-        Idempotent. A later session, or one that a bring-up did not start itself, is not changed.
+        Idempotent. Later sessions, and sessions of other bring-ups, are not changed.
         """
         model = op.request.model
         lease = await self.lease_marks.lease_on(model)
         brought_up = isinstance(op, BringUpOperation)
-        ours = lease is not None and (lease.op == op.id if brought_up else lease.claimed <= op.request.at)
+        is_its_lease = lease is not None and (lease.op == op.id if brought_up else lease.claimed <= op.request.at)
         result = md("Its model is not running.")
-        if ours or (lease is None and not brought_up):
+        if is_its_lease or (lease is None and not brought_up):
             await self.stopping.scale_to_zero(model, lease)
             result = md("{model} is scaled to zero without a receipt.", model=code(model))
-        if ours and lease:
+        if is_its_lease and lease:
             await self.leases.release(lease)
             await session_cards.end(self.stopping.operations, self.presentation, lease, self.clock())
             if lease.displaced:
                 result += md(" {model} had the GPU before: request it again.", model=code(lease.displaced.model))
             await self.lifecycle.hand_over_soon()
-        await self._set_aside(op, md("{why} {done}", why=why, done=result))
+        await self._set_aside(op, md("{reason} {result}", reason=reason, result=result))
 
-    async def leave_undone(self, op: Operation, why: Mrkdwn) -> None:
+    async def leave_undone(self, op: Operation, reason: Mrkdwn) -> None:
         """End an operation that holds no GPU and whose rollback crashes the process: its partial effects stay."""
-        await self._set_aside(op, md("{why} Its partial changes are not rolled back: check them.", why=why))
+        await self._set_aside(op, md("{reason} Its partial changes are not rolled back: check them.", reason=reason))
 
-    async def _set_aside(self, op: Operation, why: Mrkdwn) -> None:
+    async def _set_aside(self, op: Operation, reason: Mrkdwn) -> None:
         work = f"the rollback of {op.request.kind}" if op.failure else str(op.request.kind)
-        await self.audit.note_set_aside(f"{work} {op.request.model} ({op.id})", str(unmarked(why)), self.clock())
-        await self.presentation.tell_admins(f"cut short:{op.id}", lines(md("🧹 {why}", why=why)))
-        end = Failed(reason=op.failure, undone=CutShort(told=why)) if op.failure else Failed(reason=why)
+        await self.audit.note_set_aside(f"{work} {op.request.model} ({op.id})", str(unmarked(reason)), self.clock())
+        await self.presentation.tell_admins(f"cut short:{op.id}", lines(md("🧹 {reason}", reason=reason)))
+        end = Failed(reason=op.failure, undone=CutShort(told=reason)) if op.failure else Failed(reason=reason)
         await self.lifecycle.run(op).finish(end)

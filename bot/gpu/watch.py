@@ -110,11 +110,11 @@ class IdleMessages:
         The first reminder notifies the holder, and so does the announcement of the bring-down (`down_at`): a new direct
         message.
         """
-        last = f"{holder_prompts.idle(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
+        last = f"{holder_prompts.idle_key(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
         await self.holder_prompts.ask_again(
-            lease, holder_prompts.idle(lease), lease.channel(self.config.slack.channel), view
+            lease, holder_prompts.idle_key(lease), lease.channel(self.config.slack.channel), view
         )
-        if last and await self.messages.posted(f"{holder_prompts.idle(lease)}:dm"):
+        if last and await self.messages.posted(f"{holder_prompts.idle_key(lease)}:dm"):
             older = await self.questions.of(lease.op)
             text = md("💤 {text}: see the newer message below.", text=view.text)
             keys = tuple(key for key in older if holder_prompts.is_idle_dm(key) and key != last)
@@ -122,7 +122,7 @@ class IdleMessages:
                 await self.holder_prompts.settle(lease.op, text, keys=keys)
             await self.holder_prompts.ask(lease, last, lease.holder, view)
         else:
-            await self.holder_prompts.ask_again(lease, f"{holder_prompts.idle(lease)}:dm", lease.holder, view)
+            await self.holder_prompts.ask_again(lease, f"{holder_prompts.idle_key(lease)}:dm", lease.holder, view)
 
 
 @component
@@ -257,5 +257,5 @@ class Keeping:
             keeps=changed.keeps,
             limit=limit,
         )
-        await self.holder_prompts.settle(op_id, answer, keys=await self.holder_prompts.about_idling(op_id))
+        await self.holder_prompts.settle(op_id, answer, keys=await self.holder_prompts.idle_reminders(op_id))
         return answer

@@ -35,16 +35,16 @@ Act = Callable[[Run[Op]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Workflow(Generic[Op]):
-    """The parts of one kind of operation. Each may be killed anywhere, and is then run again from its first line."""
+    """The parts of one kind of operation. If one is killed at any point, it runs again from its first line."""
 
     execute: Act[Op]
-    """Execute the approved request, or one that needs no approval. CancelAsked leads to `undo`."""
+    """Execute the approved request, or one that needs no approval. CancelRequested leads to `undo`."""
     undo: Act[Op]
     """End the operation after a failure, a cancellation or a denial: roll back."""
     plan: Act[Op] | None = None
     """Check the request and ask for its approval."""
     follow_up: Act[Op] | None = None
-    """The work after its end."""
+    """Work after the end of the operation."""
 
 
 @component

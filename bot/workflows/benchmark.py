@@ -1,5 +1,4 @@
-"""A benchmark of the model that holds the GPU: runs as a Job in the cluster, is shown below the card, stored in the
-repository.
+"""A benchmark of the model that holds the GPU. It runs as a Job in the cluster; its results are posted below the card.
 
 Its requests count as use, so the model is not idle during it. It does not extend the lease, and the Job is deleted when
 the lease ends.
@@ -40,7 +39,7 @@ from bot.views import clock, code, escape
 from bot.views.bench import measured
 
 RESULT, _CONTEXT, _FENCE = Step("result", Benchmark), Step("context", Context), Step("fence", int)
-_TOLD, _JOB_DELETED = Step("told", NOTHING), Step("job deleted", bool)
+_POSTED, _JOB_DELETED = Step("told", NOTHING), Step("job deleted", bool)
 _START = timedelta(minutes=1)
 """Time from the start of the Job to its first request, if the node already has the image."""
 
@@ -67,7 +66,9 @@ class BenchmarkWorkflow:
     clock: Clock
 
     async def refuse_unmeasurable(self, actor: str, model: str) -> tuple[Workload, Lease]:
-        """Refuse a benchmark without configuration, running model, own lease, remaining time or permission."""
+        """Return the workload and the lease to measure. Raises NotAllowed if the benchmark is not configured or not
+        permitted, or if the model is not up under a lease that lasts long enough.
+        """
         shape, config = self.config.bench, self.config
         require(may_request(actor, await self.roles.people(), config))
         if not shape.image:
@@ -83,7 +84,7 @@ class BenchmarkWorkflow:
         if config.vllm.api_key.namespace not in ("", namespace):
             raise NotAllowed(
                 md(
-                    "A Job in namespace {namespace} cannot use a Secret of another one: `vllm.api_key` names "
+                    "A Job in namespace {namespace} cannot use a Secret in another namespace: `vllm.api_key` is in "
                     "{api_key_namespace}.",
                     namespace=code(namespace),
                     api_key_namespace=code(config.vllm.api_key.namespace),
@@ -131,7 +132,7 @@ class BenchmarkWorkflow:
         if op.status is Status.REQUESTED:
             op = await self._begin(run)
         result = await self._measure(run)
-        await run.once(_TOLD, lambda: _tell(run, result))
+        await run.once(_POSTED, lambda: _post_results(run, result))
         best = result.best
         await run.finish(
             Benchmarked(
@@ -144,14 +145,13 @@ class BenchmarkWorkflow:
     async def _begin(self, run: Run[BenchmarkOperation]) -> BenchmarkOperation:
         op, model, shape = run.op, run.model, self.config.bench
         _, lease = await self.refuse_unmeasurable(op.request.actor, model)
-        mine = (op.request.at, op.id)
-        for other in await run.operations.open(BenchmarkOperation, model):
-            if other.status is Status.RUNNING or (other.request.at, other.id) < mine:
+        for benchmark_op in await run.operations.open(BenchmarkOperation, model):
+            if benchmark_op.status is Status.RUNNING or benchmark_op.was_requested_before(op):
                 raise NotAllowed(
                     md(
                         "{model} is already being measured, as {actor} requested: wait for it.",
                         model=code(model),
-                        actor=person(other.request.actor),
+                        actor=person(benchmark_op.request.actor),
                     )
                 )
         ends = time_stamp(lease.ends) if lease.ends else "not set"
@@ -187,20 +187,20 @@ class BenchmarkWorkflow:
             try:
                 text = await self.jobs.result(op.id, model, limit=shape.limit, progress=run.enter)
             finally:  # check the lease again: a result without the model is meaningless
-                await still()
+                await check_lease()
             return Benchmark(endpoint=model, context=benchmark_context, levels=benchmark.levels(text))
 
-        async def still() -> None:
+        async def check_lease() -> None:
             await self._refuse_if_over(op, lease_fence)
 
-        async with self._shown_safely():
+        async with self._redacted_errors():
             benchmark_context = await run.once(_CONTEXT, context)
             await run.step(phases.START_BENCHMARK, start)
-            return await run.cancellable(run.once(RESULT, wait), still_wanted=still)
+            return await run.cancellable(run.once(RESULT, wait), check=check_lease)
 
     @asynccontextmanager
-    async def _shown_safely(self) -> AsyncIterator[None]:
-        """Redact the messages of the cluster and of the Job: they never contain the key, even if the image prints it."""
+    async def _redacted_errors(self) -> AsyncIterator[None]:
+        """Remove the API key from errors of the cluster and the Job: the image could print it."""
         try:
             yield
         except (BenchFailed, benchmark.Unreadable, benchmark.Unanswered) as error:
@@ -213,12 +213,12 @@ class BenchmarkWorkflow:
         """Raise LeaseOver once the model goes down for any reason; checked every second."""
         model = op.request.model
         lease = await self.leases.of(model)
-        going = next(iter(await self.operations.open(BringDownOperation, model)), None)
-        if going and going.status is Status.RUNNING:
+        bring_down = next(iter(await self.operations.open(BringDownOperation, model)), None)
+        if bring_down and bring_down.status is Status.RUNNING:
             by = (
-                person(going.request.actor)
-                if going.request.actor
-                else md("the watch ({reason})", reason=going.request.reason)
+                person(bring_down.request.actor)
+                if bring_down.request.actor
+                else md("the watch ({reason})", reason=bring_down.request.reason)
             )
             raise LeaseOver(md("{model} went down during the benchmark, as {by} requested.", model=code(model), by=by))
         if lease is None or lease.fence != fence:
@@ -268,7 +268,7 @@ class BenchmarkWorkflow:
         await run.finish_undone(JobDeleted(existed=await run.once(_JOB_DELETED, delete)))
 
 
-async def _tell(run: Run[BenchmarkOperation], result: Benchmark) -> None:
+async def _post_results(run: Run[BenchmarkOperation], result: Benchmark) -> None:
     """Post the table, then the chart, both once below the card, as soon as Slack accepts them."""
     op = run.op
     await run.presentation.post(table_key(op), op.request.channel, measured(op.id, result), card=op.id)

@@ -70,7 +70,7 @@ class BenchmarkReports:
             log.warning("picture not shown", op=op.id, model=op.request.model, error=refused.message)
 
     async def keep(self, op_id: str, actor: str) -> Mrkdwn:
-        """Start the task that puts a benchmark's report into a pull request; returns the answer."""
+        """Start the task that opens a pull request with a benchmark's report, and return the answer to the click."""
         op = await self.operations.load(op_id, BenchmarkOperation)
         run, verdict = self.lifecycle.run(op), may_request(actor, await self.roles.people(), self.config)
         if not verdict.allowed:
@@ -87,8 +87,8 @@ class BenchmarkReports:
     async def publish(self, op_id: str, *, last: bool) -> None:
         """Open the pull request with a benchmark's report, and link it below the table. Idempotent.
 
-        Retries while a system does not answer, unless this is the `last` attempt: then the button stays, with the
-        error.
+        If a system does not answer, this raises Unavailable, so that the task is retried. After the `last` attempt the
+        button stays, with the error.
         """
         op = await self.operations.load(op_id, BenchmarkOperation)
         run = self.lifecycle.run(op)
@@ -96,12 +96,12 @@ class BenchmarkReports:
         if result is None:
             return  # unreachable: the button exists only below a result table
         try:
-            after = measured(op.id, result, pull=await run.once(_PULL, lambda: self._open(run, result)))
+            message = measured(op.id, result, pull=await run.once(_PULL, lambda: self._open(run, result)))
         except (BotError, Unavailable) as error:
             if isinstance(error, Unavailable) and not last:
                 raise
-            after = measured(op.id, result, failure=str(error))
-        await run.presentation.revise(table_key(op), after)
+            message = measured(op.id, result, failure=str(error))
+        await run.presentation.revise(table_key(op), message)
 
     async def _open(self, run: Run[BenchmarkOperation], result: Benchmark) -> str:
         op = run.op

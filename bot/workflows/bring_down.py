@@ -14,7 +14,7 @@ from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
 from bot.platform.endpoints import Endpoints
-from bot.policy import must_hear
+from bot.policy import must_notify
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
 from bot.state.leases import Leases
@@ -25,7 +25,7 @@ from bot.views import code, inline, lines, person
 
 @component
 class BringDownChecks:
-    """Refuses the bring-downs that would do nothing; a model that still boots is cancelled instead."""
+    """Refuses bring-downs that would change nothing. If the model is still booting, its boot is cancelled instead."""
 
     operations: Operations
     slack: Slack
@@ -36,21 +36,21 @@ class BringDownChecks:
     stopping: Stopping
 
     async def check(self, op: Operation, lease: Lease | None) -> None:
-        """Raise NotAllowed if there is nothing to bring down. `lease`: the model's."""
+        """Raise NotAllowed if there is nothing to bring down. `lease` is the model's lease."""
         await self._cancel_boot(op)
         if lease is None:
             await self._refuse_if_replaced(op.request.model)
         await self._refuse_if_down(op.request.model, lease)
 
     async def refuse_if_going_down(self, model: str) -> None:
-        for going in await self.operations.open(BringDownOperation, model):
-            if going.status is Status.RUNNING:
+        for bring_down in await self.operations.open(BringDownOperation, model):
+            if bring_down.status is Status.RUNNING:
                 raise NotAllowed(
                     md(
                         "{model} is already going down, as {actor} requested: {see}.",
-                        see=await self.slack.card_of(going),
+                        see=await self.slack.card_of(bring_down),
                         model=code(model),
-                        actor=person(going.request.actor),
+                        actor=person(bring_down.request.actor),
                     )
                 )
 
@@ -58,32 +58,32 @@ class BringDownChecks:
         """Cancel the bring-up or the restart that boots the model: its rollback brings it down."""
         model = op.request.model
         booting = [
-            other
-            for other in await self.operations.open(model=model)
-            if other.request.kind.spec.starts_model and other.status in (Status.APPROVED, Status.RUNNING)
+            booting_op
+            for booting_op in await self.operations.open(model=model)
+            if booting_op.request.kind.spec.starts_model and booting_op.status in (Status.APPROVED, Status.RUNNING)
         ]
         if booting and await self.stopping.cancel_boot(booting[0], op.request.actor):
-            what = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
+            kind = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
             raise NotAllowed(
                 md(
-                    "{model} is still booting; its {what} is being cancelled: {see}.",
+                    "{model} is still booting; its {kind} is being cancelled: {see}.",
                     see=await self.slack.card_of(booting[0]),
                     model=code(model),
-                    what=what,
+                    kind=kind,
                 )
             )
 
     async def _refuse_if_replaced(self, model: str) -> None:
-        for held in await self.leases.held():
-            if held.displaced and held.displaced.model == model:
+        for lease in await self.leases.held():
+            if lease.displaced and lease.displaced.model == model:
                 raise NotAllowed(
                     md(
-                        "{model} is being replaced by {pushing_model}, as {holder} requested, and will go down for it. "
+                        "{model} is being replaced by {new_model}, as {holder} requested, and will go down for it. "
                         "`/gpu down {name}` cancels that; then {model} comes back.",
                         model=code(model),
-                        pushing_model=code(held.model),
-                        holder=person(held.holder),
-                        name=held.model,
+                        new_model=code(lease.model),
+                        holder=person(lease.holder),
+                        name=lease.model,
                     )
                 )
 
@@ -164,10 +164,13 @@ class BringDownWorkflow:
             raise NotAllowed(_session_over(model))
         await self.checks.check(op, lease)
         op = await run.start()
-        if lease and must_hear(lease.holder, op.request.actor):
-            why = md(": {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "."
+        if lease and must_notify(lease.holder, op.request.actor):
+            ending = md(": {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "."
             text = md(
-                "⬇️ {by} is bringing down your {model}{why}", by=person(op.request.actor), model=code(model), why=why
+                "⬇️ {by} is bringing down your {model}{ending}",
+                by=person(op.request.actor),
+                model=code(model),
+                ending=ending,
             )
             await self.presentation.post(f"ended:{op.id}", lease.holder, lines(text))
         return op

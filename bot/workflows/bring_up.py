@@ -91,10 +91,10 @@ class BringUpPlanning:
     async def _is_covered(self, run: Run[BringUpOperation], plan: BringUpPlan) -> bool:
         """Return whether the approval of the parent roll-out covers the content that starts now."""
         try:
-            whole = await run.operations.load(run.op.request.part_of)
+            parent = await run.operations.load(run.op.request.part_of)
         except OperationNotFound:
             return False
-        return isinstance(whole, ChangeOperation) and set(plan.bound) <= set(plan_of(whole).bound)
+        return isinstance(parent, ChangeOperation) and set(plan.bound) <= set(plan_of(parent).bound)
 
     async def _ask_or_wait(self, op: BringUpOperation, plan: BringUpPlan, note: Mrkdwn = Mrkdwn()) -> None:
         """Ask for approval, or put the request in the waiting state if the GPU is taken."""
@@ -120,9 +120,9 @@ class BringUpPlanning:
         try:
             fresh = await self.plans.of(op.request, holder)
         except BotError as refused:
-            why = await self.plans.problems_since(plan, op.request.model) or refused.shown
+            reason = await self.plans.problems_since(plan, op.request.model) or refused.shown
             raise Unusable(
-                md("{moved} The new one cannot be brought up: {why}", moved=moved.shown, why=why)
+                md("{moved} The new content cannot be brought up: {reason}", moved=moved.shown, reason=reason)
             ) from refused
         await self._ask_or_wait(op, fresh, note=md("⚠️ {moved} Please approve the new plan.", moved=moved.shown))
 
@@ -234,7 +234,7 @@ class BringUpRollback:
 
 @component
 class BringUpWorkflow:
-    """The three parts of a bring-up, and the end of a trial."""
+    """The planning, the execution and the rollback of a bring-up, and the end of a trial."""
 
     planning: BringUpPlanning
     execution: BringUpExecution
@@ -245,6 +245,6 @@ class BringUpWorkflow:
         """Bring a trial session down after its smoke tests pass. Idempotent."""
         op = await run.operations.load(run.op.id)
         if run.op.request.trial and op.status is Status.SUCCEEDED:
-            why = "it was brought up to test the roll-out, and answered"
-            request = down_request(op.request.model, op.request.actor, op.request.channel, run.clock(), why)
+            reason = "it was brought up to test the roll-out, and answered"
+            request = down_request(op.request.model, op.request.actor, op.request.channel, run.clock(), reason)
             await self.lifecycle.request(request, delivery=f"{op.id}:trial")

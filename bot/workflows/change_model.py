@@ -92,13 +92,13 @@ class ChangePlanning:
         pull = await self.pull_requests.open(op, change)
         return await self.pull_requests.first_plan(op, change, commit, pushed, pull)
 
-    async def _take_back(self, run: Run[ChangeOperation], why: Mrkdwn) -> NoReturn:
+    async def _take_back(self, run: Run[ChangeOperation], reason: Mrkdwn) -> NoReturn:
         """Close the pull request and delete the branch, then refuse the request. Idempotent."""
 
-        async def reason() -> Mrkdwn:
-            return why
+        async def refusal() -> Mrkdwn:
+            return reason
 
-        why = await run.once(NOT_OPENED, reason)
+        reason = await run.once(NOT_OPENED, refusal)
         branch, branch_error = branch_of(run.op), md("")
         try:
             await self.github.withdraw(branch)
@@ -109,7 +109,7 @@ class ChangePlanning:
                 error=error,
             )
         await run.once(TAKEN_BACK, _yes)
-        raise NotAllowed(md("{why}{left}", why=why, left=branch_error))
+        raise NotAllowed(md("{reason}{branch_error}", reason=reason, branch_error=branch_error))
 
     async def _refuse_second(self, run: Run[ChangeOperation]) -> None:
         """If two requests target one endpoint, the earlier one opens the pull request."""
@@ -117,19 +117,18 @@ class ChangePlanning:
         if opened := await self.change_checks.already_open(op.request):
             _, pull = opened
             raise NotAllowed(f"This is already open: <{pull.url}|pull request #{pull.number}>.")
-        mine = (op.request.at, op.id)
-        for other in await run.operations.open(ChangeOperation, op.request.model):
-            if other.plan is None and (other.request.at, other.id) < mine:
+        for change_op in await run.operations.open(ChangeOperation, op.request.model):
+            if change_op.plan is None and change_op.was_requested_before(op):
                 raise NotAllowed(
                     md(
                         "A pull request for {model} is already being prepared, as {actor} requested. Try again when it "
                         "is open.",
                         model=code(op.request.model),
-                        actor=person(other.request.actor),
+                        actor=person(change_op.request.actor),
                     )
                 )
 
-    async def ask_again(self, run: Run[ChangeOperation], why: Mrkdwn, votes: tuple[Vote, ...] = ()) -> None:
+    async def ask_again(self, run: Run[ChangeOperation], reason: Mrkdwn, votes: tuple[Vote, ...] = ()) -> None:
         """Void the approval, and show the current plan in the same card."""
         op = run.op
         before = plan_of(op)
@@ -138,7 +137,7 @@ class ChangePlanning:
         previous = before.model_copy(update={"read": ""}) if op.failure else before
         plan = await self.pull_request_plans.current(op, previous, await self.github.pull(before.pull.number))
         valid_votes = votes if plan.mark == before.mark else ()
-        op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {why}", why=why), votes=valid_votes)
+        op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {reason}", reason=reason), votes=valid_votes)
         await self.pull_request_watch.look_again(op)
 
 
@@ -155,8 +154,8 @@ class ApprovedMerge:
     config: Config
 
     async def merge(self, run: Run[ChangeOperation], plan: ChangePlan) -> ChangePlan:
-        """The plan with the commit to deploy, once the approved head is merged; raises PlanMoved if something else was
-        merged.
+        """Merge the approved head, and return the plan with the commit to deploy. Raises PlanMoved if the merge commit
+        contains something else.
         """
         op = run.op
         # Check this only once: after the merge the change no longer applies to main.
@@ -166,11 +165,11 @@ class ApprovedMerge:
             merged = {"pull": plan.pull.model_copy(update={"merge_commit": commit}), "target": commit}
             plan = plan.model_copy(update=merged)
             await run.operations.update(op.id, lambda op: op.model_copy(update={"plan": plan}), event=AuditEvent.MERGED)
-        await run.once(_MATCHED, lambda: self._refuse_if_other(op, plan))
+        await run.once(_MATCHED, lambda: self._refuse_if_merge_differs(op, plan))
         return plan
 
     async def _merge_head(self, run: Run[ChangeOperation], pull: Pull) -> str:
-        """The merge commit of the approved head on the branch that Argo CD follows."""
+        """Merge the approved head into the branch that Argo CD follows, and return the merge commit."""
 
         async def merge() -> str:
             return await self.github.merge(pull.number, pull.head, self.config.platform.branch)
@@ -196,8 +195,8 @@ class ApprovedMerge:
                     model=code(op.request.model),
                 )
             )
-        if why := self.pull_request_plans.what_moved(plan.model_copy(update={"holder": fresh.holder}), fresh):
-            raise PlanMoved(why)
+        if reason := self.pull_request_plans.what_moved(plan.model_copy(update={"holder": fresh.holder}), fresh):
+            raise PlanMoved(reason)
         if fresh.lacks:
             raise PlanMoved(
                 md(
@@ -213,14 +212,14 @@ class ApprovedMerge:
             except BotError as refused:
                 raise PlanMoved(
                     md(
-                        "The main branch moved ({old} → {new}) and now conflicts with the change, so the approval is void: {why}",
+                        "The main branch moved ({old} → {new}) and now conflicts with the change, so the approval is void: {error}",
                         old=plan.commit[:10],
                         new=head[:10],
-                        why=refused,
+                        error=refused,
                     )
                 ) from refused
 
-    async def _refuse_if_other(self, op: ChangeOperation, plan: ChangePlan) -> None:
+    async def _refuse_if_merge_differs(self, op: ChangeOperation, plan: ChangePlan) -> None:
         """Raise PlanMoved if the merge deploys something that was not approved: main may have changed at the same time."""
         tree, live = await self.repository.tree(plan.target), await self.pull_request_plans.live_of(plan)
         merged = await self.binding.of(op.request.model, tree, live, gateway=True)
@@ -288,12 +287,12 @@ class ChangeModelWorkflow:
             await self.merging.refuse_if_moved(run.op, plan)
             await self.staged_swap.stage_first(run, plan.pull.head)
 
-        # The check is part of the step: after a crash during the merge, our own merge would void the approval.
+        # The check is part of the step: after a crash during the merge, Stoker's own merge would void the approval.
         await run.once(Step(f"staged {plan.pull.head}", NOTHING), stage)
 
     async def undo(self, run: Run[ChangeOperation]) -> None:
-        """Close an unmerged pull request; a merged one stays, with the offer to revert it. A failure before the merge
-        asks again.
+        """Close an unmerged pull request; a merged one stays, with the offer to revert it. After a failure before the
+        merge, ask for approval again.
         """
         op = run.op
         if op.status is Status.AWAITING:
@@ -309,8 +308,10 @@ class ChangeModelWorkflow:
             await self.pull_requests.close(run)
             return
         if not pull.merge_commit:
-            why = _cancelled(op) if op.cancelled_by else op.failure
-            await self.planning.ask_again(run, md("{why} Nothing was rolled out; decide again, or cancel.", why=why))
+            reason = _cancelled(op) if op.cancelled_by else op.failure
+            await self.planning.ask_again(
+                run, md("{reason} Nothing was rolled out; decide again, or cancel.", reason=reason)
+            )
             return
         await _end_failed(run, StaysMerged(number=pull.number, url=pull.url))
 

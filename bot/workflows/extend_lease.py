@@ -42,7 +42,7 @@ class ExtendLeaseWorkflow:
     clock: Clock
 
     async def plan(self, run: Run[ExtendOperation]) -> None:
-        """Up to the limit a lease is extended immediately; beyond it, an approval is needed."""
+        """Extend the lease immediately if its total stays within the limit; otherwise ask for approval."""
         op = run.op
         lease, people = await held_lease(self.leases, op), await self.roles.people()
         require(may_keep(lease.holder, op.request.actor, people))
@@ -53,17 +53,17 @@ class ExtendLeaseWorkflow:
                     model=code(lease.model),
                 )
             )
-        more = op.request.hold
-        total, longest = lease.ends + more - lease.ready, self.config.lease.longest
+        extension = op.request.hold
+        total, longest = lease.ends + extension - lease.ready, self.config.lease.longest
         plan = ExtendPlan(
             commit=lease.commit,
             lease=lease,
             rows=(
-                ("Ends", f"{time_stamp(lease.ends + more)} instead of {time_stamp(lease.ends)}"),
+                ("Ends", f"{time_stamp(lease.ends + extension)} instead of {time_stamp(lease.ends)}"),
                 ("Total", f"{show_duration(total)}; the limit is {show_duration(longest)}"),
-                ("Estimated cost", f"{money(cost(more, self.config.gpu.price()))} more"),
+                ("Estimated cost", f"{money(cost(extension, self.config.gpu.price()))} more"),
             ),
-            estimate_usd=cost(more, self.config.gpu.price()),
+            estimate_usd=cost(extension, self.config.gpu.price()),
         )
         if total > longest:
             require(can_be_approved(people))
@@ -87,9 +87,10 @@ class ExtendLeaseWorkflow:
         if extended is None:
             raise PlanMoved(md("The session of {model} has ended.", model=code(lease.model)))
         await session_cards.show_new_end(self.operations, self.presentation, extended)
-        with suppress(OperationNotFound):  # adopted, or older than operations are kept
+        with suppress(OperationNotFound):  # the lease was adopted, or Redis no longer has its operation
             await self.holder_prompts.correct_ready(await self.operations.load(extended.op))
         await run.finish(Extended(holder=lease.holder, ends=extended.ends))
 
     async def undo(self, run: Run[ExtendOperation]) -> None:
+        """End the operation; the lease is unchanged."""
         await run.finish_undone(LeaseUnchanged())

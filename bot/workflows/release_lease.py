@@ -33,7 +33,7 @@ class ReleaseLeaseWorkflow:
     bring_down: BringDownWorkflow
 
     async def plan(self, run: Run[ReleaseOperation]) -> None:
-        """An admin breaks somebody's lease: the reason is public and a second approver must agree."""
+        """Ask for the approval to break a lease. The reason is public, and a second approver must agree."""
         op, people = run.op, await self.roles.people()
         require(may_release(op.request.actor, op.request.reason, people))
         require(can_be_approved(people))
@@ -42,7 +42,7 @@ class ReleaseLeaseWorkflow:
         await self.lifecycle.await_approval(op, ReleasePlan(commit=lease.commit, lease=lease, rows=rows))
 
     async def execute(self, run: Run[ReleaseOperation]) -> None:
-        """Break the lease: a running bring-up is cancelled, anything else is brought down with a receipt."""
+        """Break the lease: cancel the bring-up if it is still booting, otherwise bring the model down with a receipt."""
         op, plan = run.op, plan_of(run.op)
         by = op.request.actor
         if op.status is Status.APPROVED:
@@ -70,5 +70,6 @@ class ReleaseLeaseWorkflow:
             return False
 
     async def undo(self, run: Run[ReleaseOperation]) -> None:
+        """End the operation, and report whether the lease may have changed."""
         not_begun = run.op.status is Status.APPROVED and not run.op.failure
         await run.finish_undone(LeaseUnchanged() if not_begun else LeaseUnclear())

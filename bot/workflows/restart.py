@@ -22,7 +22,7 @@ from bot.gpu.starting import Starting
 from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
 from bot.platform.smoke_tests import SmokeTests
 from bot.platform.switch import Switch
-from bot.policy import may_request, must_hear
+from bot.policy import may_request, must_notify
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
@@ -61,13 +61,13 @@ class RestartRequests:
         trouble = health.trouble if health else None
         if trouble is None:
             raise NotAllowed(md("{model} serves, so there is nothing to restart.", model=code(lease.model)))
-        for going in await self.operations.open(BringDownOperation, lease.model):
+        for bring_down in await self.operations.open(BringDownOperation, lease.model):
             raise NotAllowed(
                 md(
                     "{model} is being brought down, as {actor} requested: {see}.",
-                    see=await self.slack.card_of(going),
+                    see=await self.slack.card_of(bring_down),
                     model=code(lease.model),
-                    actor=person(going.request.actor),
+                    actor=person(bring_down.request.actor),
                 )
             )
         await refuse_if_changed(self.sessions, self.cluster, lease)
@@ -91,7 +91,7 @@ class RestartRequests:
             )
         answer = md("🔄 {actor} restarts {model}.", actor=person(actor), model=code(lease.model))
         await self.holder_prompts.settle(op_id, answer)
-        if must_hear(lease.holder, actor):
+        if must_notify(lease.holder, actor):
             text = md("🔄 {actor} restarts {model}, which you hold.", actor=person(actor), model=code(lease.model))
             await self.presentation.post(f"restarted:{op.id}", lease.holder, lines(text))
         return answer
@@ -136,7 +136,7 @@ class RestartWorkflow:
         model = lease.model
 
         async def stop() -> None:
-            await self.switch.turn(model, 0, lease=lease, fence=lease.fence)  # it keeps the lease annotation
+            await self.switch.turn(model, 0, lease=lease, fence=lease.fence)  # keep the lease annotation
             await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
 
         async def start() -> None:
@@ -154,11 +154,11 @@ class RestartWorkflow:
         current = await self.leases.of(model) or lease
         if health := await self.sessions.health(current):
             await self.sessions.keep_health(model, health.model_copy(update={"trouble": None}))
-        took = max(timedelta(minutes=1), run.clock() - run.op.request.at)
-        await run.finish(ServesAgain(holder=current.holder, ends=current.ends, took=took))
+        duration = max(timedelta(minutes=1), run.clock() - run.op.request.at)
+        await run.finish(ServesAgain(holder=current.holder, ends=current.ends, took=duration))
 
     async def undo(self, run: Run[RestartOperation]) -> None:
-        """A failed or cancelled restart ends the session: down, with a receipt, and the lease released."""
+        """End the session of a failed or cancelled restart: bring it down with a receipt, and release its lease."""
         model = run.model
 
         async def find_lease() -> Lease | None:

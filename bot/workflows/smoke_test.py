@@ -51,12 +51,12 @@ class SmokeTestWorkflow:
             await self.refuse_untestable(model)
             await run.start()
 
-        async def tested() -> None:
+        async def test() -> None:
             await self.smoke_tests.run(run, await self.repository.head())
 
-        await run.step(phases.SMOKE_TESTS, tested)
+        await run.step(phases.SMOKE_TESTS, test)
         await run.finish(SmokeTested())
 
     async def undo(self, run: Run[SmokeTestOperation]) -> None:
-        """There is nothing to undo."""
+        """End the operation as failed; there is nothing to roll back."""
         await run.finish(Failed(reason=run.op.failure))

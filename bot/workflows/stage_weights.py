@@ -2,7 +2,7 @@
 
 from bot.clients.staging import CannotStage, Stager, Weights
 from bot.component import component
-from bot.domain.operations import StageOperation, Status
+from bot.domain.operations import Operation, StageOperation, Status
 from bot.domain.outcomes import DownloadKept, WeightsStaged
 from bot.domain.plans import JobPlan
 from bot.engine.lifecycle import NotAllowed, require
@@ -33,7 +33,7 @@ class StagingWorkflow:
     config: Config
 
     async def refuse_unstageable(self, actor: str, model: str) -> Weights:
-        """The weights for `/model stage`; refuses if they cannot be staged now."""
+        """Return the weights for `/model stage`. Raises NotAllowed or CannotStage if they cannot be staged now."""
         require(may_request(actor, await self.roles.people(), self.config))
         if not self.config.staging.enabled:
             raise NotAllowed(
@@ -45,15 +45,8 @@ class StagingWorkflow:
         await self.endpoints.known(await self.repository.head(), model)
         try:
             weights, _ = await self.stager.weights(model)
-            if other := await self.staging.under_way(model):
-                raise NotAllowed(
-                    md(
-                        "The weights of {model} are already being staged, as {actor} requested: {see}.",
-                        see=await self.slack.card_of(other),
-                        model=code(model),
-                        actor=person(other.request.actor),
-                    )
-                )
+            if staging := await self.staging.under_way(model):
+                raise await self._already_staging(staging)
             await self.stager.volumes(model).place(weights.claim, weights.deployment, self.config.staging)
         except CannotStage as error:
             raise CannotStage(escape(error.message)) from error
@@ -74,17 +67,9 @@ class StagingWorkflow:
     async def _begin(self, run: Run[StageOperation]) -> None:
         op, model = run.op, run.model
         require(may_request(op.request.actor, await self.roles.people(), self.config))
-        mine = (op.request.at, op.id)
-        for other in await self.operations.open(StageOperation, model):
-            if other.id != op.id and (other.status is Status.RUNNING or (other.request.at, other.id) < mine):
-                raise NotAllowed(
-                    md(
-                        "The weights of {model} are already being staged, as {actor} requested: {see}.",
-                        see=await self.slack.card_of(other),
-                        model=code(model),
-                        actor=person(other.request.actor),
-                    )
-                )
+        for staging in await self.operations.open(StageOperation, model):
+            if staging.id != op.id and (staging.status is Status.RUNNING or staging.was_requested_before(op)):
+                raise await self._already_staging(staging)
         try:
             weights, _ = await self.stager.weights(model)
         except CannotStage as error:
@@ -94,6 +79,16 @@ class StagingWorkflow:
             rows=(("Weights", weights.hf_id), ("Volume", weights.claim), ("Cost", "no GPU is used")),
         )
         await run.start(plan=plan)
+
+    async def _already_staging(self, staging: Operation) -> NotAllowed:
+        return NotAllowed(
+            md(
+                "The weights of {model} are already being staged, as {actor} requested: {see}.",
+                see=await self.slack.card_of(staging),
+                model=code(staging.request.model),
+                actor=person(staging.request.actor),
+            )
+        )
 
     async def undo(self, run: Run[StageOperation]) -> None:
         """Delete the Job, and report how it ended. Downloaded files stay."""

@@ -13,7 +13,7 @@ from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.stopping import Stopping, down_request
-from bot.policy import must_hear
+from bot.policy import must_notify
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.text.mrkdwn import Mrkdwn, md, person
@@ -58,7 +58,7 @@ class BringingDown:
             leases = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
         except Unavailable:
             leases = []
-        foreign_leases = [lease for lease in leases if must_hear(lease.holder, actor)]
+        foreign_leases = [lease for lease in leases if must_notify(lease.holder, actor)]
         if foreign_leases and form:
             models = names or tuple(lease.model for lease in leases)
             sessions = {lease.model: lease.op for lease in foreign_leases}

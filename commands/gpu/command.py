@@ -46,7 +46,9 @@ class BringingUp:
         models, hold = names_with_hold(dataclasses.replace(words, names=other_names))
         if len(models) != 1:
             raise _not_one_model(models, (await self.example_names.read()).gpu)
-        up = BringUp(model=models[0], hold=hold, keep=keep, **self.lifecycle.asked(command["user_id"], words.reason))
+        up = BringUp(
+            model=models[0], hold=hold, keep=keep, **self.lifecycle.request_fields(command["user_id"], words.reason)
+        )
         await self.lifecycle.request(up, command["trigger_id"])
         return requested(command.get("channel_id"), self.config.slack.channel)
 
@@ -82,7 +84,7 @@ class Extending:
             raise Misunderstood(md("Give the additional time: `/gpu extend 1h`. {error}", error=str(error))) from error
         model = model or await _the_one_up(self.lease_marks)
         await self.lifecycle.request(
-            Extend(model=model, hold=hold, **self.lifecycle.asked(command["user_id"], words.reason)),
+            Extend(model=model, hold=hold, **self.lifecycle.request_fields(command["user_id"], words.reason)),
             command["trigger_id"],
         )
         return requested(command.get("channel_id"), self.config.slack.channel)
@@ -109,7 +111,7 @@ class Releasing:
     async def release(self, words: Words, command: Command) -> Mrkdwn | None:
         """Request the end of a lease; without a name, of the only lease."""
         name = words.names[0] if words.names else await _the_one_up(self.lease_marks)
-        release = Release(model=name, **self.lifecycle.asked(command["user_id"], words.reason))
+        release = Release(model=name, **self.lifecycle.request_fields(command["user_id"], words.reason))
         await self.lifecycle.request(release, command["trigger_id"])
         return requested(command.get("channel_id"), self.config.slack.channel)
 

@@ -15,7 +15,7 @@ from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.watch import Keeping
-from bot.policy import must_hear
+from bot.policy import must_notify
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
@@ -93,7 +93,7 @@ class ReminderButtons:
         actor = body["user"]["id"]
         try:
             lease = await self.leases.of_operation(op_id)
-            is_foreign = lease is not None and must_hear(lease.holder, actor)
+            is_foreign = lease is not None and must_notify(lease.holder, actor)
         except Unavailable as error:
             if error.system != "Redis":
                 raise
@@ -108,7 +108,7 @@ class ReminderButtons:
             return None
         answer = await self._down(lease.model, body, op_id)
         with suppress(Unavailable):  # without Redis, the other messages with this question are unknown
-            await self.holder_prompts.ending(op_id, _on_its_way(actor, lease.model))
+            await self.holder_prompts.announce_end(op_id, _on_its_way(actor, lease.model))
         return answer
 
     async def _end_theirs(self, ending: Ending, actor: str, reason: str, delivery: str) -> Mrkdwn | None:
@@ -125,7 +125,7 @@ class ReminderButtons:
         answer = await self.bringing_down.down(ending.models, actor, delivery, reason)
         with suppress(Unavailable):  # the bring-down is requested; the messages with the question are just not updated
             for model, op_id in ending.sessions.items():
-                await self.holder_prompts.ending(op_id, _on_its_way(actor, model))
+                await self.holder_prompts.announce_end(op_id, _on_its_way(actor, model))
         return answer or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from docket import Docket, Worker
 
-from bot.app import insist_on_work, until_told
+from bot.app import wait_for_stop, watch_worker
 from bot.embedded import embedded_redis
 from bot.errors import BotError
 
@@ -18,7 +18,7 @@ async def test_a_bot_whose_worker_takes_no_tasks_ends(redis_url: str) -> None:
     """After a failover of a Redis Cluster, docket continues to use the primary that no longer exists."""
     async with Docket(name="deaf", url=redis_url) as docket, asyncio.timeout(60):
         with pytest.raises(BotError, match="no longer receives tasks"):
-            await insist_on_work(docket, "an unknown worker", every=0.01)
+            await watch_worker(docket, "an unknown worker", every=0.01)
 
 
 async def test_a_bot_that_works_or_has_no_redis_continues(tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ async def test_a_signal_during_the_start_with_other_settings_stops_the_bot() -> 
 async def _told(stop: asyncio.Event, *, changed: bool) -> None:
     """A bot that works until its settings change, or until it is stopped."""
     work, watching, changing = (asyncio.create_task(asyncio.sleep(long)) for long in (600, 600, 0 if changed else 600))
-    await until_told(work, watching, changing, stop)
+    await wait_for_stop(work, watching, changing, stop)
     work.cancel()
 
 
 async def _goes_on(docket: Docket, worker: str, within: float = 1) -> bool:
-    watching = asyncio.create_task(insist_on_work(docket, worker, every=0.02))
+    watching = asyncio.create_task(watch_worker(docket, worker, every=0.02))
     done, _ = await asyncio.wait({watching}, timeout=within)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

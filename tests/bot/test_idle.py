@@ -288,7 +288,7 @@ def test_under_any_policy_an_unused_model_is_announced_and_goes_down(
     minute, last = done[-1]
     assert isinstance(last, BringDown)
     assert minute <= hold * 60
-    if last.why != "the lease has ended":
+    if last.reason != "the lease has ended":
         announced = [at for at, decision in done if isinstance(decision, Remind) and decision.last]
         assert len(announced) == 1
         assert minute >= announced[0] + min(announce, down, 10)

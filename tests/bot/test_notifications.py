@@ -102,7 +102,7 @@ def pushed(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
     for each in [each for all_of_them in found.values() for each in all_of_them]:
         rule = TABLE.get(each.key.partition(":")[0])
         assert rule, each.key
-        assert each.how in rule.how
+        assert each.how in rule.channels
     return {name: [(each.key.partition(":")[0], each.text) for each in what] for name, what in found.items() if what}
 
 

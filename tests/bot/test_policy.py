@@ -16,7 +16,7 @@ from bot.policy import (
     may_release,
     may_request,
     may_vote,
-    must_hear,
+    must_notify,
 )
 from bot.settings.config import Approvals, Config, Roles
 
@@ -124,6 +124,6 @@ def test_everybody_may_end_a_boot_and_its_requester_is_notified() -> None:
     for status in (Status.APPROVED, Status.RUNNING):
         assert may_cancel(asked_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed
     assert not may_cancel(asked_by("DEV").model_copy(update={"status": Status.AWAITING}), "ANY", PEOPLE).allowed
-    assert must_hear("DEV", "ANY")
-    assert not must_hear("DEV", "DEV")
-    assert not must_hear("DEV", "")
+    assert must_notify("DEV", "ANY")
+    assert not must_notify("DEV", "DEV")
+    assert not must_notify("DEV", "")

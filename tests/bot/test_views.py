@@ -11,7 +11,7 @@ from bot.domain.kinds import Kind
 from bot.domain.leases import Lease, Waiting
 from bot.domain.operations import BringUpOperation, ChangeOperation, Check, PhaseRecord, Status, Vote
 from bot.domain.plans import BringUpPlan, ChangePlan, OwnChange, Pull
-from bot.domain.requests import Asked, BringUp, SwapModel
+from bot.domain.requests import BringUp, RequestFields, SwapModel
 from bot.domain.values import Message
 from bot.text.mrkdwn import md
 from bot.views import (
@@ -52,8 +52,8 @@ def within_limits(view: View) -> None:
         parsed.to_dict()
 
 
-def a_request(text: str) -> Asked:
-    return Asked(actor="U1", channel="C1", at=NOW, reason=text)
+def a_request(text: str) -> RequestFields:
+    return RequestFields(actor="U1", channel="C1", at=NOW, reason=text)
 
 
 def an_operation(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3) -> BringUpOperation:

@@ -212,7 +212,7 @@ def check_notifications(workspace: Workspace) -> None:
     for each in found:
         rule = TABLE.get(each.key.partition(":")[0])
         assert rule, f"not in the table of notifications: {each}"
-        assert each.how in rule.how, f"{each} is not by {rule.how}"
+        assert each.how in rule.channels, f"{each} is not by {rule.channels}"
     twice = [key for key, times in Counter((each.key, each.user) for each in found if each.key).items() if times > 1]
     assert twice == [], "notified twice of the same"
 

@@ -19,7 +19,7 @@ from bot.domain.requests import BringUp, Extend, Release
 from bot.domain.sessions import Bill, Node
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle, NotAllowed
-from bot.engine.run import CancelAsked
+from bot.engine.run import CancelRequested
 from bot.errors import BotError, Unavailable
 from bot.gpu.billing import BillSettlement
 from bot.gpu.stopping import down_request, end_of_session
@@ -152,7 +152,7 @@ async def at_work(svc: Services) -> BringUpOperation:
 async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_work: BringUpOperation) -> None:
     """The answer to the click confirms that it is being cancelled."""
     await Wiring(svc).of(Decisions).cancel(at_work.id, "U0DEV")
-    with pytest.raises(CancelAsked):
+    with pytest.raises(CancelRequested):
         await Wiring(svc).of(Lifecycle).run(at_work).finish(Started(holder="U0DEV"))
     assert (await svc.operations.load(at_work.id)).status is Status.RUNNING
 

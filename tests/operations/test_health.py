@@ -170,7 +170,7 @@ async def test_a_deployment_that_is_deleted_is_said_to_be_gone(it: Platform) -> 
     """The message reports that there is no Deployment, not zero replicas."""
     await up(it)
     it.cluster.store.delete("Deployment", "coder-chat", "serving")
-    assert "there is no Deployment coder-chat any more" in await it.sees("its lease is closed")
+    assert "the Deployment coder-chat no longer exists" in await it.sees("its lease is closed")
     await it.until(lambda: any("is down and the GPU is free" in text for text in it.visible()))
     assert await held(it) == []
 
