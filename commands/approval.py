@@ -19,8 +19,8 @@ from bot.views import (
     ROLL_OUT,
     because_form,
 )
-from bot.views.modals import typed
-from commands.replies import answered, ephemeral_responder, read_value
+from bot.views.modals import form_values
+from commands.replies import ephemeral_responder, read_value, send_answer
 
 Body = dict[str, Any]
 
@@ -39,37 +39,39 @@ class ApprovalButtons:
         @app.action(ROLL_OUT)
         async def approved(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._vote(action["value"], body["user"]["id"], approve=True))
+            await send_answer(respond, self._vote(action["value"], body["user"]["id"], approve=True))
 
         @app.action(DENY)
         async def denied(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._vote(action["value"], body["user"]["id"], approve=False))
+            await send_answer(respond, self._vote(action["value"], body["user"]["id"], approve=False))
 
         @app.action(BECAUSE)
         async def reason_asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._ask_why(action["selected_option"]["value"], body["trigger_id"]), urgent=True)
+            await send_answer(
+                respond, self._ask_why(action["selected_option"]["value"], body["trigger_id"]), urgent=True
+            )
 
         @app.view(BECAUSE_FORM)
         async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             verb, _, value = view["private_metadata"].partition(":")
-            actor, reason = body["user"]["id"], typed(view).get("reason", "")
+            actor, reason = body["user"]["id"], form_values(view).get("reason", "")
             if verb == "cancel":
-                await answered(
+                await send_answer(
                     ephemeral_responder(self.slack, self.config.slack.channel, actor),
                     self._cancel(value, actor, reason),
                 )
                 return
             work = self._vote(value, actor, approve=verb != "deny", reason=reason, override=verb == "override")
-            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
+            await send_answer(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
 
         @app.action(CANCEL)
         async def cancelled(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             work = self._cancel_or_confirm(action["value"], body["user"]["id"], body["trigger_id"])
-            await answered(respond, work, urgent=True)
+            await send_answer(respond, work, urgent=True)
 
     async def _vote(self, value: str, actor: str, *, approve: bool, reason: str = "", override: bool = False) -> None:
         op_id, plan_hash = read_value(value)

@@ -36,11 +36,11 @@ from bot.views.modals import (
     Verb,
     advanced_form,
     change_form,
+    form_values,
     model_options,
     shows_problem,
-    typed,
 )
-from commands.replies import answered, elsewhere, ephemeral_responder, open_filled
+from commands.replies import elsewhere, ephemeral_responder, open_and_fill, send_answer
 from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.platform import Platform
@@ -97,7 +97,7 @@ class Forms:
         if self._newest.get(view["id"]) is event:
             del self._newest[view["id"]]
             metadata = json.loads(view["private_metadata"])
-            await self.show(view["id"], metadata, typed(view), _options(metadata))
+            await self.show(view["id"], metadata, form_values(view), _options(metadata))
 
     async def show(self, view_id: str, metadata: Body, values: Mapping[str, str], options: Options) -> None:
         """Evaluate a form and show the result in it."""
@@ -242,7 +242,7 @@ class Changes:
             values = {"name": chosen} | ({"like": self.config.platform.template} if verb == "add" else {})
             return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names, asked_in=asked_in))
 
-        await open_filled(self.slack, trigger_id, ChangeForm(verb=verb).name, fill)
+        await open_and_fill(self.slack, trigger_id, ChangeForm(verb=verb).name, fill)
 
 
 @component
@@ -269,7 +269,7 @@ class ChangeForms:
         @app.action(ADVANCED)
         async def advanced_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
-            await answered(respond, self._push_advanced(body["view"], body["trigger_id"]), urgent=True)
+            await send_answer(respond, self._push_advanced(body["view"], body["trigger_id"]), urgent=True)
 
         @app.view(ADVANCED_FORM)
         async def advanced_submitted(ack: AsyncAck, view: Body) -> None:
@@ -282,12 +282,12 @@ class ChangeForms:
     async def _push_advanced(self, view: Body, trigger_id: str) -> None:
         """Open the second page. Its metadata contains the input of the first page."""
         state = json.loads(view["private_metadata"])
-        metadata = json.dumps({**state, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
+        metadata = json.dumps({**state, "values": form_values(view), "root": view["id"]}, ensure_ascii=False)
         await self.slack.push_form(trigger_id, advanced_form(state["verb"], _options(state), metadata))
 
     async def _submit_advanced(self, ack: AsyncAck, view: Body) -> None:
         """Report the errors beside the fields of the second page, or evaluate the first page with its options."""
-        state, advanced = json.loads(view["private_metadata"]), _advanced(typed(view))
+        state, advanced = json.loads(view["private_metadata"]), _advanced(form_values(view))
         if errors := await self.forms.advanced_problems(state["verb"], state["commit"], state["values"], advanced):
             await ack(response_action="errors", errors=errors)
             return
@@ -296,7 +296,7 @@ class ChangeForms:
 
     async def _submit(self, ack: AsyncAck, actor: str, view: Body) -> None:
         """Report the errors beside the fields, or start the change."""
-        state, values = json.loads(view["private_metadata"]), typed(view)
+        state, values = json.loads(view["private_metadata"]), form_values(view)
         options = _options(state)
         if errors := await self.forms.problems(state["verb"], state["commit"], values, options):
             messages = {field: _BELOW if shows_problem(view, error) else error for field, error in errors.items()}
@@ -311,7 +311,7 @@ class ChangeForms:
         )
         asked_in = state.get("asked_in", "")
         respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)
-        await answered(respond, self.changes.ask(request, view["id"], asked_in))
+        await send_answer(respond, self.changes.ask(request, view["id"], asked_in))
 
 
 def _with(form: ChangeForm, **changes: Any) -> ChangeForm:

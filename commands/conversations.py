@@ -12,13 +12,13 @@ from bot.slack.presentation import Presentation
 from bot.slack.web_api import Slack
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import Blocks, View, code, context, lines, section, without_buttons
-from bot.views.modals import SHORTCUT, modal, text_input, typed
+from bot.views.modals import SHORTCUT, form_values, modal, text_input
 from commands.gpu.command import GpuCommand
 from commands.guide import ExampleNames, guide, noun_of, unknown
 from commands.help_topics import COMMANDS
 from commands.model import ModelCommand
 from commands.parsing import MENTION, Misunderstood, is_question
-from commands.replies import Answer, Respond, answered, ephemeral_responder
+from commands.replies import Answer, Respond, ephemeral_responder, send_answer
 
 Body = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Conversations:
                 self.slack, event["channel"], event.get("thread_ts") or event["ts"], body["event_id"]
             )
             if event.get("user"):
-                await answered(
+                await send_answer(
                     respond, self.tell(event.get("text") or "", event["user"], body["event_id"], event["channel"])
                 )
 
@@ -52,7 +52,7 @@ class Conversations:
             await ack()
             if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
                 respond = _thread_responder(self.slack, event["channel"], event.get("thread_ts"), body["event_id"])
-                await answered(
+                await send_answer(
                     respond, self.tell(event.get("text") or "", event["user"], body["event_id"], event["channel"])
                 )
 
@@ -71,14 +71,14 @@ class Conversations:
             hint = "A command without the slash: gpu status, gpu up NAME for 2h, model list"
             field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
             form = modal(SHORTCUT, "Tell Stoker", [field], submit="Send", metadata=json.dumps(place))
-            await answered(respond, _opened(self.slack, shortcut["trigger_id"], form), urgent=True)
+            await send_answer(respond, _opened(self.slack, shortcut["trigger_id"], form), urgent=True)
 
         @app.view(SHORTCUT)
         async def said(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             place, user = json.loads(view["private_metadata"]), body["user"]["id"]
             respond = ephemeral_responder(self.slack, place["channel"], user, place["thread"])
-            await answered(respond, self.tell(typed(view)["said"], user, view["id"], place["channel"]))
+            await send_answer(respond, self.tell(form_values(view)["said"], user, view["id"], place["channel"]))
 
     async def tell(self, text: str, user: str, delivery: str, channel: str = "") -> Answer:
         """Execute a command without a slash, and return the answer. `delivery` identifies repeated deliveries."""

@@ -27,7 +27,7 @@ from bot.state.deliveries import Deliveries
 from bot.text.mrkdwn import Mrkdwn, md, shown
 from bot.views import BRING_DOWN, CANCEL, END_USE, lines
 from bot.views.home import refusal
-from bot.views.modals import DOWN_FORM, stopped
+from bot.views.modals import DOWN_FORM, unfillable_form
 from bot.views.older import older
 from commands.help_topics import COMMANDS
 from commands.parsing import MENTION
@@ -184,7 +184,7 @@ def _acknowledgement(body: Body, reason: Mrkdwn) -> BoltResponse:
         return _json(response_type="ephemeral", text=reason)
     match body.get("type"):
         case "view_submission":
-            view = stopped("Stoker", reason)
+            view = unfillable_form("Stoker", reason)
             return _json(response_action="update", view=view | {"blocks": older(view["blocks"])})
         case "block_suggestion":
             return _json(options=[])

@@ -22,10 +22,10 @@ from bot.text.durations import parse_duration, show_duration
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.endpoint_list import HOME_NEXT, HOME_PREVIOUS, HOME_SEARCH, Search
 from bot.views.home import HOME_ADD, HOME_UP, UP_FORM, up_form
-from bot.views.modals import EXTEND_FORM, extend_form, typed
+from bot.views.modals import EXTEND_FORM, extend_form, form_values
 from bot.views.next_steps import EXTEND
 from commands.change import Changes
-from commands.replies import answered, dm_responder, open_filled
+from commands.replies import dm_responder, open_and_fill, send_answer
 
 Body = dict[str, Any]
 
@@ -53,48 +53,50 @@ class HomeButtons:
         @app.action(HOME_ADD)
         async def add(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
-            await answered(respond, self.changes.open_form("add", "", body["trigger_id"]), urgent=True)
+            await send_answer(respond, self.changes.open_form("add", "", body["trigger_id"]), urgent=True)
 
         @app.action(HOME_UP)
         async def up(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
-            await answered(respond, self._open_up_form(body["trigger_id"]), urgent=True)
+            await send_answer(respond, self._open_up_form(body["trigger_id"]), urgent=True)
 
         @app.action(re.compile(f"^({HOME_PREVIOUS}|{HOME_NEXT})$"))
         async def turned(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self.app_home.look_for(body["user"]["id"], Search.of_value(action["value"])))
+            await send_answer(respond, self.app_home.look_for(body["user"]["id"], Search.of_value(action["value"])))
 
         @app.action(HOME_SEARCH)
         async def searched(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self.app_home.look_for(body["user"]["id"], Search.read(action.get("value") or "")))
+            await send_answer(
+                respond, self.app_home.look_for(body["user"]["id"], Search.read(action.get("value") or ""))
+            )
 
         @app.action(EXTEND)
         async def extend(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._open_extend_form(action["value"], body["trigger_id"]), urgent=True)
+            await send_answer(respond, self._open_extend_form(action["value"], body["trigger_id"]), urgent=True)
 
         @app.view(EXTEND_FORM)
         async def extended(ack: AsyncAck, body: Body, view: Body) -> None:
-            values = typed(view)
+            values = form_values(view)
             if (hold := await _read_hold(ack, values)) is None:
                 return
             await ack()
             actor, reason = body["user"]["id"], values.get("reason", "")
             work = self._extend(view["private_metadata"], actor, hold, reason, delivery=view["id"])
-            await answered(dm_responder(self.slack, actor), work)
+            await send_answer(dm_responder(self.slack, actor), work)
 
         @app.view(UP_FORM)
         async def up_form_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
-            values = typed(view)
+            values = form_values(view)
             hold = None
             if "hold" in values and (hold := await _read_hold(ack, values)) is None:
                 return
             await ack()
             actor, reason = body["user"]["id"], values.get("reason", "")
             request = BringUp(model=values["model"], hold=hold, **self.lifecycle.request_fields(actor, reason))
-            await answered(dm_responder(self.slack, actor), self._ask(request, view["id"]))
+            await send_answer(dm_responder(self.slack, actor), self._ask(request, view["id"]))
 
     async def _open_extend_form(self, op_id: str, trigger_id: str) -> None:
         lease = await _session(self.leases, op_id)
@@ -115,7 +117,7 @@ class HomeButtons:
                 raise BotError(md("There is no endpoint that needs the GPU; `/model add` adds one."))
             return up_form(names, show_duration(self.config.lease.default), show_duration(self.config.lease.longest))
 
-        await open_filled(self.slack, trigger_id, "Bring up a model", fill)
+        await open_and_fill(self.slack, trigger_id, "Bring up a model", fill)
 
     async def _ask(self, request: BringUp | Extend, delivery: str) -> Mrkdwn:
         await self.lifecycle.request(request, delivery)

@@ -31,7 +31,7 @@ from bot.workflows.stage_weights import StagingWorkflow
 from commands.change import Changes
 from commands.guide import ExampleNames, guide, unknown
 from commands.parsing import Misunderstood, Words, read
-from commands.replies import Answer, answered, requested
+from commands.replies import Answer, card_reference, send_answer
 from manifests import contract
 from manifests.fitting import fitted
 from manifests.platform import Platform
@@ -120,12 +120,12 @@ class ModelCommand:
         @app.command("/model")
         async def model(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
             await ack()
-            await answered(respond, self.answer(command), urgent=_opens_form(command.get("text") or ""))
+            await send_answer(respond, self.answer(command), urgent=_opens_form(command.get("text") or ""))
 
         @app.action(re.compile(f"^({LIST_PREVIOUS}|{LIST_NEXT})$"))
         async def turned(ack: AsyncAck, respond: AsyncRespond, action: dict[str, Any]) -> None:
             await ack()
-            await answered(respond, self._list(Search.of_value(action["value"])), replace=True)
+            await send_answer(respond, self._list(Search.of_value(action["value"])), replace=True)
 
     async def _list(self, search: Search) -> View:
         commit = await self.repository.head()
@@ -167,21 +167,21 @@ class ModelCommand:
                     SmokeTest(model=_one(words), **self.lifecycle.request_fields(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
-                return requested(command.get("channel_id"), self.config.slack.channel)
+                return card_reference(command.get("channel_id"), self.config.slack.channel)
             case "stage":
                 await self.stage_weights.refuse_unstageable(command["user_id"], _one(words))
                 await self.lifecycle.request(
                     StageWeights(model=_one(words), **self.lifecycle.request_fields(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
-                return requested(command.get("channel_id"), self.config.slack.channel)
+                return card_reference(command.get("channel_id"), self.config.slack.channel)
             case "bench":
                 await self.benchmark.refuse_unmeasurable(command["user_id"], _one(words))
                 await self.lifecycle.request(
                     RunBenchmark(model=_one(words), **self.lifecycle.request_fields(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
-                return requested(command.get("channel_id"), self.config.slack.channel)
+                return card_reference(command.get("channel_id"), self.config.slack.channel)
             case _:
                 raise unknown("/model", command["text"])
 

@@ -22,7 +22,7 @@ from bot.views import code
 from bot.views.home import up_form
 from bot.views.next_steps import BRING_UP, RETRY, REVERT, can_bring_up, can_retry
 from commands.change import Changes
-from commands.replies import answered
+from commands.replies import send_answer
 
 Body = dict[str, Any]
 
@@ -46,17 +46,17 @@ class NextStepButtons:
         @app.action(BRING_UP)
         async def brought_up(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._open_up_form(action["value"], body["trigger_id"]), urgent=True)
+            await send_answer(respond, self._open_up_form(action["value"], body["trigger_id"]), urgent=True)
 
         @app.action(RETRY)
         async def retried(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._retry(action["value"], body["user"]["id"]))
+            await send_answer(respond, self._retry(action["value"], body["user"]["id"]))
 
         @app.action(REVERT)
         async def reverted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._revert(action["value"], body))
+            await send_answer(respond, self._revert(action["value"], body))
 
     async def _open_up_form(self, op_id: str, trigger: str) -> None:
         op = await self.operations.load(op_id)

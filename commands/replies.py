@@ -13,7 +13,7 @@ from bot.slack.web_api import Slack
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, lines
 from bot.views.blocks import Block, Blocks
-from bot.views.modals import loading, stopped
+from bot.views.modals import loading, unfillable_form
 from bot.views.older import newer_in, older
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,9 @@ class AcksFirst:
 acks_first = AcksFirst()
 
 
-async def answered(respond: Respond, work: Awaitable[Answer], *, urgent: bool = False, replace: bool = False) -> None:
+async def send_answer(
+    respond: Respond, work: Awaitable[Answer], *, urgent: bool = False, replace: bool = False
+) -> None:
     """Do the work of a command or click, and send the result to the user only.
 
     With `replace`, a View replaces the clicked message; a text is always a new message. `urgent` work does not wait for
@@ -134,19 +136,19 @@ def with_older_blocks(respond: Respond) -> Respond:
     return answer
 
 
-async def open_filled(slack: Slack, trigger_id: str, title: str, fill: Callable[[], Awaitable[Block]]) -> None:
+async def open_and_fill(slack: Slack, trigger_id: str, title: str, fill: Callable[[], Awaitable[Block]]) -> None:
     """Open a form immediately, then show the result of `fill` in it, or the reason why it cannot be filled."""
     view_id = await slack.open_form(trigger_id, loading(title))
     try:
         form = await fill()
     except BotError as error:
-        form = stopped(title, md("{error}", error=error))
+        form = unfillable_form(title, md("{error}", error=error))
     except Unavailable as error:
-        form = stopped(title, md("{error}. Try again in a moment.", error=error))
+        form = unfillable_form(title, md("{error}. Try again in a moment.", error=error))
     await slack.update_form(view_id, form)
 
 
-def requested(asked_in: str | None, channel: str) -> Mrkdwn | None:
+def card_reference(asked_in: str | None, channel: str) -> Mrkdwn | None:
     """Return the answer to a request: a reference to the card, or None if the request was made in the card's channel."""
     return elsewhere(asked_in, channel, md("Requested: the card is in"))
 

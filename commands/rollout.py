@@ -11,7 +11,7 @@ from bot.slack.web_api import Slack
 from bot.views.bench import KEEP_REPORT
 from bot.views.rollout import LET_IN, LET_IN_FORM, keys_form
 from bot.workflows.benchmark_report import BenchmarkReports
-from commands.replies import answered, ephemeral_responder, open_filled
+from commands.replies import ephemeral_responder, open_and_fill, send_answer
 
 Body = dict[str, Any]
 
@@ -29,12 +29,12 @@ class RollOutButtons:
         @app.action(LET_IN)
         async def asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._open(action["value"], body), urgent=True)
+            await send_answer(respond, self._open(action["value"], body), urgent=True)
 
         @app.action(KEEP_REPORT)
         async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self.benchmark_reports.keep(action["value"], body["user"]["id"]))
+            await send_answer(respond, self.benchmark_reports.keep(action["value"], body["user"]["id"]))
 
         @app.view(LET_IN_FORM)
         async def chosen(ack: AsyncAck, body: Body, view: Body) -> None:
@@ -43,11 +43,11 @@ class RollOutButtons:
             hashes = frozenset(str(option["value"]) for option in picked)
             actor = body["user"]["id"]
             work = self.virtual_keys.let_in(view["private_metadata"], hashes, actor)
-            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
+            await send_answer(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
 
     async def _open(self, op_id: str, body: Body) -> None:
         async def fill() -> Body:
             alias, keys = await self.virtual_keys.outsiders(op_id, body["user"]["id"])
             return keys_form(op_id, alias, keys)
 
-        await open_filled(self.slack, body["trigger_id"], "Grant access", fill)
+        await open_and_fill(self.slack, body["trigger_id"], "Grant access", fill)

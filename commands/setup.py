@@ -26,10 +26,10 @@ from bot.state.deliveries import Deliveries
 from bot.state.setup import SetupState
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import View, lines
-from bot.views.modals import typed
-from bot.views.setup import SET_UP, SETUP_FORM, in_use, proposed, setup_form, setup_needed, to_copy
+from bot.views.modals import form_values
+from bot.views.setup import SET_UP, SETUP_FORM, in_use, proposal_answer, setup_form, setup_needed, to_copy
 from commands.doctor import diagnosis
-from commands.replies import Answer, Respond, acks_first, answered, dm_responder, open_filled
+from commands.replies import Answer, Respond, acks_first, dm_responder, open_and_fill, send_answer
 
 Body = dict[str, Any]
 log = structlog.get_logger(__name__)
@@ -49,11 +49,11 @@ class SetupForms:
         @app.action(SET_UP)
         async def pressed(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
-            await answered(respond, self._open(body["user"]["id"], body["trigger_id"]), urgent=True)
+            await send_answer(respond, self._open(body["user"]["id"], body["trigger_id"]), urgent=True)
 
         @app.view(SETUP_FORM)
         async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
-            values, answers, errors = typed(view), dict[str, Any](), dict[str, str]()
+            values, answers, errors = form_values(view), dict[str, Any](), dict[str, str]()
             for question in QUESTIONS:
                 if text := values.get(question.name):
                     try:
@@ -66,7 +66,7 @@ class SetupForms:
             await ack()
             actor = body["user"]["id"]
             respond = dm_responder(self.slack, actor)
-            await answered(respond, self._propose(actor, answers, view["id"], respond))
+            await send_answer(respond, self._propose(actor, answers, view["id"], respond))
 
     async def listen(
         self,
@@ -98,7 +98,7 @@ class SetupForms:
                 survey.report, [(question.name, question.label, question.hint, value) for question, value in questions]
             )
 
-        await open_filled(self.slack, trigger_id, "Set up Stoker", fill)
+        await open_and_fill(self.slack, trigger_id, "Set up Stoker", fill)
 
     async def _propose(self, actor: str, answers: Body, delivery: str, respond: Respond) -> Answer:
         result = await self.setup.propose(actor, answers, delivery)
@@ -144,7 +144,7 @@ def _result_view(result: Proposed) -> View:
     if result.pull is None:
         return to_copy(result.text, result.overruled)
     pull = result.pull
-    return lines(proposed(pull.url, pull.number, merged=pull.merged, is_new=result.is_new))
+    return lines(proposal_answer(pull.url, pull.number, merged=pull.merged, is_new=result.is_new))
 
 
 async def _findings(settings: Settings, config: Config) -> Mrkdwn:

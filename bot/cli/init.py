@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from bot.errors import BotError
 from bot.observability import logs
-from bot.platform.proposal import answer, open_questions, propose, report, written
+from bot.platform.proposal import answer, open_questions, propose, report, settings_yaml
 from bot.settings.config import SettingsError, load_config
 from bot.settings.environment import load_settings, with_own
 from bot.settings.of_repository import OWN_CONFIG, merged
@@ -43,7 +43,7 @@ def init(
     settings = proposal.settings
     if not yes:
         settings = merged(settings, _asked(settings))
-    text = written(settings)
+    text = settings_yaml(settings)
     if show:
         typer.echo(text, nl=False)
         return

@@ -17,7 +17,7 @@ from bot.engine.lifecycle import NotAllowed, PlanMoved
 from bot.errors import BotError
 from bot.git.mirror import COMMIT, GitTree
 from bot.git.repository import Repository
-from bot.platform.binding import Binding, Unreadable, what_changed
+from bot.platform.binding import Binding, Unreadable, changed_names
 from bot.platform.deploying import Applications, closeness
 from bot.platform.endpoints import Endpoints
 from bot.platform.switch import Switch
@@ -170,7 +170,7 @@ class BringUpPlans:
         live = await self.binding.applications_of(plan)
         try:
             current = await self.binding.of(model, await self.repository.tree(head), live, gateway=False)
-            differs = what_changed(plan.bound, current)
+            differs = changed_names(plan.bound, current)
         except Unreadable:
             differs = md("a file can no longer be parsed")
         if differs:

@@ -30,8 +30,8 @@ from bot.state.audit import AuditLog
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations
 from bot.text.mrkdwn import Mrkdwn, md, person
-from bot.views import clock, code, lines, offered, please_release
-from bot.views.gpu import in_line
+from bot.views import clock, code, gpu_offer, lines, release_question
+from bot.views.gpu import queue_entry
 
 log = structlog.get_logger(__name__)
 
@@ -206,7 +206,7 @@ class Queue:
                     model=code(lease.model),
                 )
             )
-        view = please_release(op, lease, actor)
+        view = release_question(op, lease, actor)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
         return md("Stoker asked {holder}, here and by direct message.", holder=person(lease.holder))
@@ -297,7 +297,7 @@ class Queue:
 
         op = await self.operations.update(op.id, with_offer, event=AuditEvent.OFFERED)
         if op.waiting and op.waiting.offer and op.status is Status.WAITING:
-            view = offered(op, approval_stands(op, self.config, now))
+            view = gpu_offer(op, approval_stands(op, self.config, now))
             await self.presentation.post(_offer_key(op), op.request.actor, view)  # the card has the button too
             await self.lifecycle.show(op)
             await HAND_OVER_AT.add(self.docket, when=op.waiting.offer, key=f"{_offer_key(op)}:end")()
@@ -346,7 +346,7 @@ class Queue:
                 continue
             approved = ", approved" if approval_stands(op, self.config, self.clock()) else ""
             entries.append(
-                md("{place}. {entry}{approved}", place=len(entries) + 1, entry=in_line(op), approved=approved)
+                md("{place}. {entry}{approved}", place=len(entries) + 1, entry=queue_entry(op), approved=approved)
             )
         return md("\n").join(entries) or md("Nobody is waiting for the GPU.")
 

@@ -30,7 +30,7 @@ from bot.state.alerts import Alerts
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.text.mrkdwn import md
-from bot.views import clock, code, escape, settled_reminder, unmanaged
+from bot.views import clock, code, escape, settled_reminder, unmanaged_alert
 from bot.views.mentions import addressed
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ class UnleasedAlerts:
             alert = await self.alerts.start(workload, now)
             is_model, name = bool(user.endpoint), user.endpoint or user.name
             can_adopt = is_model and await self._is_endpoint(name)
-            view = unmanaged(workload, name, ours=is_model, can_adopt=can_adopt)
+            view = unmanaged_alert(workload, name, ours=is_model, can_adopt=can_adopt)
             approvers = self.config.roles.approvers
             if approvers:
                 view = addressed(view, approvers, view.text)

@@ -44,7 +44,7 @@ from bot.state.questions import Questions
 from bot.state.sessions import Sessions
 from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, md, person
-from bot.views import View, blind, clock, code, lines, reminder
+from bot.views import View, clock, code, lines, metrics_unavailable, reminder
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,9 @@ class IdleMessages:
                 )
                 await self._remind(lease, view, down_at if last else None)
             case MetricsUnreadable(since):
-                await self._tell(lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
+                await self._tell(
+                    lease, f"blind:{lease.fence}:{int(since.timestamp())}", metrics_unavailable(lease, since, now)
+                )
             case WarnEnd(left):
                 text = md(
                     "⏰ {holder}, the lease of {model} ends in {left}; then it goes down.",

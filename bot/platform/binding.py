@@ -100,7 +100,7 @@ def in_git(bound: Bound) -> Bound:
     return tuple(item for item in bound if not item[0].endswith(_LIVE.rpartition("{}")[2]))
 
 
-def what_changed(before: Bound, after: Bound) -> Mrkdwn:
+def changed_names(before: Bound, after: Bound) -> Mrkdwn:
     """The names of the items that differ; empty if none does."""
     names = changed(before, after)
     text = md(", ").join(code(name) for name in names[:_NAMED])

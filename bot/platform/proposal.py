@@ -198,7 +198,7 @@ def _gateway(proxy: Proxy, default: Config) -> dict[str, Any]:
     return settings | ({"master_key": secret.model_dump()} if secret != key else {})
 
 
-def written(settings: Mapping[str, Any]) -> str:
+def settings_yaml(settings: Mapping[str, Any]) -> str:
     """Format the settings as YAML; raises SettingsError if they are not valid."""
     stream, yaml = StringIO(), YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)

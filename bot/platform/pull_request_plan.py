@@ -20,7 +20,7 @@ from bot.git.merging import MergedTree
 from bot.git.mirror import GitTree
 from bot.git.repository import Repository
 from bot.platform import staged_swap
-from bot.platform.binding import Binding, Unreadable, what_changed
+from bot.platform.binding import Binding, Unreadable, changed_names
 from bot.platform.change_planning import look_up_model, machine
 from bot.platform.deploying import Applications
 from bot.platform.merge_requirements import changed_at, lacking
@@ -250,7 +250,7 @@ class PullRequestPlans:
             return md(
                 "The pull request is merged, so only the sync remains to be approved; earlier approvals are void."
             )
-        if differs := what_changed(before.bound, after.bound):
+        if differs := changed_names(before.bound, after.bound):
             return md("The content to deploy has changed: {differs}; earlier approvals are void.", differs=differs)
         return md("The plan changed; earlier approvals are void.")
 

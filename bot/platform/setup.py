@@ -22,7 +22,7 @@ from bot.clock import Clock
 from bot.engine.lifecycle import require
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
-from bot.platform.proposal import Question, is_understood, open_questions, propose, report, written
+from bot.platform.proposal import Question, is_understood, open_questions, propose, report, settings_yaml
 from bot.policy import may_set_up
 from bot.settings.config import Config, SettingsError
 from bot.settings.of_repository import OWN_CONFIG, Installed, layered, merged, overruled, parsed, same
@@ -136,7 +136,7 @@ class PlatformSetup:
         `delivery` identifies the submitted form, so that a second delivery does not open a second pull request.
         """
         survey = await self._survey_for(actor)
-        text = written(merged(survey.settings, answers))
+        text = settings_yaml(merged(survey.settings, answers))
         if text == survey.own:
             raise BotError(
                 "The main branch already has these settings. Stoker has sent the admins a direct message with the reason why it"

@@ -34,9 +34,9 @@ from bot.views.card import (
     plan_in_words,
 )
 from bot.views.decisions import APPROVE, DENY, ROLL_OUT
-from bot.views.gpu import ADOPT, END_USE, NOT_NOW, PASS_ON, TAKE, offered, please_release, unmanaged
+from bot.views.gpu import ADOPT, END_USE, NOT_NOW, PASS_ON, TAKE, gpu_offer, release_question, unmanaged_alert
 from bot.views.modals import BECAUSE_FORM, KeepUntil, because_form, keep_form
-from bot.views.reminder import BRING_DOWN, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
+from bot.views.reminder import BRING_DOWN, KEEP, KEEP_UNTIL, busy_line, metrics_unavailable, reminder, settled_reminder
 from bot.views.text import clock, code, escape, inline, moment, money, person, unmarked
 from bot.views.thread import thread
 
@@ -64,7 +64,6 @@ __all__ = [
     "View",
     "actions",
     "because_form",
-    "blind",
     "busy_line",
     "button",
     "card",
@@ -72,22 +71,23 @@ __all__ = [
     "code",
     "context",
     "escape",
+    "gpu_offer",
     "header",
     "inline",
     "keep_form",
     "lines",
+    "metrics_unavailable",
     "moment",
     "money",
-    "offered",
     "person",
     "plain_view",
     "plan_in_words",
-    "please_release",
+    "release_question",
     "reminder",
     "section",
     "settled_reminder",
     "thread",
-    "unmanaged",
+    "unmanaged_alert",
     "unmarked",
     "without_buttons",
 ]

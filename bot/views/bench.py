@@ -9,7 +9,7 @@ from bot.views.text import code
 KEEP_REPORT = "keep_report"
 
 
-def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", failure: str = "") -> View:
+def benchmark_results(op_id: str, benchmark: Benchmark, *, pull: str = "", failure: str = "") -> View:
     """Render the table, and a link to the report's pull request or the button that opens one.
 
     `failure` is the reason why the last attempt to open it failed.

@@ -85,7 +85,7 @@ def button(label: str, action: str, value: str, style: str | None = None) -> Blo
     return block | ({"style": style} if style else {})
 
 
-def confirmed(element: Block, title: str, text: Mrkdwn, yes: str) -> Block:
+def with_confirmation(element: Block, title: str, text: Mrkdwn, yes: str) -> Block:
     """The button with a confirmation dialog; `yes` is the label of the dialog's button, which has the same colour."""
     dialog = {
         "title": plain_text(title, 100),
@@ -120,7 +120,7 @@ def _with_accessibility_label(element: Block, about: str) -> Block:
     return {**element, "accessibility_label": label}
 
 
-def fitted(blocks: Blocks, most: int = MESSAGE_BLOCKS) -> Blocks:
+def trimmed_to_limits(blocks: Blocks, most: int = MESSAGE_BLOCKS) -> Blocks:
     """Trim blocks to the limits of a message, shortening the longest texts first."""
     fitting = blocks[:most]
     texts = list(_texts(fitting))

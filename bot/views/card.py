@@ -27,13 +27,13 @@ from bot.views.blocks import (
     View,
     actions,
     button,
-    confirmed,
     context,
     fields,
-    fitted,
     header,
     overflow,
     section,
+    trimmed_to_limits,
+    with_confirmation,
 )
 from bot.views.decisions import APPROVE, DENY, ROLL_OUT, approve, deletes, deny
 from bot.views.gpu import TAKE
@@ -113,7 +113,9 @@ def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
         blocks.append(actions(*buttons, about=title(op)))
     links_text = (links.applications(getattr(op.plan, "applications", ())), _log_of(op, links))
     blocks.append(context(*_footer(op, now), *filter(None, links_text)))
-    return View(text=md("{title}: {status}", title=inline(title(op), 150), status=op.status), blocks=fitted(blocks))
+    return View(
+        text=md("{title}: {status}", title=inline(title(op), 150), status=op.status), blocks=trimmed_to_limits(blocks)
+    )
 
 
 def _log_of(op: Operation, links: Links) -> Mrkdwn:
@@ -375,7 +377,7 @@ def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
     is_own = waiting.holder == op.request.actor
     ask = [button("Ask the holder", ASK_HOLDER, op.shown_against)] if waiting.fence and not is_own else []
     replace = [
-        confirmed(
+        with_confirmation(
             button(_replace_label(waiting, op.request.actor), REPLACE, op.shown_against, "danger"),
             "Replace it?",
             md(

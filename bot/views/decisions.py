@@ -4,7 +4,7 @@ from bot.domain.operations import Operation
 from bot.domain.plans import ChangePlan
 from bot.domain.requests import RemoveModel
 from bot.text.mrkdwn import md
-from bot.views.blocks import Block, button, confirmed
+from bot.views.blocks import Block, button, with_confirmation
 from bot.views.text import code, cut, inline
 
 APPROVE, DENY, ROLL_OUT = "approve", "deny", "roll_out"
@@ -40,4 +40,4 @@ def _approve_deletion(op: Operation) -> Block:
         weights=weights,
     )
     pressed = button("Approve deletion", ROLL_OUT, op.shown, "danger")
-    return confirmed(pressed, "Delete this endpoint?", cut(lost, 300), "Delete")
+    return with_confirmation(pressed, "Delete this endpoint?", cut(lost, 300), "Delete")

@@ -28,7 +28,7 @@ def free(drains: datetime | None, now: datetime) -> Mrkdwn:
     return md("The GPU is free. Nothing is running, nothing is billed.")
 
 
-def in_line(op: BringUpOperation) -> Mrkdwn:
+def queue_entry(op: BringUpOperation) -> Mrkdwn:
     """One queue entry: requester, model, estimated start."""
     waiting, time = op.waiting, ""
     if waiting and waiting.offer:
@@ -48,7 +48,7 @@ def requested_line(op: BringUpOperation) -> Mrkdwn:
     return md("{model} requested by {actor}: {state}.", model=model, actor=actor, state=state)
 
 
-def offered(op: BringUpOperation, approved: bool) -> View:
+def gpu_offer(op: BringUpOperation, approved: bool) -> View:
     """The direct message that offers the free GPU to the next in the queue."""
     until = md(" by {offer}", offer=clock(op.waiting.offer)) if op.waiting and op.waiting.offer else ""
     then = "The request is already approved." if approved else "An approver decides after that."
@@ -66,7 +66,7 @@ def offered(op: BringUpOperation, approved: bool) -> View:
     )
 
 
-def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
+def release_question(op: BringUpOperation, lease: Lease, asker: str) -> View:
     """The question to the holder: can the GPU be released earlier?"""
     reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
     line = md(
@@ -84,7 +84,7 @@ def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
     )
 
 
-def unmanaged(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
+def unmanaged_alert(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
     """The alert about a workload that uses the GPU without a lease. `ours`: Stoker may scale it."""
     line = md(
         "🚨 {about} uses the GPU, and nobody holds a lease for it (was it started with kubectl?). It costs "

@@ -27,7 +27,7 @@ from bot.views.card import buttons_of_asker, title
 from bot.views.decisions import approve, deny
 from bot.views.endpoint_list import Search, in_home
 from bot.views.endpoints import EndpointState
-from bot.views.gpu import free, in_line
+from bot.views.gpu import free, queue_entry
 from bot.views.health import RESTART, in_short, trouble_line
 from bot.views.links import NO_LINKS, Links, permalink
 from bot.views.modals import choice, modal, text_input
@@ -138,7 +138,7 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         if op.status is Status.WAITING and op.waiting and op.waiting.ahead is not None
     ]
     if queued:
-        queue = [in_line(op) for _, op in sorted(queued, key=lambda place: place[0])[:10]]
+        queue = [queue_entry(op) for _, op in sorted(queued, key=lambda place: place[0])[:10]]
         blocks.append(
             section(
                 md("\n").join(

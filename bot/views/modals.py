@@ -24,10 +24,10 @@ from bot.views.blocks import (
     context,
     divider,
     fields,
-    fitted,
     option,
     plain_text,
     section,
+    trimmed_to_limits,
 )
 from bot.views.card import title
 from bot.views.form_terms import LABELS
@@ -70,7 +70,7 @@ def loading(name: str) -> Block:
     return modal("loading", name, [section(md("⏳ Reading the platform repository …"))])
 
 
-def stopped(name: str, reason: Mrkdwn) -> Block:
+def unfillable_form(name: str, reason: Mrkdwn) -> Block:
     """A form that cannot be filled, with the reason in mrkdwn."""
     return modal("stopped", name, [alert(reason, "error")])
 
@@ -312,7 +312,9 @@ def change_form(form: ChangeForm) -> Block:
     blocks += [divider(), *_preview(form)]
     state = {"verb": form.verb, "commit": form.commit, "options": form.options, "asked_in": form.asked_in}
     metadata = json.dumps(state, ensure_ascii=False)
-    return modal(CHANGE_FORM, form.name, fitted(blocks, VIEW_BLOCKS), submit="Open pull request", metadata=metadata)
+    return modal(
+        CHANGE_FORM, form.name, trimmed_to_limits(blocks, VIEW_BLOCKS), submit="Open pull request", metadata=metadata
+    )
 
 
 def _model_field(hf_id: str) -> Block:
@@ -408,7 +410,7 @@ def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: st
     return modal(ADVANCED_FORM, "Advanced", blocks, submit="Use these", metadata=metadata)
 
 
-def typed(view: Block) -> dict[str, str]:
+def form_values(view: Block) -> dict[str, str]:
     """The values of a form's fields by block id, without empty values."""
     values = {}
     for block, states in view["state"]["values"].items():

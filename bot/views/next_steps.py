@@ -6,7 +6,7 @@ from bot.domain.operations import BringUpOperation, ChangeOperation, Operation, 
 from bot.domain.outcomes import BroughtDown, LeftUp, Removed, RolledOut, Started, StaysMerged
 from bot.domain.requests import RevertChange
 from bot.text.mrkdwn import md
-from bot.views.blocks import Block, button, confirmed
+from bot.views.blocks import Block, button, with_confirmation
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import code
 
@@ -32,7 +32,7 @@ def next_steps(op: Operation) -> list[Block]:
 def of_session(model: str, op_id: str, *, can_extend: bool = True) -> list[Block]:
     """The buttons of a running session, by the operation that claimed its lease."""
     effect = md("{model} stops, and its users get errors.", model=code(model[:100]))
-    down = confirmed(button("Bring down", BRING_DOWN, op_id, "danger"), "Bring it down?", effect, "Bring down")
+    down = with_confirmation(button("Bring down", BRING_DOWN, op_id, "danger"), "Bring it down?", effect, "Bring down")
     return [*([button("Extend …", EXTEND, op_id)] if can_extend else []), down]
 
 

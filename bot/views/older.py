@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from bot.text.mrkdwn import Mrkdwn, escape, md
-from bot.views.blocks import MESSAGE_BLOCKS, Block, Blocks, fitted, preformatted, section, sections
+from bot.views.blocks import MESSAGE_BLOCKS, Block, Blocks, preformatted, section, sections, trimmed_to_limits
 from bot.views.newer import ALERT_ICONS, NEWER
 from bot.views.rich_text import as_mrkdwn
 
@@ -22,7 +22,7 @@ def older(blocks: Sequence[Block], types: frozenset[str] | set[str] = NEWER, mos
     if not newer_in(blocks) & types:
         return list(blocks)
     converted = [part for block in blocks for part in (_older(block) if block.get("type") in types else (block,))]
-    return fitted(converted, most)
+    return trimmed_to_limits(converted, most)
 
 
 def _older(block: Block) -> Iterator[Block]:

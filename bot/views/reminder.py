@@ -61,7 +61,7 @@ def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last:
     return View(text=text, blocks=[section(line), actions(*buttons, about=lease.model)])
 
 
-def blind(lease: Lease, since: datetime, now: datetime) -> View:
+def metrics_unavailable(lease: Lease, since: datetime, now: datetime) -> View:
     """The message to the holder while the metrics of the model cannot be read; `since` is when that began."""
     ends = md(" It goes down when its lease ends, at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     line = md(

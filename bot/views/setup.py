@@ -111,7 +111,7 @@ def _people(name: str, label: str) -> Block:
     }
 
 
-def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
+def proposal_answer(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
     """The answer about the pull request with the settings: opened, already open, or already merged."""
     pull = link(url, f"pull request #{number}")
     if merged:

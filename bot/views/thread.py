@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bot.domain.operations import Check, Note, Operation, TestedOperation
 from bot.text.mrkdwn import Mrkdwn, md
-from bot.views.blocks import Blocks, View, fitted, preformatted, section
+from bot.views.blocks import Blocks, View, preformatted, section, trimmed_to_limits
 from bot.views.newer import table
 from bot.views.text import inline
 
@@ -16,10 +16,10 @@ def thread(op: Operation) -> tuple[tuple[str, View], ...]:
     if isinstance(op, TestedOperation) and op.checks:
         blocks = [section(md("*Smoke tests: {summary}*", summary=_summary(op.checks)))]
         blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
-        posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
+        posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=trimmed_to_limits(blocks))))
     for note in op.notes[:20]:
         blocks = [section(md("*{title}*", title=inline(note.title, 200))), *_note_blocks(note)]
-        posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
+        posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=trimmed_to_limits(blocks))))
     return tuple(posts)
 
 

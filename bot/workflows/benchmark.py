@@ -36,7 +36,7 @@ from bot.state.operations import Operations
 from bot.text.durations import show_duration
 from bot.text.mrkdwn import md, person, time_stamp
 from bot.views import clock, code, escape
-from bot.views.bench import measured
+from bot.views.bench import benchmark_results
 
 RESULT, _CONTEXT, _FENCE = Step("result", Benchmark), Step("context", Context), Step("fence", int)
 _POSTED, _JOB_DELETED = Step("told", NOTHING), Step("job deleted", bool)
@@ -271,7 +271,7 @@ class BenchmarkWorkflow:
 async def _post_results(run: Run[BenchmarkOperation], result: Benchmark) -> None:
     """Post the table, then the chart, both once below the card, as soon as Slack accepts them."""
     op = run.op
-    await run.presentation.post(table_key(op), op.request.channel, measured(op.id, result), card=op.id)
+    await run.presentation.post(table_key(op), op.request.channel, benchmark_results(op.id, result), card=op.id)
     await SHOW_PICTURE.add(run.docket, key=f"{op.id}:picture")(op.id)
 
 

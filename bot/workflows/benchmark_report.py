@@ -23,7 +23,7 @@ from bot.state.audit import AuditLog
 from bot.state.operations import Operations
 from bot.text import markdown
 from bot.text.mrkdwn import Mrkdwn, link, md, shown
-from bot.views.bench import measured
+from bot.views.bench import benchmark_results
 from bot.workflows.benchmark import RESULT, table_key
 from manifests.tree import ChangeSet
 
@@ -96,11 +96,11 @@ class BenchmarkReports:
         if result is None:
             return  # unreachable: the button exists only below a result table
         try:
-            message = measured(op.id, result, pull=await run.once(_PULL, lambda: self._open(run, result)))
+            message = benchmark_results(op.id, result, pull=await run.once(_PULL, lambda: self._open(run, result)))
         except (BotError, Unavailable) as error:
             if isinstance(error, Unavailable) and not last:
                 raise
-            message = measured(op.id, result, failure=str(error))
+            message = benchmark_results(op.id, result, failure=str(error))
         await run.presentation.revise(table_key(op), message)
 
     async def _open(self, run: Run[BenchmarkOperation], result: Benchmark) -> str:

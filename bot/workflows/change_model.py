@@ -25,7 +25,7 @@ from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError
 from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
-from bot.platform.binding import Binding, in_git, what_changed
+from bot.platform.binding import Binding, changed_names, in_git
 from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.pull_requests import (
     ChangeChecks,
@@ -223,7 +223,7 @@ class ApprovedMerge:
         """Raise PlanMoved if the merge deploys something that was not approved: main may have changed at the same time."""
         tree, live = await self.repository.tree(plan.target), await self.pull_request_plans.live_of(plan)
         merged = await self.binding.of(op.request.model, tree, live, gateway=True)
-        if differs := what_changed(in_git(plan.bound), in_git(merged)):
+        if differs := changed_names(in_git(plan.bound), in_git(merged)):
             raise PlanMoved(
                 md(
                     "The merge commit {commit} does not deploy what was approved: {differs}. Nothing was synced."

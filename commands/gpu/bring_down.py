@@ -20,7 +20,7 @@ from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import code
 from bot.views.modals import Ending, down_form
 from commands.parsing import Misunderstood, is_time
-from commands.replies import requested
+from commands.replies import card_reference
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class BringingDown:
                 )
             )
         answer = await self.down(names, actor, trigger, reason)
-        return answer or requested(command.get("channel_id"), self.config.slack.channel)
+        return answer or card_reference(command.get("channel_id"), self.config.slack.channel)
 
     async def down(self, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> Mrkdwn | None:
         """Bring models down; without a name, those that hold a lease. Returns None after the request, or the result if

@@ -26,7 +26,7 @@ from commands.gpu.bring_down import BringingDown
 from commands.gpu.status import GpuStatus
 from commands.guide import ExampleNames, guide, unknown
 from commands.parsing import Misunderstood, Words, is_question, names_with_hold, read
-from commands.replies import Answer, answered, elsewhere, requested
+from commands.replies import Answer, card_reference, elsewhere, send_answer
 
 Command = dict[str, Any]
 
@@ -50,7 +50,7 @@ class BringingUp:
             model=models[0], hold=hold, keep=keep, **self.lifecycle.request_fields(command["user_id"], words.reason)
         )
         await self.lifecycle.request(up, command["trigger_id"])
-        return requested(command.get("channel_id"), self.config.slack.channel)
+        return card_reference(command.get("channel_id"), self.config.slack.channel)
 
 
 @component
@@ -87,7 +87,7 @@ class Extending:
             Extend(model=model, hold=hold, **self.lifecycle.request_fields(command["user_id"], words.reason)),
             command["trigger_id"],
         )
-        return requested(command.get("channel_id"), self.config.slack.channel)
+        return card_reference(command.get("channel_id"), self.config.slack.channel)
 
     async def _ask_how_long(self, model: str, command: Command) -> None:
         """Open the form for the time; raises Misunderstood for a mention, which cannot open a form."""
@@ -113,7 +113,7 @@ class Releasing:
         name = words.names[0] if words.names else await _the_one_up(self.lease_marks)
         release = Release(model=name, **self.lifecycle.request_fields(command["user_id"], words.reason))
         await self.lifecycle.request(release, command["trigger_id"])
-        return requested(command.get("channel_id"), self.config.slack.channel)
+        return card_reference(command.get("channel_id"), self.config.slack.channel)
 
 
 @component
@@ -178,7 +178,7 @@ class GpuCommand:
             await ack()
             # Requests that may open a form do not wait for their turn.
             urgent = (command.get("text") or "").split(" ")[0].lower() in ("down", "extend")
-            await answered(respond, self.answer(command), urgent=urgent)
+            await send_answer(respond, self.answer(command), urgent=urgent)
 
     async def answer(self, command: Command) -> Answer:
         """Execute a command (`text`, `user_id`, `trigger_id`); returns the answer for its sender."""

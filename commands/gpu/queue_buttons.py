@@ -15,10 +15,10 @@ from bot.settings.config import Config
 from bot.slack.web_api import Slack
 from bot.text.mrkdwn import Mrkdwn
 from bot.views import ADOPT, ASK_HOLDER, LEAVE, NOT_NOW, PASS_ON, QUEUE, REPLACE, TAKE
-from bot.views.modals import OBJECT_FORM, object_form, typed
+from bot.views.modals import OBJECT_FORM, form_values, object_form
 from bot.views.news import OBJECT
 from bot.workflows.bring_up import BringUpPlanning
-from commands.replies import answered, ephemeral_responder, read_value
+from commands.replies import ephemeral_responder, read_value, send_answer
 
 Body = dict[str, Any]
 Act = Callable[[str, str], Awaitable[Mrkdwn | None]]
@@ -60,24 +60,24 @@ class QueueButtons:
         async def objects(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             work = self._open_objection(action["value"], body["user"]["id"], body["trigger_id"])
-            await answered(respond, work, urgent=True)
+            await send_answer(respond, work, urgent=True)
 
         @app.view(OBJECT_FORM)
         async def objected(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             (op_id, _), actor = read_value(view["private_metadata"]), body["user"]["id"]
-            work = self.decisions.object_to(op_id, actor, typed(view).get("reason", ""))
-            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
+            work = self.decisions.object_to(op_id, actor, form_values(view).get("reason", ""))
+            await send_answer(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
 
         @app.action(ADOPT)
         async def adopted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._adopt(action["value"], body))
+            await send_answer(respond, self._adopt(action["value"], body))
 
     def _clicked(self, act: Act) -> Callable[..., Awaitable[None]]:
         async def clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, acted(action["value"], action["action_id"], body["user"]["id"]))
+            await send_answer(respond, acted(action["value"], action["action_id"], body["user"]["id"]))
 
         async def acted(value: str, action_id: str, actor: str) -> Mrkdwn | None:
             op_id, plan_hash = read_value(value)

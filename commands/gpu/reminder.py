@@ -24,10 +24,10 @@ from bot.state.operations import Operations
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder
 from bot.views.health import RESTART
-from bot.views.modals import DOWN_FORM, Ending, down_form, typed
+from bot.views.modals import DOWN_FORM, Ending, down_form, form_values
 from bot.workflows.restart import RestartRequests
 from commands.gpu.bring_down import BringingDown
-from commands.replies import answered, ephemeral_responder, requested
+from commands.replies import card_reference, ephemeral_responder, send_answer
 
 Body = dict[str, Any]
 
@@ -52,35 +52,35 @@ class ReminderButtons:
         @app.action(BRING_DOWN)
         async def bring_down(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._end(action["value"], body), urgent=True)
+            await send_answer(respond, self._end(action["value"], body), urgent=True)
 
         @app.action(RESTART)
         async def restarted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._restart(action["value"], body))
+            await send_answer(respond, self._restart(action["value"], body))
 
         @app.action(END_USE)
         async def end_use(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._down(action["value"], body))
+            await send_answer(respond, self._down(action["value"], body))
 
         @app.view(DOWN_FORM)
         async def ended(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             ending, actor = Ending.model_validate_json(view["private_metadata"]), body["user"]["id"]
-            work = self._end_theirs(ending, actor, typed(view).get("reason", ""), view["id"])
+            work = self._end_theirs(ending, actor, form_values(view).get("reason", ""), view["id"])
             channel = ending.asked_in or self.config.slack.channel
-            await answered(ephemeral_responder(self.slack, channel, actor), work)
+            await send_answer(ephemeral_responder(self.slack, channel, actor), work)
 
         @app.action(KEEP)
         async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._keep(action["value"], body))
+            await send_answer(respond, self._keep(action["value"], body))
 
         @app.action(KEEP_UNTIL)
         async def keep_until(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self._ask_until(action["value"], body), urgent=True)
+            await send_answer(respond, self._ask_until(action["value"], body), urgent=True)
 
         @app.view(KEEP_UNTIL)
         async def kept_until(ack: AsyncAck, body: Body, view: Body) -> None:
@@ -126,7 +126,7 @@ class ReminderButtons:
         with suppress(Unavailable):  # the bring-down is requested; the messages with the question are just not updated
             for model, op_id in ending.sessions.items():
                 await self.holder_prompts.announce_end(op_id, _on_its_way(actor, model))
-        return answer or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
+        return answer or (card_reference(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
         actor = body["user"]["id"]

@@ -21,7 +21,7 @@ from bot.domain.outcomes import BroughtDown, Expired, Failed, LeftUp, Outcome, R
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.values import Message
 from bot.text.mrkdwn import md
-from bot.views import REPLACE, card, clock, offered, please_release
+from bot.views import REPLACE, card, clock, gpu_offer, release_question
 from bot.views.gpu import requested_line
 from bot.views.home import Overview, home
 from bot.views.links import Links
@@ -78,7 +78,7 @@ def test_another_roll_out_is_green_and_not_confirmed() -> None:
 
 def test_stopping_a_model_is_red_wherever_it_is_offered() -> None:
     op, lease = a_bring_up(waiting=Waiting(model="a", fence=3)), a_lease("a")
-    assert buttons(please_release(op, lease, "U3").blocks)["Bring it down"]["style"] == "danger"
+    assert buttons(release_question(op, lease, "U3").blocks)["Bring it down"]["style"] == "danger"
 
 
 def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
@@ -123,7 +123,7 @@ def test_nobody_is_asked_about_their_own_lease() -> None:
 def test_the_offer_is_not_a_lease() -> None:
     """It shows which button to press, and until when."""
     op = a_bring_up(waiting=Waiting(ahead=0, offer=NOW))
-    told = str(offered(op, approved=True).blocks)
+    told = str(gpu_offer(op, approved=True).blocks)
     assert "press *Take it* by <!date^" in told
     assert "is yours" not in told
 

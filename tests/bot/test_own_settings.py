@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.platform.proposal import answer, is_understood, open_questions, propose, written
+from bot.platform.proposal import answer, is_understood, open_questions, propose, settings_yaml
 from bot.settings.config import Config, SettingsError
 from bot.settings.of_repository import layered, overruled, parsed, same
 from manifests.tree import Checkout
@@ -59,9 +59,9 @@ def test_a_sample_is_understood_once_its_proposal_is_merged(sample: str) -> None
     tree = Undescribed(SANDBOX / "platforms" / sample)
     assert not is_understood(tree, Config())
     proposal = propose(tree, {})
-    config = layered(Config(), written(proposal.settings))
+    config = layered(Config(), settings_yaml(proposal.settings))
     assert is_understood(tree, config) == (sample != WITHOUT_ENDPOINT)
-    again = propose(tree, parsed(written(proposal.settings)))
+    again = propose(tree, parsed(settings_yaml(proposal.settings)))
     assert dict(again.settings) == dict(proposal.settings)
 
 

@@ -23,16 +23,16 @@ from bot.views import (
     TAKE,
     KeepUntil,
     View,
-    blind,
     card,
     clock,
     escape,
+    gpu_offer,
     keep_form,
     lines,
-    offered,
-    please_release,
+    metrics_unavailable,
+    release_question,
     reminder,
-    unmanaged,
+    unmanaged_alert,
     unmarked,
 )
 from bot.views.gpu import free
@@ -206,9 +206,9 @@ def test_messages_to_waiting_people_keep_slacks_limits(text: str, ahead: int | N
     op = waiting(text, ahead=ahead, free_at=NOW, offer=NOW if offered_at else None)
     for view in (
         card(op, NOW),
-        offered(op, approved=True),
-        please_release(op, a_lease(text), "U3"),
-        unmanaged(text, "name", ours=True, can_adopt=True),
+        gpu_offer(op, approved=True),
+        release_question(op, a_lease(text), "U3"),
+        unmanaged_alert(text, "name", ours=True, can_adopt=True),
     ):
         within_limits(view)
 
@@ -232,9 +232,9 @@ def test_an_override_is_seen_by_everybody() -> None:
 
 def test_only_what_stoker_may_scale_has_buttons() -> None:
     """A notebook in another namespace is reported, but Stoker offers no button for it."""
-    assert labels(unmanaged("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
-    assert labels(unmanaged("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
-    assert labels(unmanaged("Pod research/c", "c", ours=False, can_adopt=False)) == []
+    assert labels(unmanaged_alert("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
+    assert labels(unmanaged_alert("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
+    assert labels(unmanaged_alert("Pod research/c", "c", ours=False, can_adopt=False)) == []
 
 
 def test_a_card_that_waits_names_the_gpu_and_promises_no_button_that_it_lacks() -> None:
@@ -250,10 +250,10 @@ def test_the_buttons_about_a_session_carry_its_operation_and_nothing_else() -> N
     lease = a_lease("coder-chat")
     asked = [
         reminder(lease, "15 min", 0.2, down_at=md("04:00"), last=False, keep="1 h"),
-        blind(lease, NOW, NOW),
+        metrics_unavailable(lease, NOW, NOW),
     ]
     assert set().union(*map(values_of, asked)) == {lease.op}
-    assert values_of(please_release(waiting(), lease, "U2")) == {lease.op, "abc123"}
+    assert values_of(release_question(waiting(), lease, "U2")) == {lease.op, "abc123"}
 
 
 def values_of(view: View) -> set[str]:

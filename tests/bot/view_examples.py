@@ -26,12 +26,32 @@ from bot.domain.plans import OwnChange, Pull
 from bot.domain.requests import AnyRequest, Request
 from bot.domain.values import Message
 from bot.text.mrkdwn import md
-from bot.views import View, because_form, blind, card, escape, keep_form, lines, offered, reminder, thread, unmanaged
+from bot.views import (
+    View,
+    because_form,
+    card,
+    escape,
+    gpu_offer,
+    keep_form,
+    lines,
+    metrics_unavailable,
+    reminder,
+    thread,
+    unmanaged_alert,
+)
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState, details, disagreements
 from bot.views.home import Overview, home, up_form
 from bot.views.links import Links
-from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form, loading, model_options, stopped
+from bot.views.modals import (
+    ChangeForm,
+    advanced_form,
+    change_form,
+    extend_form,
+    loading,
+    model_options,
+    unfillable_form,
+)
 from bot.views.older import newer_in, older
 from bot.views.rollout import Tenant, keys_form, keys_offer
 from bot.views.setup import SetupNeeded, setup_form, setup_needed, to_copy
@@ -164,10 +184,10 @@ def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list
     shown += [view for _, view in thread(op)]
     shown += [
         reminder(lease, "15 min", 0.2, down_at=md("04:00"), last=False, keep="1 h"),
-        blind(lease, NOW, NOW),
-        offered(op, approved=False),
+        metrics_unavailable(lease, NOW, NOW),
+        gpu_offer(op, approved=False),
         keys_offer("abc123", text, tenants),
-        unmanaged(text, text, ours=True, can_adopt=True),
+        unmanaged_alert(text, text, ours=True, can_adopt=True),
         lines(md("\n").join([escape(text)] * many)),
         listing((an_endpoint(text),) * many, "a" * 40),
         listing((an_endpoint(text),) * many, "a" * 40, Search((text[:60].lower(),), 1)),
@@ -190,7 +210,7 @@ def forms(text: str, many: int) -> list[dict[str, Any]]:
         keep_form(a_lease(text[:500].encode(errors="replace").decode()), NOW, Message(channel="C1", ts="1.2")),
         extend_form(a_lease(text), "8 h"),
         loading("Add a model"),
-        stopped("Add a model", escape(text)),
+        unfillable_form("Add a model", escape(text)),
         change_form(a_change(text, many)),
         change_form(ChangeForm(verb="add", problem=text)),
         advanced_form("add", (("arg", text), ("storage", text)), "{}"),

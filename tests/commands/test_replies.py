@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from bot.errors import BotError, Unavailable
-from commands.replies import AcksFirst, answered
+from commands.replies import AcksFirst, send_answer
 from tests.clients.kube import time_passes
 
 
@@ -14,7 +14,7 @@ async def said_for(work: Any) -> list[str]:
     async def respond(*, text: str, **_: object) -> None:
         said.append(text)
 
-    await answered(respond, work)
+    await send_answer(respond, work)
     return said
 
 
