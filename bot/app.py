@@ -252,7 +252,7 @@ async def _drain(work: asyncio.Task[None], working: AsyncExitStack) -> None:
             await asyncio.sleep(_DRAIN_SECONDS)
             work.cancel()
 
-    answering, cutting = asyncio.create_task(acks_first.all_answered()), asyncio.create_task(cut())
+    answering, cutting = asyncio.create_task(acks_first.wait_until_answered()), asyncio.create_task(cut())
     last = asyncio.get_running_loop().time() + _DRAIN_SECONDS
     # docket takes no more tasks and waits for the running ones. Cancelled tasks are delivered to another worker.
     await working.aclose()

@@ -37,24 +37,24 @@ class ApprovalButtons:
     def register(self, app: AsyncApp) -> None:
         @app.action(APPROVE)
         @app.action(ROLL_OUT)
-        async def approved(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def approve_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._vote(action["value"], body["user"]["id"], approve=True))
 
         @app.action(DENY)
-        async def denied(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def deny_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._vote(action["value"], body["user"]["id"], approve=False))
 
         @app.action(BECAUSE)
-        async def reason_asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def because_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(
                 respond, self._ask_why(action["selected_option"]["value"], body["trigger_id"]), urgent=True
             )
 
         @app.view(BECAUSE_FORM)
-        async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def because_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             verb, _, value = view["private_metadata"].partition(":")
             actor, reason = body["user"]["id"], form_values(view).get("reason", "")
@@ -68,7 +68,7 @@ class ApprovalButtons:
             await send_answer(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
 
         @app.action(CANCEL)
-        async def cancelled(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def cancel_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             work = self._cancel_or_confirm(action["value"], body["user"]["id"], body["trigger_id"])
             await send_answer(respond, work, urgent=True)

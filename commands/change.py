@@ -257,7 +257,7 @@ class ChangeForms:
 
     def register(self, app: AsyncApp) -> None:
         @app.options(f"{TYPED}:hf_id")
-        async def suggested(ack: AsyncAck, payload: Body) -> None:
+        async def suggest_models(ack: AsyncAck, payload: Body) -> None:
             await ack(options=await self.forms.suggestions(str(payload.get("value") or "")))
 
         @app.action(re.compile(rf"^{TYPED}:"))
@@ -276,7 +276,7 @@ class ChangeForms:
             await self._submit_advanced(ack, view)
 
         @app.view(CHANGE_FORM)
-        async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def form_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await self._submit(ack, body["user"]["id"], view)
 
     async def _push_advanced(self, view: Body, trigger_id: str) -> None:

@@ -36,7 +36,7 @@ class Conversations:
 
     def register(self, app: AsyncApp) -> None:
         @app.event("app_mention")
-        async def mentioned(ack: AsyncAck, event: Body, body: Body) -> None:
+        async def bot_mentioned(ack: AsyncAck, event: Body, body: Body) -> None:
             await ack()
             respond = _thread_responder(
                 self.slack, event["channel"], event.get("thread_ts") or event["ts"], body["event_id"]
@@ -47,7 +47,7 @@ class Conversations:
                 )
 
         @app.event("message")
-        async def written(ack: AsyncAck, event: Body, body: Body) -> None:
+        async def direct_message(ack: AsyncAck, event: Body, body: Body) -> None:
             """Execute a direct message as a command. Edits and messages of apps are ignored."""
             await ack()
             if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
@@ -57,24 +57,24 @@ class Conversations:
                 )
 
         @app.event("member_joined_channel")
-        async def joined(ack: AsyncAck, event: Body, context: Body) -> None:
+        async def channel_joined(ack: AsyncAck, event: Body, context: Body) -> None:
             await ack()
             if event["user"] == context.get("bot_user_id"):
                 self.presentation.reopen(event["channel"])
                 await self.slack.post(f"hello:{event['channel']}", event["channel"], await self._hello())
 
         @app.shortcut(SHORTCUT)
-        async def picked(ack: AsyncAck, respond: AsyncRespond, shortcut: Body) -> None:
+        async def shortcut_picked(ack: AsyncAck, respond: AsyncRespond, shortcut: Body) -> None:
             await ack()
             message = shortcut["message"]
             place = {"channel": shortcut["channel"]["id"], "thread": message.get("thread_ts") or message["ts"]}
             hint = "A command without the slash: gpu status, gpu up NAME for 2h, model list"
             field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
             form = modal(SHORTCUT, "Tell Stoker", [field], submit="Send", metadata=json.dumps(place))
-            await send_answer(respond, _opened(self.slack, shortcut["trigger_id"], form), urgent=True)
+            await send_answer(respond, _open_form(self.slack, shortcut["trigger_id"], form), urgent=True)
 
         @app.view(SHORTCUT)
-        async def said(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def shortcut_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             place, user = json.loads(view["private_metadata"]), body["user"]["id"]
             respond = ephemeral_responder(self.slack, place["channel"], user, place["thread"])
@@ -131,7 +131,7 @@ class Conversations:
         return View(text=md("Hello, I am Stoker."), blocks=[section(text)])
 
 
-async def _opened(slack: Slack, trigger_id: str, form: Body) -> None:
+async def _open_form(slack: Slack, trigger_id: str, form: Body) -> None:
     await slack.open_form(trigger_id, form)
 
 

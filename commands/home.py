@@ -45,40 +45,40 @@ class HomeButtons:
 
     def register(self, app: AsyncApp) -> None:
         @app.event("app_home_opened")
-        async def opened(ack: AsyncAck, event: Body) -> None:
+        async def home_opened(ack: AsyncAck, event: Body) -> None:
             await ack()
             if event.get("tab") == "home":
                 await self.app_home.publish(event["user"])
 
         @app.action(HOME_ADD)
-        async def add(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
+        async def add_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
             await send_answer(respond, self.changes.open_form("add", "", body["trigger_id"]), urgent=True)
 
         @app.action(HOME_UP)
-        async def up(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
+        async def up_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
             await send_answer(respond, self._open_up_form(body["trigger_id"]), urgent=True)
 
         @app.action(re.compile(f"^({HOME_PREVIOUS}|{HOME_NEXT})$"))
-        async def turned(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def page_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self.app_home.look_for(body["user"]["id"], Search.of_value(action["value"])))
 
         @app.action(HOME_SEARCH)
-        async def searched(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def search_entered(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(
                 respond, self.app_home.look_for(body["user"]["id"], Search.read(action.get("value") or ""))
             )
 
         @app.action(EXTEND)
-        async def extend(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def extend_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._open_extend_form(action["value"], body["trigger_id"]), urgent=True)
 
         @app.view(EXTEND_FORM)
-        async def extended(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def extend_form_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             values = form_values(view)
             if (hold := await _read_hold(ack, values)) is None:
                 return

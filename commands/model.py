@@ -54,7 +54,7 @@ class EndpointQuestions:
     async def show(self, name: str) -> Mrkdwn:
         """Answer `show`; raises UnknownModel."""
         commit = await self.repository.head()
-        await self.endpoints.known(commit, name)
+        await self.endpoints.require(commit, name)
         states = await self.endpoint_states.at(commit)
         tree = await self.repository.tree(commit)
         with plain_refusals():
@@ -123,7 +123,7 @@ class ModelCommand:
             await send_answer(respond, self.answer(command), urgent=_opens_form(command.get("text") or ""))
 
         @app.action(re.compile(f"^({LIST_PREVIOUS}|{LIST_NEXT})$"))
-        async def turned(ack: AsyncAck, respond: AsyncRespond, action: dict[str, Any]) -> None:
+        async def page_clicked(ack: AsyncAck, respond: AsyncRespond, action: dict[str, Any]) -> None:
             await ack()
             await send_answer(respond, self._list(Search.of_value(action["value"])), replace=True)
 

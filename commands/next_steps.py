@@ -44,17 +44,17 @@ class NextStepButtons:
 
     def register(self, app: AsyncApp) -> None:
         @app.action(BRING_UP)
-        async def brought_up(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def bring_up_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._open_up_form(action["value"], body["trigger_id"]), urgent=True)
 
         @app.action(RETRY)
-        async def retried(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def retry_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._retry(action["value"], body["user"]["id"]))
 
         @app.action(REVERT)
-        async def reverted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def revert_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._revert(action["value"], body))
 
@@ -83,12 +83,12 @@ class NextStepButtons:
             except OperationNotFound:
                 if not can_retry(op):
                     raise NotAllowed("There is a newer request: see the newest card.") from None
-                return await self._ask(self._repeated(op, actor), delivery)
+                return await self._ask(self._repeat(op, actor), delivery)
             if repeated.status is not Status.REFUSED:
                 break
         raise NotAllowed(md("{actor} has already requested this again.", actor=person(repeated.request.actor)))
 
-    def _repeated(self, op: Operation, actor: str) -> AnyRequest:
+    def _repeat(self, op: Operation, actor: str) -> AnyRequest:
         """Return a copy of the request. It needs its own approval, even if the first one was covered by a roll-out's."""
         changes: dict[str, object] = {"actor": actor, "at": self.clock()}
         if isinstance(op.request, BringUp):

@@ -54,7 +54,7 @@ class AcksFirst:
             self._owed.discard(answer)
             answer.set_result(None)
 
-    async def all_answered(self) -> None:
+    async def wait_until_answered(self) -> None:
         """Wait until every acknowledged request is answered, so that a restart does not lose an answer."""
         while self._owed:
             await asyncio.wait(self._owed)
@@ -92,13 +92,13 @@ async def send_answer(
     """
     with acks_first.owing():
         if urgent:
-            await _answered(respond, work, replace)
+            await _send_answer(respond, work, replace)
             return
         async with acks_first.turn():
-            await _answered(respond, work, replace)
+            await _send_answer(respond, work, replace)
 
 
-async def _answered(respond: Respond, work: Awaitable[Answer], replace: bool) -> None:
+async def _send_answer(respond: Respond, work: Awaitable[Answer], replace: bool) -> None:
     text: Answer
     try:
         text = await work

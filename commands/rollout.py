@@ -27,17 +27,17 @@ class RollOutButtons:
 
     def register(self, app: AsyncApp) -> None:
         @app.action(LET_IN)
-        async def asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def choose_keys_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._open(action["value"], body), urgent=True)
 
         @app.action(KEEP_REPORT)
-        async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def keep_report_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self.benchmark_reports.keep(action["value"], body["user"]["id"]))
 
         @app.view(LET_IN_FORM)
-        async def chosen(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def keys_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             picked = view["state"]["values"]["keys"]["value"]["selected_options"]
             hashes = frozenset(str(option["value"]) for option in picked)

@@ -47,12 +47,12 @@ class SetupForms:
 
     def register(self, app: AsyncApp) -> None:
         @app.action(SET_UP)
-        async def pressed(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
+        async def set_up_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
             await ack()
             await send_answer(respond, self._open(body["user"]["id"], body["trigger_id"]), urgent=True)
 
         @app.view(SETUP_FORM)
-        async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def setup_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             values, answers, errors = form_values(view), dict[str, Any](), dict[str, str]()
             for question in QUESTIONS:
                 if text := values.get(question.name):

@@ -55,7 +55,7 @@ class BringUpPlans:
         """
         model, hold = request.model, self.hold(request)
         commit = await self.repository.head()
-        endpoint = await self.endpoints.known(commit, model)
+        endpoint = await self.endpoints.require(commit, model)
         if not endpoint.gpus:
             raise NotAllowed(
                 md("{model} runs on CPU all the time, so it needs no GPU; nothing to bring up.", model=code(model))

@@ -77,7 +77,7 @@ class UnleasedAlerts:
 
     async def _is_endpoint(self, name: str) -> bool:
         try:
-            return bool((await self.endpoints.known(await self.repository.head(), name)).gpus)
+            return bool((await self.endpoints.require(await self.repository.head(), name)).gpus)
         except (BotError, Unavailable) as error:
             log.info("cannot be adopted", model=name, error=escape(str(error)))
             return False

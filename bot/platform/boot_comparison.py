@@ -49,7 +49,7 @@ class BootComparison:
         unknown size.
         """
         report = read_report(await self.cluster.engine_log(run.model))
-        endpoint = await self.endpoints.known(commit, run.model)
+        endpoint = await self.endpoints.require(commit, run.model)
         if report is None or not endpoint.gpus:
             return False
         facts = await look_up_model(self.hub, endpoint.hf_id, await self.endpoint_history.observations())

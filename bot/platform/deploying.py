@@ -1,4 +1,4 @@
-"""The applications of Argo CD or Flux: which one deploys an endpoint, and how to deploy a commit with it."""
+"""Finds the application of Argo CD or Flux that deploys an endpoint, and deploys a commit with it."""
 
 import asyncio
 import posixpath
@@ -30,8 +30,8 @@ class Applications:
     clock: Clock
 
     async def of(self, endpoint: ModelEndpoint, commit: str) -> Application | None:
-        """The application that deploys an endpoint: the one named in the repository, otherwise the one that deploys its
-        files.
+        """Return the application that deploys an endpoint: the one named in the repository, otherwise the one that deploys
+        its files; None if there is none.
 
         The second case covers applications that an ApplicationSet creates, or that deploy many endpoints.
         """
@@ -43,8 +43,8 @@ class Applications:
         return await asyncio.to_thread(deploys, applications, endpoint, tree, self.repository.name)
 
     async def of_gateway(self, commit: str) -> Application | None:
-        """The application that deploys LiteLLM's configuration: the one in the settings, otherwise the one that deploys
-        the files with its list of models.
+        """Return the application that deploys LiteLLM's configuration: the one in the settings, otherwise the one that
+        deploys the files with its list of models; None if there is none.
         """
         if named := await self.deployer.get(self.config.litellm.application):
             return named

@@ -83,7 +83,7 @@ class Endpoints:
         )
         return reading.problems
 
-    async def known(self, commit: str, model: str) -> ModelEndpoint:
+    async def require(self, commit: str, model: str) -> ModelEndpoint:
         """Return an endpoint; raises UnknownModel with the most similar name."""
         endpoints = await self.all(commit)
         names = [endpoint.name for endpoint in endpoints]

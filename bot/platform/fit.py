@@ -61,14 +61,14 @@ async def _account(
     answer = account(facts, node, wish)
     if answer.fit.verdict != "refused" or facts.unservable or facts.quantization:
         return answer
-    smaller = await _quantized(hub, facts.hf_id)
+    smaller = await _search_quantized(hub, facts.hf_id)
     if not smaller:
         return answer
     hint = f"Smaller versions: {', '.join(smaller)}."
     return answer.model_copy(update={"fit": answer.fit.model_copy(update={"warnings": (*answer.fit.warnings, hint)})})
 
 
-async def _quantized(hub: HuggingFace, hf_id: str) -> tuple[str, ...]:
+async def _search_quantized(hub: HuggingFace, hf_id: str) -> tuple[str, ...]:
     """Search Hugging Face for quantized versions of a model, by its name; empty if the search fails."""
     try:
         hits = await hub.search(hf_id.partition("/")[2])

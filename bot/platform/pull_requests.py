@@ -93,7 +93,7 @@ class ChangeChecks:
             with plain_refusals():
                 await asyncio.to_thread(refuse_taken, Platform(tree, self.config.platform), request.model)
             return
-        await self.endpoints.known(commit, request.model)
+        await self.endpoints.require(commit, request.model)
         if isinstance(request, RemoveModel):
             await self.refuse_if_up(request.model)
 
@@ -157,7 +157,7 @@ class Changes:
             hf_id, observed = request.hf_id, await self.endpoint_history.observations()
             facts = await self.lifecycle.run(op).once(FACTS, lambda: look_up_model(self.hub, hf_id, observed))
         if isinstance(request, SwapModel):
-            before = await self.endpoints.known(commit, request.model)
+            before = await self.endpoints.require(commit, request.model)
             # Stored in the step ledger like the facts, so that a retry produces the same commit.
             old_weights = await self.lifecycle.run(op).once(OLD_WEIGHTS, lambda: weights_of(self.hub, before.hf_id))
         with plain_refusals():

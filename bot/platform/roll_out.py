@@ -148,7 +148,7 @@ class Syncs:
             )
         )
 
-    async def removed(self, op: ChangeOperation) -> None:
+    async def wait_removed(self, op: ChangeOperation) -> None:
         """Wait until the Application is deleted; its finalizer deletes the Deployment, the Service and the volume."""
         model, limit = op.request.model, self.clock.patience(self.config.argocd.sync_limit)
         before = await self.endpoints.all(plan_of(op).commit)
@@ -218,7 +218,7 @@ class RollOut:
         await self.gateway_aliases.remove(op.id)  # the deployed configuration now contains it
         endpoint = next((listed for listed in await self.endpoints.all(commit) if listed.name == model), None)
         if endpoint is None:
-            await run.step(phases.REMOVE_ENDPOINT, lambda: self.syncs.removed(op))
+            await run.step(phases.REMOVE_ENDPOINT, lambda: self.syncs.wait_removed(op))
             await run.finish(Removed())
             return
         drifts.append(
@@ -273,17 +273,17 @@ class RollOut:
         """Wait until the new pods are up, and run the smoke tests."""
         model, limit = run.model, self.clock.patience(self.config.gpu.boot_limit)
 
-        async def restarted() -> None:
+        async def wait_restarted() -> None:
             await self.cluster.wait_rolled_out(model, timeout=limit, available=not endpoint.gpus)
             if endpoint.gpus:
                 waits = self.config.gpu.boot_limit
                 await self.cluster.wait_ready(model, timeout=limit, progress=run.record_boot, waits=waits)
 
-        async def tested() -> None:
+        async def run_tests() -> None:
             await self.smoke_tests.run(run, commit)
 
-        await run.step(phases.RESTART_ENDPOINT, restarted)
-        await run.step(phases.SMOKE_TESTS, tested)
+        await run.step(phases.RESTART_ENDPOINT, wait_restarted)
+        await run.step(phases.SMOKE_TESTS, run_tests)
 
 
 async def set_blocked(run: Run[ChangeOperation], by: Mrkdwn) -> None:

@@ -250,7 +250,7 @@ class SmokeTests:
     async def run(self, run: Run, commit: str) -> None:
         """Test a running model, store the evidence in the operation, and raise SmokeFailed if any test failed."""
         model = run.model
-        endpoint = await self.endpoints.known(commit, model)
+        endpoint = await self.endpoints.require(commit, model)
         workload = await self.cluster.workload(model)
         if workload is None:
             raise BotError(md("The Deployment of {model} has disappeared.", model=code(model)))

@@ -92,7 +92,7 @@ class Staging:
             ended, seconds = tried.ended, seconds + tried.ended.seconds
             match ended.outcome:
                 case "staged":
-                    return await self._keep(run, weights, ended, seconds)
+                    return await self._record_staged(run, weights, ended, seconds)
                 case "turned away":
                     delay = min(2 * delay, shape.longest_wait)
                     why = "Hugging Face answers 429 (too many requests)"
@@ -130,7 +130,7 @@ class Staging:
             wait = min(timedelta(seconds=ended.retry_after), shape.limit)
         return _AttemptRecord(ended=ended, resume=self.clock() + wait)
 
-    async def _keep(self, run: Run, weights: Weights, ended: Attempt, seconds: float) -> Staged:
+    async def _record_staged(self, run: Run, weights: Weights, ended: Attempt, seconds: float) -> Staged:
         """Record the staged weights for the next session's receipt, which shows the GPU time that they saved."""
         staged = Staged(hf_id=weights.hf_id, at=self.clock(), seconds=seconds, bytes=ended.bytes)
         await self.endpoint_history.keep_staged(weights.endpoint, staged)

@@ -51,7 +51,7 @@ class VirtualKeys:
 
     async def outsiders(self, op_id: str, actor: str) -> tuple[str, tuple[Tenant, ...]]:
         """Return the alias that an operation added, and the keys that cannot call it yet."""
-        _, alias = await self._allowed(op_id, actor)
+        _, alias = await self._authorise(op_id, actor)
         keys = tuple(_tenant(key) for key in await self.litellm.tenant_keys() if not key.reaches(alias))
         if not keys:
             raise NotAllowed(md("Every virtual key can already call {alias}.", alias=code(alias)))
@@ -59,7 +59,7 @@ class VirtualKeys:
 
     async def let_in(self, op_id: str, hashes: frozenset[str], actor: str) -> Mrkdwn:
         """Grant the chosen keys access to the alias, and return the message about it. Idempotent."""
-        op, alias = await self._allowed(op_id, actor)
+        op, alias = await self._authorise(op_id, actor)
         chosen = [key for key in await self.litellm.tenant_keys() if key.hash in hashes]
         for key in chosen:
             await self.litellm.grant(key, alias)
@@ -77,13 +77,13 @@ class VirtualKeys:
         await self.presentation.post(once, op.request.channel, lines(answer), card=op.id)
         return answer
 
-    async def _allowed(self, op_id: str, actor: str) -> tuple[Operation, str]:
+    async def _authorise(self, op_id: str, actor: str) -> tuple[Operation, str]:
         """Return the operation and its alias if the person may grant access; a refusal is recorded in the audit log."""
         op, verdict = await self.operations.load(op_id), may_let_in(actor, await self.roles.people())
         if not verdict.allowed:
             await self.audit.note_refusal(op, actor, AuditEvent.KEY_LET_IN, verdict.reason, self.clock())
         require(verdict)
-        return op, (await self.endpoints.known(await self.repository.head(), op.request.model)).alias
+        return op, (await self.endpoints.require(await self.repository.head(), op.request.model)).alias
 
 
 def _tenant(key: TenantKey) -> Tenant:

@@ -43,7 +43,7 @@ def section(text: Mrkdwn, accessory: Block | None = None) -> Block:
 
 
 def sections(lines: Sequence[Mrkdwn]) -> Blocks:
-    """Lines in as few sections as possible; no line is divided between two."""
+    """Put lines into as few sections as possible, without dividing a line."""
     parts: list[Mrkdwn] = []
     for line in (cut(line, SECTION) for line in lines):
         if parts and len(parts[-1]) + len(line) + 1 <= SECTION:
@@ -54,7 +54,7 @@ def sections(lines: Sequence[Mrkdwn]) -> Blocks:
 
 
 def fields(texts: Sequence[Mrkdwn]) -> Blocks:
-    """Two columns; Slack allows ten fields per section."""
+    """Sections with two columns of fields, at most ten fields each."""
     return [
         {"type": "section", "fields": [mrkdwn(text, FIELD) for text in texts[i : i + 10]]}
         for i in range(0, len(texts), 10)
@@ -70,7 +70,7 @@ def divider() -> Block:
 
 
 def preformatted(text: str) -> Block:
-    """Raw log lines: rich text without markup."""
+    """A block of log lines, without markup; the end is kept if they are too long."""
     log = verbatim(text)
     end_of_log = log if len(log) <= SECTION else "…" + log[-(SECTION - 1) :]
     return {
@@ -152,7 +152,7 @@ def _texts(node: object) -> Iterator[Block]:
 
 
 def lines(text: Mrkdwn) -> View:
-    """A text message, truncated at line ends with a note about the rest."""
+    """A text message. If it is too long, it ends with the number of lines that are left out."""
     parts, room = [Mrkdwn()], MESSAGE_CHARACTERS - 200
     rows = [Mrkdwn(row) for row in shown(text).split("\n")]
     for index, whole in enumerate(rows):

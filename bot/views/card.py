@@ -95,13 +95,13 @@ def title(op: Operation) -> str:
 
 
 def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
-    """The card in its current state."""
+    """Render the card of an operation. `now` is the end of the phase that is running."""
     blocks: Blocks = [header(f"{_ICON[op.status]} {title(op)}"), section(_headline(op))]
     if result := outcome_text(op, links):
         blocks.append(section(cut(result, 2500)))
     if isinstance(op, BringUpOperation) and op.status is Status.WAITING and op.waiting:
         blocks.append(section(_waiting(op.waiting, op.request.actor)))
-    if blocked := _blocked(op):
+    if blocked := _blocking_action(op):
         blocks.append(section(md("⏸️ {blocked}", blocked=blocked)))
     blocks += _plan(op)
     if op.phases:
@@ -213,8 +213,8 @@ def _plan(op: Operation) -> Blocks:
 
 
 def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
-    """The rows of a plan, each with its value before and after, the outage and the cost first. Rows that are unchanged
-    or irrelevant to the decision are in a collapsed container.
+    """The rows of a plan, with the cost and the outage first; a changed row shows both values. Rows that are unchanged or
+    irrelevant to the decision are in a collapsed container.
     """
     before = dict(plan.before) if isinstance(plan, ChangePlan) else {}
     rows = [(inline(label, 60), _change_text(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
@@ -264,16 +264,16 @@ def _affected_lease(plan: Plan) -> list[Mrkdwn]:
     """The lease that the plan affects, and how; empty if it affects none."""
     match plan:
         case BringUpPlan(lease=Lease() as lease):
-            return [_affected(md("⚠️ *Displaces*"), lease)]
+            return [_lease_text(md("⚠️ *Displaces*"), lease)]
         case ReleasePlan(lease=lease):
-            return [_affected(md("⚠️ *Breaks the lease on*"), lease)]
+            return [_lease_text(md("⚠️ *Breaks the lease on*"), lease)]
         case ExtendPlan(lease=lease):
-            return [_affected(md("*Extends*"), lease)]
+            return [_lease_text(md("*Extends*"), lease)]
         case _:
             return []
 
 
-def _affected(verb: Mrkdwn, lease: Lease) -> Mrkdwn:
+def _lease_text(verb: Mrkdwn, lease: Lease) -> Mrkdwn:
     until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
     reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
     return md(
@@ -366,7 +366,7 @@ def _buttons(op: Operation) -> list[Block]:
     return [cancel] if started and op.can_be_cancelled and not (op.failure or op.cancelled_by) else []
 
 
-def _blocked(op: Operation) -> Mrkdwn:
+def _blocking_action(op: Operation) -> Mrkdwn:
     """The external action that the operation waits for; empty if there is none."""
     over = op.status.final or op.failure or op.cancelled_by
     return op.blocked if isinstance(op, ChangeOperation) and not over else Mrkdwn()
@@ -434,7 +434,7 @@ def _possible_actions(op: Operation, op_id: str) -> Mrkdwn:
         if queued and op.is_approved:
             offered = waiting and waiting.offer
             until = "Approved; starts when " + ("the offer is accepted" if offered else "its turn comes")
-    elif _blocked(op):
+    elif _blocking_action(op):
         until = "Cancel stops waiting; the change stays merged"
     else:
         until = op.request.kind.spec.cancel_hint

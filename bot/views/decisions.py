@@ -11,7 +11,7 @@ APPROVE, DENY, ROLL_OUT = "approve", "deny", "roll_out"
 
 
 def approve(op: Operation) -> Block:
-    """*Approve*; the label states what else the approval does."""
+    """*Approve*, or *Approve & roll out* or *Approve deletion*, depending on the effect of the approval."""
     if deletes(op):
         return _approve_deletion(op)
     if op.open_pull:

@@ -34,7 +34,7 @@ class EndpointState:
     pull: Pull | None = None
     smoke: SmokeOutcome | None = None
     remembered: bool = True
-    """True if Redis answered: without it, pull requests and smoke tests are unknown."""
+    """True if Redis answered. Otherwise pull requests and smoke tests are unknown."""
     trouble: Trouble | None = None
     """The reason why a session that was ready does not serve."""
 
@@ -115,10 +115,10 @@ def disagreements(
         title = md("⚠️ *{count} problem{s}* in {place}", count=len(faults), s=_s(faults), place=place)
     else:
         title = md("✅ No problems found in {place}.", place=place)
-    rows = [title, *_listed(faults)]
+    rows = [title, *_finding_lines(faults)]
     if advice:
         rows.append(md("💡 {count} suggestion{s} for faster starts", count=len(advice), s=_s(advice)))
-        rows += _listed(advice)
+        rows += _finding_lines(advice)
     return md("\n").join(rows)
 
 
@@ -126,7 +126,7 @@ def _s(several: Sequence[object]) -> str:
     return "" if len(several) == 1 else "s"
 
 
-def _listed(findings: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
+def _finding_lines(findings: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
     """The first findings, each with a link to its line, and the number of the remaining ones."""
     rows = [
         md(

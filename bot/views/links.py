@@ -79,10 +79,10 @@ class Links:
         namespace, name = self.place(model) or (self.namespace, model)
         values = {"model": name, "namespace": namespace, "from": str(int(since.timestamp() * 1000))}
         settings = {"logs": self.logs, "dashboard": self.dashboard}
-        return {page: _filled(address, values) for page, address in settings.items() if address}
+        return {page: _fill_placeholders(address, values) for page, address in settings.items() if address}
 
 
-def _filled(address: str, values: dict[str, str]) -> str:
+def _fill_placeholders(address: str, values: dict[str, str]) -> str:
     """Replace the placeholders of an address. Values are percent-encoded, so they cannot change other parts of it."""
     return re.sub(r"\{(\w+)\}", lambda match: quote(values[match[1]], safe=""), address)
 

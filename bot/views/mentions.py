@@ -1,4 +1,4 @@
-"""Mentions: the code that posts a message decides whom it notifies. A name in the text notifies nobody."""
+"""Mentions. The code that posts a message chooses the people to notify; other mentions in the text are shown by name."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def mentioned_in(view: View) -> set[str]:
 
 
 def notifying(view: View, recipients: Collection[str], names: Mapping[str, str]) -> View:
-    """The message with only the mentions of `whom`; others are shown by name."""
+    """The message with only the mentions of `recipients`; other people are shown by name."""
 
     def quiet(node: Any) -> Any:
         if isinstance(node, dict):
@@ -30,7 +30,7 @@ def notifying(view: View, recipients: Collection[str], names: Mapping[str, str])
 
 
 def addressed(view: View, recipients: Collection[str], text: Mrkdwn) -> View:
-    """The message with a first line that mentions people and tells them what to do; `text` is the notification."""
+    """The message with a first line that mentions the recipients and asks them to act; that line is the notification."""
     line = md("{recipients}: {text}", recipients=md(" ").join(mention(member) for member in recipients), text=text)
     return View(text=line, blocks=[section(line), *view.blocks][:MESSAGE_BLOCKS])
 

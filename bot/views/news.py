@@ -36,7 +36,7 @@ def requested(op: Operation) -> Mrkdwn:
     duration = hold_of(request)
     hold = md(" for {hold}", hold=show_duration(duration)) if duration else ""
     costs = md(", about {usd}", usd=money(usd)) if usd else ""
-    replaced = _replaced(op)
+    replaced = _replaced_lease(op)
     instead = md(", in place of {model}", model=code(replaced.model)) if replaced else ""
     reason = md(", because {reason}", reason=inline(request.reason, 300)) if request.reason else ""
     return md(
@@ -63,7 +63,7 @@ def to_replace(op: Operation, url: str) -> View:
     reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
     demand = (
         md("replace your session of {model} by {new_model}", model=code(model), new_model=code(op.request.model))
-        if _replaced(op)
+        if _replaced_lease(op)
         else md("end your session of {model}", model=code(model))
     )
     text = md("{actor} asks to {demand}{reason}", actor=person(op.request.actor), demand=demand, reason=reason)
@@ -90,7 +90,7 @@ def end(op: Operation, url: str) -> tuple[str, str, View] | None:
     """
     request, name, outcome = op.request, inline(title(op), 150), outcome_text(op)
     if isinstance(request, BringDown) and not request.actor:
-        return _stopped(op, request, url)
+        return _stop_message(op, request, url)
     if not request.actor:
         return None
     match op.status:
@@ -108,7 +108,7 @@ def end(op: Operation, url: str) -> tuple[str, str, View] | None:
         case Status.FAILED:
             event, icon, text = "failed", "❌", md("{name} failed: {reason}", name=name, reason=_first_line(outcome))
         case Status.DENIED:
-            event, icon, text = "denied", "🚫", _denied(op)
+            event, icon, text = "denied", "🚫", _denial(op)
         case Status.EXPIRED:
             event, icon, text = (
                 "expired",
@@ -136,7 +136,7 @@ def _next(op: Operation, event: str) -> list[Block]:
     return of_session(op.request.model, op.id) if event == "ready" and isinstance(op, BringUpOperation) else []
 
 
-def _stopped(op: Operation, request: BringDown, url: str) -> tuple[str, str, View] | None:
+def _stop_message(op: Operation, request: BringDown, url: str) -> tuple[str, str, View] | None:
     """The message to the holder after Stoker has stopped a session automatically."""
     if not request.holder or request.announced or op.status not in (Status.SUCCEEDED, Status.FAILED):
         return None
@@ -153,14 +153,14 @@ def _stopped(op: Operation, request: BringDown, url: str) -> tuple[str, str, Vie
     return "stopped", request.holder, View(text=text, blocks=blocks)
 
 
-def _denied(op: Operation) -> Mrkdwn:
+def _denial(op: Operation) -> Mrkdwn:
     vote = next((vote for vote in reversed(op.votes) if not vote.approve), None)
     by = person(vote.by) if vote else "An approver"
     reason = md(": {reason}", reason=inline(vote.reason, 300)) if vote and vote.reason else ""
     return md("{by} has declined “{name}”{reason}", by=by, name=inline(title(op), 150), reason=reason)
 
 
-def _replaced(op: Operation) -> Lease | None:
+def _replaced_lease(op: Operation) -> Lease | None:
     """The lease that the operation replaces; None if it replaces none."""
     return op.plan.lease if isinstance(op.plan, BringUpPlan) else None
 

@@ -119,7 +119,7 @@ def _unsuccessful(op: Operation, outcome: Failed | LeftUp | Cancelled | Denied |
 def _obsolete(
     op: Operation, outcome: Expired | OfferExpired | LeftQueue | ReplacedWhileBooting | ClosedOnGitHub | MergedElsewhere
 ) -> Mrkdwn:
-    """The text of an operation that ended before it did anything, because of time or an event elsewhere."""
+    """The text of an operation that ended early because of an expiry, another operation, or an event on GitHub."""
     match outcome:
         case Expired(pull_left_open=pull):
             pull_text = " Its pull request is left open." if pull else ""

@@ -36,7 +36,7 @@ def unescaped(text: str) -> str:
 
 def as_mrkdwn(block: Part) -> Mrkdwn:
     """Convert rich text to mrkdwn, with each paragraph on its own line."""
-    sections = [md("").join(map(_marked, part.get("elements", []))) for part in block.get("elements", [])]
+    sections = [md("").join(map(_to_mrkdwn, part.get("elements", []))) for part in block.get("elements", [])]
     return md("\n").join(sections)
 
 
@@ -80,7 +80,7 @@ def _reference(inside: str, style: dict[str, bool] | None) -> Part:
     return part
 
 
-def _marked(part: Part) -> Mrkdwn:
+def _to_mrkdwn(part: Part) -> Mrkdwn:
     style = part.get("style") or {}
     match part["type"]:
         case "user":

@@ -23,7 +23,7 @@ class Tenant:
 
 def keys_offer(op_id: str, alias: str, keys: Sequence[Tenant]) -> View:
     """The message with the keys that cannot call a new alias yet, and the button to grant them access."""
-    names = md(", ").join(_shown(key) for key in keys[:_NAMED])
+    names = md(", ").join(_key_text(key) for key in keys[:_NAMED])
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     line = md(
         "🔑 {count} virtual key{value} cannot call {alias} yet: {names}{more}. An approver or an admin can grant access.",
@@ -53,6 +53,6 @@ def keys_form(op_id: str, alias: str, keys: Sequence[Tenant]) -> Block:
     return modal(LET_IN_FORM, "Grant access", [section(introduction), chosen], submit="Grant", metadata=op_id)
 
 
-def _shown(key: Tenant) -> Mrkdwn:
+def _key_text(key: Tenant) -> Mrkdwn:
     owner = md(" ({owner})", owner=inline(key.owner, 40)) if key.owner else ""
     return md("*{name}*{owner}", name=inline(key.name, 60), owner=owner)

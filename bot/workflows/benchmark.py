@@ -78,7 +78,7 @@ class BenchmarkWorkflow:
                     "GuideLLM 0.8 that is pinned by its digest (`NAME@sha256:…`)."
                 )
             )
-        await self.endpoints.known(await self.repository.head(), model)
+        await self.endpoints.require(await self.repository.head(), model)
         workload, lease = await self.cluster.workload(model), await self.leases.of(model)
         namespace = workload.namespace if workload else config.platform.namespace
         if config.vllm.api_key.namespace not in ("", namespace):

@@ -90,7 +90,7 @@ class BringDownChecks:
     async def _refuse_if_down(self, model: str, lease: Lease | None) -> None:
         workload = await self.cluster.workload(model)
         if workload is None and lease is None:
-            await self.endpoints.known(await self.repository.head(), model)
+            await self.endpoints.require(await self.repository.head(), model)
             raise NotAllowed(md("{model} has no Deployment in the cluster, so it is down.", model=code(model)))
         if workload and workload.replicas == 0 and lease is None:
             raise NotAllowed(md("{model} is already down.", model=code(model)))

@@ -30,7 +30,7 @@ class SmokeTestWorkflow:
 
     async def refuse_untestable(self, model: str) -> None:
         """Refuse to test a model that is not running."""
-        await self.endpoints.known(await self.repository.head(), model)
+        await self.endpoints.require(await self.repository.head(), model)
         workload = await self.cluster.workload(model)
         if workload is None or not workload.ready_replicas:
             state = "is booting: it is tested when it is ready" if workload and workload.replicas else "is down"

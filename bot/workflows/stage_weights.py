@@ -42,7 +42,7 @@ class StagingWorkflow:
                     "the chart's values, which then grant the rights that it needs."
                 )
             )
-        await self.endpoints.known(await self.repository.head(), model)
+        await self.endpoints.require(await self.repository.head(), model)
         try:
             weights, _ = await self.stager.weights(model)
             if staging := await self.staging.under_way(model):

@@ -57,29 +57,29 @@ class QueueButtons:
             app.action(action_id)(self._clicked(choices[action_id]))
 
         @app.action(OBJECT)
-        async def objects(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def object_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             work = self._open_objection(action["value"], body["user"]["id"], body["trigger_id"])
             await send_answer(respond, work, urgent=True)
 
         @app.view(OBJECT_FORM)
-        async def objected(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def objection_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             (op_id, _), actor = read_value(view["private_metadata"]), body["user"]["id"]
             work = self.decisions.object_to(op_id, actor, form_values(view).get("reason", ""))
             await send_answer(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
 
         @app.action(ADOPT)
-        async def adopted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def adopt_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._adopt(action["value"], body))
 
     def _clicked(self, act: Act) -> Callable[..., Awaitable[None]]:
         async def clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await send_answer(respond, acted(action["value"], action["action_id"], body["user"]["id"]))
+            await send_answer(respond, act_on(action["value"], action["action_id"], body["user"]["id"]))
 
-        async def acted(value: str, action_id: str, actor: str) -> Mrkdwn | None:
+        async def act_on(value: str, action_id: str, actor: str) -> Mrkdwn | None:
             op_id, plan_hash = read_value(value)
             if action_id not in _ANY_PLAN:
                 await self.decisions.as_shown(op_id, plan_hash, against=action_id in (ASK_HOLDER, REPLACE))

@@ -50,22 +50,22 @@ class ReminderButtons:
 
     def register(self, app: AsyncApp) -> None:
         @app.action(BRING_DOWN)
-        async def bring_down(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def bring_down_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._end(action["value"], body), urgent=True)
 
         @app.action(RESTART)
-        async def restarted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def restart_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._restart(action["value"], body))
 
         @app.action(END_USE)
-        async def end_use(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def end_use_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._down(action["value"], body))
 
         @app.view(DOWN_FORM)
-        async def ended(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def down_form_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await ack()
             ending, actor = Ending.model_validate_json(view["private_metadata"]), body["user"]["id"]
             work = self._end_theirs(ending, actor, form_values(view).get("reason", ""), view["id"])
@@ -73,17 +73,17 @@ class ReminderButtons:
             await send_answer(ephemeral_responder(self.slack, channel, actor), work)
 
         @app.action(KEEP)
-        async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def keep_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._keep(action["value"], body))
 
         @app.action(KEEP_UNTIL)
-        async def keep_until(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        async def keep_until_clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
             await send_answer(respond, self._ask_until(action["value"], body), urgent=True)
 
         @app.view(KEEP_UNTIL)
-        async def kept_until(ack: AsyncAck, body: Body, view: Body) -> None:
+        async def keep_form_submitted(ack: AsyncAck, body: Body, view: Body) -> None:
             await self._kept_until(ack, body["user"]["id"], view)
 
     async def _end(self, op_id: str, body: Body) -> Mrkdwn | None:
@@ -123,7 +123,7 @@ class ReminderButtons:
                     )
                 )
         answer = await self.bringing_down.down(ending.models, actor, delivery, reason)
-        with suppress(Unavailable):  # the bring-down is requested; the messages with the question are just not updated
+        with suppress(Unavailable):  # the bring-down is requested; only the messages with the question stay outdated
             for model, op_id in ending.sessions.items():
                 await self.holder_prompts.announce_end(op_id, _on_its_way(actor, model))
         return answer or (card_reference(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
