@@ -58,7 +58,7 @@ _PAUSE, _SUBMIT = 0.25, 2.0
 submitted form before its acknowledgement.
 """
 
-_BELOW = "This cannot be opened: the reason is at the end of the form."
+_BELOW = "The pull request cannot be opened: see the reason at the end of the form."
 """The error beside a field if the form already shows the details."""
 
 

@@ -201,8 +201,8 @@ def _only_stops(body: Body) -> bool:
         return _begins_with_down(str(body.get("text") or ""))
     if isinstance(event := body.get("event"), dict):  # a mention, or a direct message
         words = MENTION.sub(" ", str(event.get("text") or "")).strip().removeprefix("/")
-        noun, _, rest = words.partition(" ")
-        return noun.lower() == "down" or (noun.lower() == "gpu" and _begins_with_down(rest))
+        noun, _, arguments = words.partition(" ")
+        return noun.lower() == "down" or (noun.lower() == "gpu" and _begins_with_down(arguments))
     if body.get("type") == "view_submission":  # the confirmation of `/gpu down`
         return (body.get("view") or {}).get("callback_id") == DOWN_FORM
     actions = body.get("actions") or ()

@@ -24,7 +24,9 @@ def lacking(pull: PullRequest, expected: Expected, repository: str, config: Conf
             base=code(pull.base_ref),
         )
     if pull.head_repository.lower() != repository.lower():
-        return md("its branch is Stoker's own again, not one of {other}", other=code(pull.head_repository))
+        return md(
+            "its branch is in {own} again, not in {other}", own=code(repository), other=code(pull.head_repository)
+        )
     if pull.draft:
         return md("it is no longer a draft")
     if pull.mergeable is False:
@@ -46,9 +48,7 @@ def _checks(pull: PullRequest, expected: Expected, config: Config, unchanged: ti
             " repository has no CI)"
         )
     if ci.verdict == "none" and waited:
-        return md(
-            "a check has run on it: none has appeared (set `approvals.checks: none`, if this repository has no CI)"
-        )
+        return md("a check has run: none has appeared (set `approvals.checks: none`, if this repository has no CI)")
     usual = [name for name in expected.usual if name not in ci.names]
     if usual and not waited:
         return md("the check {names}, which recent pull requests had, has appeared and passed", names=_named(usual))

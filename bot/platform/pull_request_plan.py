@@ -239,7 +239,7 @@ class PullRequestPlans:
         if was.base and was.base != now.base:
             base = code(now.base)
             if now.base == self.config.platform.branch:
-                return md("The pull request goes into {base} again; earlier approvals are void.", base=base)
+                return md("The base of the pull request is {base} again; earlier approvals are void.", base=base)
             return md(
                 "Somebody changed the base of the pull request to {base}: nothing is merged there; earlier approvals are void.",
                 base=base,
@@ -298,7 +298,7 @@ class PullRequestPlans:
 
 
 def _pushed_warnings(request: ChangeRequest, reading: Reading) -> tuple[str, ...]:
-    warnings = ["The branch has commits of somebody else; the plan shows its current content."]
+    warnings = ["Somebody else pushed to the branch; the plan shows its current content."]
     serves = reading.endpoint.hf_id if reading.endpoint else ""
     if isinstance(request, AddModel | SwapModel) and serves and serves != request.hf_id:
         warnings.insert(0, f"It now serves {serves}, not the requested {request.hf_id}.")

@@ -101,10 +101,10 @@ class ChangeChecks:
         """Raise NotAllowed if the endpoint holds the GPU and so must not be removed."""
         workload, lease = await self.cluster.workload(model), await self.leases.of(model)
         if lease or (workload and workload.gpus and workload.replicas):
-            lease_text = md(", and {holder} holds the GPU with it", holder=person(lease.holder)) if lease else ""
+            lease_text = md(", held by {holder}", holder=person(lease.holder)) if lease else ""
             raise NotAllowed(
                 md(
-                    "{model} is up{lease_text}: bring it down first, with `/gpu down {name}`.",
+                    "{model} is up{lease_text}. Bring it down first: `/gpu down {name}`.",
                     model=code(model),
                     lease_text=lease_text,
                     name=model,

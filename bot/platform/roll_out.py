@@ -158,7 +158,7 @@ class Syncs:
         if await self.cluster.workload(model):
             raise BotError(
                 md(
-                    "The Application of {model} is gone, but its Deployment is still there: it had no finalizer. "
+                    "The Application of {model} is deleted, but its Deployment is not, because it had no finalizer. "
                     "Delete it: kubectl -n {namespace} delete deployment {name}.",
                     model=code(model),
                     namespace=self.config.platform.namespace,

@@ -68,7 +68,10 @@ class VirtualKeys:
             )
         names = md(", ").join(code(key.name) for key in chosen) or "no key"
         answer = md(
-            "🔑 {names} may call {alias} now, as {actor} decided.", names=names, alias=code(alias), actor=person(actor)
+            "🔑 {names} may call {alias} now: {actor} granted access.",
+            names=names,
+            alias=code(alias),
+            actor=person(actor),
         )
         log.info(
             "access granted to keys", op=op_id, actor=actor, model=op.request.model, keys=[key.name for key in chosen]

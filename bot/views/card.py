@@ -173,8 +173,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
     if waiting.fence and waiting.holder == actor:
         sentences.append(
             md(
-                "This is the requester's own lease: *{replace}* brings that model down and this one up, once an approver"
-                " agrees.",
+                "The requester holds it: *{replace}* brings that model down and this one up, if an approver agrees.",
                 replace=_replace_label(waiting, actor),
             )
         )
@@ -381,7 +380,7 @@ def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
             button(_replace_label(waiting, op.request.actor), REPLACE, op.shown_against, "danger"),
             "Replace it?",
             md(
-                "If an approver agrees, {model} is brought down; {holder} holds the GPU for it.",
+                "If an approver agrees, {model}, held by {holder}, is brought down first.",
                 model=code(waiting.model),
                 holder=person(waiting.holder),
             ),

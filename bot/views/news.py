@@ -62,7 +62,7 @@ def to_replace(op: Operation, url: str) -> View:
     model = lease.model if lease else op.request.model
     reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
     demand = (
-        md("replace your session of {model} by {new_model}", model=code(model), new_model=code(op.request.model))
+        md("replace your session of {model} with {new_model}", model=code(model), new_model=code(op.request.model))
         if _replaced_lease(op)
         else md("end your session of {model}", model=code(model))
     )

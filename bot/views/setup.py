@@ -44,14 +44,16 @@ class SetupNeeded:
 
 def setup_needed(needed: SetupNeeded, user: str) -> View:
     """The findings and the next step for admins; for other people, the names of the admins."""
-    title = md("🧭 *Stoker is not set up for this repository yet*: its settings do not describe what is in it.")
+    title = md(
+        "🧭 *Stoker is not set up for this repository yet*: its settings do not match the repository's contents."
+    )
     if user not in needed.admins:
         admins = md(", ").join(person(admin) for admin in sorted(needed.admins))
         can = md("Admins can set it up, in Stoker's Home: {admins}.", admins=admins) if admins else _NOBODY
         return View(text=title, blocks=[section(md("{title} {can}", title=title, can=can))])
     blocks: Blocks = [section(title), *sections(report_lines(needed.report))]
     if needed.waits:
-        hint = md("Its `.stoker.yaml` is not in use yet. If it cannot be used, a direct message tells the admins why.")
+        hint = md("Its `.stoker.yaml` is not in use yet. If it cannot be used, Stoker sends the admins the reason.")
         blocks.append(section(hint))
     if needed.pull:
         pull = link(needed.pull, "The pull request with its settings")
@@ -116,7 +118,7 @@ def proposal_answer(url: str, number: int, *, merged: bool, is_new: bool) -> Mrk
     pull = link(url, f"pull request #{number}")
     if merged:
         return md(
-            "{pull} is already merged: Stoker uses its settings within a minute, or tells the admins why it cannot.",
+            "{pull} is already merged: Stoker uses its settings within a minute, or sends the admins the reason why it cannot.",
             pull=pull,
         )
     if is_new:

@@ -70,16 +70,16 @@ class Extending:
         if model is None and words.names and not words.names[0][0].isdigit():
             raise Misunderstood(
                 md(
-                    "Nobody holds a lease on {said}, and it is not a time such as 45m, 2h or 1h30m. `/gpu status` shows what is up.",
-                    said=code(words.names[0][:100]),
+                    "Nobody holds a lease on {word}, and it is not a duration such as 45m, 2h or 1h30m. `/gpu status` shows what is up.",
+                    word=code(words.names[0][:100]),
                 )
             )
-        rest = " ".join(name for name in words.names if name != model)
-        if not rest and not words.hold:
+        time = " ".join(name for name in words.names if name != model)
+        if not time and not words.hold:
             await self._ask_how_long(model or await _the_one_up(self.lease_marks), command)
             return None
         try:
-            hold = words.hold or parse_duration(rest)
+            hold = words.hold or parse_duration(time)
         except ValueError as error:
             raise Misunderstood(md("Give the additional time: `/gpu extend 1h`. {error}", error=str(error))) from error
         model = model or await _the_one_up(self.lease_marks)
@@ -94,7 +94,7 @@ class Extending:
         lease = await self.leases.of(model)
         if lease is None or "response_url" not in command:
             raise Misunderstood(
-                md("Give the additional time, for example {said}.", said=code(f"/gpu extend {model} 1h"))
+                md("Give the additional time, for example {example}.", example=code(f"/gpu extend {model} 1h"))
             )
         longest = show_duration(self.config.lease.longest)
         await self.slack.open_form(command["trigger_id"], extend_form(lease, longest))

@@ -10,7 +10,7 @@ expect "The GPU is taken" within 30s
 @admin clicks "Replace"
 expect "Displaces coder-chat, held by @dev" within 30s
 expect "it is restored if coder-fim fails"
-expect notified @dev "@admin asks to replace your session of coder-chat by coder-fim because demo in ten minutes" within 10s
+expect notified @dev "@admin asks to replace your session of coder-chat with coder-fim because demo in ten minutes" within 10s
 @dev clicks "Object"
 @dev fills "Because" with "the evaluation is half done"
 @dev submits

@@ -115,9 +115,7 @@ def test_nobody_is_asked_about_their_own_lease() -> None:
         shown = buttons(view.blocks)
         assert "Ask the holder" not in shown
         assert shown["Replace coder-fim"]["action_id"] == REPLACE
-        assert "the requester's own lease: *Replace coder-fim* brings that model down and this one up" in str(
-            view.blocks
-        )
+        assert "The requester holds it: *Replace coder-fim* brings that model down and this one up" in str(view.blocks)
 
 
 def test_the_offer_is_not_a_lease() -> None:

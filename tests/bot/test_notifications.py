@@ -264,7 +264,7 @@ async def test_the_holder_is_notified_of_a_request_to_replace_them(
     """With buttons for their options; the message is updated if the request ends without effect."""
     op = await operations.create(an_operation(Status.AWAITING, plan=PLAN.model_copy(update={"lease": LEASE})))
     found = await settled(shown, workspace, op)
-    text = "@dev asks to replace your session of coder-fim by coder-chat because demo"
+    text = "@dev asks to replace your session of coder-fim with coder-chat because demo"
     assert ("replace", text) in found["lead"]
     [message] = [text for text in workspace.posted("D0LEAD") if "asks to replace" in text]
     assert "[Object]  [Bring it down]" in message

@@ -158,7 +158,7 @@ async def test_what_is_up_is_not_removed(platform: Platform) -> None:
     await platform.sees("bring it down first")
     assert platform.pull().merge_commit is None
     await platform.say("lead", "/model remove coder-chat")
-    await platform.sees("is up, and @dev holds the GPU with it: bring it down first", user="lead")
+    await platform.sees("is up, held by @dev. Bring it down first", user="lead")
 
 
 async def test_a_running_endpoint_is_swapped_in_one_step(platform: Platform) -> None:

@@ -71,7 +71,7 @@ async def test_the_holder_replaces_their_own_model_and_is_not_asked_about_it(pla
     """One button brings their model down and the other up, once an approver agrees."""
     await up(platform)
     await platform.say("dev", "/gpu up coder-fim because the other one is better")
-    asked = await platform.sees("the requester's own lease: Replace coder-chat brings that model down")
+    asked = await platform.sees("The requester holds it: Replace coder-chat brings that model down")
     assert "[Ask the holder]" not in asked
     await platform.click("dev", "Replace coder-chat")
     await platform.sees("Displaces coder-chat")

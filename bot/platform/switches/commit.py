@@ -85,7 +85,7 @@ class ByCommit:
                 if await self.repository.head() == head:
                     raise BotError(
                         md(
-                            "{branch} does not accept Stoker's commit: {why} Let its account push there, or set `switch.merge: pull`.",
+                            "{branch} does not accept Stoker's commit: {why} Allow its account to push there, or set `switch.merge: pull`.",
                             branch=code(self.config.platform.branch),
                             why=refused.shown,
                         )
