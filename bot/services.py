@@ -24,7 +24,7 @@ from bot.clients.deployer import Deployer
 from bot.clients.flux import Flux, Includes
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
-from bot.clients.http import OpenedAtFirstRequest, Trusted, guarded_session, only
+from bot.clients.http import OpenedAtFirstRequest, Trusted, guarded_session, restrict_to
 from bot.clients.huggingface import FILE_HOSTS, HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
@@ -271,7 +271,7 @@ def platform_http(settings: Settings, trusted: Trusted = httpx.create_ssl_contex
     hosts += [settings.prometheus_url] if settings.prometheus_url else []
     return httpx.AsyncClient(
         timeout=httpx.Timeout(30, connect=5),
-        event_hooks={"request": [only(*hosts)]},
+        event_hooks={"request": [restrict_to(*hosts)]},
         transport=OpenedAtFirstRequest(trusted),
     )
 
@@ -281,7 +281,7 @@ def hub_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) ->
     hosts = [settings.hf_endpoint, *FILE_HOSTS, *settings.hf_file_hosts.split()]
     return httpx.AsyncClient(
         timeout=httpx.Timeout(30, connect=5),
-        event_hooks={"request": [only(*hosts)]},
+        event_hooks={"request": [restrict_to(*hosts)]},
         transport=OpenedAtFirstRequest(trusted),
     )
 
@@ -292,7 +292,7 @@ def github_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context)
     return httpx.AsyncClient(
         base_url=address,
         timeout=30,
-        event_hooks={"request": [only(address)]},
+        event_hooks={"request": [restrict_to(address)]},
         transport=OpenedAtFirstRequest(trusted),
     )
 

@@ -1,4 +1,4 @@
-"""The limits of `bot.clients.http` for aiohttp, which the Slack and Kubernetes libraries use."""
+"""A response class with a size limit for aiohttp, which the Slack and Kubernetes libraries use."""
 
 import aiohttp
 
@@ -9,7 +9,7 @@ LARGEST = 32 * 2**20
 class BoundedResponse(aiohttp.ClientResponse):
     """A response that is read in chunks and aborted if it exceeds `LARGEST`.
 
-    `text()` and `json()` use `read()`. Code that streams lines limits their length (aiohttp: `read_bufsize`).
+    `text()` and `json()` call `read()`. Streamed lines are limited by aiohttp's `read_bufsize`.
     """
 
     async def read(self) -> bytes:

@@ -1,7 +1,7 @@
 """The CI results of a commit: check runs (Actions, Apps) and commit statuses (older CI). Pure: JSON in, values out.
 
-A name does not identify a check. Two workflows, or two Apps, may have a check of the same name, and a check that ran
-again leaves its older run in the list. Results are therefore identified by App, workflow and name, and the newest one
+A name does not identify a check: two workflows, or two Apps, may have a check of the same name. The list also contains
+the older runs of a check that ran again. Results are therefore identified by App, workflow and name, and the newest one
 counts (https://docs.github.com/en/rest/checks/runs, https://docs.github.com/en/rest/commits/statuses).
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 PASSED = frozenset({"success", "neutral", "skipped"})
-"""Conclusions with which a required check passes; GitHub does not merge with any other one
+"""Conclusions with which a required check passes; GitHub does not merge with any other conclusion
 (https://docs.github.com/en/pull-requests/collaborating-with-pull-requests/collaborating-on-repositories-with-code-quality-features/about-status-checks).
 """
 _SUPERSEDED = frozenset({"cancelled", "stale"})
@@ -24,7 +24,9 @@ _Key = tuple[str, str, str]
 
 
 class CI(BaseModel, frozen=True, defer_build=True):
-    """The checks of a commit. `names` are all existing ones, `unread` the kinds that the token may not read."""
+    """The combined checks of a commit. `names` are the names of all checks, `unread` the kinds of checks that the token
+    may not read.
+    """
 
     verdict: Verdict
     failing: tuple[str, ...] = ()
@@ -42,35 +44,38 @@ class Expected(BaseModel, frozen=True, defer_build=True):
 def required(branch: Json, rules: Iterable[Json]) -> tuple[str, ...]:
     """The checks that a branch's protection and its rulesets require, by name."""
     protection = branch.get("protection") or {}
-    asked = (protection.get("required_status_checks") or {}) if protection.get("enabled") else {}
-    names = {*map(str, asked.get("contexts") or ()), *(str(each["context"]) for each in asked.get("checks") or ())}
+    protected = (protection.get("required_status_checks") or {}) if protection.get("enabled") else {}
+    names = {
+        *map(str, protected.get("contexts") or ()),
+        *(str(check["context"]) for check in protected.get("checks") or ()),
+    }
     for rule in rules:
         if rule.get("type") == "required_status_checks":
             checks = (rule.get("parameters") or {}).get("required_status_checks") or ()
-            names |= {str(each["context"]) for each in checks}
+            names |= {str(check["context"]) for check in checks}
     return tuple(sorted(names))
 
 
-def counted(
+def combined(
     runs: Iterable[Json], statuses: Iterable[Json], workflows: Mapping[str, str], unread: tuple[str, ...] = ()
 ) -> CI:
-    """The newest result of each check, combined. `workflows` maps a check suite to its workflow, if known.
+    """Combine the newest results of all checks. `workflows` maps a check suite to its workflow, if known.
 
     A suite with an unknown workflow counts as a separate workflow, and its cancelled runs are ignored if a newer run
     has the same App and name.
     """
-    found = list(runs)
+    listed = list(runs)
     newest: dict[_Key, Json] = {}
-    for run in found:
+    for run in listed:
         key = _key(run, workflows)
         if key not in newest or _age(run) >= _age(newest[key]):
             newest[key] = run
-    kept = [run for run in newest.values() if not _is_superseded(run, found, workflows)]
-    results = [(str(run["name"]), _result(run)) for run in kept]
+    current = [run for run in newest.values() if not _is_superseded(run, listed, workflows)]
+    results = [(str(run["name"]), _result(run)) for run in current]
     contexts: dict[str, Json] = {}
     for status in statuses:
-        known = contexts.get(status["context"])
-        if known is None or _age(status) >= _age(known):
+        newest_status = contexts.get(status["context"])
+        if newest_status is None or _age(status) >= _age(newest_status):
             contexts[status["context"]] = status
     results += [(name, _state(status)) for name, status in contexts.items()]
     failing = tuple(sorted({name for name, result in results if result == "failure"}))
@@ -84,11 +89,11 @@ def counted(
 
 
 def has_namesakes(runs: Iterable[Json]) -> bool:
-    """Return whether different check suites have checks of the same name, so that their workflows matter."""
+    """Return whether several check suites have a check of the same name, so that their workflows must be read."""
     suites: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         suites.setdefault((_app(run), str(run["name"])), set()).add(_suite(run))
-    return any(len(each) > 1 for each in suites.values())
+    return any(len(suite_ids) > 1 for suite_ids in suites.values())
 
 
 def _key(run: Json, workflows: Mapping[str, str]) -> _Key:
@@ -107,17 +112,20 @@ def _suite(run: Json) -> str:
 def _is_superseded(run: Json, runs: Iterable[Json], workflows: Mapping[str, str]) -> bool:
     if run.get("conclusion") not in _SUPERSEDED or _suite(run) in workflows:
         return False
-    return any(_app(other) == _app(run) and other["name"] == run["name"] and _age(other) > _age(run) for other in runs)
+    return any(
+        _app(candidate) == _app(run) and candidate["name"] == run["name"] and _age(candidate) > _age(run)
+        for candidate in runs
+    )
 
 
 def _age(result: Json) -> tuple[float, int]:
-    """A sort key from older to newer results: the start time and the id. A run that has not started is the newest."""
+    """A sort key, older results first: the start time and the id. A run that has not started counts as the newest."""
     began = result.get("started_at") or result.get("created_at") or result.get("completed_at") or ""
     try:
-        when = datetime.fromisoformat(str(began)).timestamp()
+        started = datetime.fromisoformat(str(began)).timestamp()
     except ValueError:
-        when = float("inf") if result.get("status") not in ("completed", None) else 0.0
-    return when, int(result.get("id") or 0)
+        started = float("inf") if result.get("status") not in ("completed", None) else 0.0
+    return started, int(result.get("id") or 0)
 
 
 def _result(run: Json) -> Verdict:

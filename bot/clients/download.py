@@ -1,14 +1,14 @@
-"""The program of a staging Job: runs the manifest's own script in the engine's image. It only needs `huggingface_hub`.
+"""The program of a staging Job: runs the script of the manifest in the engine's image. It only needs `huggingface_hub`.
 
-It changes three things around the script:
+It changes the script's behaviour in three ways:
 
 - Local files are never accepted without a check. Up to huggingface_hub 1.x, `snapshot_download(local_files_only=True)`
   returns the folder of an interrupted download as if it were complete, so every file is compared with the Hub.
-- The branch's name is recorded in the cache last. Until then a pod that looks for the weights finds nothing, instead of
-  an incomplete model.
-- It prints its progress as lines of JSON that begin with `stoker `, and the retry time of a 429.
+- The branch's name is recorded in the cache last. Until then, a pod that searches the cache finds no model instead of an
+  incomplete one.
+- The program prints its progress, and the retry time of a 429, as lines of JSON that begin with `stoker `.
 
-It imports nothing of Stoker: the file is passed to the interpreter as text.
+It imports no module of Stoker, because the file is passed to the interpreter as text.
 """
 
 import json
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 EVERY = float(os.environ.get("STOKER_EVERY", "5"))
-"""Seconds between two lines of progress."""
+"""Seconds between two reports of the progress."""
 
 
 def tell(**values: object) -> None:
@@ -30,10 +30,10 @@ def tell(**values: object) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files below a folder, partial downloads included; links are not followed."""
+    """The size of the files below a folder in bytes, including partial downloads. Links are not followed."""
     total = 0
-    for below, _, names in os.walk(folder):
-        for path in (Path(below) / name for name in names):
+    for directory, _, names in os.walk(folder):
+        for path in (Path(directory) / name for name in names):
             try:
                 total += 0 if path.is_symlink() else path.stat().st_size
             except FileNotFoundError:  # a partial file was just renamed
@@ -47,16 +47,16 @@ def report(folder: Path, total: int, over: threading.Event) -> None:
 
 
 def make_room(cache: Path, folder: Path, total: int) -> None:
-    """Remove models that no endpoint serves from the cache if the volume needs the space; otherwise report what is
-    missing.
+    """Delete models that no endpoint serves from the cache until there is enough space for `total` bytes. Exit if there
+    is not.
     """
     needed = total - size_of(folder)
-    kept = {f"models--{each.replace('/', '--')}" for each in json.loads(os.environ.get("STOKER_KEEP", "[]"))}
-    removable = sorted(cache.glob("models--*"), key=os.path.getmtime) if kept else []
+    to_keep = {f"models--{model.replace('/', '--')}" for model in json.loads(os.environ.get("STOKER_KEEP", "[]"))}
+    removable = sorted(cache.glob("models--*"), key=os.path.getmtime) if to_keep else []
     for old in removable:
         if shutil.disk_usage(cache).free >= needed:
             return
-        if old.name not in kept and old != folder:
+        if old.name not in to_keep and old != folder:
             tell(removed=old.name.removeprefix("models--").replace("--", "/"), bytes=size_of(old))
             shutil.rmtree(old)
     free = shutil.disk_usage(cache).free
@@ -65,22 +65,22 @@ def make_room(cache: Path, folder: Path, total: int) -> None:
 
 
 def whole_snapshots(hub: Any) -> Any:
-    """The replacement of `snapshot_download` for the script."""
+    """Return the function that replaces `snapshot_download` for the script."""
     from huggingface_hub.utils import LocalEntryNotFoundError, filter_repo_objects
 
     download = hub.snapshot_download
 
-    def whole(repo_id: str, *, revision: str | None = None, local_files_only: bool = False, **given: Any) -> str:
+    def whole(repo_id: str, *, revision: str | None = None, local_files_only: bool = False, **options: Any) -> str:
         if local_files_only:
             raise LocalEntryNotFoundError("The staging Job compares every file with the Hub.")
-        if given.get("local_dir") or given.get("repo_type") not in (None, "model"):
-            return str(download(repo_id, revision=revision, **given))
-        about = hub.HfApi().model_info(repo_id, revision=revision, files_metadata=True, token=given.get("token"))
-        sizes = {each.rfilename: each.size or 0 for each in about.siblings}
-        patterns = {key: given.get(key) for key in ("allow_patterns", "ignore_patterns")}
-        wanted = sorted(filter_repo_objects(list(sizes), **patterns))
-        total = sum(sizes[name] for name in wanted)
-        cache = Path(given.get("cache_dir") or hub.constants.HF_HUB_CACHE)
+        if options.get("local_dir") or options.get("repo_type") not in (None, "model"):
+            return str(download(repo_id, revision=revision, **options))
+        info = hub.HfApi().model_info(repo_id, revision=revision, files_metadata=True, token=options.get("token"))
+        sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings}
+        patterns = {key: options.get(key) for key in ("allow_patterns", "ignore_patterns")}
+        selected = sorted(filter_repo_objects(list(sizes), **patterns))
+        total = sum(sizes[name] for name in selected)
+        cache = Path(options.get("cache_dir") or hub.constants.HF_HUB_CACHE)
         cache.mkdir(parents=True, exist_ok=True)
         folder = cache / f"models--{repo_id.replace('/', '--')}"
         make_room(cache, folder, total)
@@ -88,13 +88,13 @@ def whole_snapshots(hub: Any) -> Any:
         over = threading.Event()
         threading.Thread(target=report, args=(folder, total, over), daemon=True).start()
         try:
-            snapshot = Path(download(repo_id, revision=about.sha, **given))
+            snapshot = Path(download(repo_id, revision=info.sha, **options))
         finally:
             over.set()
-        if missing := [name for name in wanted if not (snapshot / name).exists()]:
+        if missing := [name for name in selected if not (snapshot / name).exists()]:
             sys.exit(f"Incomplete: {len(missing)} files are missing, the first is {missing[0]}.")
         tell(bytes=total, of=total)
-        return str(download(repo_id, revision=revision, **given))
+        return str(download(repo_id, revision=revision, **options))
 
     return whole
 
@@ -106,8 +106,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def tell_when_to_retry(error: BaseException) -> None:
-    for each in causes(error):
-        answer = getattr(each, "response", None)
+    for chained in causes(error):
+        answer = getattr(chained, "response", None)
         if getattr(answer, "status_code", None) == 429:
             tell(retry_after=(getattr(answer, "headers", None) or {}).get("Retry-After", ""))
             return

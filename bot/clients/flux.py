@@ -1,10 +1,10 @@
-"""Flux, through its Kustomizations and HelmReleases: reads the applied state, and requests and follows reconciliations.
+"""Client for Flux: reads the applied state of Kustomizations and HelmReleases, and requests and follows reconciliations.
 
 Sources: fluxcd.io/flux/components/kustomize/kustomizations (`status.lastAppliedRevision`, `spec.suspend`, conditions
 and their reasons), …/helm/helmreleases (`spec.driftDetection`), …/source/gitrepositories (`status.artifact.revision`),
-and `flux reconcile kustomization --with-source`, which does the same as this module: it sets the annotation
-`reconcile.fluxcd.io/requestedAt` on the source, then on the Kustomization. A revision is written `main@sha1:COMMIT`
-(RFC-0005); releases before 0.41 wrote `main/COMMIT`.
+and the source of `flux reconcile kustomization --with-source`. Like this command, the module sets the annotation
+`reconcile.fluxcd.io/requestedAt` on the source, then on the Kustomization. A revision has the form `main@sha1:COMMIT`
+(RFC-0005), before Flux 0.41 `main/COMMIT`.
 """
 
 import asyncio
@@ -29,91 +29,114 @@ _COMMIT = re.compile(r"(?:^|[@/:])([0-9a-f]{40})$")
 _WAITS = ("Progressing", "ProgressingWithRetry", "DependencyNotReady", "Unknown")
 """Reasons of a Ready condition that may resolve without action."""
 _PERSISTS = 20.0
-"""Seconds that an error must persist after a refresh: it may belong to an earlier commit."""
+"""Seconds for which an error must persist after a refresh, because it may belong to an earlier commit."""
 
 Includes = Callable[[str, str], Awaitable[bool]]
-"""True if the first commit is the second, or has it in its history."""
+"""Function that returns whether the first commit is the second, or has it in its history."""
 
 
 class Flux:
-    """The Kustomizations in Flux's namespace and in those of the models, and the HelmReleases in the latter."""
+    """Reads the Kustomizations in Flux's namespace and in those of the models, and the HelmReleases of the models."""
 
     word = "Flux"
 
     def __init__(self, api: ApiClient, namespace: str, serving: tuple[str, ...], includes: Includes) -> None:
         self._kube = Kube(api)
-        beside = (Collection(KUSTOMIZATIONS_BESIDE, each) for each in serving if each != namespace)
+        beside = (
+            Collection(KUSTOMIZATIONS_BESIDE, serving_namespace)
+            for serving_namespace in serving
+            if serving_namespace != namespace
+        )
         self._kustomizations = (Collection(KUSTOMIZATIONS, namespace), *beside)
         self._sources = Collection(GIT_REPOSITORIES, namespace)
-        self._releases = tuple(Collection(HELM_RELEASES, each) for each in serving)
+        self._releases = tuple(Collection(HELM_RELEASES, namespace) for namespace in serving)
         self._includes = includes
 
     async def get(self, name: str) -> Application | None:
-        _, found = await self._find(name)
-        return application_of(found).model_copy(update={"name": name}) if found else None
+        _, kustomization = await self._find(name)
+        return application_of(kustomization).model_copy(update={"name": name}) if kustomization else None
 
     async def list(self) -> tuple[Application, ...]:
-        listed = [found for each in self._kustomizations for found in await self._kube.list(Selection(each))]
-        names = Counter(found["metadata"]["name"] for found in listed)
-        return tuple(_named(found, among=names[found["metadata"]["name"]]) for found in listed)
+        listed = [
+            kustomization
+            for collection in self._kustomizations
+            for kustomization in await self._kube.list(Selection(collection))
+        ]
+        names = Counter(kustomization["metadata"]["name"] for kustomization in listed)
+        return tuple(_named(kustomization, among=names[kustomization["metadata"]["name"]]) for kustomization in listed)
 
     async def _find(self, name: str) -> tuple[Collection, KubeObject | None]:
-        """Return the collection and the Kustomization of this name; None, with the default collection, if it does not
-        exist.
+        """Return the Kustomization of this name, or None, and the collection that it is in or would be in.
 
-        `NAMESPACE/NAME` is the one in that namespace. Raises BotError if several namespaces have one of this name.
+        `name` may be `NAMESPACE/NAME`. Raises BotError if several namespaces have a Kustomization of this name.
         """
         namespace, _, bare = name.rpartition("/")
-        found = [each for each in await self._every(bare) if namespace in ("", each[0].namespace)]
-        if len(found) > 1:
-            places = " and ".join(str(each.namespace) for each, _ in found)
+        matches = [match for match in await self._all_named(bare) if namespace in ("", match[0].namespace)]
+        if len(matches) > 1:
+            places = " and ".join(str(collection.namespace) for collection, _ in matches)
             raise BotError(
                 f"Flux has a Kustomization {bare} in each of the namespaces {places}: name one as NAMESPACE/{bare}."
             )
-        home = next((each for each in self._kustomizations if each.namespace == namespace), self._kustomizations[0])
-        return found[0] if found else (home, None)
+        home = next(
+            (collection for collection in self._kustomizations if collection.namespace == namespace),
+            self._kustomizations[0],
+        )
+        return matches[0] if matches else (home, None)
 
-    async def _every(self, name: str) -> Sequence[tuple[Collection, KubeObject]]:
+    async def _all_named(self, name: str) -> Sequence[tuple[Collection, KubeObject]]:
         """Return the Kustomizations of this name, in any namespace."""
-        found = [(each, await self._kube.get(each, name)) for each in self._kustomizations if name]
-        return [(where, each) for where, each in found if each is not None]
+        kustomizations = [
+            (collection, await self._kube.get(collection, name)) for collection in self._kustomizations if name
+        ]
+        return [
+            (collection, kustomization) for collection, kustomization in kustomizations if kustomization is not None
+        ]
 
-    async def _marked(self, name: str) -> Application | None:
-        """Return the Kustomization that a label names, with the shortest name that is unique."""
+    async def _from_label(self, name: str) -> Application | None:
+        """Return the Kustomization whose name is in a label. Its `name` contains the namespace only if that is necessary."""
         namespace, _, bare = name.rpartition("/")
-        every = await self._every(bare)
-        own = next((found for where, found in every if namespace in ("", where.namespace)), None)
-        return _named(own, among=len(every)) if own is not None else None
+        every = await self._all_named(bare)
+        match = next(
+            (kustomization for collection, kustomization in every if namespace in ("", collection.namespace)), None
+        )
+        return _named(match, among=len(every)) if match is not None else None
 
     async def of(self, workload: Workload) -> Application | None:
-        """The Kustomization of a Deployment, or of the HelmRelease that installs it.
+        """The Kustomization that applies a Deployment, or the HelmRelease that installs it.
 
-        helm-controller changes replicas back only if the HelmRelease has drift detection for them.
+        helm-controller resets replicas only if the HelmRelease has drift detection for them.
         """
         release = await self._release(*workload.release)
         if release is None:
-            return await self._marked(workload.deployed_by)
+            return await self._from_label(workload.deployed_by)
         labels = release["metadata"].get("labels") or {}
         parts = (labels.get(f"{_KUSTOMIZE}/namespace"), labels.get(f"{_KUSTOMIZE}/name"))
-        found = await self._marked("/".join(filter(None, parts)) if parts[1] else "")
-        return found.model_copy(update={"reverts_replicas": _corrects_replicas(release)}) if found else None
+        application = await self._from_label("/".join(filter(None, parts)) if parts[1] else "")
+        return application.model_copy(update={"reverts_replicas": _corrects_replicas(release)}) if application else None
 
     async def _release(self, namespace: str, name: str) -> KubeObject | None:
-        where = next((each for each in self._releases if name and each.namespace == namespace), None)
-        listed = await self._kube.list(Selection(where, fields=f"metadata.name={name}")) if where else ()
+        collection = next(
+            (
+                release_collection
+                for release_collection in self._releases
+                if name and release_collection.namespace == namespace
+            ),
+            None,
+        )
+        listed = await self._kube.list(Selection(collection, fields=f"metadata.name={name}")) if collection else ()
         return next(iter(listed), None)
 
     async def refresh(self, name: str) -> None:
         """Make Flux fetch its source and then apply it, like `flux reconcile kustomization --with-source`."""
-        where, found = await self._find(name)
-        if found is None:
+        collection, kustomization = await self._find(name)
+        if kustomization is None:
             raise self._missing(name)
-        asked = {"metadata": {"annotations": {REQUESTED: datetime.now(UTC).isoformat()}}}
-        source = found["spec"].get("sourceRef") or {}
-        of = source.get("namespace") or where.namespace
-        if source.get("kind") == "GitRepository" and of == self._sources.namespace:
-            await self._kube.patch(self._sources, str(source.get("name")), asked)
-        await self._kube.patch(where, name.rpartition("/")[2], asked)
+        request = {"metadata": {"annotations": {REQUESTED: datetime.now(UTC).isoformat()}}}
+        source = kustomization["spec"].get("sourceRef") or {}
+        source_namespace = source.get("namespace") or collection.namespace
+        if source.get("kind") == "GitRepository" and source_namespace == self._sources.namespace:
+            await self._kube.patch(self._sources, str(source.get("name")), request)
+        await self._kube.patch(collection, name.rpartition("/")[2], request)
 
     async def sync(
         self,
@@ -125,7 +148,7 @@ class Flux:
         on_message: OnMessage = ignore_message,
         only: tuple[ObjectName, ...] = (),
     ) -> Application:
-        """Flux only applies the newest commit of its branch: wait until that has `revision` in its history."""
+        """Wait until Flux has applied a commit with `revision` in its history. Flux only applies its branch's newest commit."""
 
         async def includes(applied: str) -> bool:
             return await self._includes(applied, revision)
@@ -155,33 +178,36 @@ class Flux:
 
         async def check(kustomizations: View, *releases: View) -> Application | None:
             nonlocal last, error, since
-            found = next(iter(kustomizations.values()), None)
-            if found is None:
+            kustomization = next(iter(kustomizations.values()), None)
+            if kustomization is None:
                 raise self._missing(name)
-            last = application_of(found)
-            if found["spec"].get("suspend"):
+            last = application_of(kustomization)
+            if kustomization["spec"].get("suspend"):
                 raise SyncFailed(
                     f"Kustomization {name} is suspended, so Flux does not apply it. Resume it (`flux resume kustomization"
                     f" {name}`), then request it again."
                 )
             await on_message(last.message)
             at_commit = any([await includes(revision) for revision in last.revisions])
-            behind = [
-                each for view in releases for each in view.values() if _is_part_of(each, found) and not _is_done(each)
+            pending = [
+                release
+                for view in releases
+                for release in view.values()
+                if _is_part_of(release, kustomization) and not _is_upgraded(release)
             ]
-            if at_commit and last.sync == "Synced" and not behind:
+            if at_commit and last.sync == "Synced" and not pending:
                 return last
             now = asyncio.get_running_loop().time()
-            said = next((each for each in map(_error_of, (found, *behind)) if each), "")
-            if said != error:
-                error, since = said, now
+            current_error = next((message for message in map(_error_of, (kustomization, *pending)) if message), "")
+            if current_error != error:
+                error, since = current_error, now
             if error and now - since >= min(_PERSISTS, timeout / 4):
                 raise SyncFailed(f"Flux could not apply {name}: {error} — fix this in git, then try again.")
             return None
 
         try:
             async with asyncio.timeout(timeout):
-                releases = (Selection(each) for each in self._releases)
+                releases = (Selection(collection) for collection in self._releases)
                 return await self._kube.follow(
                     await self._only(name), *releases, check=check, next_check=lambda: min(1.0, timeout / 8)
                 )
@@ -193,12 +219,12 @@ class Flux:
             ) from e
 
     async def terminate(self, name: str, revision: str, actor: str) -> bool:
-        """Flux has no operation that could be terminated: it applies the content of the branch."""
+        """Return False, because Flux has no operation that could be terminated."""
         return False
 
     async def wait_for(self, name: str, *, timeout: float, until: Callable[[Application], bool]) -> Application:
-        async def check(found: View) -> Application | None:
-            last = next(map(application_of, found.values()), None)
+        async def check(kustomizations: View) -> Application | None:
+            last = next(map(application_of, kustomizations.values()), None)
             return last if last and until(last) else None
 
         try:
@@ -210,8 +236,8 @@ class Flux:
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        async def check(found: View) -> bool | None:
-            return None if found else True
+        async def check(kustomizations: View) -> bool | None:
+            return None if kustomizations else True
 
         try:
             async with asyncio.timeout(timeout):
@@ -222,8 +248,8 @@ class Flux:
             ) from e
 
     async def _only(self, name: str) -> Selection:
-        where, _ = await self._find(name)
-        return Selection(where, fields=f"metadata.name={name.rpartition('/')[2]}")
+        collection, _ = await self._find(name)
+        return Selection(collection, fields=f"metadata.name={name.rpartition('/')[2]}")
 
     def _missing(self, name: str) -> BotError:
         return BotError(
@@ -232,16 +258,16 @@ class Flux:
         )
 
 
-def application_of(found: KubeObject) -> Application:
-    """A Kustomization from Flux's JSON."""
-    spec, status = found["spec"], found.get("status") or {}
-    ready = _condition(found)
+def application_of(kustomization: KubeObject) -> Application:
+    """Parse a Kustomization from Flux's JSON."""
+    spec, status = kustomization["spec"], kustomization.get("status") or {}
+    ready = _condition(kustomization)
     path = str(spec.get("path") or "").strip("/").removeprefix("./").removeprefix(".")
     applied, attempted = (str(status.get(key) or "") for key in ("lastAppliedRevision", "lastAttemptedRevision"))
-    is_ready = ready.get("status") == "True" and _is_seen(found)
-    error = _error_of(found)
+    is_ready = ready.get("status") == "True" and _is_observed(kustomization)
+    error = _error_of(kustomization)
     return Application(
-        name=found["metadata"]["name"],
+        name=kustomization["metadata"]["name"],
         path=path,
         automated=True,
         sync="Suspended" if spec.get("suspend") else "Synced" if is_ready else "OutOfSync" if error else "Unknown",
@@ -259,15 +285,17 @@ def application_of(found: KubeObject) -> Application:
     )
 
 
-def _named(found: KubeObject, *, among: int) -> Application:
-    """Return a Kustomization, with its namespace in its name if it is one of several with that name."""
-    namespace = found["metadata"].get("namespace", "")
-    application = application_of(found)
+def _named(kustomization: KubeObject, *, among: int) -> Application:
+    """Parse a Kustomization. Its `name` contains the namespace if `among` is above 1: the number of Kustomizations with
+    its name.
+    """
+    namespace = kustomization["metadata"].get("namespace", "")
+    application = application_of(kustomization)
     return application.model_copy(update={"name": f"{namespace}/{application.name}"}) if among > 1 else application
 
 
 def commit_of(revision: str) -> str:
-    """The commit in a revision of Flux; empty for other revisions, such as a chart's version."""
+    """The commit in a revision of Flux; empty for a revision without a commit, such as a chart's version."""
     match = _COMMIT.search(revision)
     return match[1] if match else ""
 
@@ -277,31 +305,31 @@ def describe(application: Application) -> str:
     return ", ".join(filter(None, (application.sync, f"applied {applied}", application.message)))
 
 
-def _condition(found: KubeObject) -> KubeObject:
-    conditions = (found.get("status") or {}).get("conditions") or ()
-    return next((each for each in conditions if each.get("type") == "Ready"), {})
+def _condition(resource: KubeObject) -> KubeObject:
+    conditions = (resource.get("status") or {}).get("conditions") or ()
+    return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
 
 
-def _is_seen(found: KubeObject) -> bool:
+def _is_observed(resource: KubeObject) -> bool:
     """Return whether the controller has processed the newest spec and the last request."""
-    status, meta = found.get("status") or {}, found["metadata"]
-    asked = (meta.get("annotations") or {}).get(REQUESTED)
+    status, meta = resource.get("status") or {}, resource["metadata"]
+    requested = (meta.get("annotations") or {}).get(REQUESTED)
     handled = status.get("lastHandledReconcileAt")
     return int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0) and (
-        asked is None or asked == handled
+        requested is None or requested == handled
     )
 
 
-def _error_of(found: KubeObject) -> str:
-    """Flux's message with the reason why it is not ready; empty if that may resolve without action."""
-    ready = _condition(found)
+def _error_of(resource: KubeObject) -> str:
+    """The reason and the message of a failed object; empty if it is ready, or may become ready without action."""
+    ready = _condition(resource)
     if ready.get("status") != "False" or ready.get("reason") in _WAITS:
         return ""
     return f"{ready.get('reason')}: {ready.get('message')}"
 
 
-def _is_done(release: KubeObject) -> bool:
-    return _condition(release).get("status") == "True" and _is_seen(release)
+def _is_upgraded(release: KubeObject) -> bool:
+    return _condition(release).get("status") == "True" and _is_observed(release)
 
 
 def _corrects_replicas(release: KubeObject) -> bool:
@@ -315,7 +343,7 @@ def _corrects_replicas(release: KubeObject) -> bool:
 
 
 def _is_part_of(release: KubeObject, kustomization: KubeObject) -> bool:
-    """Return whether a Kustomization applied this HelmRelease: kustomize-controller labels the objects that it applies."""
+    """Return whether a Kustomization applied this HelmRelease, from the labels that kustomize-controller adds."""
     labels, meta = release["metadata"].get("labels") or {}, kustomization["metadata"]
     applied_by = (labels.get(f"{_KUSTOMIZE}/namespace"), labels.get(f"{_KUSTOMIZE}/name"))
     return applied_by == (meta.get("namespace"), meta["name"])

@@ -16,7 +16,7 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 from bot.clients import github_answers as answers
-from bot.clients.checks import CI, Expected, counted, has_namesakes, required
+from bot.clients.checks import CI, Expected, combined, has_namesakes, required
 from bot.clients.github_answers import Listed, Pull, Recent, RepositoryAnswer, User, entries, read
 from bot.clients.github_refusals import message_of, pause, rate_limited, refusal
 from bot.clients.http import bearer, decoded, refuse_if_busy, retry_hint, send
@@ -375,7 +375,7 @@ class GitHub:
         unread = [name for name, results in (("check runs", runs), ("commit statuses", statuses)) if results is None]
         listed = [run.model_dump() for run in runs or ()]
         workflows = await self._workflows(sha) if has_namesakes(listed) else {}
-        return counted(listed, [status.model_dump() for status in statuses or ()], workflows, tuple(unread))
+        return combined(listed, [status.model_dump() for status in statuses or ()], workflows, tuple(unread))
 
     async def _workflows(self, sha: str) -> dict[str, str]:
         """The workflow of each check suite of a commit; empty if the token may not read Actions."""

@@ -1,4 +1,4 @@
-"""Models on Hugging Face: size, shape, licence, and whether they are accessible.
+"""Client for Hugging Face: the files, the configuration, the licence and the access conditions of models.
 
 Uses the Hub's API. A model id is validated before it becomes part of a URL.
 """
@@ -20,7 +20,7 @@ from manifests.sizing.repository import Repository, plain
 
 SYSTEM = "Hugging Face"
 _REASON = "X-Error-Code"
-"""The Hub's header with the reason of a refusal: RepoNotFound (also for private ones), GatedRepo, EntryNotFound
+"""The Hub's header with the reason of a refusal: RepoNotFound (also for private models), GatedRepo, EntryNotFound
 (`hf_raise_for_status` of huggingface_hub).
 """
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,96}")
@@ -32,9 +32,9 @@ cdn-lfs.huggingface.co and others (https://huggingface.co/docs/hub/xet/using-xet
 """
 
 _FILE = Limit(size=16 * MIB)
-"""The index of the largest models has about 9 MB, a tokenizer_config.json rarely more than one."""
+"""Limit of a file: the index of the largest models has about 9 MB, a tokenizer_config.json rarely more than 1 MB."""
 _ABOUT = Limit(size=8 * MIB)
-"""The API's description of a model with its files: 200 bytes per file."""
+"""Limit of the API's description of a model, which has about 200 bytes per file."""
 
 _TREE_PAGES = 20
 """Maximum pages of a listing; the Hub returns 1000 files per page."""
@@ -53,7 +53,7 @@ class GatedModel(BotError):
 
 
 class HuggingFace:
-    """The Hub at one endpoint, with an optional token, which is read at each use, so that it can be rotated."""
+    """Sends requests to the Hub at one endpoint. The optional token is read at each use, so that it can be rotated."""
 
     def __init__(self, http: httpx.AsyncClient, endpoint: str, token: Callable[[], SecretStr | None]) -> None:
         self._http = http
@@ -61,11 +61,15 @@ class HuggingFace:
         self._token = token
 
     async def model(self, hf_id: str) -> ModelFacts:
-        """The facts for sizing and the pull request, all from one revision."""
+        """The facts about a model for sizing and the pull request, all from one revision."""
         return (await self.repository(hf_id)).facts()
 
     async def repository(self, hf_id: str) -> Repository:
-        """The listing and the small files. A missing optional file counts as absent."""
+        """The list of files, the small configuration files and the description of a model. Missing optional files are
+        None.
+
+        Raises UnknownModel if the model does not exist or is hidden, and GatedModel if its terms are not accepted.
+        """
         if _NAME.fullmatch(hf_id) and hf_id.strip("."):
             raise BotError(f"{hf_id} lacks its organisation: write it as org/name.{await self._hint(hf_id)}")
         checked(hf_id)
@@ -75,16 +79,16 @@ class HuggingFace:
         hidden = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.NOT_FOUND)
         if hidden and response.headers.get(_REASON) != "GatedRepo":
             raise UnknownModel(await self._unknown(hf_id))
-        about = _accepted(response, hf_id)
-        revision, place = str(about.get("sha") or "main"), _place(about, hf_id)
-        files = _sizes(about.get("siblings"))
-        if not files and place != hf_id:  # a redirect to the new name may drop the query that requests sizes
+        description = _accepted(response, hf_id)
+        revision, place = str(description.get("sha") or "main"), _place(description, hf_id)
+        files = _sizes(description.get("siblings"))
+        if not files and place != hf_id:  # a redirect to the new name may drop the query parameter for the sizes
             again = await self._get(
                 f"/api/models/{place}", _ABOUT, f"The Hub's description of {place}", {"blobs": "true"}
             )
             files = _sizes(body(again).get("siblings"))
         files = files or await self._tree(place, revision) or await self._tree(place, "main")
-        files = files or dict.fromkeys(_names(about.get("siblings")), 0)
+        files = files or dict.fromkeys(_names(description.get("siblings")), 0)
 
         withheld: list[str] = []
 
@@ -92,58 +96,58 @@ class HuggingFace:
             if files and name not in files and name not in ("config.json", "tokenizer_config.json"):
                 return None
             try:
-                found = await self._file(hf_id, revision, name)
-                return await self._file(place, revision, name) if found is None and place != hf_id else found
+                content = await self._file(hf_id, revision, name)
+                return await self._file(place, revision, name) if content is None and place != hf_id else content
             except GatedModel:
                 if not any(files.values()):
-                    raise  # the model is unknown
+                    raise  # without sizes, nothing is known about the model
                 withheld.append(name)
                 return None
 
         config = await read("config.json")
-        if config is None and _describes_layers(about.get("config")):
-            config = about["config"]
+        if config is None and _describes_layers(description.get("config")):
+            config = description["config"]
         tokenizer = await read("tokenizer_config.json")
-        found = Repository(
+        repository = Repository(
             hf_id=hf_id,
-            revision=str(about.get("sha") or ""),
+            revision=str(description.get("sha") or ""),
             files=files,
             config=config,
             params=await read("params.json") if config is None else None,
             quant=await read("hf_quant_config.json"),
-            template=_shows_template(about.get("config")) or _holds_template(tokenizer),
+            template=_shows_template(description.get("config")) or _holds_template(tokenizer),
             tokenizer_code="AutoTokenizer" in _part(tokenizer, "auto_map"),
-            pipeline_tag=plain(about.get("pipeline_tag")),
-            library=plain(about.get("library_name")),
-            tags=tuple(_tags(about)),
-            gated=about.get("gated") or False,
-            licence=_licence(about),
-            base_model=_base_model(about),
+            pipeline_tag=plain(description.get("pipeline_tag")),
+            library=plain(description.get("library_name")),
+            tags=tuple(_tags(description)),
+            gated=description.get("gated") or False,
+            licence=_licence(description),
+            base_model=_base_model(description),
         )
-        if found.needs_index:
+        if repository.needs_index:
             index = await read("model.safetensors.index.json")
             named = (index or {}).get("weight_map")
-            found = found.model_copy(
+            repository = repository.model_copy(
                 update={"index": tuple(sorted(set(named.values()))) if isinstance(named, dict) else ()}
             )
-        if config is None and found.params is None and (found.base_model or withheld):
-            like = await self._config_like(hf_id if withheld else found.base_model)
-            found = found.model_copy(update={"base_config": like})
-        return found.model_copy(update={"withheld": bool(withheld)})
+        if config is None and repository.params is None and (repository.base_model or withheld):
+            like = await self._config_like(hf_id if withheld else repository.base_model)
+            repository = repository.model_copy(update={"base_config": like})
+        return repository.model_copy(update={"withheld": bool(withheld)})
 
     async def search(self, text: str, limit: int = 20) -> tuple[str, ...]:
         """Ids of models whose name contains the text, the most downloaded first.
 
-        Only ids that `model` accepts: the Hub also lists old ones without an organisation, like gpt2.
+        Ids without an organisation, like gpt2, are omitted, because `model` does not accept them.
         """
         query = {"search": text[:100], "limit": str(limit), "sort": "downloads", "direction": "-1"}
         response = await self._get("/api/models", _ABOUT, "The Hub's search result", query)
         if not response.is_success:
             raise Unavailable(SYSTEM, f"the search answered {response.status_code}")
-        found = decoded(SYSTEM, response)
-        if not isinstance(found, list):
+        models = decoded(SYSTEM, response)
+        if not isinstance(models, list):
             raise Unavailable(SYSTEM, "the search did not return a list of models")
-        ids = (each.get("id") for each in found if isinstance(each, dict))
+        ids = (model.get("id") for model in models if isinstance(model, dict))
         return tuple(hf_id for hf_id in ids if isinstance(hf_id, str) and _is_id(hf_id))
 
     async def whoami(self) -> str:
@@ -159,8 +163,8 @@ class HuggingFace:
         return str(body(response).get("name") or "")
 
     async def _unknown(self, hf_id: str) -> str:
-        """The reason why the model was not found. The Hub answers 401 for a missing name too, and does not reveal
-        private ones.
+        """The message for a model that was not found. The Hub also answers 401 for a missing model, so that private models
+        are not revealed.
         """
         hint = await self._hint(hf_id)
         return f"{hf_id} is not on Hugging Face, or is private: check the spelling, or set HF_TOKEN.{hint}"
@@ -175,25 +179,26 @@ class HuggingFace:
         Without an organisation, only names are compared.
         """
         owner, _, name = hf_id.rpartition("/")
-        words = [each for each in re.split(r"[-_.]", name) if each]
+        words = [word for word in re.split(r"[-_.]", name) if word]
         shorter = ("-".join(words[:count]) for count in (len(words) - 1, 2, 1) if 0 < count < len(words))
-        found: dict[str, None] = {}
+        candidates: dict[str, None] = {}
         for text in filter(None, (name, *shorter, owner)):
             try:
-                found |= dict.fromkeys(await self.search(text, limit=50))
+                candidates |= dict.fromkeys(await self.search(text, limit=50))
             except (BotError, Unavailable):
                 return ()
             spelled: dict[str, list[str]] = {}
-            for each in found:
-                if each != hf_id:
-                    spelled.setdefault((each if owner else each.partition("/")[2]).lower(), []).append(each)
+            for candidate in candidates:
+                if candidate != hf_id:
+                    spelling = candidate if owner else candidate.partition("/")[2]
+                    spelled.setdefault(spelling.lower(), []).append(candidate)
             close = difflib.get_close_matches(hf_id.lower(), spelled, n=limit, cutoff=0.75)
             if close:
-                return tuple(each for low in close for each in spelled[low])[:limit]
+                return tuple(candidate for spelling in close for candidate in spelled[spelling])[:limit]
         return ()
 
     async def _tree(self, hf_id: str, revision: str) -> dict[str, int]:
-        """The files with their sizes from the other API that lists them; a long list has several pages."""
+        """The files with their sizes in bytes, from the API for repository trees, which returns several pages."""
         files: dict[str, int] = {}
         path: str | None = f"/api/models/{hf_id}/tree/{quote(revision, safe='')}?recursive=true"
         for _ in range(_TREE_PAGES):
@@ -208,28 +213,36 @@ class HuggingFace:
         return files
 
     async def _config_like(self, hf_id: str) -> dict[str, Any] | None:
-        """The configuration of a model, or of another version of it: quantized weights have the same layers."""
+        """The configuration of a model, or of another version of it, because quantized weights have the same layers. None
+        if it cannot be read.
+        """
         try:
-            others = [each for each in await self.search(hf_id.partition("/")[2]) if "gguf" not in each.lower()]
+            versions = [
+                candidate for candidate in await self.search(hf_id.partition("/")[2]) if "gguf" not in candidate.lower()
+            ]
         except (BotError, Unavailable):
-            others = []
-        for each in (hf_id, *others[:2]):
+            versions = []
+        for candidate in (hf_id, *versions[:2]):
             try:
-                if config := await self._file(each, "main", "config.json"):
-                    return {key: said for key, said in config.items() if key != "quantization_config"}
+                if config := await self._file(candidate, "main", "config.json"):
+                    return {key: value for key, value in config.items() if key != "quantization_config"}
             except (BotError, Unavailable):
                 continue  # gated or hidden: another version may be accessible
         return None
 
     async def _file(self, hf_id: str, revision: str, name: str) -> dict[str, Any] | None:
-        what = f"The Hub's {name} for {hf_id}"
-        response = await self._get(f"/{hf_id}/resolve/{quote(revision, safe='')}/{name}", _FILE, what)
+        subject = f"The Hub's {name} for {hf_id}"
+        response = await self._get(f"/{hf_id}/resolve/{quote(revision, safe='')}/{name}", _FILE, subject)
         if response.status_code == httpx.codes.NOT_FOUND and revision != "main":
-            response = await self._get(f"/{hf_id}/resolve/main/{name}", _FILE, what)
+            response = await self._get(f"/{hf_id}/resolve/main/{name}", _FILE, subject)
         return None if response.status_code == httpx.codes.NOT_FOUND else _accepted(response, hf_id)
 
-    async def _get(self, path: str, limit: Limit, what: str, query: Mapping[str, str] | None = None) -> httpx.Response:
-        """The final answer. Files are redirected to a content network, to which httpx does not send the token."""
+    async def _get(
+        self, path: str, limit: Limit, subject: str, query: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """Send a request and return the answer after redirects. The Hub redirects files to a content delivery network, to
+        which httpx does not send the token.
+        """
         response = await send(
             self._http,
             SYSTEM,
@@ -239,33 +252,33 @@ class HuggingFace:
             headers=bearer(self._token()),
             follow_redirects=True,
             limit=limit,
-            what=what,
+            subject=subject,
         )
         refuse_if_busy(SYSTEM, response)
         return response
 
 
 def model_id(text: str) -> str:
-    """The id in typed or pasted text: `owner/name`, or a link to any page of the model on huggingface.co.
+    """Extract the model id from typed or pasted text: `owner/name`, or a link to any page of the model on huggingface.co.
 
     Slack wraps a link as `<https://…|…>`. Other text is returned unchanged; `checked` refuses it.
     """
     bare = text.strip().removeprefix("<").removesuffix(">").partition("|")[0].strip("`'\"")
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(?:models/)?"
         r"(?!(?:api|models|datasets|spaces|collections|papers|docs|blog)(?:[/?#]|$))([^/?#]+(?:/[^/?#]+)?)(?:[/?#].*)?",
         bare,
     )
-    return found[1] if found else bare
+    return match[1] if match else bare
 
 
 def _is_id(hf_id: str) -> bool:
-    """Return whether it is `org/name`, without path traversal in either part."""
+    """Return whether the id has the form `org/name`, without path traversal in either part."""
     return bool(HF_ID.fullmatch(hf_id)) and all(part.strip(".") for part in hf_id.split("/"))
 
 
 def checked(hf_id: str) -> str:
-    """The id, if it is valid."""
+    """Return the id; raises BotError if it is not valid."""
     if not _is_id(hf_id):
         raise BotError(
             f"{hf_id[:200]!r} is not a model id: write it as org/name, for example Qwen/Qwen2.5-Coder-7B-Instruct-AWQ."
@@ -287,13 +300,13 @@ def _accepted(response: httpx.Response, hf_id: str) -> dict[str, Any]:
 
 
 def _sizes(listed: object) -> dict[str, int]:
-    """Path -> bytes, from a model's siblings or from a tree; empty if the listing contains no sizes."""
+    """The size in bytes of each path, from a model's siblings or from a tree; empty if the listing contains no sizes."""
     files: dict[str, int] = {}
-    for each in listed if isinstance(listed, list) else ():
-        if not isinstance(each, dict) or each.get("type") == "directory":
+    for entry in listed if isinstance(listed, list) else ():
+        if not isinstance(entry, dict) or entry.get("type") == "directory":
             continue
-        name, lfs = each.get("rfilename") or each.get("path"), each.get("lfs")
-        size = each.get("size") or (lfs.get("size") if isinstance(lfs, dict) else None)
+        name, lfs = entry.get("rfilename") or entry.get("path"), entry.get("lfs")
+        size = entry.get("size") or (lfs.get("size") if isinstance(lfs, dict) else None)
         if isinstance(name, str):
             files[name] = count(size)
     return files if any(files.values()) else {}
@@ -301,13 +314,13 @@ def _sizes(listed: object) -> dict[str, int]:
 
 def _names(listed: object) -> list[str]:
     """The paths of a listing without sizes."""
-    found = [each.get("rfilename") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-    return [each for each in found if isinstance(each, str)]
+    paths = [entry.get("rfilename") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return [path for path in paths if isinstance(path, str)]
 
 
-def _place(about: dict[str, Any], hf_id: str) -> str:
-    """The current location of the repository: renamed owners' models are found under both names."""
-    now = about.get("id")
+def _place(description: dict[str, Any], hf_id: str) -> str:
+    """The current id of the model. After an owner is renamed, the Hub finds its models under both names."""
+    now = description.get("id")
     return now if isinstance(now, str) and _is_id(now) else hf_id
 
 
@@ -325,35 +338,37 @@ def _shows_template(config: object) -> bool:
 
 
 def _part(content: dict[str, Any] | None, key: str) -> dict[str, Any]:
-    found = (content or {}).get(key)
-    return found if isinstance(found, dict) else {}
+    part = (content or {}).get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _holds_template(tokenizer: object) -> bool:
     return isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
 
 
-def _base_model(about: dict[str, Any]) -> str:
+def _base_model(description: dict[str, Any]) -> str:
     """The base model, from the card or the tags; "" if unknown."""
-    card = about.get("cardData")
-    said = card.get("base_model") if isinstance(card, dict) else None
-    tagged = [tag.rsplit(":", 1)[-1] for tag in _tags(about) if tag.startswith("base_model:")]
-    candidates = [said] if isinstance(said, str) else [*said] if isinstance(said, list) else []
-    return next((each for each in (*candidates, *tagged) if isinstance(each, str) and _is_id(each)), "")
+    card = description.get("cardData")
+    base_model = card.get("base_model") if isinstance(card, dict) else None
+    tagged = [tag.rsplit(":", 1)[-1] for tag in _tags(description) if tag.startswith("base_model:")]
+    candidates = [base_model] if isinstance(base_model, str) else [*base_model] if isinstance(base_model, list) else []
+    return next(
+        (candidate for candidate in (*candidates, *tagged) if isinstance(candidate, str) and _is_id(candidate)), ""
+    )
 
 
-def _tags(about: dict[str, Any]) -> list[str]:
-    listed = about.get("tags")
+def _tags(description: dict[str, Any]) -> list[str]:
+    listed = description.get("tags")
     return [tag for tag in listed if isinstance(tag, str)] if isinstance(listed, list) else []
 
 
-def _licence(about: dict[str, Any]) -> str | None:
+def _licence(description: dict[str, Any]) -> str | None:
     """The licence's id; for `other`, the owner's name for it."""
-    said_there = about.get("cardData")
+    said_there = description.get("cardData")
     card = said_there if isinstance(said_there, dict) else {}
     licence = card.get("license")
     if licence in (None, "other"):
-        tagged = (tag.removeprefix("license:") for tag in _tags(about) if tag.startswith("license:"))
+        tagged = (tag.removeprefix("license:") for tag in _tags(description) if tag.startswith("license:"))
         licence = card.get("license_name") or next(tagged, licence)
-    said = ", ".join(map(str, licence)) if isinstance(licence, list) else licence
-    return plain(said, more=" ,+/") or None
+    text = ", ".join(map(str, licence)) if isinstance(licence, list) else licence
+    return plain(text, more=" ,+/") or None

@@ -1,9 +1,9 @@
-"""The benchmark's Job: GuideLLM 0.8 on the node of a model's pod.
+"""Run the benchmark's Job: GuideLLM 0.8 on the node of a model's pod.
 
-On that node, it finds the tokenizer in the model's own weight cache, so it downloads nothing from the Hub. It needs no
-GPU. It runs a list of arguments without a shell; the key comes from the Secret through the environment, and GuideLLM
-never prints it. Its result is the log of a second container, which runs if the first one succeeded, so it only needs
-the right to read logs.
+On that node, GuideLLM finds the tokenizer in the model's weight cache, so it downloads nothing from the Hub. It needs no
+GPU. It is started with a list of arguments and without a shell. The key comes from the Secret through the environment,
+and GuideLLM never prints it. If GuideLLM succeeds, a second container prints the result to its log, so the bot only
+needs the right to read logs.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ from bot.text.mrkdwn import with_code
 
 MODEL, OPERATION = "stoker.dev/model", "stoker.dev/operation"
 NAME = {"app.kubernetes.io/name": "stoker-benchmark", "app.kubernetes.io/managed-by": "stoker"}
-MEASURES, RESULT = "guidellm", "result"
+MEASURING, RESULT = "guidellm", "result"
 _FILE = "/results/benchmarks.csv"
 _KEPT = timedelta(hours=1)
-"""The time for which a finished Job is kept, for people and for a bot that was down."""
+"""Time for which a finished Job is kept, so that people, and a bot that was down, can read it."""
 _LINES = 200
 _USER = 65532
 _LATE = 60.0
-"""Seconds after its own deadline in which Kubernetes should have ended a Job."""
+"""Seconds after the Job's deadline within which Kubernetes should have ended it."""
 
 
 class Load(BaseModel, frozen=True, defer_build=True):
     """The target and the load of the benchmark."""
 
     model: str
-    """The name of the endpoint's Deployment."""
+    """The name of the endpoint."""
     target: str
     served_name: str
     tokenizer: str
@@ -56,7 +56,7 @@ class BenchFailed(BotError):
 
 
 class Jobs:
-    """The Jobs, each in the namespace of its model, whose volume it reads."""
+    """Runs benchmark Jobs. Each Job is in the namespace of its model and reads the model's volume."""
 
     def __init__(self, api: ApiClient, whereabouts: Whereabouts) -> None:
         self._kube, self._whereabouts = Kube(api), whereabouts
@@ -89,7 +89,7 @@ class Jobs:
     async def result(
         self, operation: str, model: str, *, limit: timedelta, progress: Callable[[Phase], Awaitable[None]]
     ) -> str:
-        """The output of the benchmark when it has finished; `progress` receives its phase.
+        """Wait until the benchmark has finished, and return its output (CSV). `progress` receives its phase.
 
         Raises BenchFailed with the reason and the last log lines.
         """
@@ -99,7 +99,7 @@ class Jobs:
 
         async def check(jobs: View, pods: View) -> str | None:
             nonlocal last
-            last = next(iter(pods.values()), last)  # a Job without retries creates only one
+            last = next(iter(pods.values()), last)  # a Job without retries creates only one pod
             if not jobs:
                 raise BenchFailed(
                     "The benchmark's Job is gone: somebody deleted it, or it ended more than an hour ago."
@@ -110,7 +110,7 @@ class Jobs:
             for condition in (next(iter(jobs.values())).get("status") or {}).get("conditions") or ():
                 if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
                     return str(condition["type"]) + f" {condition.get('reason', '')}: {condition.get('message', '')}"
-            await progress(MEASURE if last and _measures(last) else START_BENCHMARK)
+            await progress(MEASURE if last and _has_started_measuring(last) else START_BENCHMARK)
             return None
 
         try:
@@ -122,14 +122,14 @@ class Jobs:
             raise BenchFailed("The benchmark's Job did not end in time, and Kubernetes did not end it.") from error
         if ended.startswith("Complete") and last:
             return await self._log(last, RESULT)
-        why = f" {_why(last)}" if last else ""
+        explanation = f" {_failure_of(last)}" if last else ""
         raise BenchFailed(
-            f"The benchmark failed ({ended.partition(' ')[2].rstrip('.: ')}).{why}",
-            await self._log(last, MEASURES) if last else "",
+            f"The benchmark failed ({ended.partition(' ')[2].rstrip('.: ')}).{explanation}",
+            await self._log(last, MEASURING) if last else "",
         )
 
     async def delete(self, operation: str) -> bool:
-        """Delete the operation's Job with its pod; returns whether it existed."""
+        """Delete the operation's Job and its pod; returns whether the Job existed."""
         deleted = False
         for namespace in self._whereabouts.namespaces:
             for job in await self._kube.list(_of(operation, namespace)):
@@ -138,7 +138,7 @@ class Jobs:
         return deleted
 
     async def delete_all(self, model: str) -> None:
-        """Delete every benchmark of a model: its pod would keep the billed node."""
+        """Delete every benchmark Job of a model, because its pod would keep the billed node."""
         for namespace in self._whereabouts.namespaces:
             jobs = Collection(BENCHMARKS, namespace)
             for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {MODEL: model}))):
@@ -167,7 +167,7 @@ def name_of(operation: str) -> str:
 
 
 def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deployment: KubeObject) -> KubeObject:
-    """The Job's manifest; raises BenchFailed if the Deployment has no weight cache that a second pod could read."""
+    """The Job's manifest. Raises BenchFailed if the Deployment has no weight cache that a second pod can read."""
     template = deployment["spec"]["template"]["spec"]
     volume, mount = _weights(load.model, template)
     cache = environment_of(engine_of(template)).get("HF_HOME", "")
@@ -186,14 +186,14 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "HF_DATASETS_CACHE": "/tmp/datasets",  # noqa: S108
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
-        # Each worker takes about 400 MB, and the machine is the model's.
+        # Each worker takes about 400 MB of the memory of the model's machine.
         "GUIDELLM__MAX_WORKER_PROCESSES": "2",
         # The runtime gives a GPU to an image that is made for GPUs, even without a request.
         "NVIDIA_VISIBLE_DEVICES": "void",
     }
     secret = {"valueFrom": {"secretKeyRef": {"name": key.name, "key": key.field}}}
-    measures = {
-        "name": MEASURES,
+    measuring = {
+        "name": MEASURING,
         "image": shape.image,
         "args": arguments(load, shape),
         "workingDir": "/tmp",  # noqa: S108
@@ -205,7 +205,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "volumeMounts": [mount, results, scratch],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "3Gi"}},
     }
-    prints = {
+    printing = {
         "name": RESULT,
         "image": shape.image,
         "command": ["cat", _FILE],
@@ -219,7 +219,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            # Same as the model's own pod, which could read the weights; the owner of the volume is not changed.
+            # The same user as in the model's pod, which can read the weights. The owner of the files is not changed.
             "runAsUser": identity.get("runAsUser") or _USER,
             "runAsGroup": identity.get("runAsGroup") or _USER,
             **({"fsGroup": identity["fsGroup"]} if "fsGroup" in identity else {}),
@@ -239,8 +239,8 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         },
         "tolerations": template.get("tolerations") or [],
         "imagePullSecrets": template.get("imagePullSecrets") or [],
-        "initContainers": [measures],
-        "containers": [prints],
+        "initContainers": [measuring],
+        "containers": [printing],
         "volumes": [volume, {"name": "results", "emptyDir": {}}, {"name": "scratch", "emptyDir": {}}],
     }
     return {
@@ -294,13 +294,13 @@ def _weights(model: str, template: KubeObject) -> tuple[KubeObject, KubeObject]:
     )
 
 
-def _measures(pod: KubeObject) -> bool:
-    found = (pod.get("status") or {}).get("initContainerStatuses") or ()
-    return any(status["name"] == MEASURES and "waiting" not in (status.get("state") or {}) for status in found)
+def _has_started_measuring(pod: KubeObject) -> bool:
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    return any(status["name"] == MEASURING and "waiting" not in (status.get("state") or {}) for status in statuses)
 
 
-def _why(pod: KubeObject) -> str:
-    """The reason in the pod's status."""
+def _failure_of(pod: KubeObject) -> str:
+    """The reason for the failure, from the pod's status; empty if the status has none."""
     status = pod.get("status") or {}
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         ended = (container.get("state") or {}).get("terminated") or {}

@@ -1,8 +1,7 @@
-"""Serialise the arguments of docket's tasks in Redis as JSON, which is safe to read.
+"""Serialise the arguments of docket's tasks in Redis as JSON.
 
-docket pickles them with cloudpickle, and reading a pickle can execute code: write access to Redis would allow running
-code in the bot. docket 0.27 has no setting for the serializer, so its modules get another one here, before the first
-task is read.
+docket pickles them with cloudpickle. Reading a pickle can execute code, so anybody with write access to Redis could run
+code in the bot. docket 0.27 has no setting for the serializer, so this module replaces it before the first task is read.
 """
 
 import json
@@ -20,13 +19,13 @@ from bot.clock import REAL_TIME, Clock
 log = structlog.get_logger(__name__)
 
 SET_ASIDE = "set_aside"
-"""The task that runs instead of a message that cannot be read; it is in `bot.tasks`."""
+"""The name of the task in `bot.tasks` that runs instead of a message that cannot be read."""
 READERS = (docket.execution, docket.strikelist, docket.worker)
 """The modules of docket that import cloudpickle; `Docket.get_execution` imports it when called."""
 
 
 class _Json:
-    """The part of cloudpickle's API that docket uses. The arguments of Stoker's tasks are text and numbers."""
+    """Replaces the functions of cloudpickle that docket uses. The arguments of Stoker's tasks are text and numbers."""
 
     @staticmethod
     def dumps(value: object) -> bytes:
@@ -39,7 +38,7 @@ class _Json:
 
 
 class _Results(_Json):
-    """The result or exception of a task. Nothing reads it, so it is not restored exactly."""
+    """Serializer for the result or exception of a task. Nothing reads the result, so it need not be restored exactly."""
 
     @staticmethod
     def dumps(value: object) -> bytes:
@@ -47,7 +46,7 @@ class _Results(_Json):
 
 
 class _Strikes(_Json):
-    """docket's list of tasks that must not run, which Stoker does not use: unreadable entries are ignored."""
+    """Serializer for docket's list of blocked tasks. Stoker does not use the list, so unreadable entries are ignored."""
 
     @staticmethod
     def loads(data: bytes) -> Any:
@@ -59,7 +58,7 @@ class _Strikes(_Json):
 
 
 class DataDocket(Docket):
-    """A docket whose tasks contain only data. They are scheduled by `clock`."""
+    """A docket that stores the arguments of its tasks as JSON and schedules them by `clock`."""
 
     def __init__(self, clock: Clock, *args: Any, **kwargs: Any) -> None:
         self.clock = clock
@@ -69,12 +68,12 @@ class DataDocket(Docket):
         super().__init__(*args, **kwargs)
 
     async def get_execution(self, key: str) -> Execution | None:
-        """Disabled: docket's own method would read a pickle."""
+        """Not available, because docket's method reads a pickle. Raises NotImplementedError."""
         raise NotImplementedError(f"The task {key} can be found by its operation.")
 
 
 def clock_of(docket: Docket) -> Clock:
-    """The clock by which tasks are scheduled; docket itself uses only real time."""
+    """The clock by which tasks are scheduled: that of a `DataDocket`, otherwise real time."""
     return docket.clock if isinstance(docket, DataDocket) else REAL_TIME
 
 
@@ -82,8 +81,8 @@ _read = Execution.from_message.__func__  # type: ignore[attr-defined]
 
 
 async def _from_message(docket: Docket, message: dict[bytes, bytes], **options: Any) -> Execution:
-    """The task of a message from Redis; `SET_ASIDE` instead of a message that Stoker did not write, so that the worker
-    survives.
+    """Parse a message from Redis as a task. A message that Stoker did not write becomes the task `SET_ASIDE`, because an
+    exception would stop the worker.
     """
     try:
         return cast("Execution", await _read(Execution, docket, message, **options))

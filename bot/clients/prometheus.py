@@ -1,4 +1,4 @@
-"""Prometheus, if vLLM's metrics can only be read there: the usage signals of one model, as last scraped."""
+"""Client for Prometheus, for installations in which vLLM's metrics can only be read there."""
 
 import httpx
 
@@ -12,17 +12,16 @@ SYSTEM = "Prometheus"
 
 
 class Prometheus:
-    """The HTTP API at one address (`PROMETHEUS_URL`), also of Thanos, Mimir or Google's frontend."""
+    """Queries the HTTP API at one address (`PROMETHEUS_URL`): Prometheus, Thanos, Mimir or Google's frontend."""
 
     def __init__(self, http: httpx.AsyncClient, base_url: str) -> None:
         self._http, self._base_url = http, base_url.rstrip("/")
 
     async def activity(self, served_name: str) -> Activity:
-        """The usage signals of the model with this name. Raises Unavailable without a sample: unknown must not look
-        idle.
+        """The usage signals of the model with this served name, as last scraped.
 
-        Prometheus marks the series of a target that it cannot scrape as stale, so old numbers do not look like idle
-        time.
+        Raises Unavailable if there is no sample, so that a model with unknown usage does not count as idle. Prometheus
+        marks the series of a target that it cannot scrape as stale, so old samples are not returned.
         """
         names = "|".join(usual().signals)
         query = f'sum by (__name__) ({{__name__=~"{names}", model_name="{_quoted(served_name)}"}})'
@@ -43,5 +42,5 @@ class Prometheus:
 
 
 def _quoted(text: str) -> str:
-    """Quoted for a string in PromQL."""
+    """Escape a text for a string in PromQL."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,8 +1,8 @@
-"""Every right that Stoker uses in the cluster. `bot.clients.kube` sends no request that is not declared here.
+"""Declare every right that Stoker uses in the cluster. `bot.clients.kube` refuses requests that are not declared here.
 
 The check at the start, the doctor, `stoker rights`, the chart's Roles (helm/stoker/files/rights.yaml, written by `make
-docs`) and the sandbox's API server are all derived from these declarations. A new request only needs a verb or an
-`Access` in this file.
+docs`) and the permissions in the sandbox's API server are derived from these declarations. A new kind of request only
+needs a verb or an `Access` in this file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ Verb = Literal["get", "list", "watch", "create", "patch", "delete"]
 """The verbs of Kubernetes' RBAC that the bot's requests need."""
 
 Rule = dict[str, list[str]]
-"""A rule of a Role: `apiGroups`, `resources`, `resourceNames` if any, `verbs`."""
+"""A rule of a Role: `apiGroups`, `resources`, optionally `resourceNames`, and `verbs`."""
 
 
 class Place(Enum):
@@ -51,14 +51,14 @@ class Right:
     group: str = ""
     namespace: str | None = None
     name: str = ""
-    """The only object (`resourceNames`); empty for any."""
+    """The name of the only object that it applies to (`resourceNames`); empty for any object."""
     without: str = ""
-    """The feature that needs it; empty if Stoker cannot work without it."""
+    """The consequence of a missing right; empty if Stoker cannot work without it."""
 
     def __str__(self) -> str:
-        what = f"{self.resource}.{self.group}" if self.group else self.resource
-        where = f" in namespace {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {what}{f' {self.name}' if self.name else ''}{where}"
+        kind = f"{self.resource}.{self.group}" if self.group else self.resource
+        suffix = f" in namespace {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {kind}{f' {self.name}' if self.name else ''}{suffix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +72,20 @@ class Access:
     verbs: frozenset[Verb]
     subresources: Mapping[str, frozenset[Verb]] = field(default_factory=dict)
     name: str = ""
-    """The setting with the name of the only object; empty for any object. Kubernetes cannot limit `create` to a name.
+    """The setting with the name of the only accessed object; empty for any object. Kubernetes cannot limit `create` to a
+    name.
     """
     when: str = ""
-    """The setting that enables the feature that needs this. If it is unset or `off`, the right is not granted. If this
-    is empty, the right is always granted.
+    """The setting that enables the feature that needs these rights. If the setting is unset or `off`, they are not
+    granted. Empty if they are always granted.
     """
     unless: str = ""
-    """The setting that makes this right unnecessary."""
+    """The setting that makes these rights unnecessary; empty if there is none."""
     without: str = ""
-    """The feature that needs it; empty if Stoker cannot work without it."""
+    """The consequence of a missing right; empty if Stoker cannot work without it."""
     for_everybody: bool = False
-    """True if Kubernetes grants it to every account (the ClusterRole system:basic-user), so that Stoker's Roles need
-    not.
+    """True if Kubernetes grants the rights to every account (the ClusterRole system:basic-user), so that Stoker's Roles
+    do not contain them.
     """
 
     @property
@@ -93,17 +94,17 @@ class Access:
 
     @property
     def root(self) -> str:
-        """Its API path: `/api/v1`, `/apis/apps/v1`."""
+        """The path of the API: `/api/v1`, `/apis/apps/v1`."""
         return f"/apis/{self.api}" if self.group else f"/api/{self.api}"
 
     def require(self, verb: Verb, subresource: str = "") -> None:
         """Raise UndeclaredRight if the bot's Roles do not have this verb."""
         if verb in (self.subresources.get(subresource, ()) if subresource else self.verbs):
             return
-        what = f"{self.resource}/{subresource}" if subresource else self.resource
-        where = f"the namespace that `{self.place.value}` names" if self.place.value else "the whole cluster"
+        target = f"{self.resource}/{subresource}" if subresource else self.resource
+        namespace = f"the namespace that `{self.place.value}` names" if self.place.value else "the whole cluster"
         raise UndeclaredRight(
-            f"Stoker's code wants to {verb} {what} in {where}, and no Role grants it: add the verb to the `Access` in"
+            f"Stoker's code needs to {verb} {target} in {namespace}, and no Role grants it: add the verb to the `Access` in"
             " bot/clients/rights.py, then run `make docs`, which writes the chart's Roles."
         )
 
@@ -163,8 +164,8 @@ STAGING_JOBS = _declare(
 )  # fmt: skip
 # A swap of a running endpoint expands its volume before the merge, so that both models fit.
 CLAIMS = _declare(Place.SERVING, "v1", "persistentvolumeclaims", "get", "patch", when="staging.mode")
-# An unbound volume must be bound in a zone with a GPU: its class determines when it is bound, other volumes show the
-# zone.
+# An unbound volume must be bound in a zone with a GPU. The storage class determines when it is bound, and the models'
+# other volumes show the zone.
 VOLUMES = _declare(Place.CLUSTER, "v1", "persistentvolumes", "get", when="staging.mode")
 STORAGE_CLASSES = _declare(Place.CLUSTER, "storage.k8s.io/v1", "storageclasses", "list", when="staging.mode")
 
@@ -188,7 +189,7 @@ GATEWAY_DEPLOYMENTS = _declare(
 APPLICATIONS = _declare(
     Place.ARGOCD, "argoproj.io/v1alpha1", "applications", "get", "list", "watch", "patch", unless="flux.namespace"
 )  # fmt: skip
-# With Flux: an annotation on the source and on the Kustomization requests a reconciliation.
+# With Flux, an annotation on the source and on the Kustomization requests a reconciliation.
 KUSTOMIZATIONS = _declare(
     Place.FLUX, "kustomize.toolkit.fluxcd.io/v1", "kustomizations", "get", "list", "watch", "patch", when="flux.namespace"
 )  # fmt: skip
@@ -225,7 +226,7 @@ ACCESS_REVIEWS = _declare(
 
 def rights(config: Config) -> tuple[Right, ...]:
     """The rights that the bot uses with these settings."""
-    found = (
+    listed = (
         Right(
             verb,
             resource,
@@ -242,7 +243,7 @@ def rights(config: Config) -> tuple[Right, ...]:
         for resource, verbs in access.rules()
         for verb in sorted(verbs)
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(listed))
 
 
 def roles(config: Config, name: str = "stoker") -> list[dict[str, Any]]:
@@ -256,14 +257,14 @@ def roles(config: Config, name: str = "stoker") -> list[dict[str, Any]]:
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role" if namespace else "ClusterRole",
             "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
-            "rules": [_rule(*about, verbs) for about, verbs in found.items()],
+            "rules": [_rule(*resource, verbs) for resource, verbs in resources.items()],
         }
-        for namespace, found in sorted(rules.items())
+        for namespace, resources in sorted(rules.items())
     ]
 
 
 def chart() -> str:
-    """helm/stoker/files/rights.yaml: the declarations with settings by name, because only Helm knows the values."""
+    """The content of helm/stoker/files/rights.yaml: the declarations with the names of settings, whose values Helm fills in."""
     needed = [access for access in _DECLARED if not access.for_everybody]
     named = {
         name for access in needed for name in (access.place.value, access.name, access.when, access.unless) if name
@@ -312,5 +313,5 @@ def _is_set(config: Config, name: str) -> bool:
 
 
 def _setting(config: Config, name: str) -> str:
-    """A setting by its name (`vllm.api_key.name`); empty if it is unset or off."""
+    """The value of a setting by its name (`vllm.api_key.name`); empty if it is unset or off."""
     return str(attrgetter(name)(config) or "") if name else ""

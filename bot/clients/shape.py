@@ -1,7 +1,7 @@
-"""Normalise Kubernetes objects of any owner for this package.
+"""Normalise Kubernetes objects, which may belong to other systems.
 
-The API server validates objects of its own kinds. It validates other kinds, such as Applications, only as far as their
-definition does, and an aggregated API validates nothing. One null, missing or mistyped field in an unrelated object
+The API server validates the built-in kinds. It validates other kinds, such as Applications, only as far as their
+definition requires, and an aggregated API validates nothing. One null, missing or mistyped field in an unrelated object
 must not break `/gpu down`. A well-formed object is not changed.
 """
 
@@ -11,11 +11,11 @@ KubeObject = dict[str, Any]
 
 
 def shaped(resource: str, item: object) -> KubeObject | None:
-    """The object with `metadata` and `spec`, without null and mistyped fields; None if it has no name."""
-    found = _without_nulls(item)
-    if not isinstance(found, dict):
+    """Return the object with `metadata` and `spec`, without null and mistyped fields; None if it has no name."""
+    normalised = _without_nulls(item)
+    if not isinstance(normalised, dict):
         return None
-    meta = _section(found, "metadata")
+    meta = _section(normalised, "metadata")
     if not isinstance(meta.get("name"), str):
         return None
     _drop_unless(str, meta, "namespace", "resourceVersion", "creationTimestamp", "deletionTimestamp")
@@ -24,10 +24,10 @@ def shaped(resource: str, item: object) -> KubeObject | None:
         if texts in meta:
             meta[texts] = {key: text for key, text in meta[texts].items() if isinstance(text, str)}
     _keep_objects(meta, "ownerReferences", needs=("kind", "name"))
-    spec, status = _section(found, "spec"), found.get("status")
+    spec, status = _section(normalised, "spec"), normalised.get("status")
     if not isinstance(status, dict):
         status = {}
-        found.pop("status", None)
+        normalised.pop("status", None)
     _keep_objects(status, "conditions", needs=("type", "status") if resource != "applications" else ("type",))
     for statuses in ("containerStatuses", "initContainerStatuses"):
         _keep_objects(status, statuses, needs=("name",))
@@ -43,8 +43,8 @@ def shaped(resource: str, item: object) -> KubeObject | None:
             _drop_unless(dict, spec, "selector")
             _keep_objects(spec, "ports", needs=("port",))
         case "applications":
-            _shape_application(found, spec, status)
-    return found
+            _shape_application(normalised, spec, status)
+    return normalised
 
 
 def _shape_pod(spec: KubeObject) -> None:
@@ -62,7 +62,7 @@ def _shape_pod(spec: KubeObject) -> None:
     _keep_objects(spec, "volumes", needs=("name",))
 
 
-def _shape_application(found: KubeObject, spec: KubeObject, status: KubeObject) -> None:
+def _shape_application(application: KubeObject, spec: KubeObject, status: KubeObject) -> None:
     _drop_unless(dict, spec, "source", "destination", "syncPolicy")
     _drop_unless(dict, spec.get("syncPolicy", {}), "automated")
     _drop_unless(list, spec.get("syncPolicy", {}), "syncOptions")
@@ -75,8 +75,8 @@ def _shape_application(found: KubeObject, spec: KubeObject, status: KubeObject) 
     state = status.get("operationState", {})
     _drop_unless(str, state, "phase", "message")
     _drop_unless(dict, state, "operation", "syncResult")
-    _drop_unless(dict, found, "operation")
-    for operation in (found.get("operation", {}), state.get("operation", {})):
+    _drop_unless(dict, application, "operation")
+    for operation in (application.get("operation", {}), state.get("operation", {})):
         _drop_unless(dict, operation, "sync", "initiatedBy")
         _shape_revisions(operation.get("sync", {}))
     for compared in (status.get("sync", {}), state.get("syncResult", {})):
@@ -84,40 +84,40 @@ def _shape_application(found: KubeObject, spec: KubeObject, status: KubeObject) 
         _drop_unless(str, compared, "status")
 
 
-def _shape_revisions(of: KubeObject) -> None:
-    _drop_unless(str, of, "revision")
-    _drop_unless(list, of, "revisions")
-    if "revisions" in of:
-        of["revisions"] = [each for each in of["revisions"] if isinstance(each, str)]
+def _shape_revisions(parent: KubeObject) -> None:
+    _drop_unless(str, parent, "revision")
+    _drop_unless(list, parent, "revisions")
+    if "revisions" in parent:
+        parent["revisions"] = [text for text in parent["revisions"] if isinstance(text, str)]
 
 
-def _section(of: KubeObject, key: str) -> KubeObject:
-    """The object below `key`, created if missing."""
-    found = of.get(key)
-    if not isinstance(found, dict):
-        found = of[key] = {}
-    return found
+def _section(parent: KubeObject, key: str) -> KubeObject:
+    """The object in the field `key` of `parent`; created if it is missing or not an object."""
+    value = parent.get(key)
+    if not isinstance(value, dict):
+        value = parent[key] = {}
+    return value
 
 
-def _drop_unless(kind: type, of: KubeObject, *keys: str) -> None:
+def _drop_unless(kind: type, parent: KubeObject, *keys: str) -> None:
     for key in keys:
-        if key in of and not isinstance(of[key], kind):
-            del of[key]
+        if key in parent and not isinstance(parent[key], kind):
+            del parent[key]
 
 
-def _keep_objects(of: KubeObject, key: str, *, needs: tuple[str, ...] = ()) -> None:
-    """Keep only list entries that are objects with these keys; a value that is not a list is dropped."""
-    if key not in of:
+def _keep_objects(parent: KubeObject, key: str, *, needs: tuple[str, ...] = ()) -> None:
+    """Keep only the list entries that are objects with the keys `needs`. A value that is not a list is deleted."""
+    if key not in parent:
         return
-    if not isinstance(of[key], list):
-        del of[key]
+    if not isinstance(parent[key], list):
+        del parent[key]
         return
-    of[key] = [each for each in of[key] if isinstance(each, dict) and all(need in each for need in needs)]
+    parent[key] = [entry for entry in parent[key] if isinstance(entry, dict) and all(need in entry for need in needs)]
 
 
 def _without_nulls(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _without_nulls(below) for key, below in value.items() if below is not None}
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
-        return [_without_nulls(each) for each in value if each is not None]
+        return [_without_nulls(entry) for entry in value if entry is not None]
     return value

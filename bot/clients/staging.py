@@ -40,7 +40,7 @@ from bot.settings.config import Staging
 __all__ = ["Attempt", "CannotStage", "Progress", "Stager", "StagingFailed", "Weights"]
 
 _LINES = 200
-_LOOK_EVERY = 2.0
+_POLL_SECONDS = 2.0
 """Seconds between two reads of a Job's log for its progress."""
 _USUAL_BOOT = 1200.0
 """Seconds of a boot for which the grace periods of `diagnosis` are defined."""
@@ -60,7 +60,7 @@ class StagingFailed(BotError):
 
 
 class _Moved(Exception):
-    """The Job has to run on another node."""
+    """The model on the Job's node went down, so the Job has to run on another node."""
 
 
 class StagingTaken(BotError):
@@ -70,7 +70,7 @@ class StagingTaken(BotError):
 
 
 class Progress(BaseModel, frozen=True, defer_build=True):
-    """The progress of a Job. The figures are missing if the container has not printed any yet."""
+    """The progress of a Job. `bytes` and `of` are None until the container reports them."""
 
     doing: Literal["starting", "downloading"]
     bytes: int | None = None
@@ -79,10 +79,11 @@ class Progress(BaseModel, frozen=True, defer_build=True):
 
 
 class Attempt(BaseModel, frozen=True, defer_build=True):
-    """The result of one Job, unless it failed permanently.
+    """The result of one Job that did not fail permanently.
 
-    `turned away`: Hugging Face answered 429. `interrupted`: its pod or a connection was interrupted. `moved`: the node
-    that uses the volume changed, so the next Job runs elsewhere. `taken`: another operation's Job fills the volume.
+    `turned away`: Hugging Face answered 429. `interrupted`: the pod or a connection was interrupted. `moved`: the node
+    that uses the volume changed, so the next Job runs on another node. `taken`: another operation's Job is filling the
+    volume.
     """
 
     outcome: Literal["staged", "turned away", "interrupted", "moved", "taken"]
@@ -91,13 +92,13 @@ class Attempt(BaseModel, frozen=True, defer_build=True):
     """The running time of the container."""
     retry_after: float | None = None
     """Seconds until the retry, if Hugging Face sent them."""
-    why: str = ""
+    reason: str = ""
     removed: tuple[str, ...] = ()
-    """Models that were removed from the cache for more space."""
+    """Models that were deleted from the cache to free space."""
 
 
 class Stager:
-    """The staging Jobs, each in the namespace of its model, whose volume it fills."""
+    """Runs staging Jobs. Each Job is in the namespace of its model and fills the model's volume."""
 
     def __init__(self, api: ApiClient, whereabouts: Whereabouts, clock: Callable[[], datetime] = REAL_TIME) -> None:
         self._kube, self._clock, self._whereabouts = Kube(api), clock, whereabouts
@@ -110,7 +111,7 @@ class Stager:
         """The weights that the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not
         possible.
 
-        `hf_id` and `container` belong to an unmerged change; the rest of the pod is the cluster's.
+        `hf_id` and `container` replace those of the Deployment, for a change that is not merged yet.
         """
         place = self._whereabouts.require(endpoint)
         deployment = await self._kube.get(Collection(MODELS, place.namespace), place.name)
@@ -119,8 +120,8 @@ class Stager:
         return weights_of(deployment, hf_id, container, endpoint=endpoint), replicas_of(deployment)
 
     async def obstacles(self, endpoint: str, size: str, shape: Staging) -> tuple[str, ...]:
-        """The reasons why the endpoint's weights cannot be staged, or its volume cannot grow to `size`, each with its
-        fix.
+        """The reasons why the endpoint's weights cannot be staged, or its volume cannot grow to `size`. Each text
+        contains the fix.
 
         Empty for an endpoint that is not deployed.
         """
@@ -130,7 +131,7 @@ class Stager:
             return ()
         try:
             weights = weights_of(deployment, endpoint=endpoint)
-            found = await self._without_node(weights, shape, running=replicas_of(deployment) > 0)
+            obstacles = await self._node_obstacle(weights, shape, running=replicas_of(deployment) > 0)
         except CannotStage as error:
             return (f"{error.message.rstrip('. ')}. {error.remedy}",)
         try:
@@ -139,13 +140,13 @@ class Stager:
                 await volumes.refuse_growth(growth)
         except CannotStage as error:
             more = "Otherwise a swap that needs both models on it downloads during its downtime."
-            found.append(
+            obstacles.append(
                 f"{error.message.rstrip('. ')}. Use a storage class that allows it, or a larger volume. {more}"
             )
-        return tuple(found)
+        return tuple(obstacles)
 
-    async def _without_node(self, weights: Weights, shape: Staging, *, running: bool) -> list[str]:
-        """A sentence if no existing node takes the Job, unless the Job runs next to the model."""
+    async def _node_obstacle(self, weights: Weights, shape: Staging, *, running: bool) -> list[str]:
+        """A sentence if no existing node accepts the Job. If the model is `running`, its node's place is not examined."""
         volumes = self.volumes(weights.endpoint)
         place = Place() if running else await volumes.place(weights.claim, weights.deployment, shape)
         place = Place(zones=place.zones or await volumes.zones_of(weights.claim))
@@ -154,14 +155,14 @@ class Stager:
             return []
         selector = _selector(pod["nodeSelector"])
         labelled = f" with {selector}" if selector else ""
-        where = f" in zone {' or '.join(place.zones)}" if place.zones else ""
+        zone_suffix = f" in zone {' or '.join(place.zones)}" if place.zones else ""
         return [
-            f"No node without a GPU{labelled}{where} takes a staging Job. Set `staging.node_selector` and `staging.tolerations` to a pool"
+            f"No node without a GPU{labelled}{zone_suffix} takes a staging Job. Set `staging.node_selector` and `staging.tolerations` to a pool"
             " of CPU nodes. If an autoscaler adds such a node when it is needed, nothing is wrong."
         ]
 
-    async def delete_of(self, operation: str) -> None:
-        """Delete the Jobs of the operation with their pods, and wait for both to be gone."""
+    async def delete_jobs_of(self, operation: str) -> None:
+        """Delete the operation's Jobs and their pods, and wait until both are gone."""
         for namespace in self._whereabouts.namespaces:
             jobs = Collection(STAGING_JOBS, namespace)
             for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {OPERATION: operation}))):
@@ -177,11 +178,11 @@ class Stager:
         limit: timedelta,
         progress: Callable[[Progress], Awaitable[None]],
     ) -> Attempt:
-        """Run one Job to its end, or follow one that an earlier bot created.
+        """Run one Job until it ends. A Job that was created before a restart is followed instead of created again.
 
         Raises StagingFailed for a permanent reason, and StagingTaken while another operation fills the volume.
         """
-        await self._made(operation, number, weights, shape, limit)
+        await self._create_job(operation, number, weights, shape, limit)
         last: KubeObject | None = None
         unplaced: datetime | None = None
         patience = Patience(_USUAL_BOOT, asyncio.get_running_loop().time)
@@ -190,7 +191,7 @@ class Stager:
             nonlocal last, unplaced
             last = boot.newest(pods.values()) or next(iter(pods.values()), last)
             if not jobs:
-                raise StagingFailed("The staging Job is gone: somebody has deleted it.")
+                raise StagingFailed("The staging Job is gone: somebody deleted it.")
             job = next(iter(jobs.values()))
             if _ended(job):
                 return job
@@ -198,27 +199,27 @@ class Stager:
             problem, now = _problem(weights, last, events), self._clock()
             if patience.is_over(problem) and problem:
                 raise StagingFailed(f"{problem.reason.rstrip('. ')}. {problem.remedy}", problem.log)
-            where = _unplaced(last) if last else ""
-            unplaced = (unplaced or now) if where else None
-            if where and unplaced and now - unplaced > shape.place_within:
+            scheduling = _scheduling_message(last) if last else ""
+            unplaced = (unplaced or now) if scheduling else None
+            if scheduling and unplaced and now - unplaced > shape.place_within:
                 raise StagingFailed(
-                    f"No node without a GPU takes the staging Job: {where.rstrip('.')}. Add a CPU node where the volume can"
+                    f"No node without a GPU takes the staging Job: {scheduling.rstrip('.')}. Add a CPU node where the volume can"
                     " be mounted, or set `staging.node_selector` and `staging.tolerations`."
                 )
-            if last is None or not _runs(last):
-                told = (problem.detail or problem.reason) if problem else where
-                await progress(Progress(doing="starting", detail=told))
+            if last is None or not _is_running(last):
+                detail = (problem.detail or problem.reason) if problem else scheduling
+                await progress(Progress(doing="starting", detail=detail))
             return None
 
         async def poll() -> None:
             while True:
-                await asyncio.sleep(_LOOK_EVERY)
-                if last and _runs(last):
+                await asyncio.sleep(_POLL_SECONDS)
+                if last and _is_running(last):
                     try:
-                        told = _figures(await self._log(last, weights, lines=20))
+                        figures = _byte_counts(await self._log(last, weights, lines=20))
                     except (BotError, Unavailable):
                         continue  # the figures are optional: only the end of the Job matters
-                    await progress(Progress(doing="downloading", bytes=told.get("bytes"), of=told.get("of")))
+                    await progress(Progress(doing="downloading", bytes=figures.get("bytes"), of=figures.get("of")))
 
         polling = asyncio.create_task(poll())
         try:
@@ -234,14 +235,14 @@ class Stager:
             )
         except _Moved as moved:
             await self._delete(weights.namespace, weights.claim)
-            return Attempt(outcome="moved", why=str(moved))
+            return Attempt(outcome="moved", reason=str(moved))
         finally:
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
         return await self._outcome(job, weights)
 
     async def _delete(self, namespace: str, claim: str) -> None:
-        """Delete the volume's Job with its pod, and wait for both to be gone."""
+        """Delete the volume's Job and its pod, and wait until both are gone."""
         await self._kube.delete(Collection(STAGING_JOBS, namespace), name_of(claim))
 
         async def check(jobs: View, pods: View) -> bool | None:
@@ -260,7 +261,9 @@ class Stager:
             for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {MODEL: model}))):
                 await self._kube.delete(jobs, job["metadata"]["name"])
 
-    async def _made(self, operation: str, number: int, weights: Weights, shape: Staging, limit: timedelta) -> None:
+    async def _create_job(
+        self, operation: str, number: int, weights: Weights, shape: Staging, limit: timedelta
+    ) -> None:
         """Create this operation's Job for the volume, if it does not exist."""
         mine = {OPERATION: operation, ATTEMPT: str(number)}
         job = next(iter(await self._kube.list(_of(weights.claim, weights.namespace))), None)
@@ -271,7 +274,7 @@ class Stager:
         if job:
             await self._delete(weights.namespace, weights.claim)
         place = await self.volumes(weights.endpoint).place(weights.claim, weights.deployment, shape)
-        keep = await self._kept(weights)
+        keep = await self._models_to_keep(weights)
         try:
             jobs = Collection(STAGING_JOBS, weights.namespace)
             await self._kube.create(jobs, manifest(operation, number, weights, place, shape, keep, limit))
@@ -280,13 +283,13 @@ class Stager:
                 "Kubernetes", f"another staging Job was made for {weights.claim} at the same time"
             ) from error
 
-    async def _kept(self, weights: Weights) -> tuple[str, ...]:
-        """The models that the volume must keep; empty if it is shared, so that nothing is removed from it."""
+    async def _models_to_keep(self, weights: Weights) -> tuple[str, ...]:
+        """The models that must stay on the volume. Empty if other Deployments share it; then nothing is deleted from it."""
         sharing = await self.volumes(weights.endpoint).shared_with(weights.claim)
-        if {named(each) for each in sharing} - {named(weights.deployment)}:
+        if {named(workload) for workload in sharing} - {named(weights.deployment)}:
             return ()
         served = model_of(engine_of(weights.template))
-        return tuple(dict.fromkeys(each for each in (served, weights.hf_id) if each))
+        return tuple(dict.fromkeys(hf_id for hf_id in (served, weights.hf_id) if hf_id))
 
     async def _outcome(self, job: KubeObject, weights: Weights) -> Attempt:
         """The result of a Job, from its condition, its pod and its log."""
@@ -294,25 +297,25 @@ class Stager:
         # Read the pods now, because the watch of the Jobs may be ahead of the watch of the pods.
         pod = next(iter(await self._kube.list(_pods_of(weights.claim, weights.namespace))), None)
         if pod is None:
-            return Attempt(outcome="interrupted", why="its pod is gone")
+            return Attempt(outcome="interrupted", reason="its pod is gone")
         log = await self._log(pod, weights, lines=_LINES)
-        told, ended = _figures(log), _terminated(pod)
+        figures, ended = _byte_counts(log), _terminated(pod)
         seconds = _seconds(ended)
         if condition["type"] == "Complete":
-            return Attempt(outcome="staged", bytes=told.get("bytes") or 0, seconds=seconds, removed=_removed(log))
+            return Attempt(outcome="staged", bytes=figures.get("bytes") or 0, seconds=seconds, removed=_removed(log))
         if condition.get("reason") == "DeadlineExceeded":
             raise StagingFailed("The staging Job did not end within `staging.limit`.", _tail(log))
-        if gone := ends.ended(pod):
-            return Attempt(outcome="interrupted", why=gone.reason, seconds=seconds)
+        if lost := ends.ended(pod):
+            return Attempt(outcome="interrupted", reason=lost.reason, seconds=seconds)
         crashed = ends.crash(pod)
         problem = ends.explain(crashed, log, final=True) if crashed else None
         if problem is None:
-            return Attempt(outcome="interrupted", why="its pod has ended without a reason", seconds=seconds)
+            return Attempt(outcome="interrupted", reason="its pod has ended without a reason", seconds=seconds)
         if problem.kind is Kind.RATE_LIMIT:
             return Attempt(outcome="turned away", retry_after=_retry_after(log), seconds=seconds)
         if _INTERRUPTED.search(log) and problem.kind in (Kind.NETWORK, Kind.UNKNOWN):
             return Attempt(
-                outcome="interrupted", why=f"{problem.reason.rstrip('. ')}. {problem.remedy}", seconds=seconds
+                outcome="interrupted", reason=f"{problem.reason.rstrip('. ')}. {problem.remedy}", seconds=seconds
             )
         raise StagingFailed(f"{problem.reason.rstrip('. ')}. {problem.remedy}", problem.log)
 
@@ -331,7 +334,7 @@ def _pods_of(claim: str, namespace: str) -> Selection:
 
 
 def _refuse_if_moved(job: KubeObject, deployment: KubeObject | None) -> None:
-    """Raise _Moved if the model on the Job's node went down, and StagingFailed if the model's own pod starts."""
+    """Raise _Moved if the model on the Job's node went down, and StagingFailed if the model's pod is starting."""
     place, replicas = job["metadata"]["annotations"][PLACE], replicas_of(deployment) if deployment else 0
     if place == "beside" and not replicas:
         raise _Moved("the model went down, and its node must not be kept for the download")
@@ -356,13 +359,13 @@ def _statuses(pod: KubeObject) -> list[KubeObject]:
     return (pod.get("status") or {}).get("containerStatuses") or []
 
 
-def _runs(pod: KubeObject) -> bool:
+def _is_running(pod: KubeObject) -> bool:
     return any("running" in (status.get("state") or {}) for status in _statuses(pod))
 
 
 def _terminated(pod: KubeObject) -> KubeObject:
     ended = ((status.get("state") or {}).get("terminated") for status in _statuses(pod))
-    return next((each for each in ended if each), {})
+    return next((termination for termination in ended if termination), {})
 
 
 def _seconds(ended: KubeObject) -> float:
@@ -371,8 +374,8 @@ def _seconds(ended: KubeObject) -> float:
     return (datetime.fromisoformat(ended["finishedAt"]) - datetime.fromisoformat(ended["startedAt"])).total_seconds()
 
 
-def _unplaced(pod: KubeObject) -> str:
-    """The reason why no node accepts the pod."""
+def _scheduling_message(pod: KubeObject) -> str:
+    """The scheduler's reason why no node accepts the pod; empty if it is scheduled."""
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return str(condition.get("message") or condition.get("reason") or "no node takes its pod")
@@ -380,40 +383,40 @@ def _unplaced(pod: KubeObject) -> str:
 
 
 def _problem(weights: Weights, pod: KubeObject | None, events: View) -> Problem | None:
-    """The reason why the Job does not run now."""
+    """The reason why the Job is not running; None for the normal wait."""
     if pod is None:
         return pods.creation_refused(events_of(name_of(weights.claim), "Job", events.values()))
     return pods.not_started(pod, events_of(pod["metadata"]["name"], "Pod", events.values()))
 
 
-def _told(log: str) -> list[dict[str, object]]:
-    """The lines that `download.py` printed for the bot; other lines are the script's."""
-    found = []
+def _reports(log: str) -> list[dict[str, object]]:
+    """The progress reports in a log: the lines that `download.py` printed for the bot. The script prints the others."""
+    reports = []
     for line in log.splitlines():
         if line.startswith("stoker {"):
             try:
-                found.append(json.loads(line.removeprefix("stoker ")))
+                reports.append(json.loads(line.removeprefix("stoker ")))
             except ValueError:
                 continue
-    return found
+    return reports
 
 
-def _figures(log: str) -> dict[str, int]:
-    for told in reversed(_told(log)):
-        if isinstance(told.get("bytes"), int) and isinstance(told.get("of"), int):
-            return {"bytes": int(str(told["bytes"])), "of": int(str(told["of"]))}
+def _byte_counts(log: str) -> dict[str, int]:
+    for report in reversed(_reports(log)):
+        if isinstance(report.get("bytes"), int) and isinstance(report.get("of"), int):
+            return {"bytes": int(str(report["bytes"])), "of": int(str(report["of"]))}
     return {}
 
 
 def _removed(log: str) -> tuple[str, ...]:
-    return tuple(str(told["removed"]) for told in _told(log) if "removed" in told)
+    return tuple(str(report["removed"]) for report in _reports(log) if "removed" in report)
 
 
 def _retry_after(log: str) -> float | None:
-    """Seconds from the header, otherwise from huggingface_hub's sentence "Retry after 55 seconds"."""
-    for told in _told(log):
-        if str(told.get("retry_after", "")).isdecimal():
-            return float(str(told["retry_after"]))
+    """Seconds from the Retry-After header, otherwise from huggingface_hub's message "Retry after 55 seconds"."""
+    for report in _reports(log):
+        if str(report.get("retry_after", "")).isdecimal():
+            return float(str(report["retry_after"]))
     match = _RETRY_AFTER.search(log)
     return float(match[1]) if match else None
 

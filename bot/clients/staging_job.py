@@ -1,8 +1,8 @@
-"""The manifest of the staging Job, from the Deployment whose weights it stages. Pure: Kubernetes' JSON in and out.
+"""Build the manifest of the staging Job from the Deployment whose weights it stages. Pure: Kubernetes' JSON in and out.
 
-The pod is the model's own staging container: its image, environment, identity and volumes, without a GPU, a service
-account's token, or the variables that keep it offline. There is at most one Job per volume: it is named after the
-claim.
+The pod has the image, environment, identity and volumes of the model's staging container. It has no GPU, no service
+account token, and none of the variables that disable downloads. There is at most one Job per volume, because the Job is
+named after the claim.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ NAME = {"app.kubernetes.io/name": "stoker-staging", "app.kubernetes.io/managed-b
 MODEL, OPERATION, ATTEMPT = "stoker.dev/model", "stoker.dev/operation", "stoker.dev/attempt"
 CLAIM, WEIGHTS, PLACE = "stoker.dev/claim", "stoker.dev/weights", "stoker.dev/place"
 _KEPT = timedelta(hours=1)
-"""The time for which a finished Job is kept, for people and for a bot that was down."""
+"""Time for which a finished Job is kept, so that people, and a bot that was down, can read it."""
 _GPU_NODES = (
     "nvidia.com/gpu.present",  # NVIDIA's GPU feature discovery
     "cloud.google.com/gke-accelerator",
@@ -30,9 +30,9 @@ _GPU_NODES = (
     "karpenter.k8s.aws/instance-gpu-name",
     "kubernetes.azure.com/accelerator",
 )
-"""Labels of nodes with a GPU, and of node pools from which an autoscaler could add one."""
-_OF_THE_MACHINE = ("kubernetes.io/arch", "kubernetes.io/os")
-_ONLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+"""Labels of nodes with a GPU, and of node pools to which an autoscaler can add such nodes."""
+_MACHINE_LABELS = ("kubernetes.io/arch", "kubernetes.io/os")
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _SCRIPT = """\
 from huggingface_hub import snapshot_download
 snapshot_download({model!r})
@@ -43,7 +43,7 @@ class Weights(BaseModel, frozen=True, defer_build=True):
     """The weights that a Job stages, read from the endpoint's Deployment."""
 
     endpoint: str
-    """The model, whose Deployment may have another name."""
+    """The model's name; its Deployment may have another name."""
     hf_id: str
     claim: str
     container: KubeObject
@@ -61,15 +61,15 @@ class Weights(BaseModel, frozen=True, defer_build=True):
 
 
 def name_of(claim: str) -> str:
-    """The name of the Job that fills a claim: two Jobs of one name cannot exist."""
+    """The name of the Job that fills a claim. The name is unique per claim, so a second Job cannot be created."""
     return f"stoker-stage-{claim[:32].rstrip('-.')}-{hashlib.sha256(claim.encode()).hexdigest()[:8]}"
 
 
 def weights_of(
     deployment: KubeObject, hf_id: str = "", container: KubeObject | None = None, *, endpoint: str = ""
 ) -> Weights:
-    """The weights that a Deployment's pod stages, and the container that stages them; raises CannotStage if no other
-    pod can stage them.
+    """The weights that a Deployment's pod stages, and the container that stages them. Raises CannotStage if a Job cannot
+    stage them.
     """
     name, spec = deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
     if not gpus_of(deployment):
@@ -78,31 +78,35 @@ def weights_of(
     model = hf_id or model_of(engine)
     if not model or model.startswith(("/", ".", "s3://", "gs://")):
         raise CannotStage(f"{name} serves {model or 'no model that it names'}, which is not a model on Hugging Face.")
-    found = staging_container(spec, model_of(engine))
-    if found is None and container is None:
+    staging = staging_container(spec, model_of(engine))
+    if staging is None and container is None:
         script = ["python3", "-c", _SCRIPT.format(model=model)]
         of_engine = ("image", "env", "envFrom", "securityContext", "volumeMounts")
-        kept: KubeObject = {key: engine[key] for key in of_engine if key in engine}
-        found = {"name": "stage-weights", "command": script, **kept}
+        copied: KubeObject = {key: engine[key] for key in of_engine if key in engine}
+        staging = {"name": "stage-weights", "command": script, **copied}
     if container is not None:
-        # The command is from the unmerged change; the rest is as in the cluster.
-        found = (found or container) | {key: container[key] for key in ("command", "args", "image") if key in container}
-    claim = _claim_of(spec, found or {})
+        # The command comes from the unmerged change, everything else from the cluster.
+        staging = (staging or container) | {
+            key: container[key] for key in ("command", "args", "image") if key in container
+        }
+    claim = _claim_of(spec, staging or {})
     if not claim:
         raise CannotStage(
             f"{name} has no volume claim that its staging container mounts at HF_HOME, so another pod cannot stage"
             " its weights."
         )
-    return Weights(endpoint=endpoint or name, hf_id=model, claim=claim, container=found or {}, deployment=deployment)
+    return Weights(endpoint=endpoint or name, hf_id=model, claim=claim, container=staging or {}, deployment=deployment)
 
 
 def staging_container(spec: KubeObject, model: str) -> KubeObject | None:
-    """The initContainer that downloads the weights: the one whose command names the engine's model."""
+    """The initContainer that downloads the weights: its command or environment contains the engine's model. None if
+    there is none.
+    """
     inits: list[KubeObject] = spec.get("initContainers") or []
     for container in inits:
         words = [*(container.get("command") or ()), *(container.get("args") or ())]
-        said = environment_of(container).values()
-        if model and any(model in word for word in (*words, *said)):
+        values = environment_of(container).values()
+        if model and any(model in word for word in (*words, *values)):
             return container
     return None
 
@@ -149,17 +153,17 @@ def manifest(
 def _pod(weights: Weights, place: Place, shape: Staging, keep: tuple[str, ...]) -> KubeObject:
     template, container = weights.template, _container(weights, shape, keep)
     mounted = {mount["name"] for mount in container.get("volumeMounts") or ()}
-    kept = ("serviceAccountName", "imagePullSecrets", "securityContext", "dnsPolicy", "dnsConfig", "hostAliases")
-    selector = {key: value for key, value in (template.get("nodeSelector") or {}).items() if key in _OF_THE_MACHINE}
-    tolerations: list[KubeObject] = [each.model_dump(exclude_none=True) for each in shape.tolerations]
+    copied = ("serviceAccountName", "imagePullSecrets", "securityContext", "dnsPolicy", "dnsConfig", "hostAliases")
+    selector = {key: value for key, value in (template.get("nodeSelector") or {}).items() if key in _MACHINE_LABELS}
+    tolerations: list[KubeObject] = [toleration.model_dump(exclude_none=True) for toleration in shape.tolerations]
     if place.node:
-        tolerations += template.get("tolerations") or []  # the node is the model's, with or without a GPU
+        tolerations += template.get("tolerations") or []  # the Job runs on the model's node, which may have a GPU
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
-        **{key: template[key] for key in kept if key in template},
+        **{key: template[key] for key in copied if key in template},
         "nodeSelector": selector | (shape.node_selector if not place.node else {}),
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _nodes(place)}},
         "tolerations": tolerations,
@@ -169,12 +173,12 @@ def _pod(weights: Weights, place: Place, shape: Staging, keep: tuple[str, ...]) 
 
 
 def _kind_of(place: Place) -> str:
-    """`beside`: on the node of the pod that uses the volume; `shared` if several nodes can mount it; otherwise `alone`."""
+    """`beside`: on the node of the pod that uses the volume. `shared`: several nodes can mount it. Otherwise `alone`."""
     return "beside" if place.node else "shared" if place.shared else "alone"
 
 
 def _nodes(place: Place) -> KubeObject:
-    """The node that uses the volume; otherwise one without a GPU, in a zone with a GPU."""
+    """A node selector for the node that uses the volume; otherwise for nodes without a GPU, in the zones of `place`."""
     if place.node:
         field = {"key": "metadata.name", "operator": "In", "values": [place.node]}
         return {"nodeSelectorTerms": [{"matchFields": [field]}]}
@@ -185,9 +189,7 @@ def _nodes(place: Place) -> KubeObject:
 
 
 def takes(node: KubeObject, pod: KubeObject) -> bool:
-    """Return whether a node takes the pod of a staging Job, by its labels and taints; its free capacity is not
-    considered.
-    """
+    """Return whether a node's labels and taints accept the pod of a staging Job. Its free capacity is not considered."""
     labels = node["metadata"].get("labels") or {}
     terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     rules = [rule for term in terms for rule in term.get("matchExpressions") or ()]
@@ -201,7 +203,8 @@ def takes(node: KubeObject, pod: KubeObject) -> bool:
             for rule in rules
         )
         and all(
-            taint["effect"] == "PreferNoSchedule" or any(_tolerates(each, taint) for each in pod["tolerations"])
+            taint["effect"] == "PreferNoSchedule"
+            or any(_tolerates(toleration, taint) for toleration in pod["tolerations"])
             for taint in taints
         )
     )
@@ -219,31 +222,33 @@ def _tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
 
 
 def _container(weights: Weights, shape: Staging, keep: tuple[str, ...]) -> KubeObject:
-    own = {key: value for key, value in weights.container.items() if not key.endswith(("Probe", "lifecycle", "ports"))}
+    original = {
+        key: value for key, value in weights.container.items() if not key.endswith(("Probe", "lifecycle", "ports"))
+    }
     added = {
-        **dict.fromkeys(_ONLINE, "0"),
+        **dict.fromkeys(_OFFLINE_VARIABLES, "0"),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
         # The runtime gives a GPU to an image that is made for GPUs, even without a request.
         "NVIDIA_VISIBLE_DEVICES": "void",
         "STOKER_KEEP": json.dumps(keep),
     }
-    env = [each for each in own.get("env") or () if each["name"] not in added]
-    limits = (own.get("resources") or {}).get("limits") or {}
-    requests = (own.get("resources") or {}).get("requests") or {}
+    env = [variable for variable in original.get("env") or () if variable["name"] not in added]
+    limits = (original.get("resources") or {}).get("limits") or {}
+    requests = (original.get("resources") or {}).get("requests") or {}
     bounded = {"cpu": shape.cpu, "memory": shape.memory} | {k: v for k, v in limits.items() if "/" not in k}
-    asked = {k: v for k, v in requests.items() if "/" not in k} or {"cpu": "500m", "memory": "1Gi"}
-    own.pop("restartPolicy", None)
-    return own | {
-        "image": shape.image or own["image"],
+    requested = {k: v for k, v in requests.items() if "/" not in k} or {"cpu": "500m", "memory": "1Gi"}
+    original.pop("restartPolicy", None)
+    return original | {
+        "image": shape.image or original["image"],
         "command": _command(weights.container),
         "env": [*env, *({"name": name, "value": value} for name, value in added.items())],
-        "resources": {"requests": asked, "limits": bounded},
+        "resources": {"requests": requested, "limits": bounded},
     }
 
 
 def _command(container: KubeObject) -> list[str]:
-    """The container's own command; a Python script is run by `download.py`, which reports its progress."""
+    """The container's command. A Python script is run by `download.py`, which reports its progress."""
     command = [str(word) for word in container.get("command") or ()]
     words = [*command, *(str(word) for word in container.get("args") or ())]
     if len(words) == 3 and PurePosixPath(words[0]).name.startswith("python") and words[1] == "-c":

@@ -37,20 +37,20 @@ Kind = Literal["chat", "completion", "embedding", "rerank"]
 RERANK = "/v1/rerank"
 """The path for rerankers of vLLM and of LiteLLM."""
 
-# The first request after a start may compile kernels; later ones answer within a second or two.
+# The first request after a start may compile kernels. Later requests take one or two seconds.
 ANSWER_TIMEOUT = httpx.Timeout(10.0, read=120.0)
 ANSWER_LIMIT = Limit(size=MIB, seconds=150.0)
-# Enough tokens to measure their speed, and few enough for a second or two. At temperature 0 the answer is always the
+# Enough tokens to measure the speed, and few enough for one or two seconds. At temperature 0 the answer is always the
 # same for the same model, engine and machine.
 _MAX_TOKENS = 48
-_SAME_EACH_TIME = {"max_tokens": _MAX_TOKENS, "temperature": 0, "seed": 0}
-_OTHER_CHUNKS = 16
-"""Chunks of a stream in addition to one per token: the role at its beginning, the usage at its end, and a margin."""
+_DETERMINISTIC = {"max_tokens": _MAX_TOKENS, "temperature": 0, "seed": 0}
+_EXTRA_CHUNKS = 16
+"""Maximum chunks of a stream in addition to one per token: the role at the beginning, the usage at the end, a margin."""
 
 _METRICS_LIMIT = Limit(size=4 * MIB, seconds=10.0)
-"""vLLM 0.32 writes about 100 KB. The limit prevents blocking the event loop: 4 MB take 50 ms."""
+"""vLLM 0.32 writes about 100 KB. Parsing 4 MB blocks the event loop for 50 ms."""
 
-# Fill-in-the-middle prompts of base models, by parts of their names: vLLM's `suffix` does not support them.
+# Fill-in-the-middle prompts of base models, by parts of their names. vLLM does not support the parameter `suffix`.
 _FIM = (
     (("starcoder", "granite", "smollm"), "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
     (("deepseek-coder",), "<｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"),
@@ -59,12 +59,12 @@ _FIM = (
     (("qwen2.5-coder", "qwen3-coder", "codegemma"), "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"),
 )
 
-SIGNALS: dict[str, Signal] = {name: signal for each in engines() for name, signal in each.signals.items()}
-"""The samples of /metrics for each field, of every engine."""
+SIGNALS: dict[str, Signal] = {name: signal for engine in engines() for name, signal in engine.signals.items()}
+"""The usage signal of each sample in /metrics, for every engine."""
 
 
 class Answer(BaseModel, frozen=True, defer_build=True):
-    """The model's answer to the trial request. `first_token_seconds` is unknown for embeddings."""
+    """The model's answer to the trial request. `first_token_seconds` is None for embeddings and rankings."""
 
     text: str
     prompt_tokens: int
@@ -74,14 +74,14 @@ class Answer(BaseModel, frozen=True, defer_build=True):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The speed of generation, without the first token, which includes reading the prompt."""
+        """The speed of generation, without the first token, because its time includes reading the prompt."""
         if self.first_token_seconds is None or self.completion_tokens < 2 or self.seconds <= self.first_token_seconds:
             return None
         return (self.completion_tokens - 1) / (self.seconds - self.first_token_seconds)
 
 
 class VLLM:
-    """Every model server of the cluster, found by its Service."""
+    """Sends requests to the model servers of the cluster. Each one is addressed by its Service."""
 
     def __init__(self, http: httpx.AsyncClient, url_template: str) -> None:
         self._http = http
@@ -130,14 +130,16 @@ class VLLM:
         if prompt is not None:
             question |= {"prompt": prompt}
         if kind in ("embedding", "rerank"):
-            return await self._pooled(f"{url}{path}", key, question)
+            return await self._ask_pooling(f"{url}{path}", key, question)
         question |= {"stream": True, "stream_options": {"include_usage": True}}
         return await self._stream(f"{url}{path}", key, question)
 
     async def activity(self, url: str) -> Activity:
-        """The current usage signals. Raises Unavailable if they cannot be read: unknown must not look idle."""
+        """The current usage signals. Raises Unavailable if they cannot be read, so that a model with unknown usage does not
+        count as idle.
+        """
         response = await send(
-            self._http, SYSTEM, "GET", f"{url}/metrics", limit=_METRICS_LIMIT, what="vLLM's answer to /metrics"
+            self._http, SYSTEM, "GET", f"{url}/metrics", limit=_METRICS_LIMIT, subject="vLLM's answer to /metrics"
         )
         if response.status_code == httpx.codes.NOT_IMPLEMENTED:  # llama.cpp without --metrics
             return await self._slots(url)
@@ -145,18 +147,18 @@ class VLLM:
         return signals(response.text)
 
     async def _slots(self, url: str) -> Activity:
-        """The usage signals in llama.cpp's /slots: the busy slots, and the number of the last task
-        (tools/server/README.md).
+        """The usage signals from llama.cpp's /slots: the number of busy slots, and the id of the last task as the number
+        of requests (tools/server/README.md).
         """
-        response = await send(self._http, "llama.cpp", "GET", f"{url}/slots", limit=_METRICS_LIMIT, what="/slots")
+        response = await send(self._http, "llama.cpp", "GET", f"{url}/slots", limit=_METRICS_LIMIT, subject="/slots")
         _refuse(response)
         slots = parse_json(response.text)
-        if not isinstance(slots, list) or not all(isinstance(each, dict) for each in slots):
+        if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):
             raise Unavailable("llama.cpp", "/slots is not a list of slots")
-        last = max((amount("llama.cpp", "id_task", max(0, count(each.get("id_task")))) for each in slots), default=0.0)
-        return Activity(running=sum(each.get("is_processing") is True for each in slots), requests=last)
+        last = max((amount("llama.cpp", "id_task", max(0, count(slot.get("id_task")))) for slot in slots), default=0.0)
+        return Activity(running=sum(slot.get("is_processing") is True for slot in slots), requests=last)
 
-    async def _pooled(self, url: str, key: SecretStr | None, question: dict[str, Any]) -> Answer:
+    async def _ask_pooling(self, url: str, key: SecretStr | None, question: dict[str, Any]) -> Answer:
         start = time.perf_counter()
         response = await send(
             self._http,
@@ -185,7 +187,7 @@ class VLLM:
         last: dict[str, Any] = {}
         options = {"json": question, "headers": bearer(key), "timeout": ANSWER_TIMEOUT}
         lines = stream_lines(
-            self._http, SYSTEM, "POST", url, refuse=_refuse, limit=ANSWER_LIMIT, what="The model's answer", **options
+            self._http, SYSTEM, "POST", url, refuse=_refuse, limit=ANSWER_LIMIT, subject="The model's answer", **options
         )
         async with within(SYSTEM, ANSWER_LIMIT.seconds), aclosing(lines):
             chunks = 0
@@ -193,14 +195,14 @@ class VLLM:
                 if (chunk := _event(line)) is None:
                     continue
                 chunks += 1
-                if chunks > _MAX_TOKENS + _OTHER_CHUNKS:
+                if chunks > _MAX_TOKENS + _EXTRA_CHUNKS:
                     raise BotError(
                         f"The model does not stop at the {_MAX_TOKENS} requested tokens (max_tokens): "
                         "its answer was cut off."
                     )
-                if said := _said(chunk):
+                if piece := _text_of(chunk):
                     first = first if first is not None else time.perf_counter() - start
-                    text += said
+                    text += piece
                 last = chunk if chunk.get("usage") else last
         return Answer(
             text=text,
@@ -223,10 +225,10 @@ def trial_request(kind: Kind, model: str) -> tuple[str, dict[str, Any]]:
     match kind:
         case "chat":
             messages = [{"role": "user", "content": "Say hello in one short sentence."}]
-            return "/v1/chat/completions", {"model": model, "messages": messages} | _SAME_EACH_TIME
+            return "/v1/chat/completions", {"model": model, "messages": messages} | _DETERMINISTIC
         case "completion":
             prompt = "def add(a, b):\n    return"
-            return "/v1/completions", {"model": model, "prompt": prompt} | _SAME_EACH_TIME
+            return "/v1/completions", {"model": model, "prompt": prompt} | _DETERMINISTIC
         case "embedding":
             return "/v1/embeddings", {"model": model, "input": "hello"}
         case "rerank":
@@ -254,12 +256,12 @@ def signals(metrics: str) -> Activity:
             continue
         name, labels, text = sample.groups()
         if name in SIGNALS:
-            series[f"{name}{labels}"] = amount(SYSTEM, name, text)  # a family that is repeated counts once
+            series[f"{name}{labels}"] = amount(SYSTEM, name, text)  # a repeated series counts once
     if not series:
         raise Unavailable(SYSTEM, "/metrics has no request counters")
     totals: dict[str, float] = {}
-    for each, value in series.items():
-        field = SIGNALS[each.partition("{")[0]]
+    for labelled_name, value in series.items():
+        field = SIGNALS[labelled_name.partition("{")[0]]
         totals[field] = totals.get(field, 0) + value
     return Activity(**totals)
 
@@ -272,8 +274,8 @@ _SAMPLE = re.compile(r"""([a-z_:]+)(|\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})[ \t]+([^ 
 
 
 def amount(system: str, name: str, value: object) -> float:
-    """The value of a gauge or counter: finite, from zero to the largest exact integer of a float. Raises
-    Unavailable otherwise.
+    """Parse the value of a gauge or counter. Raises Unavailable if it is not between zero and 2^53, the largest exact
+    integer of a float.
     """
     try:
         number = float(str(value))
@@ -285,7 +287,7 @@ def amount(system: str, name: str, value: object) -> float:
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    """The JSON object in a line of a stream of server-sent events; None for the other lines and for `[DONE]`."""
+    """The JSON object in a line of a stream of server-sent events; None for other lines and for `[DONE]`."""
     if not line.startswith("data:") or (payload := line.removeprefix("data:").strip()) == "[DONE]":
         return None
     try:
@@ -299,13 +301,15 @@ def _event(line: str) -> dict[str, Any] | None:
     return event
 
 
-def _tokens(answer: dict[str, Any], which: str) -> int:
+def _tokens(answer: dict[str, Any], field: str) -> int:
     usage = answer.get("usage")
-    return count(usage.get(which)) if isinstance(usage, dict) else 0
+    return count(usage.get(field)) if isinstance(usage, dict) else 0
 
 
 def _rankings(response: httpx.Response) -> dict[str, Any]:
-    """An answer of the usual API, or the list of text-embeddings-inference (`[{"index": 0, "score": 0.9}]`)."""
+    """The answer as an object with `results`, also if text-embeddings-inference returns a list (`[{"index": 0, "score":
+    0.9}]`).
+    """
     listed = decoded(SYSTEM, response)
     return {"results": listed} if isinstance(listed, list) else body(response)
 
@@ -326,8 +330,8 @@ def dimensions(answer: dict[str, Any]) -> str:
     return f"{len(vector) if isinstance(vector, list) else 0} dimensions"
 
 
-def _said(chunk: dict[str, Any]) -> str:
-    """The text of one chunk; a reasoning model's thoughts are tokens too."""
+def _text_of(chunk: dict[str, Any]) -> str:
+    """The text of one chunk, including the reasoning of a reasoning model."""
     choices = chunk.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):

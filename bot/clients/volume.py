@@ -1,8 +1,8 @@
-"""The nodes on which a second pod can mount an endpoint's volume, and the zones in which an unbound volume may be
-bound.
+"""Determine where a second pod can mount an endpoint's volume, and expand the volume.
 
-Kubernetes enforces a bound volume's node affinity. It does not consider the GPU pod, which is created later: a volume
-that a CPU pod binds in another zone (or to its own node) can never be mounted with the GPU.
+Kubernetes enforces the node affinity of a bound volume. When it binds a volume for a CPU pod, it does not consider the
+GPU pod, which is created later: if the volume is bound in another zone, or to the CPU node, the GPU pod can never mount
+it. So an unbound volume must be bound in a zone with a GPU.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ _NODE_LOCAL = (
 )
 """Provisioners whose volumes are bound to one node."""
 _GROWN_WITHIN = 600.0
-"""Maximum seconds. A cloud disk grows in a minute or two, and its file system grows while it is mounted."""
-_LOOK_EVERY = 1.0
+"""Maximum seconds for the growth of a volume. A cloud disk and its mounted file system grow in one or two minutes."""
+_POLL_SECONDS = 1.0
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
 class CannotStage(BotError):
-    """The weights cannot be staged without the GPU; the message has the reason."""
+    """The weights cannot be staged without the GPU. The message contains the reason."""
 
     remedy = "Follow the message, or bring the endpoint up: its own pod also stages the weights."
 
@@ -49,20 +49,21 @@ class Place(BaseModel, frozen=True, defer_build=True):
     zones: tuple[str, ...] = ()
     """Zones in which an unbound volume may be bound."""
     shared: bool = False
-    """True if pods on other nodes can mount it at the same time."""
+    """True if pods on several nodes can mount the volume at the same time."""
 
 
 class Growth(BaseModel, frozen=True, defer_build=True):
-    """A volume that is too small for the staged files."""
+    """The required growth of a volume that is too small for the staged files."""
 
     claim: str
-    held: str
-    """Its current size, as a quantity."""
-    wanted: str
+    current: str
+    """The current size, as a quantity like `40Gi`."""
+    target: str
+    """The required size, as a quantity."""
 
 
 class Volumes:
-    """The claims of the models' namespace, and the volumes behind them."""
+    """Reads and expands the volume claims in the namespace of a model."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
         self._kube = kube
@@ -71,96 +72,100 @@ class Volumes:
         self._deployments = Collection(MODELS, namespace)
 
     async def requested(self, claim: str) -> str:
-        """The size that the claim requests in the cluster, as a quantity; empty if there is no claim."""
+        """The size that the claim requests, as a quantity; empty if the claim does not exist."""
         return _requested(await self._kube.get(self._claims, claim) or {})
 
-    async def growth(self, claim: str, wanted: str) -> Growth | None:
-        """The necessary growth of a bound volume for `wanted`; None if it is large enough."""
-        held = _capacity(await self._kube.get(self._claims, claim) or {})
-        if not (held and wanted) or quantity_bytes(wanted) <= quantity_bytes(held):
+    async def growth(self, claim: str, target: str) -> Growth | None:
+        """The growth that a bound volume needs for the size `target`; None if it is large enough."""
+        current = _capacity(await self._kube.get(self._claims, claim) or {})
+        if not (current and target) or quantity_bytes(target) <= quantity_bytes(current):
             return None
-        return Growth(claim=claim, held=held, wanted=wanted)
+        return Growth(claim=claim, current=current, target=target)
 
     async def refuse_growth(self, growth: Growth) -> None:
         """Raise CannotStage if the volume cannot grow while it is in use."""
-        found = await self._kube.get(self._claims, growth.claim) or {}
-        step = f"from {growth.held} to {growth.wanted}"
-        if quantity_bytes(_requested(found) or "0") >= quantity_bytes(growth.wanted):
-            why = _resize_error(found) or "it has not done so yet"
-            raise CannotStage(f"The volume of {growth.claim} has not grown {step} yet, as requested earlier: {why}.")
-        name = (found.get("spec") or {}).get("storageClassName")
+        stored = await self._kube.get(self._claims, growth.claim) or {}
+        step = f"from {growth.current} to {growth.target}"
+        if quantity_bytes(_requested(stored) or "0") >= quantity_bytes(growth.target):
+            reason = _resize_error(stored) or "it has not done so yet"
+            raise CannotStage(f"The volume of {growth.claim} has not grown {step} yet, as requested earlier: {reason}.")
+        name = (stored.get("spec") or {}).get("storageClassName")
         storage = await self._class(name)
         if not (storage and storage.get("allowVolumeExpansion")):
-            about = f"storage class {storage['metadata']['name']}" if storage else "storage class (there is none)"
+            storage_text = (
+                f"storage class {storage['metadata']['name']}" if storage else "storage class (there is none)"
+            )
             raise CannotStage(
-                f"The volume of {growth.claim} has to grow {step}, and its {about} does not allow that (allowVolumeExpansion)."
+                f"The volume of {growth.claim} has to grow {step}, and its {storage_text} does not allow that (allowVolumeExpansion)."
             )
 
     async def grow(self, growth: Growth) -> None:
-        """Request the larger size for the claim, and wait until the volume has it. Idempotent: it never shrinks.
+        """Request the larger size for the claim, and wait until the volume has it. Idempotent; a volume never shrinks.
 
-        Raises CannotStage if the volume cannot grow, or does not.
+        Raises CannotStage if the volume cannot grow, or does not grow in time.
         """
-        found = await self._kube.get(self._claims, growth.claim) or {}
-        if quantity_bytes(_requested(found) or "0") < quantity_bytes(growth.wanted):
+        stored = await self._kube.get(self._claims, growth.claim) or {}
+        if quantity_bytes(_requested(stored) or "0") < quantity_bytes(growth.target):
             await self.refuse_growth(growth)
-            # The patch contains the version, so that it never overwrites a larger size that somebody requests at the
-            # same time.
-            version = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            size = {"resources": {"requests": {"storage": growth.wanted}}}
+            # The patch contains the version, so that it does not overwrite a larger size that was requested in the
+            # meantime.
+            version = {"resourceVersion": stored["metadata"]["resourceVersion"]}
+            size = {"resources": {"requests": {"storage": growth.target}}}
             await self._kube.patch(self._claims, growth.claim, {"metadata": version, "spec": size})
         try:
             async with asyncio.timeout(_GROWN_WITHIN):
                 while True:
                     if await self._has_grown(growth):
                         return
-                    await asyncio.sleep(_LOOK_EVERY)
+                    await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError as error:
             raise CannotStage(
-                f"The volume of {growth.claim} did not grow from {growth.held} to {growth.wanted} within"
+                f"The volume of {growth.claim} did not grow from {growth.current} to {growth.target} within"
                 f" {_GROWN_WITHIN / 60:.0f} minutes: kubectl describe pvc {growth.claim} shows why."
             ) from error
 
     async def _has_grown(self, growth: Growth) -> bool:
-        found = await self._kube.get(self._claims, growth.claim) or {}
-        if quantity_bytes(_capacity(found) or "0") >= quantity_bytes(growth.wanted):
+        stored = await self._kube.get(self._claims, growth.claim) or {}
+        if quantity_bytes(_capacity(stored) or "0") >= quantity_bytes(growth.target):
             return True
-        if why := _resize_error(found):
+        if reason := _resize_error(stored):
             raise CannotStage(
-                f"The volume of {growth.claim} does not grow from {growth.held} to {growth.wanted}: {why}."
+                f"The volume of {growth.claim} does not grow from {growth.current} to {growth.target}: {reason}."
             )
-        # The disk has grown. Its file system grows when the next pod mounts it: that of the staging Job.
-        return "FileSystemResizePending" in _conditions(found) and not await self._users(growth.claim)
+        # The disk has grown. Its file system grows when the next pod mounts it, which is the staging Job's pod.
+        return "FileSystemResizePending" in _conditions(stored) and not await self._users(growth.claim)
 
     async def place(self, claim: str, deployment: KubeObject, shape: Staging) -> Place:
-        """The place in which a pod can write to the claim now; raises CannotStage with the reason if there is no such
-        place.
+        """The node or the zones in which a pod can write to the claim now. Raises CannotStage with the reason if there is
+        no such place.
         """
-        found = await self._kube.get(self._claims, claim)
-        if found is None:
+        stored = await self._kube.get(self._claims, claim)
+        if stored is None:
             raise CannotStage(f"The cluster has no volume claim {claim}: sync the endpoint's Application first.")
-        modes = found["spec"].get("accessModes") or []
+        modes = stored["spec"].get("accessModes") or []
         users = await self._users(claim)
-        own = deployment["spec"]["selector"].get("matchLabels") or {}
+        selector = deployment["spec"]["selector"].get("matchLabels") or {}
         for pod in users:
-            mine = own.items() <= (pod["metadata"].get("labels") or {}).items()
+            mine = selector.items() <= (pod["metadata"].get("labels") or {}).items()
             if mine and not boot.is_ready(pod):
                 name = deployment["metadata"]["name"]
-                raise CannotStage(f"{name} is starting or stopping, and its own pod writes to {claim} meanwhile.")
+                raise CannotStage(f"{name} is starting or stopping, and its own pod may be writing to {claim}.")
         if not {"ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"} & set(modes):
             raise CannotStage(f"The claim {claim} can only be read (access mode {', '.join(modes) or 'none'}).")
         if users and "ReadWriteMany" not in modes:
-            return _beside(claim, users, modes)
-        phase = (found.get("status") or {}).get("phase", "Pending")
+            return _place_beside(claim, users, modes)
+        phase = (stored.get("status") or {}).get("phase", "Pending")
         if phase == "Lost":
             raise CannotStage(f"The claim {claim} has lost its volume: it is Lost.")
-        zones = await self._zones(claim, found, deployment, shape) if phase == "Pending" else ()
+        zones = await self._zones(claim, stored, deployment, shape) if phase == "Pending" else ()
         return Place(zones=zones, shared="ReadWriteMany" in modes)
 
     async def shared_with(self, claim: str) -> tuple[KubeObject, ...]:
         """Every Deployment of the namespace that mounts the claim."""
-        found = await self._kube.list(Selection(self._deployments))
-        return tuple(each for each in found if claim in claims_of(each["spec"]["template"]["spec"]))
+        deployments = await self._kube.list(Selection(self._deployments))
+        return tuple(
+            deployment for deployment in deployments if claim in claims_of(deployment["spec"]["template"]["spec"])
+        )
 
     async def zones_of(self, claim: str) -> tuple[str, ...]:
         """The zones of the claim's volume; empty if it is not bound, or has no zone."""
@@ -169,17 +174,17 @@ class Volumes:
         return _zones_of((volume["spec"].get("nodeAffinity") or {}).get("required") or {}) if volume else ()
 
     async def _users(self, claim: str) -> list[KubeObject]:
-        """The pods that mount the claim, or will mount it, without those of a staging Job."""
+        """The pods that mount the claim or will mount it, except those of a staging Job."""
         pods = await self._kube.list(Selection(self._pods))
         return [
             pod for pod in pods if claim in claims_of(pod["spec"]) and not boot.is_over(pod) and not is_staging(pod)
         ]
 
-    async def _zones(self, claim: str, found: KubeObject, deployment: KubeObject, shape: Staging) -> tuple[str, ...]:
+    async def _zones(self, claim: str, stored: KubeObject, deployment: KubeObject, shape: Staging) -> tuple[str, ...]:
         """The zones in which an unbound volume may be bound: those with a GPU."""
-        storage = await self._class_of(claim, found["spec"].get("storageClassName"))
+        storage = await self._class_of(claim, stored["spec"].get("storageClassName"))
         if storage.get("volumeBindingMode", "Immediate") == "Immediate":
-            return ()  # it is bound, or will be, independent of any pod
+            return ()  # the volume is bound independently of any pod
         provisioner = storage.get("provisioner", "")
         if provisioner in _NODE_LOCAL:
             raise CannotStage(
@@ -189,7 +194,11 @@ class Volumes:
         nodes = await self._kube.list(Selection(Collection(NODES)))
         if not any(zone_of(node) for node in nodes):
             return ()  # a cluster without zones
-        if zones := shape.zones or selected_zones(deployment["spec"]["template"]["spec"]) or await self._seen(nodes):
+        if (
+            zones := shape.zones
+            or selected_zones(deployment["spec"]["template"]["spec"])
+            or await self._gpu_zones(nodes)
+        ):
             return zones
         raise CannotStage(
             f"The claim {claim} is not bound yet, and the zone of the GPU is unknown: neither the pod's node selector, nor a"
@@ -197,20 +206,20 @@ class Volumes:
         )
 
     async def _class_of(self, claim: str, name: str | None) -> KubeObject:
-        if found := await self._class(name):
-            return found
-        wanted = f"its storage class {name} does not exist" if name else "there is no default storage class"
-        raise CannotStage(f"The claim {claim} is not bound, and {wanted}.")
+        if storage := await self._class(name):
+            return storage
+        problem = f"its storage class {name} does not exist" if name else "there is no default storage class"
+        raise CannotStage(f"The claim {claim} is not bound, and {problem}.")
 
     async def _class(self, name: str | None) -> KubeObject | None:
         """The storage class of that name; None selects the default one."""
-        for each in await self._kube.list(Selection(Collection(STORAGE_CLASSES))):
-            default = (each["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true"
-            if each["metadata"]["name"] == name or (name is None and default):
-                return each
+        for storage in await self._kube.list(Selection(Collection(STORAGE_CLASSES))):
+            default = (storage["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true"
+            if storage["metadata"]["name"] == name or (name is None and default):
+                return storage
         return None
 
-    async def _seen(self, nodes: Iterable[KubeObject]) -> tuple[str, ...]:
+    async def _gpu_zones(self, nodes: Iterable[KubeObject]) -> tuple[str, ...]:
         """The zones of existing GPU nodes, and of the volumes that GPU models have used."""
         zones = {
             zone_of(node) for node in nodes if "nvidia.com/gpu" in ((node.get("status") or {}).get("capacity") or {})
@@ -221,8 +230,8 @@ class Volumes:
         return tuple(sorted(zones - {""}))
 
 
-def _beside(claim: str, users: list[KubeObject], modes: list[str]) -> Place:
-    """The place beside the pod that uses a volume that only one node can mount."""
+def _place_beside(claim: str, users: list[KubeObject], modes: list[str]) -> Place:
+    """The place for a second pod if only one node can mount the volume: the node of the pod that uses it."""
     kind, name = owner_of(users[0])
     if "ReadWriteOncePod" in modes:
         raise CannotStage(
@@ -247,12 +256,16 @@ def _capacity(claim: KubeObject) -> str:
 
 def _conditions(claim: KubeObject) -> dict[str, str]:
     """The message of each true condition."""
-    found = (claim.get("status") or {}).get("conditions") or ()
-    return {each["type"]: str(each.get("message") or each["type"]) for each in found if each["status"] == "True"}
+    conditions = (claim.get("status") or {}).get("conditions") or ()
+    return {
+        condition["type"]: str(condition.get("message") or condition["type"])
+        for condition in conditions
+        if condition["status"] == "True"
+    }
 
 
 def _resize_error(claim: KubeObject) -> str:
-    """The reason why a claim does not grow, which Kubernetes reports since 1.31; empty if no problem is known."""
+    """The reason why a claim does not grow; empty if no problem is known. Kubernetes reports it since 1.31."""
     conditions = _conditions(claim)
     for kind in ("ControllerResizeError", "NodeResizeError"):
         if kind in conditions:
@@ -277,10 +290,10 @@ def zone_of(node: KubeObject) -> str:
 
 
 def selected_zones(spec: KubeObject) -> tuple[str, ...]:
-    """The zones that a pod's node selector or required node affinity allows; empty if it names no zone."""
+    """The zones that a pod's node selector or required node affinity allows; empty if they do not limit the zone."""
     selector = spec.get("nodeSelector") or {}
-    if said := next((selector[key] for key in _ZONES if key in selector), ""):
-        return (said,)
+    if zone := next((selector[key] for key in _ZONES if key in selector), ""):
+        return (zone,)
     required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
@@ -288,7 +301,9 @@ def selected_zones(spec: KubeObject) -> tuple[str, ...]:
 
 
 def _zones_of(selector: KubeObject) -> tuple[str, ...]:
-    """The zones of a NodeSelector. Its terms are alternatives: one without a zone allows every zone."""
+    """The zones of a NodeSelector; empty if it allows every zone. Its terms are alternatives, so a term without a zone
+    allows every zone.
+    """
     zones: set[str] = set()
     for term in selector.get("nodeSelectorTerms") or ():
         named = [e for e in term.get("matchExpressions") or () if e["key"] in _ZONES and e["operator"] == "In"]

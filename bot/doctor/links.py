@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from bot.clients.http import body, only, send, status
+from bot.clients.http import body, restrict_to, send, status
 from bot.doctor.findings import Finding, ok, unchecked, warning
 from bot.errors import BotError, Unavailable
 from bot.settings.config import Config
@@ -31,7 +31,7 @@ async def _argocd(address: str) -> Finding:
         return ok(LINKS, "argocd.url is not set, so cards do not link to their Applications in Argo CD")
     url = f"{address.rstrip('/')}/api/version"
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT, event_hooks={"request": [only(address)]}) as http:
+        async with httpx.AsyncClient(timeout=_TIMEOUT, event_hooks={"request": [restrict_to(address)]}) as http:
             answer = await send(http, "argocd.url", "GET", url)
     except (BotError, Unavailable) as error:
         return _from_here("argocd.url", str(error))
@@ -46,7 +46,7 @@ async def _page(setting: str, address: str) -> Finding:
     if not address:
         return ok(LINKS, f"{setting} is not set, so cards do not link to it")
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT, event_hooks={"request": [only(address)]}) as http:
+        async with httpx.AsyncClient(timeout=_TIMEOUT, event_hooks={"request": [restrict_to(address)]}) as http:
             code = await status(http, setting, address)
     except (BotError, Unavailable) as error:
         return _from_here(setting, str(error))

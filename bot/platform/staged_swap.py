@@ -104,7 +104,7 @@ class StagedSwap:
             return ""
         await self.stager.volumes(weights.endpoint).refuse_growth(growth)
         return (
-            f"from {growth.held} to {growth.wanted}, before the merge and permanently: Argo CD shows the claim as OutOfSync until"
+            f"from {growth.current} to {growth.target}, before the merge and permanently: Argo CD shows the claim as OutOfSync until"
             " then"
         )
 
@@ -141,7 +141,7 @@ class StagedSwap:
         growth = await self._growth(weights, head)
         if growth:
             await run.first_reached(_GROWTH)  # recorded first, so that it continues after a crash
-            await run.enter(phases.GROW_VOLUME, f"from {growth.held} to {growth.wanted}")
+            await run.enter(phases.GROW_VOLUME, f"from {growth.current} to {growth.target}")
             try:
                 await run.cancellable(self.stager.volumes(weights.endpoint).grow(growth))
             except CannotStage:

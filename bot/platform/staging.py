@@ -97,13 +97,15 @@ class Staging:
                     delay = min(2 * delay, shape.longest_wait)
                     why = "Hugging Face answers 429 (too many requests)"
                 case "taken" | "moved":
-                    why = ended.why
+                    why = ended.reason
                 case "interrupted":
-                    interruptions, why = interruptions + 1, f"the download was interrupted: {ended.why.rstrip('.')}"
+                    interruptions, why = interruptions + 1, f"the download was interrupted: {ended.reason.rstrip('.')}"
                 case _:
                     assert_never(ended.outcome)
             if interruptions > _INTERRUPTIONS:
-                raise StagingFailed(f"The download was interrupted {interruptions} times; the last time {ended.why}.")
+                raise StagingFailed(
+                    f"The download was interrupted {interruptions} times; the last time {ended.reason}."
+                )
             if tried.resume > self.clock():
                 next_step = f"the next attempt is at {time_stamp(tried.resume)}; no GPU runs, so nothing is billed"
                 await run.enter(phases.WAIT_FOR_HUB, f"{why}; {next_step}")
@@ -124,7 +126,7 @@ class Staging:
         try:
             ended = await self.stager.attempt(run.op.id, number, weights, shape, limit=time_left, progress=_teller(run))
         except StagingTaken as taken:
-            ended = Attempt(outcome="taken", why=taken.message)
+            ended = Attempt(outcome="taken", reason=taken.message)
         wait = timedelta() if ended.outcome in ("staged", "moved") else delay
         if ended.retry_after is not None:
             wait = min(timedelta(seconds=ended.retry_after), shape.limit)
@@ -141,7 +143,7 @@ class Staging:
 
     async def delete_job(self, op: Operation) -> None:
         """Delete the operation's staging Job, if it exists."""
-        await self.stager.delete_of(op.id)
+        await self.stager.delete_jobs_of(op.id)
 
     async def stage_after(self, op: Operation, model: str) -> bool:
         """Stage the endpoint's weights after a roll-out, in a separate operation. Returns whether it was started."""

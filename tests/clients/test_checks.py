@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bot.clients.checks import CI, counted, has_namesakes
+from bot.clients.checks import CI, combined, has_namesakes
 
 ACTIONS, OTHER = {"id": 15368, "slug": "github-actions"}, {"id": 7, "slug": "jenkins"}
 
@@ -32,14 +32,14 @@ def test_a_name_that_is_red_in_one_workflow_and_green_in_another_is_red(known: b
     """The result is the same whether or not the token may read the workflow of a suite."""
     runs = [run("build", "success", at=2, suite=2), run("build", "failure", at=1, suite=1)]
     assert has_namesakes(runs)
-    ci = counted(runs, [], {"1": "lint", "2": "test"} if known else {})
+    ci = combined(runs, [], {"1": "lint", "2": "test"} if known else {})
     assert (ci.verdict, ci.failing, ci.names) == ("failure", ("build",), ("build",))
 
 
 def test_a_red_run_and_a_green_status_of_one_name_are_red() -> None:
     """The same with the order reversed."""
-    assert counted([run("ci", "failure", at=1)], [status("ci", "success", 2)], {}).verdict == "failure"
-    assert counted([run("ci", "success", at=2)], [status("ci", "error", 1)], {}).verdict == "failure"
+    assert combined([run("ci", "failure", at=1)], [status("ci", "success", 2)], {}).verdict == "failure"
+    assert combined([run("ci", "success", at=2)], [status("ci", "error", 1)], {}).verdict == "failure"
 
 
 @pytest.mark.parametrize("suite", [1, 2])
@@ -48,21 +48,21 @@ def test_the_newest_run_of_a_workflow_counts(suite: int, older: str) -> None:
     """In any order, in the same suite or in another run of the workflow."""
     runs = [run("ci", "success", at=5, suite=suite), run("ci", older, at=1)]
     for listed in (runs, runs[::-1]):
-        assert counted(listed, [], {"1": "ci", "2": "ci"}).verdict == "success"
+        assert combined(listed, [], {"1": "ci", "2": "ci"}).verdict == "success"
 
 
 def test_a_cancelled_run_does_not_count_beside_a_newer_one() -> None:
     """Also if the workflows are unknown; a newer cancelled run counts."""
     older, newer = run("ci", "cancelled", at=1, suite=1), run("ci", "success", at=2, suite=2)
-    assert counted([newer, older], [], {}).verdict == "success"
-    assert counted([run("ci", "cancelled", at=3, suite=3), newer], [], {}).verdict == "failure"
+    assert combined([newer, older], [], {}).verdict == "success"
+    assert combined([run("ci", "cancelled", at=3, suite=3), newer], [], {}).verdict == "failure"
 
 
 def test_a_check_that_runs_again_is_awaited() -> None:
     """The earlier result was red, or green."""
     for before in ("failure", "success"):
         runs = [run("ci", before, at=1), run("ci", None, at=2)]
-        assert counted(runs, [], {}).verdict == "pending"
+        assert combined(runs, [], {}).verdict == "pending"
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,18 @@ def test_a_check_that_runs_again_is_awaited() -> None:
 )
 def test_only_what_github_lets_pass_passes(end: str, verdict: str) -> None:
     """An unknown conclusion does not pass."""
-    assert counted([run("ci", end, at=1)], [], {}).verdict == verdict
+    assert combined([run("ci", end, at=1)], [], {}).verdict == verdict
 
 
 def test_two_apps_are_two_checks() -> None:
     """The name alone is not sufficient."""
     runs = [run("ci", "success", at=2), run("ci", "failure", at=1, app=OTHER)]
-    assert counted(runs, [], {}).failing == ("ci",)
+    assert combined(runs, [], {}).failing == ("ci",)
 
 
 def test_no_results_are_not_a_failure() -> None:
     """The newest status of a context counts, and unreadable kinds are listed."""
-    assert counted([], [], {}, ("check runs",)) == CI(verdict="none", unread=("check runs",))
+    assert combined([], [], {}, ("check runs",)) == CI(verdict="none", unread=("check runs",))
     states = [status("a", "failure", 1), status("a", "success", 2)]
-    assert counted([], states[::-1], {}).verdict == "success"
-    assert counted([], [status("a", "pending", 1)], {}).verdict == "pending"
+    assert combined([], states[::-1], {}).verdict == "success"
+    assert combined([], [status("a", "pending", 1)], {}).verdict == "pending"

@@ -12,7 +12,7 @@ from bot.clients.volume import CannotStage, Growth, Volumes
 from tests.clients.kube import Wire, connected, wait_until
 from tests.clients.test_staging_job import CLAIM, claim, storage_class, user
 
-GROWTH = Growth(claim=CLAIM, held="20Gi", wanted="40Gi")
+GROWTH = Growth(claim=CLAIM, current="20Gi", target="40Gi")
 FAILED = {"type": "ControllerResizeError", "status": "True", "message": "quota of the project is exhausted."}
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from bot.clients.http import only, refuse_if_busy, unreachable
+from bot.clients.http import refuse_if_busy, restrict_to, unreachable
 from bot.clients.kube import Collection, Kube
 from bot.clients.rights import NODES
 from bot.errors import BotError, Unavailable
@@ -34,7 +34,7 @@ from tests.clients.wire import wire
 async def test_only_configured_hosts_are_contacted(host: str, allowed: bool) -> None:
     """By their whole names: neither a suffix nor the cloud's metadata address is accepted."""
     template = "http://{service}.{namespace}.svc:{port}"
-    hook = only("http://litellm.litellm.svc:4000", template, "https://.hf.co")
+    hook = restrict_to("http://litellm.litellm.svc:4000", template, "https://.hf.co")
     request = httpx.Request("GET", host)
     if allowed:
         await hook(request)
@@ -55,7 +55,7 @@ async def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path) -> Non
         for asked in (("GET", "/file"), ("POST", "/api/auth.test"), ("GET", "/api/v1/nodes/one")):
             it.answers[asked] = elsewhere
         http = await stack.enter_async_context(
-            httpx.AsyncClient(event_hooks={"request": [only(it.url)]}, follow_redirects=True)
+            httpx.AsyncClient(event_hooks={"request": [restrict_to(it.url)]}, follow_redirects=True)
         )
         slack = await open_slack(ToolSettings(slack_api_url=f"{it.url}/api/"), stack)
         kubeconfig = tmp_path / "kubeconfig"

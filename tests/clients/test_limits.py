@@ -97,7 +97,7 @@ async def test_an_encoding_that_cannot_be_unpacked_in_pieces_is_refused(server: 
     """Only gzip was requested."""
     server.answers["GET", "/x"] = answers(b"\x00" * 100, Content_Encoding=encoding)
     async with client() as http:
-        with pytest.raises(Unavailable, match="which was not asked for"):
+        with pytest.raises(Unavailable, match="which was not requested"):
             await send(http, "It", "GET", f"{server.url}/x")
 
 

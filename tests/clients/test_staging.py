@@ -226,8 +226,8 @@ async def test_it_fills_the_volume_in_the_namespace_of_the_model(wire: Wire, api
     running = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
     await wait_until(lambda: wire.store.get("Job", name_of(CLAIM), "chat"))
     assert job(wire) is None
-    await stager.delete_of(OP)
-    with pytest.raises(StagingFailed, match="somebody has deleted it"):
+    await stager.delete_jobs_of(OP)
+    with pytest.raises(StagingFailed, match="somebody deleted it"):
         await running
     assert wire.store.get("Job", name_of(CLAIM), "chat") is None
 
