@@ -246,7 +246,7 @@ class PullRequests:
             pull=await self.pull_request_plans.as_read(None, pull),
             applications=tuple(endpoint.application for endpoint in endpoints if endpoint.name == op.request.model),
             pushed=pushed,
-            own_change=own_change,
+            own=own_change,
         )
         return await self.pull_request_plans.of_pull(op, plan, pull)
 

@@ -194,7 +194,7 @@ def _successful(
         case Benchmarked(tokens_per_second=speed, concurrency=concurrency, first_token_ms=first):
             return md(
                 "{model} generates up to {tokens_per_second} tokens/s, with {concurrency} requests at a time and "
-                "the first token after {first_token_ms} ms. The table and the chart are in the thread.",
+                "the first token after {first_token_ms} ms. The table and the picture are in the thread.",
                 model=model,
                 tokens_per_second=f"{speed:.0f}",
                 concurrency=concurrency,

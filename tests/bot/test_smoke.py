@@ -51,7 +51,7 @@ def test_another_answer_to_the_same_question_is_a_warning() -> None:
     """At temperature 0, the weights, the engine or the machine must have changed."""
     check = differences(a_run(answer="Goodbye."), a_run())
     assert check.warning
-    assert "“Goodbye.” was “Hello!”" in check.evidence
+    assert "“Goodbye.”, previously “Hello!”" in check.evidence
     assert "with another image" in differences(a_run(answer="Goodbye.", image="vllm@sha256:2"), a_run()).evidence
 
 

@@ -77,7 +77,7 @@ def test_a_decision_that_is_typed_leads_to_the_card(word: str) -> None:
     """`approve` is spelt like `remove`."""
     said = unknown("", word).message
     assert "Did you mean" not in said
-    assert "Decide with the buttons on the request's card" in said
+    assert "use the buttons on its card" in said
 
 
 def test_typed_text_is_shown_as_text() -> None:
