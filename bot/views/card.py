@@ -42,7 +42,7 @@ from bot.views.newer import container
 from bot.views.next_steps import next_steps
 from bot.views.outcomes import outcome_text
 from bot.views.progress import progress, smoke_tests
-from bot.views.text import clock, code, cut, inline, moment, person
+from bot.views.text import because, clock, code, cut, inline, moment, person
 
 CANCEL, BECAUSE = "cancel", "because"
 QUEUE, LEAVE, ASK_HOLDER, REPLACE = "queue", "leave", "ask_holder", "replace"
@@ -149,7 +149,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
     if waiting.fence:
         since = md(" since {since}", since=clock(waiting.since)) if waiting.since else ""
         until = md("until {until}", until=clock(waiting.until)) if waiting.until else "still booting"
-        reason = md(" because {reason}", reason=inline(waiting.reason, 300)) if waiting.reason else ""
+        reason = because(waiting.reason)
         holding = md(
             "{model} is held by {holder}{since}{reason} ({until})",
             model=code(waiting.model),
@@ -274,7 +274,7 @@ def _affected_lease(plan: Plan) -> list[Mrkdwn]:
 
 def _lease_text(verb: Mrkdwn, lease: Lease) -> Mrkdwn:
     until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
-    reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    reason = because(lease.reason)
     return md(
         "{verb} {model}, held by {holder}{reason} ({until})",
         verb=verb,

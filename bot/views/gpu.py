@@ -7,7 +7,7 @@ from bot.domain.operations import BringUpOperation
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import View, actions, button, section
 from bot.views.reminder import BRING_DOWN
-from bot.views.text import clock, code, inline, person
+from bot.views.text import because, clock, code, inline, person
 
 NOT_NOW, TAKE, PASS_ON = "not_now", "take", "pass_on"
 ADOPT, END_USE = "adopt", "end_use"
@@ -68,7 +68,7 @@ def gpu_offer(op: BringUpOperation, approved: bool) -> View:
 
 def release_question(op: BringUpOperation, lease: Lease, asker: str) -> View:
     """The question to the holder: can the GPU be released earlier?"""
-    reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
+    reason = because(op.request.reason)
     line = md(
         "🙏 {holder}, {asker} asks whether {model} can go down: {request_model} waits for the GPU{reason}.",
         holder=person(lease.holder),

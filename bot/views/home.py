@@ -4,13 +4,12 @@ Shows absolute times, not durations, so that rendering again gives the same view
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from bot.analysis.report import Day
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, Status, estimate
 from bot.domain.sessions import Trouble
-from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, link, md
 from bot.views.blocks import (
     VIEW_BLOCKS,
@@ -34,7 +33,7 @@ from bot.views.modals import choice, modal, text_input
 from bot.views.newer import chart
 from bot.views.next_steps import of_lease
 from bot.views.setup import SetupNeeded, setup_needed
-from bot.views.text import clock, code, inline, money, person
+from bot.views.text import because, clock, code, hours_text, inline, money, person
 
 HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
 """The buttons of Home that open a form, and the form of the first."""
@@ -90,7 +89,7 @@ def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTH
 def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     blocks: Blocks = []
     for lease in overview.leases:
-        reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+        reason = because(lease.reason)
         trouble = overview.troubles.get(lease.model)
         lines = [
             md(
@@ -170,7 +169,7 @@ def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
 def _decisions(operations: list[Operation], links: Links) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
-        reason = md(" because {reason}", reason=inline(op.request.reason, 200)) if op.request.reason else ""
+        reason = because(op.request.reason, 200)
         usd = estimate(op)
         costs = f" · about {money(usd)}" if usd else ""
         blocks.append(
@@ -219,17 +218,13 @@ def _week(days: tuple[Day, ...]) -> Blocks:
     """A chart of the GPU hours of each day, by use, and the total hours and cost."""
     hours, up, idle, usd = (sum(getattr(day, key) for day in days) for key in ("hours", "up", "idle", "usd"))
     share = f", idle {idle / up:.0%} of the time up" if up else ""
-    total = md("{hours} on the GPU{share}, {usd}.", hours=_hours(hours), share=share, usd=money(usd))
+    total = md("{hours} on the GPU{share}, {usd}.", hours=hours_text(hours), share=share, usd=money(usd))
     parts = {
         "in use": [day.up - day.idle for day in days],
         "idle": [day.idle for day in days],
         "boot and drain": [day.hours - day.up for day in days],
     }
     return [chart("GPU hours by day (UTC)", [f"{day.day:%a %d}" for day in days], parts, "hours"), context(total)]
-
-
-def _hours(hours: float) -> str:
-    return show_duration(timedelta(hours=hours))
 
 
 def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:

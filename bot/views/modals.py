@@ -33,7 +33,7 @@ from bot.views.card import title
 from bot.views.form_terms import LABELS
 from bot.views.newer import ALERT_ICONS, alert
 from bot.views.reminder import KEEP_UNTIL
-from bot.views.text import clock, code, inline, person, plain
+from bot.views.text import because, clock, code, inline, person, plain
 
 TITLE, METADATA, CHOICES = 24, 3000, 100
 """Slack's limits: characters of a title, submit and close, and of `private_metadata`; options of a select."""
@@ -169,7 +169,7 @@ def down_form(ending: Ending, leases: Sequence[Lease], reason: str) -> Block:
 
 def _session_line(lease: Lease) -> Mrkdwn:
     until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
-    reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    reason = because(lease.reason)
     return md(
         "{model} is held by {holder}{until}{reason}. Running requests are interrupted.",
         model=code(lease.model),

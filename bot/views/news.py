@@ -14,7 +14,7 @@ from bot.views.card import title
 from bot.views.next_steps import of_session
 from bot.views.outcomes import outcome_text
 from bot.views.reminder import BRING_DOWN
-from bot.views.text import clock, code, cut, inline, money, person
+from bot.views.text import because, clock, code, cut, inline, money, person
 
 OBJECT = "object"
 """The button for the holder's objection to a replacement; its value is the operation and its plan."""
@@ -60,7 +60,7 @@ def to_replace(op: Operation, url: str) -> View:
     """The message to the holder while an approver decides about a request for their GPU."""
     lease = lease_in_plan(op)
     model = lease.model if lease else op.request.model
-    reason = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
+    reason = because(op.request.reason)
     demand = (
         md("replace your session of {model} with {new_model}", model=code(model), new_model=code(op.request.model))
         if _replaced_lease(op)

@@ -6,7 +6,7 @@ from bot.domain.leases import Lease
 from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import View, actions, button, section
-from bot.views.text import clock, code, inline, money, person
+from bot.views.text import because, clock, code, inline, money, person
 
 BRING_DOWN, KEEP, KEEP_UNTIL = "bring_down", "keep", "keep_until"
 """The buttons about a session; their value is the operation that claimed its lease."""
@@ -14,7 +14,7 @@ BRING_DOWN, KEEP, KEEP_UNTIL = "bring_down", "keep", "keep_until"
 
 def busy_line(lease: Lease, now: datetime) -> Mrkdwn:
     """One line with the holder of the GPU, the model, the start, the reason, the time so far and the end."""
-    reason = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    reason = because(lease.reason)
     until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
     return md(
         "{model} is held by {holder} since {claimed}{reason} ({duration} so far, {until})",

@@ -1,12 +1,14 @@
 """Plain text, log lines, and the truncation of markup to Slack's limits. `bot.text.mrkdwn` creates the markup."""
 
 import re
+from datetime import timedelta
 
+from bot.text.durations import show_duration
 from bot.text.mrkdwn import INVISIBLE, Mrkdwn, clock, code, escape, inline, link, md, moment, person, shown, unmarked
 
 __all__ = [
-    "Mrkdwn", "clock", "code", "cut", "escape", "harmless", "inline", "link", "md", "moment", "money", "person", "plain", "shown", "size",
-    "unmarked", "verbatim",
+    "Mrkdwn", "because", "clock", "code", "cut", "escape", "harmless", "hours_text", "inline", "link", "md", "moment", "money", "person", "plain",
+    "shown", "size", "unmarked", "verbatim",
 ]  # fmt: skip
 
 _MENTION = re.compile(r"<(?=[!@#])")
@@ -37,6 +39,16 @@ def cut(text: Mrkdwn, limit: int) -> Mrkdwn:
         if start > shortened.rfind(closes) and (opens == "<" or len(shortened) - start < 6):
             shortened = shortened[:start]
     return Mrkdwn(shortened + ("`" if shortened.count("`") % 2 else "") + "…")
+
+
+def because(reason: str, limit: int = 300) -> Mrkdwn:
+    """Return " because" with a person's reason; empty without a reason."""
+    return md(" because {reason}", reason=inline(reason, limit)) if reason else md("")
+
+
+def hours_text(count: float) -> str:
+    """Format a number of hours as a duration."""
+    return show_duration(timedelta(hours=count))
 
 
 def size(count: int) -> str:

@@ -2,14 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
 
 from bot.analysis.report import Week
-from bot.text.durations import show_duration
 from bot.text.mrkdwn import md
 from bot.views.blocks import View, section
 from bot.views.newer import chart, table
-from bot.views.text import money, person
+from bot.views.text import hours_text, money, person
 
 _PEOPLE = 20
 
@@ -22,7 +20,7 @@ def usage(weeks: Sequence[Week], sessions: int, estimates: int) -> View:
     line = md(
         "*The GPU in the last {weeks} weeks*: {total} in {sessions} session{s}, {usd}{idle}.",
         weeks=len(weeks),
-        total=_hours(total),
+        total=hours_text(total),
         sessions=sessions,
         s="s" if sessions > 1 else "",
         usd=money(usd),
@@ -37,7 +35,7 @@ def usage(weeks: Sequence[Week], sessions: int, estimates: int) -> View:
     models = dict.fromkeys(model for week in weeks for model in week.by_model)
     by_model = {model: [week.by_model.get(model, 0.0) for week in weeks] for model in models}
     rows = [
-        (f"{week.begins:%Y-%m-%d}", _hours(week.hours), f"{week.idle_share:.0%}", money(week.usd))
+        (f"{week.begins:%Y-%m-%d}", hours_text(week.hours), f"{week.idle_share:.0%}", money(week.usd))
         for week in weeks
         if week.hours
     ]
@@ -59,10 +57,6 @@ def _people(weeks: Sequence[Week]) -> list[str]:
             hours[user] += spent
     ranked = sorted(hours, key=lambda user: (-hours[user], user))
     rows: list[str] = [
-        md("{person_name} {hours}", person_name=person(user), hours=_hours(hours[user])) for user in ranked[:_PEOPLE]
+        md("{user} {hours}", user=person(user), hours=hours_text(hours[user])) for user in ranked[:_PEOPLE]
     ]
     return rows + ([f"{len(ranked) - _PEOPLE} more"] if len(ranked) > _PEOPLE else [])
-
-
-def _hours(hours: float) -> str:
-    return show_duration(timedelta(hours=hours))
