@@ -349,10 +349,10 @@ def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
             else f"On request, with {markdown.code(f'/model smoke {endpoint.name}')}:"
         )
     requests = {
-        "gpu-chat": "a chat completion is answered.",
-        "gpu-completion": "a text completion is answered, and a fill-in-the-middle request if the model supports it.",
-        "gpu-embeddings": "an embedding is answered.",
-        "cpu-embeddings": "an embedding is answered.",
+        "gpu-chat": "a chat completion request gets an answer.",
+        "gpu-completion": "a text completion request gets an answer, and so does a fill-in-the-middle request if the model supports it.",
+        "gpu-embeddings": "an embedding request gets an answer.",
+        "cpu-embeddings": "an embedding request gets an answer.",
         "gpu-reranker": "two texts are ranked for a query.",
         "cpu-reranker": "two texts are ranked for a query.",
     }[endpoint.kind]

@@ -128,9 +128,9 @@ def report(result: Survey, most: int | None = None) -> tuple[str, ...]:
     ]
     lines += _more(result.deployments, most)
     if result.together > 1:
-        lines.append(f"On a GPU at the same time: {result.together} models (gpu.slots)")
+        lines.append(f"Models that may share a GPU: {result.together} (gpu.slots)")
     if result.beside:
-        lines.append(f"On the GPU beside the models: {', '.join(result.beside)}")
+        lines.append(f"Other workloads on the GPU: {', '.join(result.beside)}")
     lines.append(f"Gateway: {_gateway_in_words(result)}")
     lines += [
         f"  {name} routes to {route.target} in {route.path}:{route.line}; Stoker does not change it"

@@ -165,11 +165,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
             actor=person(actor),
             offer=clock(waiting.offer),
         )
-    free = (
-        md(" Its turn comes at about {free_at} at the latest.", free_at=clock(waiting.free_at))
-        if waiting.free_at
-        else ""
-    )
+    free = md(" Its turn comes by about {free_at}.", free_at=clock(waiting.free_at)) if waiting.free_at else ""
     if waiting.fence and waiting.holder == actor:
         sentences.append(
             md(
@@ -178,7 +174,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
             )
         )
     elif waiting.fence and waiting.ahead is None:
-        sentences.append(md("*Queue*, ask {holder}, or replace it.", holder=person(waiting.holder)))
+        sentences.append(md("*Queue*, ask {holder}, or replace the model.", holder=person(waiting.holder)))
     elif waiting.ahead is None:
         sentences.append(md("Others are waiting."))
     if waiting.ahead is not None:
@@ -434,7 +430,7 @@ def _possible_actions(op: Operation, op_id: str) -> Mrkdwn:
             offered = waiting and waiting.offer
             until = "Approved; starts when " + ("the offer is accepted" if offered else "its turn comes")
     elif _blocking_action(op):
-        until = "Cancel stops waiting; the change stays merged"
+        until = "Cancel ends the wait; the change stays merged"
     else:
         until = op.request.kind.spec.cancel_hint
     operation = md("Operation {id}", id=op_id)

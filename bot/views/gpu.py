@@ -18,7 +18,7 @@ def free(drains: datetime | None, now: datetime) -> Mrkdwn:
     """The status of a free GPU; `drains` is the estimated end of billing for the last session's node."""
     if drains and drains <= now:
         return md(
-            "The GPU is free. Nothing is running; the last node is draining longer than usual, and is billed until it is removed."
+            "The GPU is free. Nothing is running; the last node has been draining for longer than usual, and is billed until it is removed."
         )
     if drains:
         return md(
@@ -34,16 +34,14 @@ def queue_entry(op: BringUpOperation) -> Mrkdwn:
     if waiting and waiting.offer:
         time = md(", offered until {offer}", offer=clock(waiting.offer))
     elif waiting and waiting.free_at:
-        time = md(", at about {free_at} at the latest", free_at=clock(waiting.free_at))
+        time = md(", by about {free_at}", free_at=clock(waiting.free_at))
     return md("{actor} with {model}{time}", actor=person(op.request.actor), model=code(op.request.model), time=time)
 
 
 def requested_line(op: BringUpOperation) -> Mrkdwn:
     """The line about a bring-up that has not started, for the status of the GPU."""
     offer = op.waiting.offer if op.waiting else None
-    state = (
-        md("the GPU is offered to it until {offer}", offer=clock(offer)) if offer else md("{status}", status=op.status)
-    )
+    state = md("the GPU is offered until {offer}", offer=clock(offer)) if offer else md("{status}", status=op.status)
     model, actor = code(op.request.model), person(op.request.actor)
     return md("{model} requested by {actor}: {state}.", model=model, actor=actor, state=state)
 
@@ -95,7 +93,7 @@ def unmanaged_alert(about: str, name: str, *, ours: bool, can_adopt: bool) -> Vi
     if can_adopt:
         line += md(" *Adopt* asks for an approval and then gives it a lease.")
     if ours:
-        line += md(" *Bring down* ends it.")
+        line += md(" *Bring down* stops it.")
         buttons.append(button("Bring down", END_USE, name, "danger"))
     else:
         line += " Stoker may not scale it: its owner must stop it."

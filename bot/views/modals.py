@@ -216,7 +216,7 @@ class KeepUntil(BaseModel, frozen=True, defer_build=True):
 
 def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
     """The form for the time until which an idle model is kept: `until` by default, at most the end of the lease."""
-    ends = md(" At the latest {ends}, when its lease ends.", ends=clock(lease.ends)) if lease.ends else ""
+    ends = md(" At most until {ends}, when its lease ends.", ends=clock(lease.ends)) if lease.ends else ""
     moment = {
         "type": "input",
         "block_id": "until",

@@ -175,7 +175,7 @@ def _successful(
             cost = receipt(bill) if bill else "Nobody held a lease, so there is no receipt."
             return md("{model} is down and the GPU is free.\n{cost}", model=model, cost=cost)
         case BootCancelled():
-            return md("It was still booting; its bring-up is being cancelled.")
+            return md("{model} was still booting; its bring-up is being cancelled.", model=model)
         case ServesAgain(holder=holder, ends=ends, took=took):
             return md(
                 "{model} serves again: the restart took {took}. The lease of {holder} was not changed{ends}.",

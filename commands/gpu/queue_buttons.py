@@ -93,6 +93,6 @@ class QueueButtons:
 
     async def _adopt(self, model: str, body: Body) -> None:
         """Request a lease for a model that was started manually, with the same approval and smoke tests as a bring-up."""
-        reason = "it is running without a lease; adopt it"
+        reason = "it is running without a lease"
         request = BringUp(model=model, **self.lifecycle.request_fields(body["user"]["id"], reason))
         await self.lifecycle.request(request, body["trigger_id"])

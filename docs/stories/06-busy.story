@@ -15,7 +15,7 @@ expect "@lead asks whether coder-chat can go down" within 30s
 expect "@dev still needs coder-chat" within 30s
 @lead clicks "Queue"
 expect "In the queue, next" within 30s
-expect "at the latest"
+expect "by about"
 @dev /gpu queue
 expect "1. @lead with coder-fim"
 @dev opens home

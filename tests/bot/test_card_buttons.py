@@ -93,7 +93,7 @@ def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
     assert "Approved; starts when its turn comes" in str(view.blocks)
     offer = NOW + timedelta(minutes=5)
     op = op.model_copy(update={"waiting": waiting.model_copy(update={"offer": offer})})
-    assert f"the GPU is offered to it until {clock(offer)}" in requested_line(op)
+    assert f"the GPU is offered until {clock(offer)}" in requested_line(op)
     view = card(op, NOW)
     assert f"press *Take it* by {clock(offer)}" in str(view.blocks)
     assert "Approved; starts when the offer is accepted" in str(view.blocks)

@@ -94,7 +94,7 @@ def test_workloads_that_share_the_gpu_in_git_stay_beside_the_models(tmp_path: Pa
     """Git keeps Ollama and vLLM up at the same time, so neither blocks the other."""
     checkout = Path(shutil.copytree(SAMPLES / "config-map", tmp_path / "checkout"))
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
-    assert "On the GPU beside the models: ai/ollama" in done.output
+    assert "Other workloads on the GPU: ai/ollama" in done.output
     assert load_config(checkout / ".stoker.yaml").gpu.beside == ("ai/ollama",)
     deployment = checkout / "apps/vllm/deployment.yaml"
     deployment.write_text(deployment.read_text().replace("replicas: 1", "replicas: 0"))

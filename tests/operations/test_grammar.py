@@ -32,7 +32,7 @@ async def test_a_time_that_cannot_be_read_is_answered_with_its_form(platform: Pl
     )
     assert "two hours is not a duration" in told
     await platform.workspace.say("dev", "down coder-chat 5", direct=True)
-    await platform.sees("5 is not a model, and a bring-down takes effect immediately: /gpu down coder-chat")
+    await platform.sees("5 is not a model. /gpu down coder-chat takes effect immediately")
     assert not [text for text in platform.visible("dev") if "Requested" in text]
 
 

@@ -46,7 +46,7 @@ def test_a_swap_says_what_it_replaces() -> None:
             "mini",
             CODER_3B,
             "Adds the endpoint mini, which serves Qwen",
-            "a chat completion is",
+            "a chat completion request",
             "waits for LiteLLM",
         ),
         (

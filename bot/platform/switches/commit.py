@@ -54,7 +54,7 @@ class ByCommit:
         mark = lease.mark if lease else None
         workload = await self.cluster.workload(model)
         application = await reverting(self.deployer, self.config.switch.by, workload) if workload else None
-        if application is None:  # it was deleted in the meantime
+        if application is None:  # the Deployment or its application was deleted in the meantime
             return await self.cluster.scale(model, replicas, lease=mark, fence=fence)
         if replicas:
             await self.cluster.claim(model, mark, fence)
@@ -91,7 +91,7 @@ class ByCommit:
                         )
                     ) from refused
                 log.info("the branch moved, trying again", model=model)
-        raise Unavailable("git", f"{self.config.platform.branch} changes faster than {model} can be switched")
+        raise Unavailable("git", f"{self.config.platform.branch} changes too often to push the replicas of {model}")
 
     async def _push(self, model: str, replicas: int, lease: Lease | None, changes: ChangeSet, head: str) -> str:
         config, branch = self.config, self.config.platform.branch
@@ -111,7 +111,7 @@ class ByCommit:
 
 
 async def reverting(deployer: Deployer, by: str, workload: Workload) -> Application | None:
-    """Return the application whose replicas must be changed in git; None if a change through the API lasts.
+    """Return the application whose replicas must be changed in git; None if they can be changed through the API.
 
     Reads only the cluster, because git may be unavailable. `by` is the setting `switch.by`.
     """
