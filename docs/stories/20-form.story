@@ -38,4 +38,4 @@ expect "Endpoint"
 @dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
 expect "does not fit" within 30s
 @dev submits
-expect "the reason is at the end" within 30s   # it is not shown twice
+expect "see the reason at the end" within 30s   # it is not shown twice

@@ -9,7 +9,7 @@ break metrics-down
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 expect "cannot be read" within 60s
-expect "count it as in use"
+expect "counts it as in use"
 expect not "nobody answered" within 3s
 expect "the lease has ended" within 90s
 expect "is down and the GPU is free" within 60s

@@ -75,7 +75,7 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
     assert "Requested in Slack by `dev` (`U0DEV`)" in platform.pull().body
     assert platform.object("Deployment", "coder-mini")
     assert len(platform.pulls) == 1
-    assert ", and is down." in card
+    assert "and is down." in card
 
 
 async def set_group(it: Platform, *, flag: str, listed: str) -> None:

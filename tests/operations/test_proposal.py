@@ -31,7 +31,7 @@ def test_a_swap_says_what_it_replaces() -> None:
     assert "| Tenant alias | coder-chat |  |\n" in text
     heads = [line for line in text.splitlines() if line.startswith("## ")]
     assert heads == ["## The contract", "## Sizing: fits", "## Smoke tests", "## Warnings", "## After the merge"]
-    assert "(`/gpu up coder-chat`), and in this roll-out if it is up then:" in text
+    assert "(`/gpu up coder-chat`), and during this roll-out if it is up:" in text
     assert "`/v1/models` lists exactly `qwen2.5-coder-3b-instruct`" in text
     assert "a key for `coder-chat` only" in text
     assert "syncs the Application coder-chat at the merge commit" in text
@@ -54,17 +54,24 @@ def test_a_swap_says_what_it_replaces() -> None:
             "v",
             BGE_SMALL,
             "Adds the endpoint v, which serves BAAI",
-            "an embedding is answered",
+            "an embedding request gets an answer",
             "sync automatically",
         ),
-        ("swap", "embeddings", NOMIC, "Swaps embeddings from BAAI/", "an embedding is answered", "sync automatically"),
+        (
+            "swap",
+            "embeddings",
+            NOMIC,
+            "Swaps embeddings from BAAI/",
+            "an embedding request gets an answer",
+            "sync automatically",
+        ),
         (
             "remove",
             "coder-fim",
             None,
             "Removes the endpoint coder-fim, which serves Qwen",
             "",
-            "brought the cluster to",
+            "has synced the merge commit",
         ),
     ],
 )

@@ -36,7 +36,7 @@ async def test_an_admin_sets_stoker_up_by_a_pull_request(tmp_path: Path, redis_u
         assert len(it.pulls) == 1
 
         await it.github.merge()
-        assert "Write the same settings below" in await it.sees("Stoker's account lacks", "admin")
+        assert "Add the settings below" in await it.sees("Stoker's account lacks", "admin")
         text = (await it.github.files_at(await it.github.main_commit(), ""))[".stoker.yaml"]
         assert "name: L40S" in text
         config = layered(load_config(Path(it.environment["STOKER_CONFIG"])), text)
