@@ -105,7 +105,7 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
         gguf_file = choose(request.facts, quantization, machine, exact=bool(request.quantization))
         request, file = request.model_copy(update={"facts": gguf_file.facts, "quantization": None}), gguf_file.file
     staging_warnings = staging.warnings(pieces, request.facts)
-    facts = request.facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, request.facts)})
+    facts = request.facts.model_copy(update={"staged_bytes": staging.downloaded_bytes(pieces, request.facts)})
     request = request.model_copy(update={"facts": facts})
     sizing = _sizing(request, template, machine)
     arguments = model_arguments(pieces, template, request.facts, request.args)
@@ -361,7 +361,7 @@ def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
         text = copy.platform.read(path)
         if text is None:
             continue
-        new_path = bundle.moved(path, copy.request.name)
+        new_path = bundle.copied_path(path, copy.request.name)
         _refuse_existing(copy, new_path)
         if path in edited or path.endswith((".yaml", ".yml")):
             document = Document(path, edited[path].text if path in edited else text)

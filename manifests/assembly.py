@@ -32,9 +32,9 @@ def locate(platform: Snapshot, name: str) -> Pieces | None:
     The contract requires exactly one workload that runs a known engine and names its model.
     """
     place = place_of(platform, name)
-    if place is None or len(place.found) != 1:  # engines that serve one model together are not supported
+    if place is None or len(place.servers) != 1:  # engines that serve one model together are not supported
         return None
-    (candidate,) = place.found
+    (candidate,) = place.servers
     engine, model = candidate.command.engine, candidate.command.model
     if engine is None or not engine.changes or model is None or model.value.startswith("$") or not model.value:
         return None
@@ -44,16 +44,16 @@ def locate(platform: Snapshot, name: str) -> Pieces | None:
 def outsider(platform: Snapshot, name: str) -> Pieces | None:
     """The pieces of a workload outside the contract: its object and its GPUs, without its model."""
     place = place_of(platform, name)
-    if place is None or len(place.found) != 1:
+    if place is None or len(place.servers) != 1:
         return None
-    (candidate,) = place.found
+    (candidate,) = place.servers
     return _assemble(platform, place, candidate, candidate.command.engine or Engine("", re.compile("$^")))
 
 
 def outside(platform: Snapshot, name: str) -> str:
     """The reason why an object is outside the contract; "" if it has no engine."""
     place = place_of(platform, name)
-    servers = place.found if place is not None else ()
+    servers = place.servers if place is not None else ()
     if len(servers) > 1:
         return f"{len(servers)} workloads there name a model"
     for server in servers:
@@ -229,14 +229,14 @@ def _related(platform: Snapshot, place: Place, candidate: Candidate, declared: _
 def _opaque(platform: Snapshot, pieces: Pieces, delivery: _Delivery) -> tuple[Opaque, ...]:
     """The patches that may change what the engine runs, in ways that are not computed."""
     workload, candidate = pieces.deployment.node, pieces.candidate
-    subject = patches.subject(
+    subject = patches.subject_of(
         workload,
         {candidate.name, value(workload, "metadata", "name"), pieces.workload},
         candidate.pod,
         candidate.container,
         (located.node for located in (*pieces.related, *pieces.claims)),
     )
-    opaque = patches.concerning(platform, pieces.rendering.opaque, subject)
+    opaque = patches.parts_that_affect(platform, pieces.rendering.opaque, subject)
     if delivery.deployer is not None and delivery.deployment is not None:
         opaque += delivery.deployer.patches(platform, delivery.deployment, subject)
     return opaque

@@ -1,4 +1,4 @@
-"""The files that exist because of one endpoint, and the lines that list them: `add` copies them, `remove` deletes them."""
+"""The files that exist because of one endpoint, and the lines that list them. `add` copies them, `remove` deletes them."""
 
 import posixpath
 import re
@@ -21,27 +21,30 @@ from manifests.tree import ManifestError, within
 
 @dataclass(frozen=True)
 class Bundle:
-    """`home` is the directory, or the file, that is copied as a whole; `stems` are the names in it that belong to the endpoint."""
+    """The files and names of an endpoint.
+
+    `home` is the directory, or the file, that is copied as a whole. `stems` are the names in it that belong to the endpoint.
+    """
 
     home: str
     stems: tuple[str, ...]
     files: tuple[str, ...]
     apart: str = ""
-    """The file elsewhere with the Kustomization of Flux that deploys it alone."""
+    """The file outside `home` with the Flux Kustomization that deploys only this endpoint."""
     elements: tuple[tuple[Document, MappingNode], ...] = ()
     """The items of ApplicationSets' lists that create its Application."""
     listed: tuple[tuple[Document, int, str], ...] = ()
-    """The lines of other kustomizations that refer to it: the document, the line, the path in it."""
+    """The entries of other kustomizations that refer to the bundle: the document, the line (from 0), and the path in it."""
 
     def name(self, old: str, new: str) -> str:
-        """Return the name in a copy of an object with this name; "" if the name is not the endpoint's."""
+        """The name of an object's copy; "" if the name does not belong to the endpoint."""
         for stem in self.stems:
             if re.search(rf"(^|-){re.escape(stem)}(-|$)", old):
                 return re.sub(rf"(?<![^-]){re.escape(stem)}(?![^-])", new, old, count=1)
         return ""
 
-    def moved(self, path: str, new: str) -> str:
-        """Return where a file, or a directory, of the bundle is in a copy."""
+    def copied_path(self, path: str, new: str) -> str:
+        """The path of the copy of a file or directory."""
         if (path in self.files and path != self.home and not within(path, self.home)) or path == self.apart:
             folder, base = posixpath.split(path)
             return posixpath.join(folder, self.base(base, new))
@@ -49,81 +52,89 @@ class Bundle:
         return posixpath.join(folder, self.base(base, new)) + path[len(self.home) :]
 
     def base(self, base: str, new: str) -> str:
-        """Return the name in a copy of a file with this name."""
+        """The name of the copy of a file, without its directory."""
         stem, dot, end = base.partition(".")
         return f"{self.name(stem, new) or new}{dot}{end}"
 
 
 def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
-    """Return everything that belongs to an endpoint with its own directory or file."""
-    home = _home(platform, pieces)
+    """The bundle of an endpoint that has its own directory or file."""
+    home = _bundle_home(platform, pieces)
     is_file = platform.read(home) is not None
-    named = posixpath.basename(home).partition(".")[0]
+    folder_name = posixpath.basename(home).partition(".")[0]
     stems = dict.fromkeys(
-        (pieces.name, value(pieces.deployment.node, "metadata", "name"), *(() if is_file else (named,)))
+        (pieces.name, value(pieces.deployment.node, "metadata", "name"), *(() if is_file else (folder_name,)))
     )
     bundle = Bundle(home, tuple(stem for stem in stems if stem), (home,) if is_file else platform.files(home))
     if is_file:
         folder = posixpath.dirname(home)
-        beside = [path for path in platform.files(folder) if posixpath.dirname(path) == folder and path != home]
+        neighbours = [path for path in platform.files(folder) if posixpath.dirname(path) == folder and path != home]
         values = [
             path for path in pieces.candidate.files if bundle.name(posixpath.basename(path).partition(".")[0], "x")
         ]
-        more = [path for path in beside if path not in values and _is_companion(platform, bundle, path)]
-        bundle = Bundle(home, bundle.stems, tuple(dict.fromkeys((home, *values, *more))))
-    own = (
+        companions = [path for path in neighbours if path not in values and _is_companion(platform, bundle, path)]
+        bundle = Bundle(home, bundle.stems, tuple(dict.fromkeys((home, *values, *companions))))
+    own_reconcilers = (
         [reconciler for reconciler in flux.reconcilers(platform) if within(reconciler.paths[0], home)]
         if not is_file
         else []
     )
-    others = {each.located.document.path for each in own} - set(bundle.files)
-    if len(others) > 1 or any(len(objects(platform, path)) > 1 for path in others):
-        raise ManifestError(f"{home} is deployed by several objects, or by one of several in a file: copy it by hand.")
-    apart = next(iter(others), "")
-    bundle = Bundle(home, bundle.stems, bundle.files, apart, tuple(_elements(platform, bundle)))
-    return replace(bundle, listed=tuple(_listed(platform, bundle)))
+    other_files = {reconciler.located.document.path for reconciler in own_reconcilers} - set(bundle.files)
+    if len(other_files) > 1 or any(len(objects(platform, path)) > 1 for path in other_files):
+        raise ManifestError(
+            f"{home} is deployed by several objects, or by an object whose file contains others: copy it by hand."
+        )
+    apart = next(iter(other_files), "")
+    bundle = Bundle(home, bundle.stems, bundle.files, apart, tuple(_generator_items(platform, bundle)))
+    return replace(bundle, listed=tuple(_kustomization_lines(platform, bundle)))
 
 
 def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -> bool:
-    """Return whether a copy is deployed without another file: by the deployer of a directory above it, or by a line in a list."""
-    place = bundle.moved(bundle.home, new)
-    above = source_paths(pieces.application) if pieces.application else ()
-    if any(path != bundle.home and within(bundle.home, path) for path in above) or is_generated(platform, place):
+    """Return whether a copy is deployed without a new deployer: by that of a directory above it, or by a line in a list."""
+    copy_path = bundle.copied_path(bundle.home, new)
+    deployed_paths = source_paths(pieces.application) if pieces.application else ()
+    if any(path != bundle.home and within(bundle.home, path) for path in deployed_paths) or is_generated(
+        platform, copy_path
+    ):
         return True
     if bundle.elements:
         return True
     if any(within(reconciler.paths[0], bundle.home) for reconciler in flux.reconcilers(platform)):
-        return True  # its own Kustomization is copied with it
+        return True  # the endpoint's own Kustomization is copied, too
     return bool(bundle.listed) or any(
-        each.paths == (".",) or (within(bundle.home, each.paths[0]) and _is_plain(platform, each.paths[0]))
-        for each in flux.reconcilers(platform)
+        reconciler.paths == (".",)
+        or (within(bundle.home, reconciler.paths[0]) and _is_plain(platform, reconciler.paths[0]))
+        for reconciler in flux.reconcilers(platform)
     )
 
 
 def _is_plain(platform: Platform, folder: str) -> bool:
-    """Return whether Flux applies everything in a directory, because it contains no kustomization with a list."""
-    return all(platform.read(posixpath.join(folder, each)) is None for each in FILES)
+    """Return whether Flux applies everything in a directory, because it has no kustomization."""
+    return all(platform.read(posixpath.join(folder, file_name)) is None for file_name in FILES)
 
 
 def is_generated(platform: Platform, place: str) -> bool:
-    """Return whether an ApplicationSet creates an Application for every directory at such a place."""
-    for each in of_kind(platform, "ApplicationSet"):
-        for generator in mappings(find(each.node, "spec", "generators")):
-            found = items(find(generator, "git", "directories")) or items(find(generator, "directories"))
-            patterns = [(value(one, "path").removeprefix("./"), value(one, "exclude") == "true") for one in found]
-            fitting = [without for path, without in patterns if _fits(place, path)]
-            if fitting and not any(fitting):
+    """Return whether an ApplicationSet creates an Application for the directory `place`."""
+    for application_set in of_kind(platform, "ApplicationSet"):
+        for generator in mappings(find(application_set.node, "spec", "generators")):
+            directories = items(find(generator, "git", "directories")) or items(find(generator, "directories"))
+            patterns = [
+                (value(directory, "path").removeprefix("./"), value(directory, "exclude") == "true")
+                for directory in directories
+            ]
+            exclusions = [exclude for path, exclude in patterns if _matches(place, path)]
+            if exclusions and not any(exclusions):
                 return True
     return False
 
 
-def _fits(place: str, pattern: str) -> bool:
-    parts, wanted = place.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+def _matches(place: str, pattern: str) -> bool:
+    parts, pattern_parts = place.split("/"), pattern.split("/")
+    return len(parts) == len(pattern_parts) and all(map(fnmatchcase, parts, pattern_parts))
 
 
-def _home(platform: Platform, pieces: Pieces) -> str:
-    """Its file, or its directory: the highest one that is named after it and contains no other model server."""
+def _bundle_home(platform: Platform, pieces: Pieces) -> str:
+    """The endpoint's file, or the topmost directory that has its name and contains no other model server."""
     home = pieces.home
     if platform.read(home) is not None or home == platform.layout.home(pieces.name):
         return home
@@ -136,43 +147,45 @@ def _home(platform: Platform, pieces: Pieces) -> str:
     return home
 
 
-def _elements(platform: Platform, bundle: Bundle) -> Iterator[tuple[Document, MappingNode]]:
-    for each in of_kind(platform, "ApplicationSet"):
-        lists = (find(one, "elements") for one in mappings(find(each.node, "spec", "generators")))
-        for item in (item for one in lists for item in items(one)):
-            said = {str(node.value).removeprefix("./").rstrip("/") for node in scalars([item])}
-            if isinstance(item, MappingNode) and (bundle.home in said or said & set(bundle.stems)):
-                yield each.document, item
+def _generator_items(platform: Platform, bundle: Bundle) -> Iterator[tuple[Document, MappingNode]]:
+    for application_set in of_kind(platform, "ApplicationSet"):
+        lists = (
+            find(generator, "elements") for generator in mappings(find(application_set.node, "spec", "generators"))
+        )
+        for item in (item for item_list in lists for item in items(item_list)):
+            texts = {str(node.value).removeprefix("./").rstrip("/") for node in scalars([item])}
+            if isinstance(item, MappingNode) and (bundle.home in texts or texts & set(bundle.stems)):
+                yield application_set.document, item
 
 
 def _is_companion(platform: Platform, bundle: Bundle, path: str) -> bool:
-    """Return whether a file next to an endpoint's belongs only to it: the file and all its objects have the endpoint's name."""
+    """Return whether a file next to the endpoint's belongs only to it: its name and all its objects have the endpoint's name."""
     if not any(re.match(rf"{re.escape(stem)}[-._]", posixpath.basename(path)) for stem in bundle.stems):
         return False
-    found = objects(platform, path)
-    named = all(bundle.name(value(each.node, "metadata", "name"), "x") for _, each in found)
-    return bool(found) and named and not any(True for _ in candidates(platform, path))
+    declared = objects(platform, path)
+    has_own_names = all(bundle.name(value(located.node, "metadata", "name"), "x") for _, located in declared)
+    return bool(declared) and has_own_names and not any(True for _ in candidates(platform, path))
 
 
-def _listed(platform: Platform, bundle: Bundle) -> list[tuple[Document, int, str]]:
-    found = []
-    for path in sorted({each for word in (posixpath.basename(bundle.home),) for each in platform.grep(word)}):
+def _kustomization_lines(platform: Platform, bundle: Bundle) -> list[tuple[Document, int, str]]:
+    lines = []
+    for path in sorted({match for word in (posixpath.basename(bundle.home),) for match in platform.grep(word)}):
         if posixpath.basename(path) not in FILES or path in bundle.files:
             continue
-        document = Document(path, platform.read(path) or "")  # kustomize needs no `kind` in it
+        document = Document(path, platform.read(path) or "")  # a kustomization needs no `kind`
         for root in document.roots:
-            found += [(document, node.start_mark.line, str(node.value)) for node in _leading(path, root, bundle)]
-    return found
+            lines += [(document, node.start_mark.line, str(node.value)) for node in _references_to(path, root, bundle)]
+    return lines
 
 
-def _leading(path: str, kustomization: Node, bundle: Bundle) -> list[ScalarNode]:
+def _references_to(path: str, kustomization: Node, bundle: Bundle) -> list[ScalarNode]:
     folder = posixpath.dirname(path)
     lists = [find(kustomization, key) for key in ("resources", "components", "bases")]
-    every = [node for each in lists for node in scalars(items(each))]
+    references = [node for entry_list in lists for node in scalars(items(entry_list))]
     targets = {*bundle.files, bundle.apart, bundle.home} - {""}
-    found = []
-    for node in every:
+    leading = []
+    for node in references:
         place = posixpath.normpath(posixpath.join(folder, str(node.value)))
         if place in targets or (within(place, bundle.home) and not within(folder, bundle.home)):
-            found.append(node)
-    return found
+            leading.append(node)
+    return leading

@@ -102,7 +102,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
     limits = find(engine, "resources", "limits")
     gpus = pieces.gpus
     served_names = pieces.served_names
-    context, utilization = pieces.said("context"), pieces.said("utilization")
+    context, utilization = pieces.argument_for("context"), pieces.argument_for("utilization")
     model = model_of(pieces)
     application_file = app.document.path if app else ""
     return ModelEndpoint(
@@ -129,7 +129,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
         service_port=pieces.service_port,
         price_in=entry.per_token("input") if entry else "",
         price_out=entry.per_token("output") if entry else "",
-        has_key=pieces.wants_key,
+        has_key=pieces.requires_key,
         workload=pieces.workload,
         upstream_key=_reference(entry),
         application=value(app.node, "metadata", "name") if app else "",

@@ -240,7 +240,7 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
         return names.exact[old]
     home = names.bundle.home
     if path := re.fullmatch(rf"(\./|/)?{re.escape(home)}((?:/.*)?)", old):
-        return f"{path[1] or ''}{names.bundle.moved(home, names.new)}{path[2]}"
+        return f"{path[1] or ''}{names.bundle.copied_path(home, names.new)}{path[2]}"
     if last == "valueFiles" and any(old.endswith(posixpath.basename(file)) for file in names.bundle.files):
         return posixpath.join(posixpath.dirname(old), names.bundle.base(posixpath.basename(old), names.new))
     head, dot, domain = old.partition(".")
@@ -384,7 +384,7 @@ def with_generator_items(names: Names) -> dict[str, str]:
 def _moved_item(document: Document, bundle: Bundle, item: str, new: str) -> str:
     folder = posixpath.dirname(document.path)
     path = posixpath.normpath(posixpath.join(folder, item))
-    new_item = posixpath.relpath(bundle.moved(path, new), folder or ".")
+    new_item = posixpath.relpath(bundle.copied_path(path, new), folder or ".")
     return f"./{new_item}" if item.startswith("./") else f"{new_item}/" if item.endswith("/") else new_item
 
 
@@ -428,7 +428,7 @@ def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
         warnings.append(f"The copy mounts volumes that its files do not create: {', '.join(sorted(claims))}.")
     if not is_picked_up(platform, bundle, pieces, new) and pieces.application is None and not is_one_file(pieces):
         warnings.append(
-            f"Nothing in the repository deploys {bundle.home}: deploy {bundle.moved(bundle.home, new)} in the same way."
+            f"Nothing in the repository deploys {bundle.home}: deploy {bundle.copied_path(bundle.home, new)} in the same way."
         )
     return tuple(warnings)
 

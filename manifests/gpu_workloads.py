@@ -46,7 +46,7 @@ def _controllers(values: Node | None, release: str) -> Iterator[tuple[str, Node]
         return
     found = [entry for entry in entries(find(values, "controllers")) if value(entry[1], "enabled") != "false"]
     for key, node in found:
-        yield helm.named(release, str(key.value)) if len(found) > 1 else release, node
+        yield helm.object_name(release, str(key.value)) if len(found) > 1 else release, node
     if not found:
         yield release, values
 

@@ -71,7 +71,7 @@ class Model(NamedTuple):
 def model_of(pieces: Pieces) -> Model:
     """The model that an endpoint serves, according to the manifests."""
     text = pieces.model.value
-    argument = pieces.said("quantization")
+    argument = pieces.argument_for("quantization")
     if not pieces.runtime.gguf:
         hf_id = _id_of_path(pieces, text) or _id_in_cache(text) or _id_of_directories(text)
         return Model(hf_id or text, argument.value if argument else None)

@@ -48,19 +48,19 @@ class Pieces:
     namespace: str
     """The namespace in the cluster, if the manifests define it."""
     related: tuple[Located, ...] = ()
-    """Objects besides the workload that belong to it: ConfigMaps that it reads, and everything else in its own files."""
+    """Objects other than the workload: the ConfigMaps that it reads, and everything else in its own files."""
     deployer: str = ""
-    """The name of the deployer, if an object of it in the repository deploys the endpoint."""
+    """The name of the deployer, if the repository contains the object that deploys the endpoint."""
     deployed_by: str = ""
     """The Flux Kustomization that deploys it, if no Application does."""
     fields: field_map.FieldMap | None = None
     gpu_resources: tuple[str, ...] = ()
     opaque: tuple[Opaque, ...] = ()
-    """Changes by kustomizations that are not computed here."""
+    """Changes by kustomizations whose effect is not computed."""
 
     @property
     def entry(self) -> Entry | None:
-        """The endpoint's own entry; other entries may route to it as well."""
+        """The endpoint's own entry; other entries may also route to the endpoint."""
         return next(iter(self.entries), None)
 
     @property
@@ -69,7 +69,7 @@ class Pieces:
 
     @property
     def is_plain(self) -> bool:
-        """True if it is a workload with a pod template: objects that a chart or an operator creates are not known here."""
+        """True for a workload with a pod template; False if a chart or an operator creates the objects."""
         return self.candidate.pod is not None and self.form not in ("InferenceService", "LLMInferenceService")
 
     @property
@@ -82,19 +82,23 @@ class Pieces:
 
     @property
     def served_names(self) -> tuple[str, ...]:
-        """The names that the engine answers to; without the argument, vLLM answers to the model's id."""
+        """The names that the engine answers to; without the argument, vLLM uses the model's id."""
         if not self.runtime.served:
             return ()
-        named = self.served
-        if named is not None and named.values:
-            return tuple(name for each in named.values for name in (each.split(",") if self.runtime.gguf else [each]))
+        served = self.served
+        if served is not None and served.values:
+            return tuple(
+                name
+                for flag_value in served.values
+                for name in (flag_value.split(",") if self.runtime.gguf else [flag_value])
+            )
         if self.is_named_by_object:
             return (value(self.deployment.node, "metadata", "name"),)
         return (self.model.value,) if not self.runtime.gguf else ()
 
     @property
     def is_named_by_object(self) -> bool:
-        """Return whether the operator names the model to clients after its object: KServe's runtimes, and KubeAI."""
+        """True if the operator (KServe's runtimes, KubeAI) serves the model under the name of its object."""
         predictor = find(self.deployment.node, "spec", "predictor", "model")
         return self.served is None and (self.form == "Model" or self.container is predictor)
 
@@ -109,8 +113,8 @@ class Pieces:
         return ""
 
     @property
-    def wants_key(self) -> bool:
-        """True if the engine has a key, and so refuses requests without it."""
+    def requires_key(self) -> bool:
+        """True if the engine has a key and refuses requests without it."""
         variable, flag = self.runtime.key
         if self.candidate.key is not None or all(self.key_secret):
             return True
@@ -118,12 +122,14 @@ class Pieces:
 
     @property
     def key_secret(self) -> tuple[str, str]:
-        """The Secret and its key with the engine's API key; empty if the manifests do not define it."""
+        """The Secret and its key with the engine's API key; empty strings if the manifests do not define it."""
         if self.candidate.key is not None:
             return self.candidate.key
         variable = self.runtime.key[0]
-        listed = next((item for item in items(find(self.container, "env")) if value(item, "name") == variable), None)
-        reference = find(listed or find(self.container, "env", variable), "valueFrom", "secretKeyRef")
+        variable_item = next(
+            (item for item in items(find(self.container, "env")) if value(item, "name") == variable), None
+        )
+        reference = find(variable_item or find(self.container, "env", variable), "valueFrom", "secretKeyRef")
         return value(reference, "name"), value(reference, "key")
 
     @property
@@ -149,17 +155,17 @@ class Pieces:
 
     @property
     def image(self) -> str:
-        """The engine's image as the pod has it."""
+        """The engine's image as in the pod."""
         return self.rendering.image(value(self.container, "image"))
 
-    def said(self, what: Literal["context", "quantization", "utilization"]) -> Flag | None:
+    def argument_for(self, setting: Literal["context", "quantization", "utilization"]) -> Flag | None:
         """The engine's argument for this setting."""
-        name: str = getattr(self.runtime, what)
+        name: str = getattr(self.runtime, setting)
         return self.flag(name) if name else None
 
     @property
     def service_port(self) -> int:
-        """The port at which it is reached in the cluster; 0 if it is unknown."""
+        """The endpoint's port in the cluster; 0 if it is unknown."""
         port = value(self.service.node, "spec", "ports", 0, "port") if self.service else ""
         if port.isdecimal():
             return int(port)
@@ -167,7 +173,7 @@ class Pieces:
 
     @property
     def gpus(self) -> int:
-        """How many GPUs the container may use; one for a node with a GPU that is shared without a limit."""
+        """The number of GPUs that the container may use; 1 on a node whose GPU is shared without a limit."""
         if self.fields is not None:
             return self.fields.gpus
         if self.candidate.gpus is not None:
@@ -184,7 +190,7 @@ class Pieces:
         """Every scalar value in the endpoint's own objects, without comments."""
         for located, node in (
             (self.deployment, self.candidate.subject),
-            *((each, each.node) for each in self.related),
+            *((located, located.node) for located in self.related),
         ):
             yield from ((located, scalar) for scalar in scalars([node]))
 
@@ -199,8 +205,10 @@ class Pieces:
 
 def kustomization(tree: Tree, pieces: Pieces) -> Located | None:
     """The endpoint's own kustomization, or None."""
-    found = (each for path in pieces.files for kind, each in objects(tree, path) if kind == "Kustomization")
-    return next(found, None)
+    kustomizations = (
+        located for path in pieces.files for kind, located in objects(tree, path) if kind == "Kustomization"
+    )
+    return next(kustomizations, None)
 
 
 def environment(container: Node | None) -> dict[str, Node]:
@@ -210,4 +218,4 @@ def environment(container: Node | None) -> dict[str, Node]:
 
 def labels(node: Node | None) -> dict[str, str]:
     """A mapping of scalars as a dict."""
-    return {str(key.value): str(each.value) for key, each in entries(node) if isinstance(each, ScalarNode)}
+    return {str(key.value): str(label.value) for key, label in entries(node) if isinstance(label, ScalarNode)}

@@ -18,7 +18,7 @@ from manifests.sources.forms import candidates, kinds
 from manifests.tree import Tree, within
 
 _GENERAL = ("--model", "MODEL", "InferenceService", "kubeai.org/")
-"""A file that declares an endpoint contains one of these texts, or one of its engine's."""
+"""A file that declares an endpoint contains one of these texts, or a text of its engine."""
 
 
 class Place(NamedTuple):
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     name: str
     home: str
     files: tuple[str, ...]
-    found: tuple[Candidate, ...]
+    servers: tuple[Candidate, ...]
 
 
 @remembered
@@ -45,47 +45,51 @@ def names(platform: Snapshot) -> tuple[str, ...]:
 
 @remembered
 def place_of(platform: Snapshot, name: str) -> Place | None:
-    """The possible places of the endpoint `name`. If it has a directory below the serving directory, only that one is read."""
+    """The place of the endpoint `name`, or None. If it has a directory below the serving directory, only that is read."""
     layout = platform.layout
     if name in layout.endpoints:
-        return _mapped(platform, name, layout.endpoints[name])
+        return _place_of_map(platform, name, layout.endpoints[name])
     home = layout.home(name)
     files = platform.files(home) if platform.read(home) is None else ()
     if files:
-        found = _serving(candidate for path in files for candidate in candidates(platform, path))
-        if len(found) <= 1 or _is_one_model(found):
-            return Place(name, home, files, found)
+        servers = _without_sidecars(candidate for path in files for candidate in candidates(platform, path))
+        if len(servers) <= 1 or _is_one_model(servers):
+            return Place(name, home, files, servers)
     return next((place for place in _places(platform) if place.name == name), None)
 
 
 @remembered
 def _places(platform: Snapshot) -> tuple[Place, ...]:
-    """Every server, or possible server: below the serving directory, or anywhere if that is not set and does not exist."""
+    """Every possible server, below the serving directory, or anywhere if no serving directory is set or exists."""
     layout = platform.layout
-    mapped = [_mapped(platform, name, fields) for name, fields in layout.endpoints.items()]
+    mapped = [_place_of_map(platform, name, fields) for name, fields in layout.endpoints.items()]
     is_configured = "serving_dir" in layout.model_fields_set
     scope = layout.serving_dir if is_configured or platform.files(layout.serving_dir) else ""
-    found = _found_below(platform, scope)
-    if scope and not is_configured and not found:
-        found = _found_below(platform, "")
-    own, sites = {place.name for place in mapped}, {_site(place) for place in mapped}
-    others = [place for place in found if place.name not in own and (_site(place) is None or _site(place) not in sites)]
-    return (*mapped, *_distinctly_named(layout, others))
+    places = _places_below(platform, scope)
+    if scope and not is_configured and not places:
+        places = _places_below(platform, "")
+    mapped_names, sites = {place.name for place in mapped}, {_site(place) for place in mapped}
+    unmapped = [
+        place
+        for place in places
+        if place.name not in mapped_names and (_site(place) is None or _site(place) not in sites)
+    ]
+    return (*mapped, *_distinctly_named(layout, unmapped))
 
 
 def _site(place: Place) -> tuple[str, int] | None:
     """The file and line of a place's model."""
-    model = place.found[0].command.model if place.found else None
+    model = place.servers[0].command.model if place.servers else None
     return (model.site.path, model.site.line) if model is not None and model.site is not None else None
 
 
-def _mapped(tree: Tree, name: str, fields: field_map.FieldMap) -> Place:
+def _place_of_map(tree: Tree, name: str, fields: field_map.FieldMap) -> Place:
     server = field_map.candidate(tree, name, fields)
     path = server.workload.document.path
     return Place(name, path, (path,), (server,))
 
 
-def _found_below(platform: Snapshot, scope: str) -> list[Place]:
+def _places_below(platform: Snapshot, scope: str) -> list[Place]:
     folders: dict[str, list[tuple[str, Candidate]]] = {}
     for path in _yaml_files(platform, scope):
         if scope:
@@ -96,63 +100,71 @@ def _found_below(platform: Snapshot, scope: str) -> list[Place]:
         for candidate in candidates(platform, path):
             folders.setdefault(folder, []).append((path, candidate))
     places = []
-    for folder, inside in sorted(folders.items()):
-        servers = _serving(candidate for _, candidate in inside)
-        dedicated = bool(scope) or (_is_dedicated(platform, folder) and not _is_last_of_several(platform, inside))
+    for folder, found_in_folder in sorted(folders.items()):
+        servers = _without_sidecars(candidate for _, candidate in found_in_folder)
+        dedicated = bool(scope) or (
+            _is_dedicated(platform, folder) and not _is_last_of_several(platform, found_in_folder)
+        )
         if (len(servers) == 1 or _is_one_model(servers)) and dedicated and folder and platform.read(folder) is None:
-            name = posixpath.basename(folder) if scope else _name(folder, servers[0])
+            name = posixpath.basename(folder) if scope else _place_name(folder, servers[0])
             places.append(Place(name, folder, platform.files(folder), servers))
             continue
-        places += [Place(each.name, path, (path,), (each,)) for path, each in inside if each in servers]
+        places += [
+            Place(candidate.name, path, (path,), (candidate,))
+            for path, candidate in found_in_folder
+            if candidate in servers
+        ]
     return places
 
 
-def _serving(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """The servers; one of an unknown kind counts only if there is no other."""
-    every = tuple(found)
-    own = ("InferenceService", "HelmRelease", "Application")  # each is independent, never a sidecar
+def _without_sidecars(servers: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """The servers without sidecars: one of an unknown kind counts only if there is no other."""
+    all_candidates = tuple(servers)
+    independent_kinds = ("InferenceService", "HelmRelease", "Application")  # each is independent, never a sidecar
     engines_and_releases = (
-        each for each in every if each.command.engine is not None or each.command.flags or each.kind in own
+        candidate
+        for candidate in all_candidates
+        if candidate.command.engine is not None or candidate.command.flags or candidate.kind in independent_kinds
     )
-    return tuple(engines_and_releases) or every
+    return tuple(engines_and_releases) or all_candidates
 
 
-def _is_one_model(found: tuple[Candidate, ...]) -> bool:
+def _is_one_model(servers: tuple[Candidate, ...]) -> bool:
     """Return whether several workloads serve one model together."""
-    models = [each.command.model for each in found]
-    return len(found) > 1 and len({model.value for model in models if model is not None}) == 1 and None not in models
+    models = [server.command.model for server in servers]
+    return len(servers) > 1 and len({model.value for model in models if model is not None}) == 1 and None not in models
 
 
 def _is_dedicated(tree: Tree, folder: str) -> bool:
     """Return whether a directory contains one workload and only objects that belong to it."""
-    serving = kinds() - {"Application"}  # which deploys the files next to it
+    serving = kinds() - {"Application"}  # an Application deploys the files next to it
     return sum(kind in serving for path in tree.files(folder) for kind, _ in objects(tree, path)) == 1
 
 
-def _is_last_of_several(tree: Tree, inside: list[tuple[str, Candidate]]) -> bool:
-    """Return whether a directory is one of files that are named after endpoints, of which only one is left."""
-    path, candidate = inside[0]
+def _is_last_of_several(tree: Tree, found_in_folder: list[tuple[str, Candidate]]) -> bool:
+    """Return whether a directory contains files named after endpoints, of which only one is left."""
+    path, candidate = found_in_folder[0]
     folder, _, base = path.rpartition("/")
-    others = {file for file in tree.files(folder) if file != path and posixpath.basename(file) not in FILES}
+    other_files = {file for file in tree.files(folder) if file != path and posixpath.basename(file) not in FILES}
     is_named = base.rpartition(".")[0] == candidate.name != posixpath.basename(folder)
-    return len(inside) == 1 and is_named and not others
+    return len(found_in_folder) == 1 and is_named and not other_files
 
 
-def _name(folder: str, candidate: Candidate) -> str:
+def _place_name(folder: str, candidate: Candidate) -> str:
     """The directory's name if the workload is named after it, otherwise the workload's name."""
     base = posixpath.basename(folder)
     return base if re.match(rf"{re.escape(base)}(-|$)", candidate.name) else candidate.name
 
 
 def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
-    """The places under different names; if several environments have one, that of the configured environment."""
+    """The places with distinct names; if several environments have a place, the configured environment's is used."""
     result = []
     for place in places:
-        same = [each for each in places if each.name == place.name]
-        own = [each for each in same if layout.environment in each.home.split("/")]
-        if len(same) > 1 and own and place not in own:
+        same = [other for other in places if other.name == place.name]
+        of_environment = [other for other in same if layout.environment in other.home.split("/")]
+        if len(same) > 1 and of_environment and place not in of_environment:
             continue
-        if len(own or same) > 1:
+        if len(of_environment or same) > 1:
             folder = place.home if place.files != (place.home,) else posixpath.dirname(place.home)
             place = place._replace(name=f"{posixpath.basename(posixpath.dirname(folder)) or 'root'}-{place.name}")
         result.append(place)
@@ -163,17 +175,17 @@ def _yaml_files(tree: Tree, scope: str) -> list[str]:
     words = {*_GENERAL, *(word for engine in engines() for word in engine.words)}
     signs = set(tree.grep(*sorted(words)))
     releases = set(tree.grep("kind: Application", "kind: HelmRelease"))
-    signs |= {path for path in releases - signs if _installs(tree, path, signs)}
-    kept = (path for path in signs if path.endswith(YAML) and within(path, scope))
-    return sorted(path for path in kept if not _is_template(tree, path))
+    signs |= {path for path in releases - signs if _installs_engine(tree, path, signs)}
+    paths = (path for path in signs if path.endswith(YAML) and within(path, scope))
+    return sorted(path for path in paths if not _is_template(tree, path))
 
 
-def _installs(tree: Tree, path: str, signs: set[str]) -> bool:
-    """Return whether a file installs a chart of the repository in which an engine is named, or has its values elsewhere."""
+def _installs_engine(tree: Tree, path: str, signs: set[str]) -> bool:
+    """Return whether a file installs a chart of the repository that names an engine, or has its values in other files."""
     if "valuesFrom:" in (tree.read(path) or ""):
         return True
-    named = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
-    folders = {posixpath.normpath(each) for each in named}
+    chart_paths = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
+    folders = {posixpath.normpath(chart_path) for chart_path in chart_paths}
     return any(is_chart(tree, folder) and any(within(sign, folder) for sign in signs) for folder in folders)
 
 

@@ -37,7 +37,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     if endpoint.application_file and owns_application(pieces):
         if len(objects(platform, endpoint.application_file)) > 1:
             raise ManifestError(
-                f"{endpoint.application_file} holds more than the Application of {name}, and Argo CD would delete "
+                f"{endpoint.application_file} contains more than the Application of {name}, and Argo CD would delete "
                 "everything: remove this endpoint by hand."
             )
         files[endpoint.application_file] = None
@@ -60,7 +60,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
 
 
 def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
-    """Refuse if the endpoint's files contain objects that it does not own, or that other Applications deploy."""
+    """Refuse if the endpoint's files contain objects that do not belong to it, or that other Applications deploy."""
     home = bundle.home
     if pieces.second_engine:
         raise ManifestError(
@@ -69,14 +69,14 @@ def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
     if bundle.listed and platform.read(home) is not None and not is_one_file(pieces):
         document, number, _ = bundle.listed[0]
         raise ManifestError(f"{document.path}:{number + 1} lists {home}: remove it there first.")
-    if others := foreign(platform, pieces, bundle):
+    if foreign_objects := foreign(platform, pieces, bundle):
         raise ManifestError(
-            f"{home} holds more than the endpoint {pieces.name}, so nothing is deleted: {', '.join(others)}. "
+            f"{home} contains more than the endpoint {pieces.name}, so nothing is deleted: {', '.join(foreign_objects)}. "
             "Move these files to another directory, then try again."
         )
     if is_deployed_apart(platform, pieces):
         raise ManifestError(
-            f"Argo CD deploys {pieces.name} through another directory, whose kustomization leads to {home}: "
+            f"Argo CD deploys {pieces.name} through another directory, whose kustomization refers to {home}: "
             "remove it by hand."
         )
 
@@ -95,11 +95,11 @@ def _without_entries(pieces: Pieces) -> dict[str, str]:
             raise ManifestError(
                 f"{pieces.name} is LiteLLM's only model: an empty model_list has to be written by hand."
             )
-        for each in document_entries:
-            _refuse_spread(each)
-            _refuse_anchors(each)
+        for entry in document_entries:
+            _refuse_spread(entry)
+            _refuse_anchors(entry)
         files[document.path] = document.apply(
-            [document.delete_lines(each.first, each.last) for each in document_entries]
+            [document.delete_lines(entry.first, entry.last) for entry in document_entries]
         ).text
     return files
 
@@ -115,9 +115,9 @@ def _refuse_spread(entry: Entry) -> None:
 
 def _refuse_anchors(entry: Entry) -> None:
     """Refuse an entry that defines an anchor for other entries: it cannot be removed alone."""
-    rest = "".join([*entry.document.lines[: entry.first], *entry.document.lines[entry.last + 1 :]])
+    other_text = "".join([*entry.document.lines[: entry.first], *entry.document.lines[entry.last + 1 :]])
     for anchor in re.findall(r"(?<=[:-]) &([\w-]+)(?=\s)", entry.text):
-        if re.search(rf"\*{re.escape(anchor)}(?![\w-])", rest):
+        if re.search(rf"\*{re.escape(anchor)}(?![\w-])", other_text):
             raise ManifestError(
                 f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) defines the anchor &{anchor}, which other "
                 "entries use: move the anchor to one of them first."
@@ -125,25 +125,30 @@ def _refuse_anchors(entry: Entry) -> None:
 
 
 def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
-    """Refuse if something that runs sends requests to the endpoint; returns the mentions in documents."""
+    """Refuse if LiteLLM or a client uses the endpoint; returns the mentions in documents."""
     lists = platform.model_lists()
     removed_aliases = {entry.alias for entry in pieces.entries}
     remaining_aliases = {
         entry.alias
         for models in lists
         for entry in models.entries
-        if all(entry.node is not own.node for own in pieces.entries)
+        if all(entry.node is not removed.node for removed in pieces.entries)
     }
     references_to_removed = [
         reference for reference in references(lists) if reference.name in removed_aliases - remaining_aliases
     ]
     if references_to_removed:
-        where = ", ".join(f"{each.document.path}:{line(each.node)} ({each.setting})" for each in references_to_removed)
-        raise ManifestError(f"LiteLLM's settings name {references_to_removed[0].name}: {where}. Remove it there first.")
+        places = ", ".join(
+            f"{reference.document.path}:{line(reference.node)} ({reference.setting})"
+            for reference in references_to_removed
+        )
+        raise ManifestError(
+            f"LiteLLM's settings name {references_to_removed[0].name}: {places}. Remove it there first."
+        )
     named_places = mentions(platform, pieces, endpoint)
     uses = [place for place in named_places if not place.is_prose]
     if uses:
-        by_name = {f"{each.what} {each.name}": list[str]() for each in uses}
+        by_name = {f"{use.what} {use.name}": list[str]() for use in uses}
         for use in uses:
             by_name[f"{use.what} {use.name}"].append(f"{use.path}:{use.line}")
         names = " and ".join(f"its {name} ({_shortened(places)})" for name, places in by_name.items())
@@ -159,12 +164,14 @@ def _shortened(places: list[str]) -> str:
 def _warnings(after: Platform, endpoint: ModelEndpoint, documents: tuple[Mention, ...]) -> tuple[str, ...]:
     layout = after.layout
     claim = f"the volume {endpoint.pvc_name} ({endpoint.pvc_size}) with the weights in it"
-    warnings = [f"Argo CD deletes everything that it created, also {claim}."] if endpoint.pvc_name else []
+    warnings = [f"Argo CD deletes all its objects, including {claim}."] if endpoint.pvc_name else []
     if catalog.in_portal(after, endpoint.alias):
-        warnings.append(f"{layout.key_portal} still offers {endpoint.alias} for new keys; portal=yes removes it there.")
+        warnings.append(
+            f"{layout.key_portal} still offers {endpoint.alias} for new keys; use portal=yes to remove it there."
+        )
     if endpoint.alias:
-        warnings.append(f"Virtual keys that list {endpoint.alias} keep this name, which no model answers to.")
-    # An ordinary word as a name occurs in every file; the model's own name does not.
+        warnings.append(f"Virtual keys that list {endpoint.alias} keep this name, but calls with it will fail.")
+    # A name that is an ordinary word occurs in many files, so it is not searched for.
     terms = [endpoint.hf_id.rsplit("/", 1)[-1], *([] if endpoint.name.isalpha() else [endpoint.name])]
     pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(term)}(?![\w-])" for term in terms))
     places = {document.path: f"{document.path}:{document.line}" for document in reversed(documents)}

@@ -1,4 +1,4 @@
-"""Code shared by all plans: contract rows for reviewers, and refusals."""
+"""Code that all plans share: contract rows for reviewers, and refusals."""
 
 import math
 import re
@@ -33,7 +33,7 @@ def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
 
 
 def _per_million(price: str) -> str:
-    """A price per token, as git has it, in dollars per million tokens; the text itself if it is not a number."""
+    """A price per token, in dollars per million tokens; the unchanged text if it is not a number."""
     if not price:
         return "–"
     try:
@@ -52,7 +52,7 @@ def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
 
 
 def _withheld(facts: ModelFacts) -> str:
-    """Return why the files of a gated model could not be read, and which facts are known nevertheless; empty for other models."""
+    """A message about a gated model: how to read its files, and which facts are known without them; "" for other models."""
     if not facts.withheld:
         return ""
     licence = f", licence {facts.licence}" if facts.licence else ""
@@ -65,13 +65,13 @@ def _withheld(facts: ModelFacts) -> str:
 def not_looked_up_warning(facts: ModelFacts) -> str:
     """A warning about a model that was not looked up."""
     return (
-        f"{facts.hf_id} was not looked up on Hugging Face: the figures are those of the request, its format "
+        f"{facts.hf_id} was not looked up on Hugging Face: the figures come from the request, its format "
         f"({facts.quantization or 'unquantized'}) is taken from its name, and its licence is unknown."
     )
 
 
 def refuse_unservable(facts: ModelFacts) -> None:
-    """Refuse a model that no engine of the platform serves, and say what it is."""
+    """Refuse a model that no engine of the platform serves, with the reason."""
     if facts.unservable:
         raise ManifestError(f"{facts.hf_id} cannot be served: {facts.unservable}.")
 
@@ -83,24 +83,25 @@ def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
 
 
 def check_after_change(before: Platform, after: Platform, model: str, name: str) -> tuple[str, ...]:
-    """The findings for the endpoint `name` after a change; raises ManifestError for findings that the change
-    introduces.
+    """The findings for the endpoint `name` after a change, as text.
 
-    Rules that the endpoint `model` (the same, or the template) already broke are only returned as findings, like
-    findings in documents and lists, which contain free text.
+    Raises ManifestError for a serious finding, unless the endpoint `model` (the same, or the template) already breaks the
+    rule. Findings in documents and lists are never serious, because these contain free text.
     """
-    findings = [each for each in check(after, name) if not each.rule.startswith("group-")]
+    findings = [finding for finding in check(after, name) if not finding.rule.startswith("group-")]
     serious = [
-        each for each in findings if each.severity == "error" and not each.rule.startswith(("catalog-", "manual-"))
+        finding
+        for finding in findings
+        if finding.severity == "error" and not finding.rule.startswith(("catalog-", "manual-"))
     ]
-    broken_before = {each.rule for each in check(before, model)} if serious else set()
+    broken_before = {finding.rule for finding in check(before, model)} if serious else set()
     for finding in serious:
         if finding.rule not in broken_before:
             raise ManifestError(
-                f"This cannot be written into {after.layout.home(name)} without breaking the contract, so it has to be done by "
+                f"This change would break the contract in {after.layout.home(name)}, so it has to be made by "
                 f"hand: {finding.path}:{finding.line}: {finding.message}."
             )
-    return tuple(f"{each.path}:{each.line}: {each.message} ({each.fix})." for each in findings)
+    return tuple(f"{finding.path}:{finding.line}: {finding.message} ({finding.fix})." for finding in findings)
 
 
 def refuse_storage(storage: str | None) -> None:
@@ -125,19 +126,19 @@ class Mention(NamedTuple):
 
 
 def mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
-    """Mentions of the endpoint in other files: its address, its served names, and its aliases in settings of clients."""
+    """Mentions of the endpoint in other files: its address, its served names, and its aliases in clients' settings."""
     namespace = pieces.rendering.namespace or platform.layout.namespace
     address = f"{pieces.host}.{namespace}"
     every_mention = list(other_mentions(platform, pieces, endpoint))
-    every_mention += [each._replace(what="address") for each in mentions_of(platform, pieces, address)]
+    every_mention += [mention._replace(what="address") for mention in mentions_of(platform, pieces, address)]
     for alias in endpoint.aliases:
         alias_mentions = mentions_of(platform, pieces, alias)
         every_mention += [mention._replace(what="alias") for mention in alias_mentions if _is_call(platform, mention)]
-    unique = {(each.path, each.line): each for each in reversed(every_mention)}
+    unique = {(mention.path, mention.line): mention for mention in reversed(every_mention)}
     return tuple(unique[place] for place in sorted(unique))
 
 
-# Settings in which clients of the gateway name their model.
+# Settings in which clients of the gateway select their model.
 _CALLS = re.compile(
     r"(?i)(?:\b|_)(?:(?:default|chat|task|completion|embeddings?|rag|small|fast|autocomplete|code|llm|openai|api|served)_?)*"
     r"models?(?:_?(?:name|id|list|ids))?[\"']?\s*[:=]"
@@ -145,58 +146,72 @@ _CALLS = re.compile(
 
 
 def _is_call(tree: Tree, mention: Mention) -> bool:
-    """Return whether a line configures a client to call an alias: `model: NAME`, an environment variable `…_MODEL`."""
+    """Return whether a line configures a client to call an alias, as in `model: NAME` or in a variable `…_MODEL`."""
     if mention.is_prose:
         return False
     lines = (tree.read(mention.path) or "").splitlines()
-    own = lines[mention.line - 1]
-    before = own[: own.find(mention.name)]
-    if re.fullmatch(r"\s*- [\"']?", before):
-        before = _parent(lines, mention.line - 1)
-    if _CALLS.search(before) or re.search(r"--[\w-]*model[\w-]*[ =]", before):
+    line = lines[mention.line - 1]
+    text_before = line[: line.find(mention.name)]
+    if re.fullmatch(r"\s*- [\"']?", text_before):
+        text_before = _parent(lines, mention.line - 1)
+    if _CALLS.search(text_before) or re.search(r"--[\w-]*model[\w-]*[ =]", text_before):
         return True
-    # `- name: DEFAULT_MODELS` with its value on the next line.
-    above = lines[mention.line - 2] if mention.line > 1 else ""
-    variable = re.search(r"(?i)\bname:\s*[\"']?[A-Z0-9_]*MODELS?([_A-Z]*)[\"']?\s*$", above)
-    return bool(variable and re.match(r"\s*value:", own))
+    # A variable like `- name: DEFAULT_MODELS` has its value on the next line.
+    previous_line = lines[mention.line - 2] if mention.line > 1 else ""
+    variable = re.search(r"(?i)\bname:\s*[\"']?[A-Z0-9_]*MODELS?([_A-Z]*)[\"']?\s*$", previous_line)
+    return bool(variable and re.match(r"\s*value:", line))
 
 
 def _parent(lines: list[str], item: int) -> str:
     """The line of the key that contains a list item."""
     dash = lines[item].index("-")
-    above = (line for line in reversed(lines[:item]) if line.strip() and not line.lstrip().startswith(("- ", "#")))
-    return next((each for each in above if len(each) - len(each.lstrip()) <= dash), "")
+    lines_above = (
+        line for line in reversed(lines[:item]) if line.strip() and not line.lstrip().startswith(("- ", "#"))
+    )
+    return next((line for line in lines_above if len(line) - len(line.lstrip()) <= dash), "")
 
 
 def other_mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
-    """Mentions of the endpoint's served names outside its own pieces.
+    """Mentions of the endpoint's served names outside its own files.
 
     Ignores mentions that belong to another endpoint with the same served name.
     """
     served = endpoint.served_names or ((endpoint.served_name,) if endpoint.served_name else ())
-    places = [each for name in served for each in mentions_of(platform, pieces, name)]
-    others = [other for other in platform.endpoints() if set(other.served_names) & set(served)] if places else []
-    return tuple(place for place in places if not any(place.path in other.files for other in others))
+    places = [mention for name in served for mention in mentions_of(platform, pieces, name)]
+    same_name_endpoints = (
+        [
+            endpoint_with_name
+            for endpoint_with_name in platform.endpoints()
+            if set(endpoint_with_name.served_names) & set(served)
+        ]
+        if places
+        else []
+    )
+    return tuple(
+        place
+        for place in places
+        if not any(place.path in endpoint_with_name.files for endpoint_with_name in same_name_endpoints)
+    )
 
 
 def mentions_of(platform: Platform, pieces: Pieces, name: str) -> tuple[Mention, ...]:
-    """Values outside the endpoint's own files that contain this name; in a document every mention counts."""
+    """Values outside the endpoint's own files that contain this name, and all mentions in documents."""
     layout = platform.layout
     application = pieces.application.document.path if pieces.application else ""
-    lists = {each.document.path for each in platform.model_lists()}
+    lists = {models.document.path for models in platform.model_lists()}
     own_configs = {config.document.path for config in pieces.candidate.configs}
-    own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application, *lists}
-    # After a slash it is a part of another name, like owner/name on Hugging Face; LiteLLM's provider prefix is not.
+    own_files = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application, *lists}
+    # After a slash the text is part of another name, like owner/name, except after LiteLLM's provider prefix.
     pattern = re.compile(rf"(?:(?<![\w./-])|(?<=openai/)|(?<=//)){re.escape(name)}(?![\w-])")
     mentions_found = []
     for path in platform.grep(name):
-        if path in own or within(path, pieces.home) or path in own_configs or path == layout.key_portal:
+        if path in own_files or within(path, pieces.home) or path in own_configs or path == layout.key_portal:
             continue
         if within(path, layout.measurements(pieces.name)) and is_prose(path):
-            continue  # measurements of the past stay correct
+            continue  # old measurements stay correct
         text = _without_comments(path, platform.read(path) or "")
         mentions_found += [
-            Mention(path, number, name) for number, each in enumerate(text.splitlines(), 1) if pattern.search(each)
+            Mention(path, number, name) for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)
         ]
     return tuple(mentions_found)
 
@@ -206,5 +221,5 @@ def _without_comments(path: str, text: str) -> str:
 
 
 def is_prose(path: str) -> bool:
-    """Return whether the file is a document for people: a stale name in it is a warning, not an outage."""
+    """Return whether the file is a document for people, in which a stale name only causes a warning."""
     return path.endswith((".md", ".mdx", ".rst", ".txt", ".adoc"))

@@ -13,7 +13,7 @@ _SECRET = re.compile(r"(^|-)(key|token|secret|password)$")
 _SECRETS = ("--api-key", "--hf-token")
 """vLLM's arguments that take a secret: argparse also accepts abbreviations of them."""
 
-OWNED = {
+CONTRACT_ARGUMENTS = {
     "--model": "the model id",
     "--model-id": "the model id",
     "--served-model-name": "served=",
@@ -22,7 +22,7 @@ OWNED = {
     "--gpu-memory-utilization": "gpu-util=",
     "--port": "the Service (by hand)",
 }
-"""The arguments that belong to the contract, with the option that sets each."""
+"""The arguments of the contract, each with the option that sets it."""
 
 _RUNS_CODE = "it runs code that is not in the image"
 _OPENS = "it opens the server to others"
@@ -32,7 +32,7 @@ _OVERRIDES = "it overrides the model's own files"
 _LOGS = "it changes the logging of people's requests"
 DANGEROUS = {
     "--trust-remote-code": "it runs Python code from the model's repository",
-    "--allowed-local-media-path": "everybody who calls the model can read the container's files below that path",
+    "--allowed-local-media-path": "every caller of the model can read the container's files below that path",
     "--allowed-media-domains": "it sets the hosts from which the server fetches content for its callers",
     "--api-key": "the key is in git and in the list of processes",
     "--config": "it reads further arguments from a file",
@@ -67,8 +67,8 @@ DANGEROUS = {
     "--collect-detailed-traces": _ELSEWHERE,
     "--data-parallel-address": _ELSEWHERE,
     "--master-addr": _ELSEWHERE,
-    "--profiler-config": "it writes what the engine does to a directory",
-    "--additional-config": "it passes anything to a plugin of the platform",
+    "--profiler-config": "it writes profiles of the engine to a directory",
+    "--additional-config": "it passes arbitrary settings to a plugin of the platform",
     "--download-dir": _WEIGHTS,
     "--load-format": _WEIGHTS,
     "--model-loader-extra-config": _WEIGHTS,
@@ -99,11 +99,11 @@ _DANGEROUS_GROUPS = {
     "--override-": _OVERRIDES,
 }
 
-_WHOLE = ("--reasoning-parser",)
-"""vLLM's arguments whose names begin like a dangerous argument: argparse prefers the exact name."""
+_HARMLESS = ("--reasoning-parser",)
+"""Harmless arguments of vLLM that are also the beginning of a dangerous name: argparse prefers the exact name."""
 
 VARIABLES = {
-    "VLLM_SERVER_DEV_MODE": "it serves development endpoints that anybody who reaches the engine can call",
+    "VLLM_SERVER_DEV_MODE": "it serves development endpoints that everybody with access to the engine can call",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "callers can load other weights",
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "messages between the engine's processes can run code",
     "VLLM_PLUGINS": _RUNS_CODE,
@@ -127,59 +127,69 @@ VARIABLES = {
 
 
 def danger_of(name: str) -> str:
-    """Return why an argument is dangerous; empty for any other argument."""
-    name = dashed(name)
-    if name in DANGEROUS or name in OWNED or name in _WHOLE:
+    """The reason why an argument is dangerous; "" for a harmless argument."""
+    name = normalised_name(name)
+    if name in DANGEROUS or name in CONTRACT_ARGUMENTS or name in _HARMLESS:
         return DANGEROUS.get(name, "")
-    grouped = (why for prefix, why in _DANGEROUS_GROUPS.items() if name.startswith(prefix))
-    cut = (f"it may be read as {each}, and {why}" for each, why in DANGEROUS.items() if each.startswith(name))
-    return next(grouped, "") or next(cut, "")
+    group_reasons = (reason for prefix, reason in _DANGEROUS_GROUPS.items() if name.startswith(prefix))
+    abbreviation_reasons = (
+        f"it may be read as {full_name}, and {reason}"
+        for full_name, reason in DANGEROUS.items()
+        if full_name.startswith(name)
+    )
+    return next(group_reasons, "") or next(abbreviation_reasons, "")
 
 
-def dashed(name: str) -> str:
-    """The name as vLLM reads it: underscores count as dashes, and a dot separates a field of the argument."""
+def normalised_name(name: str) -> str:
+    """The name as vLLM reads it: dashes instead of underscores, without the field after a dot, in lower case."""
     return "--" + name.lstrip("-").partition(".")[0].replace("_", "-").lower()
 
 
-def refuse_expansion(option: str, given: str) -> None:
-    """Refuse `$(NAME)`, which Kubernetes replaces with a variable of the container, which may be a secret.
+def refuse_expansion(option: str, text: str) -> None:
+    """Refuse `$(NAME)`: Kubernetes replaces it with a variable of the container, which may be a secret.
 
     `$$(NAME)` is the literal text (kubernetes.io/docs/reference/kubernetes-api, Container v1, `args`).
     """
-    for match in re.finditer(r"\$\$|\$\([^)]*\)?", given):
+    for match in re.finditer(r"\$\$|\$\([^)]*\)?", text):
         if match[0] != "$$":
             raise ManifestError(
-                f"{option} holds {match[0]!r}, which Kubernetes replaces with the value of a variable, like a key: "
+                f"{option} contains {match[0]!r}, which Kubernetes replaces with the value of a variable, like a key: "
                 "write the value itself. Write $$( for a literal $(."
             )
 
 
-def refuse_argument(each: str) -> None:
-    """Refuse text that is not an argument, arguments of the contract, and secrets; raises ManifestError with the
-    alternative.
+def refuse_argument(argument: str) -> None:
+    """Refuse text that is not an argument, arguments of the contract, and secrets.
+
+    Raises ManifestError with the alternative.
     """
-    refuse_expansion("arg=", each)
-    name = dashed(each.partition("=")[0].split(" ")[0])
-    if owned := _owned(each, name):
-        short = "" if owned == name else f", which argparse reads as {owned},"
-        raise ManifestError(f"{each!r}{short} cannot be given as an argument: use {OWNED[owned]}.")
-    if _SECRET.search(name) or (len(name) > len("--a") and any(each.startswith(name) for each in _SECRETS)):
-        # Omit the value: this sentence is posted.
+    refuse_expansion("arg=", argument)
+    name = normalised_name(argument.partition("=")[0].split(" ")[0])
+    if contract_argument := _contract_argument(argument, name):
+        short = "" if contract_argument == name else f", which argparse reads as {contract_argument},"
+        raise ManifestError(
+            f"{argument!r}{short} cannot be given as an argument: use {CONTRACT_ARGUMENTS[contract_argument]}."
+        )
+    if _SECRET.search(name) or (
+        len(name) > len("--a") and any(secret_argument.startswith(name) for secret_argument in _SECRETS)
+    ):
+        # Leave out the value, because the message is posted in Slack.
         raise ManifestError(
             f"{name} takes a secret, which must not be in git: put it into a Secret and read it "
             "from the environment (by hand)."
         )
-    if not ARGUMENT.fullmatch(each):
-        raise ManifestError(f"{each!r} is not an argument: write it as --flag or --flag=value.")
+    if not ARGUMENT.fullmatch(argument):
+        raise ManifestError(f"{argument!r} is not an argument: write it as --flag or --flag=value.")
     if name == "--config":
-        raise ManifestError("--config reads arguments from a file, which is not checked: give each of them with arg=.")
+        raise ManifestError("--config reads arguments from a file, which is not checked: give each argument with arg=.")
 
 
-def _owned(text: str, name: str) -> str:
-    """The argument of the contract that this text sets: by its name, an abbreviation (argparse), or its short form."""
+def _contract_argument(text: str, name: str) -> str:
+    """The argument of the contract that this text sets: by its name, its short form, or an abbreviation (argparse)."""
     if re.match(r"-q(?![\w-])|-q=", text):
         return "--quantization"
     if not text.startswith("--") or len(name) < len("--m"):
         return ""
-    exact = [owned for owned in OWNED if owned == name]
-    return next(iter([*exact, *(owned for owned in OWNED if owned.startswith(name))]), "")
+    if name in CONTRACT_ARGUMENTS:
+        return name
+    return next((full_name for full_name in CONTRACT_ARGUMENTS if full_name.startswith(name)), "")

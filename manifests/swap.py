@@ -154,7 +154,7 @@ def _new_model(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, mach
     refuse_unservable(request.facts)
     facts = _with_served_kind(before, request)
     warnings = staging.warnings(pieces, facts)
-    facts = facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, facts)})
+    facts = facts.model_copy(update={"staged_bytes": staging.downloaded_bytes(pieces, facts)})
     return _NewModel(request.model_copy(update={"facts": facts}), file, warnings)
 
 
@@ -301,7 +301,7 @@ def _kept_weights(request: SwapRequest, pieces: Pieces, before: ModelEndpoint) -
     if before.hf_id == request.facts.hf_id:
         return 0
     weights = request.old_weight_bytes or estimated_weights(before.hf_id) or 0
-    return staging.kept(pieces, weights, request.old_repo_bytes or 0)
+    return staging.remaining_bytes(pieces, weights, request.old_repo_bytes or 0)
 
 
 def _target(

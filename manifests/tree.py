@@ -16,7 +16,7 @@ from pydantic import BaseModel, field_validator
 
 
 class ManifestError(Exception):
-    """A request that the repository does not allow: one sentence with the problem and its fix."""
+    """A request that the repository does not allow: the message states the problem and its fix."""
 
     remedy = "Fix the problem in the request or in the repository; `stoker model check` finds contradictions."
 
@@ -69,7 +69,7 @@ class Checkout:
 
     def read(self, path: str) -> str | None:
         file = self.root / path
-        # Paths that lead elsewhere (a link, `..`) are not text files for git either.
+        # A path through a link or `..` is not a text file in git, either.
         if file.resolve() != file or not file.is_file():
             return None
         try:
@@ -84,9 +84,9 @@ class Checkout:
         if start.is_file() or start.is_symlink():
             return (prefix,)
         # Files that git ignores (a virtual environment, build output) do not belong to the repository.
-        listed = self._git_files(prefix)
-        if listed is not None:
-            return listed
+        git_files = self._git_files(prefix)
+        if git_files is not None:
+            return git_files
         return tuple(
             sorted(
                 path.relative_to(self.root).as_posix()
@@ -96,30 +96,30 @@ class Checkout:
         )
 
     def grep(self, *texts: str) -> tuple[str, ...]:
-        # git searches all files much faster than reading them would take.
+        # `git grep` is much faster than reading all files.
         patterns = [word for text in texts for word in ("-e", text)]
-        found = self._git("grep", "--untracked", "--no-color", "-l", "-I", "-F", "-z", *patterns, none_is=1)
-        if found is not None:
-            return found
+        matches = self._git("grep", "--untracked", "--no-color", "-l", "-I", "-F", "-z", *patterns, no_match_code=1)
+        if matches is not None:
+            return matches
         return tuple(path for path in self.files("") if contains(self.read(path), texts))
 
     def _git_files(self, prefix: str) -> tuple[str, ...] | None:
-        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", prefix or ".")
-        return listed and tuple(path for path in listed if os.path.lexists(self.root / path))
+        paths = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", prefix or ".")
+        return paths and tuple(path for path in paths if os.path.lexists(self.root / path))
 
-    def _git(self, *arguments: str, none_is: int = 0) -> tuple[str, ...] | None:
+    def _git(self, *arguments: str, no_match_code: int = 0) -> tuple[str, ...] | None:
         """The paths that git prints, sorted; None if this is not a repository, or git is not installed."""
         if not (self.root / ".git").exists():
             return None
         command = ["git", "-C", str(self.root), "--literal-pathspecs", *arguments]
         try:
-            printed = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+            result = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
         except OSError:
             return None
-        if printed.returncode not in (0, none_is):
+        if result.returncode not in (0, no_match_code):
             return None
-        # A file name may not be valid UTF-8.
-        return tuple(sorted({os.fsdecode(path) for path in printed.stdout.split(b"\0") if path}))
+        # File names may be invalid UTF-8.
+        return tuple(sorted({os.fsdecode(path) for path in result.stdout.split(b"\0") if path}))
 
 
 class Files:
@@ -149,14 +149,14 @@ class Overlay:
         return self._changes[path] if path in self._changes else self._tree.read(path)
 
     def files(self, prefix: str) -> tuple[str, ...]:
-        kept = {path for path in self._tree.files(prefix) if path not in self._changes}
+        unchanged = {path for path in self._tree.files(prefix) if path not in self._changes}
         new = {path for path, text in self._changes.items() if text is not None and within(path, prefix)}
-        return tuple(sorted(kept | new))
+        return tuple(sorted(unchanged | new))
 
     def grep(self, *texts: str) -> tuple[str, ...]:
-        kept = {path for path in self._tree.grep(*texts) if path not in self._changes}
+        unchanged = {path for path in self._tree.grep(*texts) if path not in self._changes}
         new = {path for path, content in self._changes.items() if contains(content, texts)}
-        return tuple(sorted(kept | new))
+        return tuple(sorted(unchanged | new))
 
 
 def without(tree: Tree, paths: Collection[str]) -> Tree:

@@ -85,7 +85,7 @@ class Flux:
         return max(exact or leading or above, key=lambda each: len(each.paths[0]), default=None)
 
     def patches(self, tree: Tree, deployment: Deployment, subject: patches.Subject) -> tuple[Opaque, ...]:
-        return patches.of_flux(tree, deployment.located.document.path, deployment.name, subject)
+        return patches.flux_patches(tree, deployment.located.document.path, deployment.name, subject)
 
 
 DEPLOYER = Flux()

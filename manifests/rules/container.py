@@ -9,7 +9,7 @@ from ruamel.yaml.nodes import Node, ScalarNode
 
 from manifests import accelerators
 from manifests.edit import entries, find, items, scalar, value
-from manifests.patches import edited
+from manifests.patches import edited_objects
 from manifests.pieces import GPU, Located, Pieces, environment, labels, objects
 from manifests.platform import Platform
 from manifests.rules.finding import Finding, at
@@ -114,7 +114,7 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
             path is not None
             and pieces.runtime.probes
             and path.value not in pieces.runtime.probes
-            and (path.value == "/v1/models") <= pieces.wants_key
+            and (path.value == "/v1/models") <= pieces.requires_key
         ):
             message = f"{kind} uses {path.value}, which {pieces.engine} does not answer without a key"
             yield at("probe", root, path, message, "path: /health")
@@ -253,7 +253,7 @@ def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator
 
 def _misread(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """A ConfigMap with the name of a Secret, if the repository creates no ConfigMap of that name."""
-    made = {name for config in pieces.candidate.configs for _, name in edited(config.node)}
+    made = {name for config in pieces.candidate.configs for _, name in edited_objects(config.node)}
     secrets = {name.value for sibling in siblings for _, name, _ in _references(sibling)} - made
     for node in environment(pieces.container).values():
         reference = find(node, "valueFrom", "configMapKeyRef")

@@ -160,7 +160,7 @@ def _key(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     """vLLM refuses calls without the key that it was given."""
     params = find(entry.node, "litellm_params")
     given = value(params, "api_key") or value(params, "litellm_credential_name")
-    if pieces.wants_key and not given:
+    if pieces.requires_key and not given:
         message = f"{entry.alias} has no api_key, and the engine refuses calls without one"
         yield at("api-key-missing", entry, find(params, "api_key") or params, message, "api_key: os.environ/…")
 

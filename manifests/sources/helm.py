@@ -22,22 +22,22 @@ from manifests.variables import variables_of
 
 
 def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
-    release, found = _release(kind, located), False
+    release, has_candidates = _release(kind, located), False
     for document, values in _values(tree, kind, located):
-        for each in (
+        for candidate in (
             *_containers(tree, kind, located, document, values),
             *stack.models(kind, release, document, values, located),
         ):
-            found = True
-            yield each
-    for folder in charts.folders(tree, kind, located) if not found else ():
-        every = list(_values(tree, kind, located))
-        for candidate in own_chart.candidates(tree, kind, located, release, every, folder):
-            found = True
+            has_candidates = True
             yield candidate
-    if not found and (command := _not_changed(tree, kind, located)) is not None:
-        given = find(located.node, "spec", "values")
-        values = given if isinstance(given, MappingNode) else located.node
+    for folder in charts.folders(tree, kind, located) if not has_candidates else ():
+        value_files = list(_values(tree, kind, located))
+        for candidate in own_chart.candidates(tree, kind, located, release, value_files, folder):
+            has_candidates = True
+            yield candidate
+    if not has_candidates and (command := _unsupported_command(tree, kind, located)) is not None:
+        inline_values = find(located.node, "spec", "values")
+        values = inline_values if isinstance(inline_values, MappingNode) else located.node
         yield Candidate(
             kind=kind,
             name=release,
@@ -52,23 +52,23 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
 def _containers(
     tree: Tree, kind: str, located: Located, document: Document, values: MappingNode
 ) -> Iterator[Candidate]:
-    """The containers in the values: of each controller, the first one that names a model."""
+    """The containers in the values: for each controller the first one that names a model."""
     release, many = _release(kind, located), _has_many_controllers(values)
-    seen: dict[tuple[str, ...], tuple[MappingNode, Command, tuple[Located, ...]]] = {}
+    by_controller: dict[tuple[str, ...], tuple[MappingNode, Command, tuple[Located, ...]]] = {}
     for node in mappings(values):
         if not any(find(node, key) is not None for key in ("args", "command", "image")):
             continue
         keys = parent_keys(values, node)
-        around = surroundings(tree, document, None, node)
-        command = read(node, document, around.variables, around.files)
+        pod_context = surroundings(tree, document, None, node)
+        command = read(node, document, pod_context.variables, pod_context.files)
         owner = _controller(keys)
-        if command is None or "initContainers" in keys or _names_its_model(seen.get(owner)):
+        if command is None or "initContainers" in keys or _names_its_model(by_controller.get(owner)):
             continue
-        if owner not in seen or command.model is not None:
-            seen[owner] = (node, command, around.configs)
-    for owner, (node, command, configs) in seen.items():
+        if owner not in by_controller or command.model is not None:
+            by_controller[owner] = (node, command, pod_context.configs)
+    for owner, (node, command, configs) in by_controller.items():
         subject = find(values, *owner) if owner else values
-        name = named(release, owner[-1]) if owner and (many or len(seen) > 1) else release
+        name = object_name(release, owner[-1]) if owner and (many or len(by_controller) > 1) else release
         replicas = next((scalar(subject, key) for key in ("replicas", "replicaCount") if scalar(subject, key)), None)
         yield Candidate(
             kind=kind,
@@ -86,22 +86,22 @@ def _containers(
         )
 
 
-def _names_its_model(found: tuple[MappingNode, Command, tuple[Located, ...]] | None) -> bool:
-    return found is not None and found[1].model is not None
+def _names_its_model(entry: tuple[MappingNode, Command, tuple[Located, ...]] | None) -> bool:
+    return entry is not None and entry[1].model is not None
 
 
 def _has_many_controllers(values: MappingNode) -> bool:
-    """Return whether the generic chart makes several workloads, which it names after the release and the controller."""
+    """Return whether the generic chart creates several workloads; it names them after the release and the controller."""
     counts = [
-        sum(value(each, "enabled") != "false" for _, each in entries(controllers))
+        sum(value(controller, "enabled") != "false" for _, controller in entries(controllers))
         for node in mappings(values)
         if isinstance(controllers := find(node, "controllers"), MappingNode)
     ]
     return max(counts, default=0) > 1
 
 
-def named(release: str, key: str) -> str:
-    """The name of one of several objects of app-template's (`determineResourceNameFromValues` in its library)."""
+def object_name(release: str, key: str) -> str:
+    """The name of one of several objects of app-template (`determineResourceNameFromValues` in its library)."""
     return release if key == release or release.endswith(f"-{key}") else f"{release}-{key}"
 
 
@@ -110,23 +110,23 @@ def _suffixed(release: str, owner: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _services(values: MappingNode, release: str, owner: tuple[str, ...]) -> Iterator[str]:
-    """The Services that the generic chart makes for a controller."""
+    """The Services that the generic chart creates for a controller."""
     for node in mappings(values) if owner else ():
         services = [
-            (str(key.value), value(each, "controller"))
-            for key, each in entries(find(node, "service"))
-            if value(each, "enabled") != "false" and find(node, "controllers", owner[-1]) is not None
+            (str(key.value), value(service, "controller"))
+            for key, service in entries(find(node, "service"))
+            if value(service, "enabled") != "false" and find(node, "controllers", owner[-1]) is not None
         ]
         for key, controller in services:
             if controller == owner[-1] or (not controller and len(services) == 1):
-                yield release if len(services) == 1 else named(release, key)
+                yield release if len(services) == 1 else object_name(release, key)
 
 
 def _release(kind: str, located: Located) -> str:
-    named = value(located.node, "spec", "releaseName") if kind == "HelmRelease" else ""
+    name = value(located.node, "spec", "releaseName") if kind == "HelmRelease" else ""
     for source in charts.sources(located) if kind == "Application" else ():
-        named = named or value(source, "helm", "releaseName")
-    return named or value(located.node, "metadata", "name")
+        name = name or value(source, "helm", "releaseName")
+    return name or value(located.node, "metadata", "name")
 
 
 def _values(tree: Tree, kind: str, located: Located) -> Iterator[tuple[Document, MappingNode]]:
@@ -143,55 +143,57 @@ def _values(tree: Tree, kind: str, located: Located) -> Iterator[tuple[Document,
         for path in charts.value_files(tree, located, source):
             document = Document(path, tree.read(path) or "")
             yield from ((document, root) for root in document.roots if isinstance(root, MappingNode))
-        given = find(source, "helm", "valuesObject")
-        if isinstance(given, MappingNode):
-            yield located.document, given
+        inline_values = find(source, "helm", "valuesObject")
+        if isinstance(inline_values, MappingNode):
+            yield located.document, inline_values
         text = find(source, "helm", "values")
         if isinstance(text, ScalarNode) and text.style == "|":
             for inner in located.document.inner:
                 for root in inner.roots:
-                    inside = text.start_mark.index <= root.start_mark.index <= text.end_mark.index
-                    if inside and isinstance(root, MappingNode):
+                    is_in_text = text.start_mark.index <= root.start_mark.index <= text.end_mark.index
+                    if is_in_text and isinstance(root, MappingNode):
                         yield inner, root
 
 
 def _values_from(tree: Tree, release: Located) -> Iterator[tuple[Document, MappingNode]]:
-    """The values in ConfigMaps of the repository: their text, or the file from which a kustomization generates them."""
+    """The values in ConfigMaps of the repository: their text, or the files from which a kustomization generates them."""
     for source in items(find(release.node, "spec", "valuesFrom")):
         name, key = value(source, "name"), value(source, "valuesKey") or "values.yaml"
         if value(source, "kind") != "ConfigMap" or value(source, "targetPath"):
             continue
-        for found in config_maps(tree, name, release.document.path):
-            text, path = scalar(found.node, "data", key), generated_from(found, name, key)
-            made = [found.document.inside(text)] if text is not None and text.style == "|" else []
+        for config_map in config_maps(tree, name, release.document.path):
+            text, path = scalar(config_map.node, "data", key), generated_from(config_map, name, key)
+            documents = [config_map.document.inside(text)] if text is not None and text.style == "|" else []
             if path and (content := tree.read(path)) is not None:
-                made.append(Document(path, content, variables=variables_of(tree, path)))
-            yield from ((each, root) for each in made for root in each.roots if isinstance(root, MappingNode))
+                documents.append(Document(path, content, variables=variables_of(tree, path)))
+            yield from (
+                (document, root) for document in documents for root in document.roots if isinstance(root, MappingNode)
+            )
 
 
 def _controller(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys that lead to the part of the values that is about one workload: `controllers.NAME` of the generic chart."""
+    """The keys of one workload's part of the values, `controllers.NAME` in the generic chart; empty if there is none."""
     for index, key in enumerate(keys):
         if key == "controllers" and index + 1 < len(keys):
             return keys[: index + 2]
     return ()
 
 
-def _not_changed(tree: Tree, kind: str, located: Located) -> Command | None:
-    """The engine whose own chart this is, or a chart with a way of serving that Stoker does not read; it is listed and not changed."""
-    named = [
+def _unsupported_command(tree: Tree, kind: str, located: Located) -> Command | None:
+    """The engine of a chart that is listed but not changed: an engine's own chart, or a chart with unsupported templates."""
+    chart_names = [
         value(located.node, "spec", "chart", "spec", "chart"),
         value(located.node, "spec", "chartRef", "name"),
         *(value(source, "chart") for source in charts.sources(located)),
     ]
     if kind == "Application":
         for source in charts.sources(located):
-            named += charts.dependencies(tree, value(source, "path"))
+            chart_names += charts.dependencies(tree, value(source, "path"))
     for engine in engines.engines():
-        if not engine.changes and engine.sign.search(" ".join(named)):
+        if not engine.changes and engine.sign.search(" ".join(chart_names)):
             return Command(engine, ())
     serving = (folder for folder in charts.folders(tree, kind, located) if own_chart.serves(tree, folder))
-    return next((Command(None, (), f"in the templates of {each}") for each in serving), None)
+    return next((Command(None, (), f"in the templates of {folder}") for folder in serving), None)
 
 
 SOURCE = EndpointSource("helm", frozenset({"HelmRelease", "Application"}), candidates)

@@ -128,14 +128,14 @@ class _Pieces:
 )
 def test_the_volume_is_sized_for_the_downloaded_files(script: str, size: int) -> None:
     pieces: Any = _Pieces(script)
-    assert staging.downloaded(pieces, FACTS) == size
+    assert staging.downloaded_bytes(pieces, FACTS) == size
 
 
 def test_old_weights_without_patterns_count_as_the_whole_repository() -> None:
     pieces: Any = _Pieces(REAL)
-    assert staging.kept(pieces, 15 * GB, 46 * GB) == 46 * GB
+    assert staging.remaining_bytes(pieces, 15 * GB, 46 * GB) == 46 * GB
     pieces = _Pieces(patterned(REAL))
-    assert staging.kept(pieces, 15 * GB, 46 * GB) == 15 * GB
+    assert staging.remaining_bytes(pieces, 15 * GB, 46 * GB) == 15 * GB
 
 
 def test_an_unsupported_script_causes_a_warning() -> None:
