@@ -33,7 +33,7 @@ from commands.guide import ExampleNames, guide, unknown
 from commands.parsing import Misunderstood, Words, read
 from commands.replies import Answer, card_reference, send_answer
 from manifests import contract
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.tree import ManifestError
 
@@ -237,7 +237,7 @@ def _check(platform: Platform, name: str | None) -> tuple[tuple[contract.Finding
     """Check the endpoints. Returns the findings, and the settings that were inferred from the files because the configured
     ones do not match them.
     """
-    layout, fitting = platform.layout, fitted(platform)
+    layout, fitting = platform.layout, fitted_layout(platform)
     platform = platform.with_layout(fitting)
     findings = contract.check(platform, name, advice=True)
     if not findings and not contract.read_endpoints(platform):

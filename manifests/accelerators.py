@@ -21,17 +21,17 @@ KNOWN = (
     "gpu.intel.com/xe",
     "habana.ai/gaudi",
 )
-"""Intel's other names (`gpu.intel.com/memory.max`, `…/millicores`, `…/xe_monitoring`) describe a share, or only monitor."""
+"""Intel's other names (`gpu.intel.com/memory.max`, `…/millicores`, `…/xe_monitoring`) describe a share, or are only for monitoring."""
 
 
 def is_gpu(resource: str, more: Iterable[str] = ()) -> bool:
-    """Return whether a resource is a GPU. `more` are names of the platform's own device plugin; `*` is a wildcard."""
+    """Return whether a resource is a GPU. `more` are further resource names of the platform; `*` is a wildcard."""
     # A plugin that shares devices adds `.shared` to the name.
     name = resource.removesuffix(".shared")
-    return any(fnmatchcase(each, pattern) for pattern in (*KNOWN, *more) for each in (resource, name))
+    return any(fnmatchcase(resource_name, pattern) for pattern in (*KNOWN, *more) for resource_name in (resource, name))
 
 
 def gpus(limits: Mapping[str, object], more: Iterable[str] = ()) -> int:
-    """The number of devices in a container's limits; a part of one counts as one."""
+    """The number of devices in a container's limits; a part of a device counts as one."""
     patterns = tuple(more)
     return sum(whole(quantity) for resource, quantity in limits.items() if is_gpu(str(resource), patterns))

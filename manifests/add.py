@@ -9,24 +9,24 @@ from typing import NamedTuple
 
 from manifests import catalog, groups, staging
 from manifests.bundle import Bundle, bundle_of
-from manifests.change import Change, Wanted, of_kind
+from manifests.change import Change, ModelRequest, of_kind
 from manifests.contract import ModelEndpoint, chats, read_endpoint, read_endpoints, task_of
 from manifests.copying import (
     Names,
     Uncopyable,
-    at_rest,
     copied_names,
     needs,
     refuse_undeployed_copy,
     renamed,
     with_generator_items,
     with_kustomization_entries,
+    without_replicas,
 )
 from manifests.edit import Document, value
 from manifests.gateway import Entry
-from manifests.gateway_entry import with_entry
+from manifests.gateway_entry import with_copied_entry
 from manifests.gguf import choose
-from manifests.items import copied, is_item
+from manifests.items import is_item, with_copy
 from manifests.layout import Layout
 from manifests.model_arguments import ModelArguments, model_arguments
 from manifests.model_names import naming
@@ -69,7 +69,7 @@ from manifests.tree import ChangeSet, ManifestError
 from manifests.wording import Rewording
 
 
-class AddRequest(Wanted, frozen=True):
+class AddRequest(ModelRequest, frozen=True):
     """Options of a new endpoint. A field that is None is derived from the model, the template or the machine.
 
     `portal` also offers the alias in the key portal; this is never derived.
@@ -117,7 +117,7 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
     after = platform.with_changes(files)
     endpoint = read_endpoint(after, request.name)
     files |= _lists(platform, template, endpoint, request, target)
-    flag, group_warnings = groups.switched_on(platform, endpoint.group)
+    flag, group_warnings = groups.enable_group(platform, endpoint.group)
     files |= flag
     contract_findings = check_after_change(platform, platform.with_changes(files), template.name, request.name)
     return Change(
@@ -187,13 +187,13 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
         same_kind = [endpoint for endpoint in complete if endpoint.kind == "gpu-chat"]
     if not same_kind:
         raise ManifestError(
-            f"{request.facts.hf_id} needs a {kind} endpoint to copy from, and there is none; name one with like=."
+            f"{request.facts.hf_id} needs a {kind} endpoint to copy, and the repository has none. Name another endpoint with like=."
         )
     return next((endpoint for endpoint in same_kind if endpoint.name == platform.layout.template), same_kind[0])
 
 
 def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
-    """Raise ManifestError with the file to add, and its content, for an endpoint that has no files of its own."""
+    """Raise ManifestError with instructions for adding by hand, for an endpoint without its own files."""
     is_shared = pieces.home.endswith((".yaml", ".yml")) and not is_one_file(pieces)
     if pieces.form == "field map" or (is_shared and not is_item(pieces)):
         raise ManifestError(
@@ -202,7 +202,7 @@ def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
 
 
 def _by_hand(pieces: Pieces, request: AddRequest) -> str:
-    """Return which file to add by hand, and what to write into it."""
+    """The instructions for adding the endpoint by hand."""
     folder, _, base = pieces.home.rpartition("/")
     place = f"{folder}/{base.replace(pieces.name, request.name) if pieces.name in base else request.name}".lstrip("/")
     if pieces.fields is not None:
@@ -311,7 +311,7 @@ def _context(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> in
 
 
 class _Copy(NamedTuple):
-    """A copy whose result is decided: its template, and the model and the sizes that the copy gets."""
+    """The plan of a copy: its template, model and sizes."""
 
     platform: Platform
     pieces: Pieces
@@ -365,7 +365,9 @@ def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
         _refuse_existing(copy, new_path)
         if path in edited or path.endswith((".yaml", ".yml")):
             document = Document(path, edited[path].text if path in edited else text)
-            document = at_rest(renamed(document, names, copy.sizing.storage), copy.platform, copy.pieces, bundle)
+            document = without_replicas(
+                renamed(document, names, copy.sizing.storage), copy.platform, copy.pieces, bundle
+            )
             files[new_path] = rewording.document(document).text
         else:
             files[new_path] = rewording.text(text)
@@ -408,7 +410,7 @@ def _hosts_of_copy(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
 def _item(copy: _Copy) -> dict[str, str]:
     """The list with another item, and LiteLLM's values with its entry."""
     pieces, path = copy.pieces, copy.pieces.deployment.document.path
-    files = {path: copied(pieces, copy.edited()[path], copy.request.name, copy.rewording, rests=pieces.gpu)}
+    files = {path: with_copy(pieces, copy.edited()[path], copy.request.name, copy.rewording, at_zero=pieces.gpu)}
     if pieces.entry is not None:
         hosts = {old: old.replace(copy.template.name, copy.request.name) for old in pieces.candidate.hosts}
         files |= _with_gateway_entry(copy, pieces.entry, hosts)
@@ -417,7 +419,7 @@ def _item(copy: _Copy) -> dict[str, str]:
 
 def _with_gateway_entry(copy: _Copy, entry: Entry, hosts: dict[str, str]) -> dict[str, str]:
     """LiteLLM's values with a copy of `entry`."""
-    text = with_entry(entry, hosts, copy.request, copy.target, copy.rewording, copy.pieces.runtime)
+    text = with_copied_entry(entry, hosts, copy.request, copy.target, copy.rewording, copy.pieces.runtime)
     return {entry.document.path: text}
 
 
@@ -438,7 +440,7 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
-    """The path of the new Application: next to the template's, or in the requested group, and named in the same way."""
+    """The path of the new Application: next to the template's, or in the requested group, with a name of the same form."""
     catalog_dir, group = layout.path(layout.catalog_dir), request.group or template.group
     if request.group is not None and not DNS_LABEL.fullmatch(request.group):
         raise ManifestError(f"{request.group!r} is not a group: name a directory below {catalog_dir}.")

@@ -21,7 +21,7 @@ from manifests.sources import shell
 from manifests.sources.site import Site
 
 MODEL_FLAGS = tuple(dict.fromkeys(("--model", *(name for engine in engines.engines() for name in engine.model))))
-"""The flags that name the model, of all engines."""
+"""The flags of all engines that name the model."""
 
 Variables = Mapping[str, Site]
 """The environment of a container: the place of the value of each variable."""
@@ -124,7 +124,7 @@ def read(
     """The engine in a container; None if nothing names a model.
 
     `variables` is the container's environment, `files` are the files mounted into it, by path; `runtime` names the
-    engine if a field beside the container gives it.
+    engine if another field of the object gives it.
     """
     environment = variables if variables is not None else own_variables(container, document)
     command, args = _words(find(container, "command")), _words(find(container, "args"))
@@ -147,7 +147,7 @@ def read(
     ) or _command_of_custom_server(container, program, environment)
 
 
-def further(
+def arguments_without_model(
     container: Node | None, document: Document, environment: Variables, engine: engines.Engine, variable: str
 ) -> tuple[Flag, ...]:
     """The arguments in a container without a model: those of its `args`, and those in the variable `variable`."""
@@ -163,7 +163,7 @@ def further(
     return tuple(flags)
 
 
-def listed(nodes: Sequence[ScalarNode], document: Document, engine: engines.Engine) -> tuple[Flag, ...]:
+def flags_of_list(nodes: Sequence[ScalarNode], document: Document, engine: engines.Engine) -> tuple[Flag, ...]:
     """The arguments in a list that belongs to an engine."""
     words = [_Word(str(node.value), node, _site(document, node)) for node in nodes]
     return tuple(_flags(words, engine, "", {}, {}, has_command=True, script=False))

@@ -50,7 +50,7 @@ def outsider(platform: Snapshot, name: str) -> Pieces | None:
     return _assemble(platform, place, candidate, candidate.command.engine or Engine("", re.compile("$^")))
 
 
-def outside(platform: Snapshot, name: str) -> str:
+def reason_outside(platform: Snapshot, name: str) -> str:
     """The reason why an object is outside the contract; "" if it has no engine."""
     place = place_of(platform, name)
     servers = place.servers if place is not None else ()
@@ -69,7 +69,7 @@ def outside(platform: Snapshot, name: str) -> str:
 
 
 def is_alone(tree: Tree, pieces: Pieces) -> bool:
-    """Return whether its files declare no other server, so that their comments are about this endpoint."""
+    """Return whether the endpoint's files declare no other server, so that all comments in them are about it."""
     servers = [server for path in pieces.files for server in candidates(tree, path)]
     return pieces.fields is None and len(servers) == 1
 
@@ -105,7 +105,7 @@ class _Objects:
         return tuple(located for kind, located in self._declared if kind == name)
 
     def service_of(self, candidate: Candidate) -> Located | None:
-        """The Service that selects the pod; the only workload may also have one whose selector does not match."""
+        """The Service that selects the pod; if there is only one workload, the selector need not match."""
         services = self.of_kind("Service")
         if candidate.pod is not None:
             for service in services:
@@ -178,7 +178,7 @@ def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: En
 
 def _delivery(platform: Snapshot, place: Place, candidate: Candidate, fields: field_map.FieldMap | None) -> _Delivery:
     if candidate.application:
-        return _Delivery(argocd.DEPLOYER, argocd.described(candidate.application))
+        return _Delivery(argocd.DEPLOYER, argocd.deployment_of(candidate.application))
     return _Delivery(*deployment(platform, place.name, place.home, fields))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
 
 from manifests.edit import Document, Edit, entries, items
-from manifests.markdown import Row, blocks, edit_table, listed, split_lines
+from manifests.markdown import Row, blocks, edit_table, names_in_cell, split_lines
 from manifests.platform import Platform
 from manifests.tree import ManifestError, Tree
 from manifests.wording import stem
@@ -34,7 +34,7 @@ class CatalogRow(NamedTuple):
 def add_row(
     platform: Platform, like: str, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword
 ) -> dict[str, str]:
-    """The model catalog with a row for `alias` below that of the template."""
+    """The model catalog with a row for `alias` below the template's row."""
     return edit_table(
         platform,
         platform.layout.model_catalog,
@@ -68,7 +68,7 @@ def reword_pages(
 ) -> dict[str, str]:
     """Pages other than the catalog, with every item, row and paragraph about the old model corrected.
 
-    In code blocks only names are replaced. Text that would become empty is not changed: a person has to rewrite it.
+    In code blocks only names are replaced. Text that would become empty is not changed, so a person can rewrite it.
     """
     whole = re.compile(
         "|".join(rf"(?<![\w./-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True))
@@ -122,13 +122,13 @@ def add_manual(platform: Platform, like: str, name: str, reword: Callable[[str],
     """The word list and the bring-up table with `name` added after the similar application `like`."""
 
     def resembling(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        column = row.listing(like)
-        if column is not None and len(listed(row.cells[column])) > 1:  # a row that lists several applications
-            return {row.line: row.filled({column: _with_name(row.cells[column].strip(), like, name)})}
+        column = row.column_listing(like)
+        if column is not None and len(names_in_cell(row.cells[column])) > 1:  # a row that lists several applications
+            return {row.line: row.with_cells({column: _with_name(row.cells[column].strip(), like, name)})}
         column = column or 0
         cells = {index: reword(cell.strip()) or cell.strip() for index, cell in enumerate(row.cells) if index != column}
         cells[column] = row.cells[column].strip().replace(like, name)
-        return _after(row, row.filled(cells))
+        return _after(row, row.with_cells(cells))
 
     return _edit_words(platform, lambda words: _insert_word(words, like, name)) | edit_table(
         platform, platform.layout.bring_up_guide, like, resembling
@@ -139,11 +139,11 @@ def reword_manual(platform: Platform, name: str, reword: Callable[[str], str]) -
     """The bring-up table after a swap, with the row of `name` corrected."""
 
     def reworded(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        column = row.listing(name)
-        if column is not None and len(listed(row.cells[column])) > 1:
+        column = row.column_listing(name)
+        if column is not None and len(names_in_cell(row.cells[column])) > 1:
             return {}  # the row describes all of its applications
         cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index != (column or 0)}
-        return {row.line: row.filled(cells)}
+        return {row.line: row.with_cells(cells)}
 
     return edit_table(platform, platform.layout.bring_up_guide, name, reworded)
 
@@ -152,9 +152,9 @@ def remove_manual(platform: Platform, name: str) -> dict[str, str]:
     """The word list and the bring-up table without `name`."""
 
     def left(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        column = row.listing(name)
-        if column is not None and len(listed(row.cells[column])) > 1:
-            return {row.line: row.filled({column: _without_name(row.cells[column].strip(), name)})}
+        column = row.column_listing(name)
+        if column is not None and len(names_in_cell(row.cells[column])) > 1:
+            return {row.line: row.with_cells({column: _without_name(row.cells[column].strip(), name)})}
         return {row.line: None}
 
     return _edit_words(platform, lambda words: _delete_word(words, name)) | edit_table(
@@ -218,7 +218,7 @@ def remove_from_portal(platform: Platform, alias: str) -> dict[str, str]:
 
 
 def in_portal(platform: Platform, alias: str) -> bool:
-    """Return whether people may pick `alias` for their own keys."""
+    """Return whether the key portal offers `alias`."""
     return platform.read(platform.layout.key_portal) is not None and any(
         model.value == alias for model in _portal(platform, alias)[1]
     )
@@ -241,7 +241,7 @@ def _portal(platform: Platform, alias: str) -> tuple[Document, list[ScalarNode]]
     aliases = {alias} | {entry.alias for entry in platform.entries()}
     portal_models = next((models for models in lists if aliases & {str(node.value) for node in models}), None)
     if not portal_models:
-        raise ManifestError(f"{layout.key_portal} has no list of models to put {alias} in: add it there by hand.")
+        raise ManifestError(f"{layout.key_portal} has no list of models: add {alias} there by hand.")
     return document, portal_models
 
 
@@ -326,7 +326,7 @@ def _catalog_row(
     if (new.price_in, new.price_out) != (old.price_in, old.price_out):
         put("cost", _cost_cell(row.cell("cost"), new, old))
     put("eval", _untested(rows))
-    return row.filled(cells)
+    return row.with_cells(cells)
 
 
 def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, model_cells: list[str]) -> str:
@@ -351,7 +351,7 @@ def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, mod
 
 def _context_cell(cell: str, context: int) -> str:
     if re.match(r"(?i)n/?a\b", cell):
-        return cell  # this table's wording for models without one, like "n/a (embeddings)"
+        return cell  # the table's text for models without a context, like "n/a (embeddings)"
     if "," in cell:
         return f"{context:,}"
     if re.search(r"\d[kK]", cell) and context % 1024 == 0:

@@ -8,12 +8,12 @@ from manifests.sizing.facts import Kind
 from manifests.tree import ChangeSet
 
 
-class Wanted(BaseModel, frozen=True, defer_build=True):
-    """The requested content of an endpoint. Fields that are None are derived, or keep their value.
+class ModelRequest(BaseModel, frozen=True, defer_build=True):
+    """The requested settings of an endpoint. Fields that are None are derived, or keep their value.
 
-    `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" for
-    no such argument; `memory` and `cpu` are Kubernetes quantities; prices are US dollars per token, as text, so that no
-    float rounds them.
+    `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" to
+    remove the argument; `memory` and `cpu` are Kubernetes quantities; prices are US dollars per token, as text, to avoid
+    rounding.
     """
 
     name: str
@@ -50,5 +50,5 @@ class Change(BaseModel, frozen=True, defer_build=True):
 
 
 def of_kind(facts: ModelFacts, kind: Kind | None) -> ModelFacts:
-    """The facts with the requested kind, if that kind can be served."""
+    """The facts with the requested kind, if one was requested."""
     return facts if kind is None else facts.model_copy(update={"kind": kind})

@@ -11,18 +11,18 @@ from manifests.bundle import Bundle, bundle_of, is_generated, is_picked_up
 from manifests.contract import ModelEndpoint
 from manifests.deployers.flux import reconcilers
 from manifests.edit import Document, Edit, entries, find, items, scalar, value
-from manifests.items import inserted, is_item, without
+from manifests.items import is_item, with_item_below, without
 from manifests.kustomize import FILES
 from manifests.objects import mappings, objects
 from manifests.one_file import is_one_file
-from manifests.ownership import foreign
+from manifests.ownership import foreign_files
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.tree import ManifestError, within
 
 _PROGRAM = frozenset({"command", "args", "image"})
 _INSIDE = frozenset({"controller", "identifier"})
-"""Keys whose values name another key of the same values."""
+"""Keys whose value is the name of another key in the same file."""
 _FILES_OF_KUSTOMIZE = frozenset({"resources", "components", "bases", "configurations", "patchesStrategicMerge"})
 _CHART = frozenset({"chart", "chartRef", "sourceRef"})
 _HOSTS = frozenset({"host", "hostname", "hosts", "hostnames", "secretName", "commonName", "dnsNames"})
@@ -64,7 +64,7 @@ class Uncopyable(ManifestError):
 
 
 class Names(NamedTuple):
-    """The names of the template's objects with those of the copy, and what decides if a name belongs to the template."""
+    """The names of the template's objects with those of the copy, and the facts for deciding if a name is one of them."""
 
     new: str
     exact: Mapping[str, str]
@@ -111,7 +111,7 @@ def copied_names(platform: Platform, pieces: Pieces, template: ModelEndpoint, bu
 
 
 def _own_objects(platform: Platform, bundle: Bundle) -> dict[tuple[str, str], str]:
-    """The kind and name of each object in the bundle's files, with its file. Files of kustomize do not count."""
+    """The kind and name of each object in the bundle's files, with its file. kustomization.yaml files do not count."""
     own_objects: dict[tuple[str, str], str] = {}
     for path in filter(None, (*bundle.files, bundle.apart)):
         for kind, located in objects(platform, path):
@@ -140,7 +140,7 @@ def _new_names(
 
 def _refuse_shared_files(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle) -> None:
     """Refuse a template whose directory, or whose Application's file, contains more than the endpoint."""
-    if foreign_objects := foreign(platform, pieces, bundle):
+    if foreign_objects := foreign_files(platform, pieces, bundle):
         raise Uncopyable(
             f"{template.name} cannot be copied: its directory contains more than an endpoint "
             f"({', '.join(foreign_objects[:8])}). Name another template with like=."
@@ -165,7 +165,7 @@ def _refuse_copy_that_starts(platform: Platform, pieces: Pieces, template: Model
 
 
 def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
-    """Return whether a copy gets its own namespace, which requires that no other endpoint is in the template's."""
+    """Return whether a copy gets its own namespace: only if no other endpoint is in the template's namespace."""
     if any(kind == "Namespace" for path in bundle.files for kind, _ in objects(platform, path)):
         return True
     own_application = pieces.application.node if pieces.application else None
@@ -192,7 +192,7 @@ def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
 
 
 def claim_name(template: ModelEndpoint, name: str) -> str:
-    """The claim of a new endpoint, following the naming of the template's claim."""
+    """The claim of a new endpoint, with the same form of name as the template's claim."""
     if template.name in template.pvc_name:
         return template.pvc_name.replace(template.name, name)
     return f"{name}-model-cache"
@@ -301,7 +301,7 @@ def _last_line(node: Node) -> int:
     return int(node.end_mark.line if isinstance(node, ScalarNode) else node.end_mark.line - 1)
 
 
-def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bundle) -> Document:
+def without_replicas(document: Document, platform: Platform, pieces: Pieces, bundle: Bundle) -> Document:
     """The copy with zero replicas if its deployer applies a merge immediately, so that the model does not start."""
     is_quiet = pieces.form == "Application" or not is_one_file(pieces)
     if not pieces.gpu or (is_quiet and not _is_automatic(platform, pieces, bundle)):
@@ -377,7 +377,7 @@ def with_generator_items(names: Names) -> dict[str, str]:
         new_item = next(
             mapping for mapping in new_mappings if (mapping.start_mark.line, mapping.start_mark.column) == place
         )
-        changed[document.path] = inserted(document, item, edited, new_item).text
+        changed[document.path] = with_item_below(document, item, edited, new_item).text
     return changed
 
 

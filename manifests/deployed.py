@@ -145,7 +145,7 @@ def _path_in_repository(path: str) -> str:
 
 
 def _gateway_entries(platform: Platform, name: str) -> list[object]:
-    """The gateway's entries that lead to the endpoint or have its alias, in file order, because several entries share the calls."""
+    """The gateway's entries that lead to the endpoint or have its alias, in file order."""
     layout = platform.layout
     try:
         pieces = platform.locate(name)

@@ -13,31 +13,31 @@ from manifests.platform import Platform
 _DEVICE = re.compile(r"gpu|/dri\b|cuda|rocm|kfd|accelerator|npu", re.IGNORECASE)
 
 
-def fitted(platform: Platform) -> Layout:
-    """The layout, with wrong defaults replaced if there is exactly one candidate.
+def fitted_layout(platform: Platform) -> Layout:
+    """The layout, in which each wrong default is replaced if there is exactly one candidate.
 
-    For a checkout without configuration. If there are several candidates, the default stays and the check reports what
-    it does not find. The default also stays if a file cannot be parsed; if the file matters, the check reports it.
+    This is for a checkout without configuration. If there are several candidates, or a file cannot be parsed, the default
+    stays, and the check reports everything that is missing.
     """
     try:
-        return _fitted(platform)
+        return _layout_of_single_candidates(platform)
     except InvalidYaml:
         return platform.layout
 
 
-def _fitted(platform: Platform) -> Layout:
-    layout, found = platform.layout, dict[str, str]()
+def _layout_of_single_candidates(platform: Platform) -> Layout:
+    layout, updates = platform.layout, dict[str, str]()
     for key, options in (
         ("environment", _environments(platform)),
         ("serving_dir", _serving_dirs(platform)),
         ("litellm_values", _litellm_values(platform)),
     ):
         if len(options) == 1 and getattr(layout, key) not in options:
-            (found[key],) = options
+            (updates[key],) = options
     branches = _branches(platform)
     if len(branches) == 1 and layout.branch not in branches:
-        (found["branch"],) = branches
-    fitting = layout.model_copy(update=found)
+        (updates["branch"],) = branches
+    fitting = layout.model_copy(update=updates)
     namespaces = _namespaces(platform.with_layout(fitting))
     if len(namespaces) == 1:
         fitting = fitting.model_copy(update={"namespace": next(iter(namespaces))})
@@ -45,23 +45,23 @@ def _fitted(platform: Platform) -> Layout:
         fitting = fitting.model_copy(update={"gpu_resources": (*fitting.gpu_resources, *sorted(devices))})
     endpoints = read_endpoints(platform.with_layout(fitting))
     chats = [endpoint.name for endpoint in endpoints if endpoint.kind == "gpu-chat"]
-    if chats and layout.template not in (each.name for each in endpoints):
+    if chats and layout.template not in (endpoint.name for endpoint in endpoints):
         fitting = fitting.model_copy(update={"template": chats[0]})
     return fitting
 
 
 def _branches(platform: Platform) -> set[str]:
-    """The revisions of the Applications that deploy directories of this repository; empty if one follows its default branch."""
+    """The revisions of the Applications that deploy directories of this repository; empty if one of them follows the default branch."""
     sources = [
-        each
+        source
         for app in platform.applications()
-        for each in (find(app.node, "spec", "source"), *items(find(app.node, "spec", "sources")))
-        if value(each, "path")
+        for source in (find(app.node, "spec", "source"), *items(find(app.node, "spec", "sources")))
+        if value(source, "path")
     ]
-    repositories = Counter(value(each, "repoURL") for each in sources)
+    repositories = Counter(value(source, "repoURL") for source in sources)
     usual = repositories.most_common(1)[0][0] if repositories else ""
-    followed = {value(source, "targetRevision") or "HEAD" for source in sources if value(source, "repoURL") == usual}
-    return set() if any(each == "HEAD" or "{{" in each for each in followed) else followed
+    revisions = {value(source, "targetRevision") or "HEAD" for source in sources if value(source, "repoURL") == usual}
+    return set() if any(source == "HEAD" or "{{" in source for source in revisions) else revisions
 
 
 def _environments(platform: Platform) -> set[str]:
@@ -73,17 +73,19 @@ def _environments(platform: Platform) -> set[str]:
 
 
 def _serving_dirs(platform: Platform) -> set[str]:
-    """The one directory whose subdirectories are the endpoints; the default if some are declared in another way."""
-    found = platform.endpoints()
-    if not found:  # the configured directory has none
+    """The directory whose subdirectories are the endpoints; empty if there is no such directory."""
+    endpoints = platform.endpoints()
+    if not endpoints:  # the configured directory has no endpoints
         platform = platform.with_layout(
             Layout(**platform.layout.model_dump(exclude={"serving_dir"}, exclude_unset=True))
         )
-        found = platform.endpoints()
-    homes = {each.home for each in found} | {each.home for each in platform.unknown()}
+        endpoints = platform.endpoints()
+    homes = {endpoint.home for endpoint in endpoints} | {endpoint.home for endpoint in platform.unknown()}
     parents = {posixpath.dirname(home) for home in homes if platform.read(home) is None}
-    separate = all(each.home.rpartition("/")[2] == each.name for each in found)
-    is_one = found and separate and len(parents) == 1 and all(platform.read(home) is None for home in homes)
+    have_own_directories = all(endpoint.home.rpartition("/")[2] == endpoint.name for endpoint in endpoints)
+    is_one = (
+        endpoints and have_own_directories and len(parents) == 1 and all(platform.read(home) is None for home in homes)
+    )
     return parents - {""} if is_one else set()
 
 
@@ -95,7 +97,7 @@ def _litellm_values(platform: Platform) -> set[str]:
 
 
 def _devices(platform: Platform) -> set[str]:
-    """GPU resources of device plugins that are not known: of engines that request no other GPU, by their names."""
+    """Unknown GPU resources of device plugins: resources with a GPU-like name, of engines without another GPU."""
     return {
         str(key.value)
         for pieces in platform.endpoints()
@@ -107,10 +109,10 @@ def _devices(platform: Platform) -> set[str]:
 
 def _namespaces(platform: Platform) -> set[str]:
     """The namespaces of the endpoints' Deployments, from kustomize or from the Deployments."""
-    found = set()
+    all_namespaces = set()
     for pieces in platform.endpoints():
-        own = [each for path in pieces.files for each in objects(platform, path)]
-        given = [value(each.node, "namespace") for kind, each in own if kind == "Kustomization"]
-        written = value(find(pieces.deployment.node, "metadata"), "namespace")
-        found.add(next((each for each in given if each), written))
-    return found - {""}
+        declared = [located for path in pieces.files for located in objects(platform, path)]
+        from_kustomize = [value(located.node, "namespace") for kind, located in declared if kind == "Kustomization"]
+        from_workload = value(find(pieces.deployment.node, "metadata"), "namespace")
+        all_namespaces.add(next((name for name in from_kustomize if name), from_workload))
+    return all_namespaces - {""}

@@ -1,7 +1,7 @@
 """LiteLLM's configuration: its lists of models, recognised by their shape in any file.
 
 `model_list` may be at any path of Helm values, in a file that another one includes, in an Argo CD Application, or in
-the text of a ConfigMap. Prices are read in the same places as LiteLLM does. Source: LiteLLM's proxy configuration
+the text of a ConfigMap. Prices are read from the same fields as in LiteLLM. Source: LiteLLM's proxy configuration
 reference (docs.litellm.ai/docs/proxy/config_settings, /custom_pricing, /reliability).
 """
 
@@ -145,7 +145,7 @@ class Entry:
         return None
 
     def per_token(self, direction: Direction) -> str:
-        """The price per token as written in the file, or ""."""
+        """The price per token as in the file, or ""."""
         price = self.price(direction)
         return str(price.node.value) if price is not None and price.is_per_token else ""
 
@@ -330,7 +330,7 @@ def _views(path: str, text: str) -> tuple[Document, ...]:
 
 
 def _included(tree: Tree, document: Document, root: Node) -> Iterator[tuple[ScalarNode, str]]:
-    """The values of `include` beside a LiteLLM configuration, with the path of each included file.
+    """The values of `include` next to a LiteLLM configuration, with the path of each included file.
 
     For a key of the same ConfigMap the path is that of `document`.
     """
@@ -420,7 +420,7 @@ def _variable(document: Document, name: str) -> str:
 def _last_line(document: Document, node: MappingNode) -> int:
     """The last line of a list item including its comments.
 
-        Comment lines that are indented more than the item's dash belong to the item, the others to the next one. The
+    Comment lines that are indented more than the item's dash belong to the item, the others to the next item. The
     content of YAML aliases is elsewhere in the file and does not count.
     """
     keys = (key for mapping in mappings(node) for key, _ in mapping.value)  # the value of the last key may be an alias

@@ -1,7 +1,7 @@
-"""Groups of Applications: read whether a group is enabled, and switch it when an endpoint is added or removed.
+"""Groups of Applications: read whether a group is enabled, and change that when an endpoint is added or removed.
 
-People edit the flag in the environment's configuration; the list that an ApplicationSet reads is generated from it and
-is never edited here.
+People edit the flag in the environment's configuration. The list for an ApplicationSet is generated from it, and Stoker
+never edits that list.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from manifests.tree import ManifestError, Tree, within
 
 
 @dataclass(frozen=True)
-class Switch(Located):
+class GroupFlag(Located):
     """The flag of a group of Applications in one file; `path` is its catalog directory, if given."""
 
     value: ScalarNode
@@ -24,30 +24,30 @@ class Switch(Located):
     path: str = ""
 
 
-def groups(platform: Platform) -> tuple[Switch, ...]:
+def groups(platform: Platform) -> tuple[GroupFlag, ...]:
     """The groups in the generated list; empty if a platform has no such list."""
     layout = platform.layout
     document = _parsed(platform, layout.path(layout.groups_file))
     if document is None:
         return ()
-    found = []
+    flags = []
     for node in items(document.roots[0] if document.roots else None):
         enabled = scalar(node, "enabled")
         if enabled is not None and isinstance(node, MappingNode):
             path, on = value(node, "catalogPath").strip("/"), str(enabled.value).lower() == "true"
-            found.append(Switch(document, node, enabled, value(node, "name"), on, path))
-    return tuple(found)
+            flags.append(GroupFlag(document, node, enabled, value(node, "name"), on, path))
+    return tuple(flags)
 
 
-def feature(platform: Platform, group: str) -> Switch | None:
+def group_flag(platform: Platform, group: str) -> GroupFlag | None:
     """The flag of a group in the environment's configuration, or None."""
     layout = platform.layout
     document = _parsed(platform, layout.path(layout.config))
-    flags_ = find(document.roots[0], "features") if document and document.roots else None
-    flag = scalar(flags_, group)
-    if document is None or flag is None or not isinstance(flags_, MappingNode):
+    features = find(document.roots[0], "features") if document and document.roots else None
+    flag = scalar(features, group)
+    if document is None or flag is None or not isinstance(features, MappingNode):
         return None
-    return Switch(document, flags_, flag, group, str(flag.value).lower() in ("true", "yes", "on"))
+    return GroupFlag(document, features, flag, group, str(flag.value).lower() in ("true", "yes", "on"))
 
 
 def _parsed(tree: Tree, path: str) -> Document | None:
@@ -55,69 +55,71 @@ def _parsed(tree: Tree, path: str) -> Document | None:
     return Document(path, text) if text is not None else None
 
 
-def switched_on(platform: Platform, group: str) -> tuple[dict[str, str], tuple[str, ...]]:
+def enable_group(platform: Platform, group: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Enable the group of a new endpoint: the edit of its flag, and warnings.
 
-    Raises ManifestError if the platform has no such group: Argo CD would never see an Application in it.
+    Raises ManifestError if there is no such group, because Argo CD would never create an Application in it.
     """
     layout = platform.layout
-    listed, flag = groups(platform), feature(platform, group)
+    listed_groups, flag = groups(platform), group_flag(platform, group)
     generated = layout.path(layout.groups_file)
-    entry = next((each for each in listed if each.name == group), None)
-    if listed and entry is None and flag is None:
-        known = ", ".join(each.name for each in listed)
-        raise ManifestError(f"There is no group {group!r} in {generated}; there are: {known}.")
-    others = ", ".join(_members(platform, group))
-    side_effect = f" This also makes Argo CD create {others}." if others else ""
+    entry = next((listed_group for listed_group in listed_groups if listed_group.name == group), None)
+    if listed_groups and entry is None and flag is None:
+        group_names = ", ".join(listed_group.name for listed_group in listed_groups)
+        raise ManifestError(f"There is no group {group!r} in {generated}; there are: {group_names}.")
+    other_members = ", ".join(_members(platform, group))
+    side_effect = f" This also makes Argo CD create {other_members}." if other_members else ""
     if flag is not None and not flag.on:
         edited = flag.document.apply([flag.document.set_value(flag.value, "true", part=flag.value.value)])
         warning = (
             f"The group {group} was off: this change turns it on in {flag.document.path}. Run the generator of {generated} "
-            f"and merge its result: until then Argo CD creates nothing.{side_effect}"
+            f"and merge its result. Until then Argo CD creates nothing.{side_effect}"
         )
         return {edited.path: edited.text}, (warning,)
-    if is_awaiting_generator(platform, group):
-        warning = f"The group {group} is off in {generated}: Argo CD creates nothing until this list is generated again.{side_effect}"
+    if is_pending_generation(platform, group):
+        warning = f"The group {group} is off in {generated}: Argo CD creates nothing until this list is regenerated.{side_effect}"
         return {}, (warning,)
     return {}, ()
 
 
-def switched_off(platform: Platform, group: str, removed: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Disable the flag of a group that loses its last Application (Argo CD fails on a missing directory).
+def disable_group(platform: Platform, group: str, removed: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Disable a group that loses its last Application, because Argo CD fails on a missing directory.
 
-    Also disables a group that was only enabled for `removed` and never generated; its other members stay off unless
-    tenants can call one of them. Once the generated list has the group enabled, its members exist and stay.
+    Also disables a group that was only enabled for `removed` and never generated, unless tenants can call another member.
+    If the generated list has the group enabled, its members exist and stay.
     """
     layout = platform.layout
-    flag, members = feature(platform, group), _members(platform, group)
+    flag, members = group_flag(platform, group), _members(platform, group)
     if flag is None or not flag.on or is_partial(platform) or removed not in members:
         return {}, ()
-    others = tuple(member for member in members if member != removed)
-    if others and (not is_awaiting_generator(platform, group) or _is_called(platform, others)):
+    other_members = tuple(member for member in members if member != removed)
+    if other_members and (not is_pending_generation(platform, group) or _is_called(platform, other_members)):
         return {}, ()
     edited = flag.document.apply([flag.document.set_value(flag.value, "false", part=flag.value.value)])
     generated = layout.path(layout.groups_file)
-    if others:
+    if other_members:
         warning = (
             f"The group {group} was never on in {generated}, so this change turns it off again in {flag.document.path}; "
-            f"{', '.join(others)} do not change."
+            f"{', '.join(other_members)} do not change."
         )
     else:
         warning = (
             f"{removed} was the last Application of the group {group}, which this change turns off in {flag.document.path}: "
-            f"generate {generated} again."
+            f"regenerate {generated}."
         )
     return {edited.path: edited.text}, (warning,)
 
 
-def is_awaiting_generator(platform: Platform, group: str) -> bool:
-    """Return whether the generated list does not have the group enabled yet: until then Argo CD creates no Application in it."""
-    listed = groups(platform)
-    return bool(listed) and not any(each.on for each in listed if each.name == group)
+def is_pending_generation(platform: Platform, group: str) -> bool:
+    """Return whether the group is not yet enabled in the generated list. Until then Argo CD creates none of its Applications."""
+    listed_groups = groups(platform)
+    return bool(listed_groups) and not any(
+        listed_group.on for listed_group in listed_groups if listed_group.name == group
+    )
 
 
 def is_partial(platform: Platform) -> bool:
-    """Return whether the directory of an enabled group is missing: then the checkout is only a part of a repository."""
+    """Return whether the directory of an enabled group is missing, so the checkout is only a part of a repository."""
     layout = platform.layout
     catalog = layout.path(layout.catalog_dir)
     return any(

@@ -1,4 +1,4 @@
-"""An endpoint that is an item of a list, like a model of vLLM's own chart: its copy is another item of the list."""
+"""Endpoints that are items of a list, like the models of vLLM's own chart. A copy is another item of the list."""
 
 from collections.abc import Callable
 
@@ -17,16 +17,19 @@ def is_item(pieces: Pieces) -> bool:
         return False
     document = pieces.deployment.document
     return any(
-        item is pieces.candidate.subject for root in document.roots for one in _sequences(root) for item in items(one)
+        item is pieces.candidate.subject
+        for root in document.roots
+        for sequence in _sequences(root)
+        for item in items(sequence)
     )
 
 
-def copied(pieces: Pieces, edited: Document, new: str, rewording: Rewording, *, rests: bool) -> str:
-    """The file with a copy of the item below it; `edited` is the file in which the item already has the new model."""
+def with_copy(pieces: Pieces, edited: Document, new: str, rewording: Rewording, *, at_zero: bool) -> str:
+    """The file with a copy below the item. `edited` is the file in which the item already has the new model."""
     original, subject = pieces.deployment.document, pieces.candidate.subject
     first, column = lines_of(original, subject)[0], subject.start_mark.column
 
-    def item(document: Document) -> Node:
+    def item_of(document: Document) -> Node:
         return next(
             mapping
             for root in document.roots
@@ -34,21 +37,21 @@ def copied(pieces: Pieces, edited: Document, new: str, rewording: Rewording, *, 
             if (mapping.start_mark.line, mapping.start_mark.column) == (first, column)
         )
 
-    def inside(document: Document) -> Callable[[Comment], bool]:
-        end = _end(item(document))
+    def is_inside(document: Document) -> Callable[[Comment], bool]:
+        end = _end(item_of(document))
         return lambda comment: first <= comment.line <= end
 
-    if (name := scalar(item(edited), "name")) is not None:
+    if (name := scalar(item_of(edited), "name")) is not None:
         edited = edited.apply([edited.set_value(name, new)])
-    count = scalar(item(edited), "replicaCount")
-    if rests and count is not None and count.value != "0":
+    count = scalar(item_of(edited), "replicaCount")
+    if at_zero and count is not None and count.value != "0":
         edited = edited.apply([edited.set_value(count, "0")])
-    edited = rewording.document(edited, concerns=inside(edited))
-    return inserted(original, subject, edited, item(edited)).text
+    edited = rewording.document(edited, concerns=is_inside(edited))
+    return with_item_below(original, subject, edited, item_of(edited)).text
 
 
-def inserted(original: Document, item: Node, edited: Document, new: Node) -> Document:
-    """A document with another item below an existing one: the changed item from `edited`."""
+def with_item_below(original: Document, item: Node, edited: Document, new: Node) -> Document:
+    """The original document with the item `new` of `edited` below its own `item`."""
     text = "".join(edited.lines[new.start_mark.line : _end(new) + 1])
     last = lines_of(original, item)[1]
     return original.apply([original.insert_lines(last + 1, text if text.endswith("\n") else f"{text}\n")])
@@ -56,9 +59,11 @@ def inserted(original: Document, item: Node, edited: Document, new: Node) -> Doc
 
 def without(document: Document, item: Node) -> Document:
     """A document without an item of one of its lists."""
-    every = (items(sequence) for root in document.roots for sequence in _sequences(root))
-    beside = next((each for each in every if any(one is item for one in each)), ())
-    if len(beside) < 2:
+    sequences = (items(sequence) for root in document.roots for sequence in _sequences(root))
+    siblings = next(
+        (sibling_items for sibling_items in sequences if any(sibling is item for sibling in sibling_items)), ()
+    )
+    if len(siblings) < 2:
         raise ManifestError(
             f"{document.path}:{item.start_mark.line + 1} is the only item of its list: remove it by hand."
         )
@@ -66,11 +71,11 @@ def without(document: Document, item: Node) -> Document:
 
 
 def _sequences(node: Node) -> list[SequenceNode]:
-    return [each for mapping in mappings(node) for _, each in mapping.value if isinstance(each, SequenceNode)]
+    return [child for mapping in mappings(node) for _, child in mapping.value if isinstance(child, SequenceNode)]
 
 
 def lines_of(document: Document, item: Node) -> tuple[int, int]:
-    """The first and the last line of an item; no other item shares them."""
+    """The first and last line of an item; raises ManifestError if another item is on the same lines."""
     lead = document.lines[item.start_mark.line][: item.start_mark.column]
     if document.window is not None or lead.strip() != "-" or (isinstance(item, MappingNode) and item.flow_style):
         raise ManifestError(f"{document.path}:{item.start_mark.line + 1} has its list on one line: change it by hand.")
@@ -78,14 +83,14 @@ def lines_of(document: Document, item: Node) -> tuple[int, int]:
 
 
 def _end(node: Node) -> int:
-    """The last line of an item, without the comments and the empty lines behind it."""
-    found = [node.start_mark.line]
-    for each in scalars([node]):
-        end = each.end_mark
-        found.append(end.line - 1 if end.column == 0 and end.line > each.start_mark.line else end.line)
-    flow = [each.end_mark.line for each in _flows(node)]
-    return int(max(*found, *flow, 0))
+    """The last line of an item, without the comments and the blank lines after it."""
+    last_lines = [node.start_mark.line]
+    for scalar_node in scalars([node]):
+        end = scalar_node.end_mark
+        last_lines.append(end.line - 1 if end.column == 0 and end.line > scalar_node.start_mark.line else end.line)
+    flow = [node.end_mark.line for node in _flow_nodes(node)]
+    return int(max(*last_lines, *flow, 0))
 
 
-def _flows(node: Node) -> list[Node]:
-    return [each for mapping in mappings(node) for _, each in mapping.value if getattr(each, "flow_style", False)]
+def _flow_nodes(node: Node) -> list[Node]:
+    return [child for mapping in mappings(node) for _, child in mapping.value if getattr(child, "flow_style", False)]

@@ -8,7 +8,7 @@ from manifests.sources.field_map import FieldMap
 
 
 class Layout(BaseModel, frozen=True, defer_build=True, extra="forbid"):
-    """The paths of a platform repository. Each platform can change them; these are the defaults."""
+    """The paths of a platform repository. Every path can be changed in the settings."""
 
     environment: str = Field(default="ai-dev", description="Name that replaces `{environment}` in the paths below.")
     branch: str = Field(default="main", description="Branch that the deployer follows.")

@@ -16,18 +16,18 @@ from manifests.wording import stem
 
 
 def cache_edits(pieces: Pieces, facts: ModelFacts) -> Iterator[tuple[str, Edit]]:
-    """The name and the size of each cache of the old model, beside its address, which is edited like every other."""
+    """The edits of the name and the size of each cache of the old model. Other code edits the model's address."""
     old = model_of(pieces).hf_id
-    for each in pieces.related:
-        source = value(each.node, "spec", "sourceModelUri")
-        name, size = scalar(each.node, "metadata", "name"), scalar(each.node, "spec", "modelSize")
+    for located in pieces.related:
+        source = value(located.node, "spec", "sourceModelUri")
+        name, size = scalar(located.node, "metadata", "name"), scalar(located.node, "spec", "modelSize")
         if source.removeprefix("hf://") != old or old == facts.hf_id or name is None:
             continue
         new = re.sub(r"[^a-z0-9-]+", "-", stem(facts.hf_id).lower()).strip("-")
-        if name.value != new and find(each.node, "spec", "sourceModelUri") is not None:
-            yield each.document.path, each.document.set_value(name, new)
+        if name.value != new and find(located.node, "spec", "sourceModelUri") is not None:
+            yield located.document.path, located.document.set_value(name, new)
         if size is not None and _bytes(size.value) < facts.staged:
-            yield each.document.path, each.document.set_value(size, f"{math.ceil(facts.staged * 1.1 / GIB)}Gi")
+            yield located.document.path, located.document.set_value(size, f"{math.ceil(facts.staged * 1.1 / GIB)}Gi")
 
 
 def _bytes(quantity: str) -> int:

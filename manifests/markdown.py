@@ -8,7 +8,7 @@ from manifests.tree import Tree
 
 
 class Row(NamedTuple):
-    """One row of a Markdown table: its line (from 0), its cells as written, and the column names."""
+    """One row of a Markdown table: its line (from 0), its cells including spaces, and the column names."""
 
     line: int
     cells: tuple[str, ...]
@@ -20,8 +20,8 @@ class Row(NamedTuple):
 
     def column(self, title: str) -> int | None:
         """The index of a column, by the first word of its title."""
-        found = (i for i, each in enumerate(self.columns) if each.lower().startswith(title.lower()))
-        return next((i for i in found if i < len(self.cells)), None)
+        indices = (i for i, column_title in enumerate(self.columns) if column_title.lower().startswith(title.lower()))
+        return next((i for i in indices if i < len(self.cells)), None)
 
     @property
     def subject(self) -> str:
@@ -32,12 +32,12 @@ class Row(NamedTuple):
         """Return whether the row describes this alias or application."""
         return self.subject == name
 
-    def listing(self, name: str) -> int | None:
-        """The index of the cell that is this name, or a list that contains it; None if there is none."""
-        return next((index for index, cell in enumerate(self.cells) if name in listed(cell)), None)
+    def column_listing(self, name: str) -> int | None:
+        """The index of the cell that is this name, or a list of names with it; None if there is none."""
+        return next((index for index, cell in enumerate(self.cells) if name in names_in_cell(cell)), None)
 
-    def filled(self, cells: Mapping[int, str]) -> str:
-        """The row with other cells; a padded table stays aligned while the new text fits."""
+    def with_cells(self, cells: Mapping[int, str]) -> str:
+        """The row with other cells. A padded table stays aligned if the new text fits."""
         out = []
         for index, old in enumerate(self.cells):
             new = cells.get(index)
@@ -49,11 +49,11 @@ class Row(NamedTuple):
         return "|" + "|".join(out) + "|"
 
 
-def listed(cell: str) -> tuple[str, ...]:
+def names_in_cell(cell: str) -> tuple[str, ...]:
     """The names in a cell that contains only names: `a`, `b` and `c`; empty for a cell with other text."""
     parts = re.split(r"\s*(?:,|/|;|\+|<br ?/?>|\band\b)\s*", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell.strip()))
     bare = [re.sub(r"[`*_]{1,2}([\w.-]+)[`*_]{1,2}", r"\1", part.strip()) for part in parts if part.strip()]
-    return tuple(bare) if bare and all(re.fullmatch(r"[\w.-]+", each) for each in bare) else ()
+    return tuple(bare) if bare and all(re.fullmatch(r"[\w.-]+", name) for name in bare) else ()
 
 
 def edit_table(
@@ -61,17 +61,17 @@ def edit_table(
 ) -> dict[str, str]:
     """Change lines of the first table with a row for `name`: None deletes a line, text replaces it.
 
-    A row with the name in its first cell takes precedence over a row that lists it among others.
+    A row with the name in its first cell takes precedence over a row with a list that contains it.
     """
     text = tree.read(path)
     if text is None:
         return {}
-    found = tables(text)
-    for is_it in (lambda row: row.names(name), lambda row: row.listing(name) is not None):
-        for rows in found:
-            row = next((each for each in rows if is_it(each)), None)
+    all_tables = tables(text)
+    for is_wanted_row in (lambda row: row.names(name), lambda row: row.column_listing(name) is not None):
+        for rows in all_tables:
+            row = next((candidate for candidate in rows if is_wanted_row(candidate)), None)
             if row is not None:
-                return {path: "".join(_replaced(split_lines(text), edit(row, rows)))}
+                return {path: "".join(_changed_lines(split_lines(text), edit(row, rows)))}
     return {}
 
 
@@ -80,8 +80,8 @@ def split_lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _replaced(lines: list[str], changed: Mapping[int, str | None]) -> Iterator[str]:
-    """The changed lines; a replaced line keeps its line ending."""
+def _changed_lines(lines: list[str], changed: Mapping[int, str | None]) -> Iterator[str]:
+    """All lines with the changes applied; a replaced line keeps its line ending."""
     for number, line in enumerate(lines):
         new = changed.get(number, line)
         if number not in changed:
@@ -95,7 +95,7 @@ def _replaced(lines: list[str], changed: Mapping[int, str | None]) -> Iterator[s
 def tables(text: str) -> list[tuple[Row, ...]]:
     """The rows of each table, without the headers."""
     lines = [line.rstrip("\r\n") for line in split_lines(text)]
-    found: list[tuple[Row, ...]] = []
+    all_tables: list[tuple[Row, ...]] = []
     columns: tuple[str, ...] = ()
     rows: list[Row] = []
     for number, line in enumerate([*lines, ""]):
@@ -105,9 +105,9 @@ def tables(text: str) -> list[tuple[Row, ...]]:
             rows.append(Row(number, _cells(line), columns))
         elif not line.startswith("|"):
             if rows:
-                found.append(tuple(rows))
+                all_tables.append(tuple(rows))
             columns, rows = (), []
-    return found
+    return all_tables
 
 
 def _cells(line: str) -> tuple[str, ...]:
@@ -115,24 +115,25 @@ def _cells(line: str) -> tuple[str, ...]:
 
 
 def blocks(lines: list[str]) -> list[list[str]]:
-    """The lines grouped into blocks: a list item or a paragraph with its continuation; a heading, table row or blank
-    line alone.
+    """The lines in blocks: a list item or a paragraph with its continuation lines.
+
+    A heading, a table row and a blank line are blocks of one line.
     """
-    found: list[list[str]] = []
+    all_blocks: list[list[str]] = []
     for line in lines:
         begins = not line.strip() or re.match(r"\s*([-*+]|\d+\.)\s|#|\||\[\^", line)
-        follows = found and found[-1][0].strip() and not re.match(r"#|\|", found[-1][0])
+        follows = all_blocks and all_blocks[-1][0].strip() and not re.match(r"#|\|", all_blocks[-1][0])
         if begins or not follows:
-            found.append([line])
+            all_blocks.append([line])
         else:
-            found[-1].append(line)
-    return found
+            all_blocks[-1].append(line)
+    return all_blocks
 
 
 def numbered_blocks(text: str) -> list[tuple[int, list[str]]]:
     """The blocks of a document, each with its first line, counted from 1."""
-    found, line = [], 1
+    result, line = [], 1
     for block in blocks(split_lines(text)):
-        found.append((line, block))
+        result.append((line, block))
         line += len(block)
-    return found
+    return result

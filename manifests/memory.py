@@ -1,4 +1,4 @@
-"""Cache expensive results once per tree: its files, their declarations, and their relations."""
+"""Cache expensive results for each tree."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,17 +14,17 @@ def remembered(
 ) -> Callable[Concatenate[Subject, Rest], Result]:
     """Keep each result in the `memory` (a dict) of the function's first argument, if it has one. Errors are not kept.
 
-    The first argument must never change, the others must be hashable, and nobody may change a result.
+    The first argument must never change, the others must be hashable, and results must not be modified.
     """
 
     @wraps(function)
-    def wrapper(subject: Subject, /, *rest: Rest.args, **named: Rest.kwargs) -> Result:
+    def wrapper(subject: Subject, /, *arguments: Rest.args, **keywords: Rest.kwargs) -> Result:
         memory = getattr(subject, "memory", None)
         if memory is None:
-            return function(subject, *rest, **named)
-        key = (function, rest, *sorted(named.items()))
+            return function(subject, *arguments, **keywords)
+        key = (function, arguments, *sorted(keywords.items()))
         if key not in memory:
-            memory[key] = function(subject, *rest, **named)
+            memory[key] = function(subject, *arguments, **keywords)
         return cast("Result", memory[key])
 
     return wrapper

@@ -1,4 +1,4 @@
-"""Arguments of the engine that depend on the model: the ones that the new model needs, and the old model's to remove."""
+"""The engine's arguments that depend on the model: those that the new model needs, and those of the old model to remove."""
 
 import re
 
@@ -19,60 +19,66 @@ _ONLY_WITH_IMAGES = ("--limit-mm-per-prompt", "--mm-processor-kwargs")
 
 
 class ModelArguments(BaseModel, frozen=True, defer_build=True):
-    """Arguments to write (`--flag=value`, or a bare `--flag`), names of arguments to remove, and warnings for a
-    reviewer.
-    """
+    """Arguments to write (`--flag=value`, or a bare `--flag`), names of arguments to remove, and warnings."""
 
     args: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, given: tuple[str, ...]) -> ModelArguments:
-    """Return how the arguments change when an endpoint, or a copy of it, serves this model.
+def model_arguments(
+    pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, requested: tuple[str, ...]
+) -> ModelArguments:
+    """The changes to the arguments when an endpoint, or a copy of it, serves this model.
 
-    `given` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model that
-    runs code from its repository without an explicit request: that argument is never derived.
+    `requested` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model that
+    runs code from its repository, unless the request allows it: that argument is never derived.
     """
-    named = {each.partition("=")[0] for each in given}
+    requested_names = {argument.partition("=")[0] for argument in requested}
     if not pieces.runtime.derives:
-        pins = [each for each in pieces.flags if each.name in pieces.runtime.pins - named]
-        gone = pins if before.hf_id != facts.hf_id else []
+        pins = [flag for flag in pieces.flags if flag.name in pieces.runtime.pins - requested_names]
+        removed_pins = pins if before.hf_id != facts.hf_id else []
         return ModelArguments(
-            args=given,
-            removed=tuple(each.name for each in gone),
-            warnings=tuple(_removed(each.name, each.value, before) for each in gone),
+            args=requested,
+            removed=tuple(flag.name for flag in removed_pins),
+            warnings=tuple(_removal_warning(flag.name, flag.value, before) for flag in removed_pins),
         )
     present = {flag.name: flag.value for flag in pieces.flags}
     same = before.hf_id == facts.hf_id
-    if needs_remote_code(facts) and _REMOTE_CODE not in named and not (same and _REMOTE_CODE in present):
+    if needs_remote_code(facts) and _REMOTE_CODE not in requested_names and not (same and _REMOTE_CODE in present):
         raise ManifestError(
             f"{facts.hf_id} runs Python code from its own repository: read the code and, if you trust it, allow it with "
             f"arg={_REMOTE_CODE}."
         )
     if same:
-        return ModelArguments(args=given)
+        return ModelArguments(args=requested)
     flags = flags_for(facts, before.engine_version)
-    derived = tuple(each for each in flags.all if each.partition("=")[0] not in named and each != _REMOTE_CODE)
-    kept = {*named, *(each.partition("=")[0] for each in derived)}
-    old, new = (CommentFacts(endpoint="", hf_id=each, served_name="").family for each in (before.hf_id, facts.hf_id))
+    derived = tuple(
+        argument
+        for argument in flags.all
+        if argument.partition("=")[0] not in requested_names and argument != _REMOTE_CODE
+    )
+    needed_names = {*requested_names, *(argument.partition("=")[0] for argument in derived)}
+    old, new = (
+        CommentFacts(endpoint="", hf_id=model_id, served_name="").family for model_id in (before.hf_id, facts.hf_id)
+    )
     removed = [
         name
         for name in present
         if name in OF_THE_MODEL
-        and name not in kept
-        and not (name == "--load-format" and present[name] in ("auto", "safetensors"))  # any model has it
-        and not (name == _DRAFTS and re.search(r"\b(ngram|suffix)\b", present[name]))  # needs no weights
+        and name not in needed_names
+        and not (name == "--load-format" and present[name] in ("auto", "safetensors"))  # these values suit every model
+        and not (name == _DRAFTS and re.search(r"\b(ngram|suffix)\b", present[name]))  # these methods need no weights
         and not (facts.kind in POOLING_KINDS and present[name] == _POOLING.get(name))
         and (old != new or _cannot_stay(name, facts))
     ]
-    told = [_removed(name, present[name], before) for name in removed]
-    return ModelArguments(args=(*derived, *given), removed=tuple(removed), warnings=(*told, *flags.warnings))
+    warnings = [_removal_warning(name, present[name], before) for name in removed]
+    return ModelArguments(args=(*derived, *requested), removed=tuple(removed), warnings=(*warnings, *flags.warnings))
 
 
-def _removed(name: str, given: str, before: ModelEndpoint) -> str:
-    said = f"{name}={given}" if given else name
-    return f"{said} was chosen for {before.hf_id} and is removed{_what_is_lost(name)}."
+def _removal_warning(name: str, argument_value: str, before: ModelEndpoint) -> str:
+    argument = f"{name}={argument_value}" if argument_value else name
+    return f"{argument} was chosen for {before.hf_id} and is removed{_effect_of_removal(name)}."
 
 
 def _cannot_stay(name: str, facts: ModelFacts) -> bool:
@@ -82,7 +88,7 @@ def _cannot_stay(name: str, facts: ModelFacts) -> bool:
     return name == _DRAFTS or (name in _ONLY_WITH_IMAGES and not facts.multimodal)
 
 
-def _what_is_lost(name: str) -> str:
+def _effect_of_removal(name: str) -> str:
     lost = {
         "--tool-call-parser": "; for tool calls, give the new model's with arg=--tool-call-parser=",
         "--reasoning-parser": "; for separate reasoning, give the new model's with arg=--reasoning-parser=",

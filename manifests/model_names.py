@@ -48,7 +48,7 @@ _DOWNLOADED = re.compile(
 
 _FETCHES = re.compile(r"snapshot_download|(?:\bhf|huggingface-cli) download")
 _USED = re.compile(r"""environ(?:\.get\(|\[)["'](\w+)|getenv\(["'](\w+)|\$[({]?(\w+)""")
-"""A variable that a script of the shell or of Python reads."""
+"""The variables that a shell or Python script reads."""
 _HUB_CACHE = re.compile(r"(?<=/)models--([\w.-]+?)--([\w.-]+)(?=/|$)")
 """A model's directory in the cache of huggingface_hub."""
 

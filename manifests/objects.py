@@ -26,7 +26,7 @@ class Located:
 
 @remembered
 def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
-    """Every object of a YAML file, with its kind; none for any other file, a template of Helm's included."""
+    """Every object of a YAML file, with its kind; empty for another file or for a template of Helm."""
     text = tree.read(path) if path.endswith(YAML) else None
     is_kustomization = posixpath.basename(path) in FILES
     if text is None or not (is_kustomization or re.search(r"^\ufeff?kind:", text, re.MULTILINE)):
@@ -38,9 +38,11 @@ def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
         if "{{" in text:
             return ()
         raise
-    usual = "Kustomization" if is_kustomization else ""  # kustomize needs no `kind` in it
+    default_kind = "Kustomization" if is_kustomization else ""  # a kustomization needs no `kind`
     return tuple(
-        (value(root, "kind") or usual, Located(document, root)) for root in roots if isinstance(root, MappingNode)
+        (value(root, "kind") or default_kind, Located(document, root))
+        for root in roots
+        if isinstance(root, MappingNode)
     )
 
 
@@ -53,41 +55,41 @@ def of_kind(tree: Tree, kind: str) -> tuple[Located, ...]:
         paths |= {path for path in tree.files("") if posixpath.basename(path) in FILES}
     for path in sorted(paths):
         try:
-            found = objects(tree, path)
+            declared = objects(tree, path)
         except InvalidYaml:
             continue
-        result += (each for each_kind, each in found if each_kind == kind)
+        result += (located for declared_kind, located in declared if declared_kind == kind)
     return tuple(result)
 
 
 def mappings(node: Node | None) -> Iterator[MappingNode]:
-    """The node and every mapping below it, in the order of the file; a mapping with several aliases is yielded once."""
-    seen: set[int] = set()
-    waiting = [node] if node is not None else []
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
+    """The node and every mapping below it, in file order. A mapping with several aliases is yielded once."""
+    visited: set[int] = set()
+    pending = [node] if node is not None else []
+    while pending:
+        current = pending.pop()
+        if id(current) in visited:
             continue
-        seen.add(id(each))
-        if isinstance(each, MappingNode):
-            yield each
-            waiting += [inner for _, inner in reversed(each.value)]
-        elif isinstance(each, SequenceNode):
-            waiting += reversed(each.value)
+        visited.add(id(current))
+        if isinstance(current, MappingNode):
+            yield current
+            pending += [inner for _, inner in reversed(current.value)]
+        elif isinstance(current, SequenceNode):
+            pending += reversed(current.value)
 
 
 def parent_keys(root: Node, target: Node) -> tuple[str, ...]:
-    """The keys on the way from a node to another one below it; indices of lists are left out."""
+    """The keys on the path from a node to another node below it. List indices are left out, except "" for a direct item."""
     if root is target:
         return ()
-    for key, inside in entries(root):
-        if inside is target:
+    for key, child in entries(root):
+        if child is target:
             return (str(key.value),)
-        if below := parent_keys(inside, target):
-            return (str(key.value), *below)
-    for inside in items(root):
-        if inside is target:
+        if inner_keys := parent_keys(child, target):
+            return (str(key.value), *inner_keys)
+    for child in items(root):
+        if child is target:
             return ("",)
-        if below := parent_keys(inside, target):
-            return below
+        if inner_keys := parent_keys(child, target):
+            return inner_keys
     return ()

@@ -1,4 +1,4 @@
-"""An endpoint that is one file."""
+"""Endpoints that consist of one file."""
 
 import posixpath
 
@@ -8,7 +8,7 @@ _KINDS = ("Deployment", "StatefulSet", "InferenceService", "LLMInferenceService"
 
 
 def is_one_file(pieces: Pieces) -> bool:
-    """Return whether an endpoint is a file of its own, which is named after it."""
+    """Return whether an endpoint has its own file with its name."""
     base = posixpath.basename(pieces.home)
     is_own = pieces.fields is None and pieces.form in _KINDS and pieces.name in base
     return is_own and all(path == pieces.home or path in pieces.candidate.files for path in pieces.files)

@@ -1,6 +1,6 @@
-"""The files that an endpoint owns: those that the contract names, and no other file in its directory.
+"""The files that an endpoint owns. Other files in its directory are foreign.
 
-These are its Deployment, its Service, its claims, its kustomization, objects with its name, and the files from which
+Its own files contain its Deployment, Service, claims and kustomization, objects with its name, and the files from which
 its kustomization generates ConfigMaps.
 """
 
@@ -16,9 +16,9 @@ from manifests.platform import Platform
 from manifests.sources.forms import candidates
 from manifests.tree import Tree, within
 
-# Kinds that run something or store data: an additional object of these kinds is not owned, even if it has the
+# Kinds that run something or store data. An additional object of these kinds is foreign, even if it has the
 # endpoint's name.
-_OF_THEIR_OWN = frozenset(
+_INDEPENDENT_KINDS = frozenset(
     {
         "Application",
         "ApplicationSet",
@@ -36,7 +36,7 @@ _OF_THEIR_OWN = frozenset(
 )
 
 
-def foreign(tree: Tree, pieces: Pieces, bundle: Bundle) -> tuple[str, ...]:
+def foreign_files(tree: Tree, pieces: Pieces, bundle: Bundle) -> tuple[str, ...]:
     """The files in the endpoint's directory that it does not own."""
     serving = [candidate for path in bundle.files for candidate in candidates(tree, path)]
     if len(serving) > 1 and pieces.form == "HelmRelease":  # one release serves several models
@@ -53,10 +53,10 @@ def is_deployed_apart(platform: Platform, pieces: Pieces) -> bool:
 def _is_own(tree: Tree, pieces: Pieces, bundle: Bundle, path: str) -> bool:
     if posixpath.basename(path) in FILES and within(posixpath.dirname(path), bundle.home):
         return True
-    if path in _generated_from(tree, pieces) or path in pieces.candidate.files:
+    if path in _generator_files(tree, pieces) or path in pieces.candidate.files:
         return True
-    found = objects(tree, path)
-    return bool(found) and all(_is_own_object(pieces, bundle, kind, each) for kind, each in found)
+    declared = objects(tree, path)
+    return bool(declared) and all(_is_own_object(pieces, bundle, kind, located) for kind, located in declared)
 
 
 def _is_own_object(pieces: Pieces, bundle: Bundle, kind: str, located: Located) -> bool:
@@ -68,29 +68,29 @@ def _is_own_object(pieces: Pieces, bundle: Bundle, kind: str, located: Located) 
         claims = {value(claim.node, "metadata", "name") for claim in pieces.claims}
         return name in claims and (pieces.pvc is None or name == value(pieces.pvc.node, "metadata", "name") or has_name)
     if kind == "Service":
-        own = pieces.service is not None and name == value(pieces.service.node, "metadata", "name")
-        return own or (has_name and (pieces.service is not None or not pieces.is_plain))
+        is_own_service = pieces.service is not None and name == value(pieces.service.node, "metadata", "name")
+        return is_own_service or (has_name and (pieces.service is not None or not pieces.is_plain))
     if kind in ("Application", "Kustomization"):
         if pieces.candidate.application is not None and has_name:
             return True
         paths = source_paths(located) or (value(located.node, "spec", "path").lstrip("./"),)
         return all(within(path, bundle.home) for path in paths)
     if kind == "LocalModelCache" and pieces.model.value in value(located.node, "spec", "sourceModelUri"):
-        return True  # KServe's, which is named after the model
+        return True  # KServe's cache, which has the model's name
     if kind == "Namespace":
         return has_name and name == pieces.namespace
-    return kind not in _OF_THEIR_OWN and has_name
+    return kind not in _INDEPENDENT_KINDS and has_name
 
 
-def _generated_from(tree: Tree, pieces: Pieces) -> set[str]:
-    """The files of the kustomization's own generators."""
-    found = set()
+def _generator_files(tree: Tree, pieces: Pieces) -> set[str]:
+    """The files that the generators of the endpoint's kustomizations read."""
+    files = set()
     for path in pieces.files:
-        for kind, each in objects(tree, path):
+        for kind, located in objects(tree, path):
             if kind == "Kustomization":
-                for generator in items(find(each.node, "configMapGenerator")):
-                    named = [find(generator, key) for key in ("files", "envs")]
-                    for node in scalars(each for each in named if each is not None):
+                for generator in items(find(located.node, "configMapGenerator")):
+                    file_lists = [find(generator, key) for key in ("files", "envs")]
+                    for node in scalars(file_list for file_list in file_lists if file_list is not None):
                         file = str(node.value).rpartition("=")[2]
-                        found.add(posixpath.normpath(posixpath.join(posixpath.dirname(path), file)))
-    return found
+                        files.add(posixpath.normpath(posixpath.join(posixpath.dirname(path), file)))
+    return files

@@ -201,7 +201,7 @@ def _leaves(node: Node, path: Path) -> Iterator[Path]:
 
 def _is_harmless(path: Path, subject: Subject, *, workload: bool) -> bool:
     """Return whether a change at a path of an object cannot affect the engine."""
-    if any(step.startswith("$") for step in path):  # `$patch: replace` and the like
+    if any(step.startswith("$") for step in path):  # a directive such as `$patch: replace`
         return False
     if path[0] == "metadata":
         return len(path) > 1 and path[1] in ("labels", "annotations")
@@ -222,7 +222,7 @@ def _is_another_item(list_name: str, item_path: Path, subject: Subject) -> bool:
         return False
     if item_path[0].startswith("="):
         return len(item_path[0]) > 1 and item_path[0][1:] not in subject.engine_items[list_name]
-    if item_path == ("-", ""):  # appended
+    if item_path == ("-", ""):  # the item is appended
         return True
     if selector := re.fullmatch(r"\[name=(.+)\]", item_path[0]):  # the notation of a replacement
         return selector[1] not in subject.engine_items[list_name]

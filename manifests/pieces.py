@@ -27,7 +27,7 @@ GPU = "nvidia.com/gpu"
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of one endpoint. Missing pieces are None; the reader of the endpoint decides how to handle that."""
+    """The pieces of one endpoint. Missing pieces are None; callers decide how to handle them."""
 
     name: str
     deployment: Located

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from manifests.assembly import locate, outside, outsider
+from manifests.assembly import locate, outsider, reason_outside
 from manifests.deployers import argocd
 from manifests.gateway import Entry, ModelList, model_list, model_lists
 from manifests.objects import Located
@@ -22,13 +22,13 @@ class Unknown(NamedTuple):
 
 
 class Platform(Snapshot):
-    """A platform repository at one point in time. It never changes: `with_changes` returns another one.
+    """A platform repository at one point in time. It is immutable: `with_changes` returns a new one.
 
     Files are read, and documents are parsed, at most once.
     """
 
     def names(self) -> tuple[str, ...]:
-        """The names under which endpoints may exist, also those outside the contract."""
+        """The names of all possible endpoints, including those outside the contract."""
         return names(self)
 
     def locate(self, name: str) -> Pieces | None:
@@ -45,8 +45,8 @@ class Platform(Snapshot):
 
     def unknown(self) -> tuple[Unknown, ...]:
         """The servers that are outside the contract."""
-        found = [(name, outside(self, name)) for name in self.names() if self.locate(name) is None]
-        others = [
+        reasons = [(name, reason_outside(self, name)) for name in self.names() if self.locate(name) is None]
+        second_engines = [
             Unknown(
                 f"{endpoint.name}/{endpoint.second_engine}",
                 endpoint.home,
@@ -55,26 +55,26 @@ class Platform(Snapshot):
             for endpoint in self.endpoints()
             if endpoint.second_engine
         ]
-        return (*(Unknown(name, self._home(name), why) for name, why in found if why), *others)
+        return (*(Unknown(name, self._home(name), reason) for name, reason in reasons if reason), *second_engines)
 
     def require(self, name: str) -> Pieces:
         """The pieces of an endpoint; raises ManifestError with the reason if there are none."""
-        there = self.names()
-        pieces = self.locate(name) if name in there else None
+        names = self.names()
+        pieces = self.locate(name) if name in names else None
         if pieces is not None:
             return pieces
-        inside = [each for each in there if self.locate(each)]
-        known = ", ".join(inside) or "none"
-        if name in there:
-            why = outside(self, name) or "no Deployment there names a model (--model or --model-id)"
+        changeable = [candidate for candidate in names if self.locate(candidate)]
+        choices = ", ".join(changeable) or "none"
+        if name in names:
+            reason = reason_outside(self, name) or "no Deployment there names a model (--model or --model-id)"
             raise ManifestError(
-                f"{self._home(name)} is outside the contract: {why}, so change it by hand. "
-                f"Endpoints that can be changed: {known}."
+                f"{self._home(name)} is outside the contract: {reason}, so change it by hand. "
+                f"Endpoints that can be changed: {choices}."
             )
-        near = get_close_matches(name.lower(), inside, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"There are: {known}."
-        where = f" in {self.layout.serving_dir}" if self.files(self.layout.serving_dir) else ""
-        raise ManifestError(f"There is no endpoint {name!r}{where}. {hint}")
+        matches = get_close_matches(name.lower(), changeable, n=1)
+        hint = f"Did you mean {matches[0]}?" if matches else f"There are: {choices}."
+        place = f" in {self.layout.serving_dir}" if self.files(self.layout.serving_dir) else ""
+        raise ManifestError(f"There is no endpoint {name!r}{place}. {hint}")
 
     def applications(self) -> tuple[Located, ...]:
         """Every Argo CD Application of the catalog; without a catalog, of the repository."""
@@ -89,5 +89,5 @@ class Platform(Snapshot):
         return model_list(self)
 
     def _home(self, name: str) -> str:
-        found = place_of(self, name)
-        return found.home if found is not None else self.layout.home(name)
+        place = place_of(self, name)
+        return place.home if place is not None else self.layout.home(name)

@@ -1,4 +1,4 @@
-"""LiteLLM's namespace, its Deployment, and the Secret of its master key, as far as the repository contains them."""
+"""LiteLLM's namespace, its Deployment, and the Secret of its master key, if the repository contains them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _KEYS = ("LITELLM_MASTER_KEY", "PROXY_MASTER_KEY")
 
 
 class Proxy(NamedTuple):
-    """LiteLLM in the cluster; empty strings are unknown."""
+    """LiteLLM in the cluster; an empty string means unknown."""
 
     namespace: str
     deployment: str = ""
@@ -24,36 +24,41 @@ class Proxy(NamedTuple):
 
 
 def proxy(platform: Snapshot) -> Proxy | None:
-    """The one LiteLLM of the repository; None if there is none, or more than one."""
-    found = list(dict.fromkeys((*_workloads(platform), *_releases(platform))))
-    return found[0] if len(found) == 1 else None
+    """LiteLLM in the repository; None if there is no LiteLLM, or more than one."""
+    proxies = list(dict.fromkeys((*_workloads(platform), *_releases(platform))))
+    return proxies[0] if len(proxies) == 1 else None
 
 
 def _workloads(platform: Snapshot) -> Iterator[Proxy]:
-    for each in of_kind(platform, "Deployment"):
-        for container in items(find(each.node, "spec", "template", "spec", "containers")):
+    for located in of_kind(platform, "Deployment"):
+        for container in items(find(located.node, "spec", "template", "spec", "containers")):
             if "litellm" in value(container, "image").lower():
                 secret, field = _secret(container)
-                name = value(each.node, "metadata", "name")
-                yield Proxy(namespace_of(platform, each, name), name, secret, field)
+                name = value(located.node, "metadata", "name")
+                yield Proxy(namespace_of(platform, located, name), name, secret, field)
 
 
 def _releases(platform: Snapshot) -> Iterator[Proxy]:
     for kind in ("HelmRelease", "Application"):
-        for each in of_kind(platform, kind):
-            named = [value(source, "chart") for source in charts.sources(each)] if kind == "Application" else []
-            named.append(value(each.node, "spec", "chart", "spec", "chart"))
-            values = list(mappings(find(each.node, "spec")))
-            images = [value(one, "image", "repository") for one in values]
-            if not any("litellm" in text.lower() for text in (*named, *images)):
-                continue
-            found = next(
-                (_chart_secret(one) for one in values if find(one, "masterkeySecretName") is not None), ("", "")
+        for located in of_kind(platform, kind):
+            charts_of_release = (
+                [value(source, "chart") for source in charts.sources(located)] if kind == "Application" else []
             )
-            found = found if found[0] else next((one for one in map(_secret, values) if one[0]), ("", ""))
-            name = value(each.node, "metadata", "name")
-            namespace = charts.namespace(kind, each) or namespace_of(platform, each, name)
-            yield Proxy(namespace, "", *found)
+            charts_of_release.append(value(located.node, "spec", "chart", "spec", "chart"))
+            values = list(mappings(find(located.node, "spec")))
+            images = [value(mapping, "image", "repository") for mapping in values]
+            if not any("litellm" in text.lower() for text in (*charts_of_release, *images)):
+                continue
+            secret = next(
+                (_chart_secret(mapping) for mapping in values if find(mapping, "masterkeySecretName") is not None),
+                ("", ""),
+            )
+            secret = (
+                secret if secret[0] else next((mapping for mapping in map(_secret, values) if mapping[0]), ("", ""))
+            )
+            name = value(located.node, "metadata", "name")
+            namespace = charts.namespace(kind, located) or namespace_of(platform, located, name)
+            yield Proxy(namespace, "", *secret)
 
 
 def _chart_secret(values: MappingNode) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from manifests.platform import Platform
 from manifests.review import contract_rows
 from manifests.risks import VARIABLES, danger_of
 from manifests.rules import check
-from manifests.strays import Touch, is_large, strange_content, strange_files
+from manifests.strays import Touch, is_large, unrelated_content, unrelated_files
 from manifests.tree import ManifestError
 
 _IN_ROWS = (
@@ -46,7 +46,7 @@ _POWERS = (
     "command",
     "lifecycle",
 )
-"""Fields of a pod that grant more than serving a model needs."""
+"""Fields of a pod that grant more rights than serving a model needs."""
 
 
 class Reading(BaseModel, frozen=True, defer_build=True):
@@ -76,11 +76,11 @@ def read_change(
     problems: list[str] = []
     try:
         was = before.locate(template)
-        problems += strange_files(before, after, name, touched, planned, was)
+        problems += unrelated_files(before, after, name, touched, planned, was)
         if any(is_large(after, path) for path in touched):
             return Reading(problems=tuple(problems))  # files of that size are not parsed
         pieces = after.locate(name)
-        problems += strange_content(before, after, name, touched, pieces, was)
+        problems += unrelated_content(before, after, name, touched, pieces, was)
         if pieces is None:
             place = was.deployment.document.path if was and was.name == name else layout.home(name)
             missing = () if removes else (f"{place}:1: no Deployment here names a model any more.",)

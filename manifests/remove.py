@@ -11,7 +11,7 @@ from manifests.edit import line
 from manifests.gateway import Entry, entries_of, references
 from manifests.items import is_item, without
 from manifests.one_file import is_one_file
-from manifests.ownership import foreign, is_deployed_apart
+from manifests.ownership import foreign_files, is_deployed_apart
 from manifests.pieces import Pieces, objects
 from manifests.platform import Platform
 from manifests.review import Mention, contract_rows, mentions
@@ -47,7 +47,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     files |= catalog.remove_manual(platform, name)
     if portal:
         files |= catalog.remove_from_portal(platform, endpoint.alias)
-    flag, group_warnings = groups.switched_off(platform, endpoint.group, endpoint.application)
+    flag, group_warnings = groups.disable_group(platform, endpoint.group, endpoint.application)
     files |= flag
     after = platform.with_changes(files)
     return Change(
@@ -69,7 +69,7 @@ def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
     if bundle.listed and platform.read(home) is not None and not is_one_file(pieces):
         document, number, _ = bundle.listed[0]
         raise ManifestError(f"{document.path}:{number + 1} lists {home}: remove it there first.")
-    if foreign_objects := foreign(platform, pieces, bundle):
+    if foreign_objects := foreign_files(platform, pieces, bundle):
         raise ManifestError(
             f"{home} contains more than the endpoint {pieces.name}, so nothing is deleted: {', '.join(foreign_objects)}. "
             "Move these files to another directory, then try again."

@@ -1,4 +1,4 @@
-"""The number of an endpoint's replicas in git, and its place: a switch by commit changes nothing else."""
+"""The number of an endpoint's replicas in git, and its place. Switching by commit changes only this number."""
 
 import hashlib
 import posixpath
@@ -15,47 +15,47 @@ from manifests.sources.workloads import KINDS
 from manifests.tree import ChangeSet, ManifestError, Tree, within
 
 
-def written(platform: Platform, name: str) -> int | None:
+def replicas_in_git(platform: Platform, name: str) -> int | None:
     """The replicas in git; None if git does not set them, or if there is no such endpoint."""
     pieces = platform.locate(name)
-    return of(pieces) if pieces else None
+    return count_of(pieces) if pieces else None
 
 
-def of(pieces: Pieces) -> int | None:
+def count_of(pieces: Pieces) -> int | None:
     """The replicas of a workload that is already located."""
     place = _place(pieces)
     return int(place.value) if place and place.value.isdecimal() else None
 
 
 def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
-    """The change of that one number; empty if git already has it.
+    """The change of this number; empty if git already has it.
 
-    Raises ManifestError if there is not exactly one place that sets it.
+    Raises ManifestError if the number does not have exactly one place, or another endpoint shares it.
     """
     pieces = platform.require(name)
     place = _place(pieces)
     if place is None:
         raise ManifestError(
             f"{pieces.deployment.document.path} has no replicas for {name}: write `replicas: 0` below its spec, so that"
-            " Stoker can start and stop it by a commit."
+            " Stoker can start and stop it with a commit."
         )
-    others = [
+    other_names = [
         endpoint.name for endpoint in platform.endpoints() if endpoint.name != name and _is_at(_place(endpoint), place)
     ]
-    if others:
+    if other_names:
         raise ManifestError(
-            f"{place.path}:{place.line} sets the replicas of {name} and of {', '.join(others)}: write them for each "
-            "release on its own, so that Stoker can start one without the other."
+            f"{place.path}:{place.line} sets the replicas of {name} and of {', '.join(other_names)}: write them separately for each "
+            "release, so that Stoker can start one without the other."
         )
     if sum(scalar is place.origin.node for scalar in scalars(place.origin.document.roots)) > 1:
         raise ManifestError(
-            f"{place.path}:{place.line} sets the replicas of {name} with an anchor that another value uses as well: write "
-            "the number itself there."
+            f"{place.path}:{place.line} sets the replicas of {name} with an anchor that another value also uses: write "
+            "the number there."
         )
-    others = list(_selected_too(platform, pieces))
-    if others:
+    other_names = list(_other_selected_workloads(platform, pieces))
+    if other_names:
         raise ManifestError(
-            f"{place.path}:{place.line} sets the replicas of {name} and of {', '.join(others)}: name {name} in it, so that "
+            f"{place.path}:{place.line} sets the replicas of {name} and of {', '.join(other_names)}: limit it to {name}, so that "
             "Stoker can start one without the other."
         )
     refuse_shared(name, pieces.files, [place])
@@ -65,7 +65,7 @@ def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
 
 
 def scaled_by(platform: Platform, name: str) -> str:
-    """The other system that starts and stops the endpoint, with its place in the repository; empty if there is no other system."""
+    """The autoscaler that starts and stops the endpoint, with its place in the repository; "" if there is none."""
     pieces = platform.locate(name)
     if pieces is None:
         return ""
@@ -73,20 +73,20 @@ def scaled_by(platform: Platform, name: str) -> str:
 
 
 def switched_by_hand(platform: Platform, name: str) -> str:
-    """Return the kind of the endpoint's workload and its place, if Stoker cannot start and stop it; otherwise empty."""
+    """The kind and the place of the endpoint's workload if Stoker cannot start and stop it; otherwise ""."""
     pieces = platform.locate(name)
     if pieces is None or pieces.form == "Deployment" or pieces.form not in KINDS:
         return ""
     return f"a {pieces.form} ({pieces.deployment.document.path}:{line(pieces.deployment.node)})"
 
 
-def at_rest(platform: Platform, name: str) -> dict[str, str]:
-    """git's id that the file with the replicas would have at zero: a switch by commit changes nothing else in it.
+def blobs_at_zero(platform: Platform, name: str) -> dict[str, str]:
+    """git's id of the file with the replicas after a change of the number to zero, by path.
 
-    Empty if the endpoint is at rest, or if git does not set its replicas.
+    Empty if the endpoint has no replicas, or if git does not set their number.
     """
     try:
-        if written(platform, name) != 1:
+        if replicas_in_git(platform, name) != 1:
             return {}
         changes = with_replicas(platform, name, 0).files
     except ManifestError:
@@ -100,27 +100,31 @@ def blob(text: str) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _selected_too(tree: Tree, pieces: Pieces) -> Iterator[str]:
-    """The other workloads below the same kustomization whose replicas it sets with the endpoint's."""
-    count, own = pieces.rendering.count(pieces.deployment.node), pieces.deployment
+def _other_selected_workloads(tree: Tree, pieces: Pieces) -> Iterator[str]:
+    """The other workloads whose replicas the same kustomization sets."""
+    count, workload = pieces.rendering.count(pieces.deployment.node), pieces.deployment
     folder = posixpath.dirname(count.place.path) if count is not None else ""
     for kind in ("Deployment", "StatefulSet") if count is not None else ():
-        for each in of_kind(tree, kind):
-            path = posixpath.dirname(each.document.path)
+        for located in of_kind(tree, kind):
+            path = posixpath.dirname(located.document.path)
             is_below = within(path, folder) or leads_to(tree, folder, path)
-            is_own = (each.document.path, each.node.start_mark.index) == (own.document.path, own.node.start_mark.index)
-            if count is not None and is_below and not is_own and count.selects(each.node):
-                yield f"{kind} {value(each.node, 'metadata', 'name')}"
+            is_own = (located.document.path, located.node.start_mark.index) == (
+                workload.document.path,
+                workload.node.start_mark.index,
+            )
+            if count is not None and is_below and not is_own and count.selects(located.node):
+                yield f"{kind} {value(located.node, 'metadata', 'name')}"
 
 
-def _is_at(one: Site | None, other: Site) -> bool:
-    """Return whether two numbers are at the same place of the same file."""
-    return one is not None and (one.path, one.line) == (other.path, other.line)
+def _is_at(site: Site | None, other_site: Site) -> bool:
+    """Return whether two numbers are at the same place."""
+    return site is not None and (site.path, site.line) == (other_site.path, other_site.line)
 
 
 def _place(pieces: Pieces) -> Site | None:
-    """The place of the effective number: a kustomization's `replicas` or patch, which take precedence, the workload's own, or
-    the field map's.
+    """The place of the effective number; None if git does not set it.
+
+    A kustomization's `replicas` or patch takes precedence over the workload's own number or the field map's.
     """
     if (override := pieces.rendering.count(pieces.deployment.node)) is not None:
         return Site.whole(override.document, override.node)

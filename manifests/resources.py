@@ -2,7 +2,7 @@
 
 import math
 
-from manifests.change import Wanted
+from manifests.change import ModelRequest
 from manifests.contract import ModelEndpoint
 from manifests.edit import Edit, scalar
 from manifests.pieces import Pieces
@@ -10,25 +10,27 @@ from manifests.sizing import GIB, Sizing, quantity_bytes
 from manifests.tree import ManifestError
 
 
-def resource_edits(pieces: Pieces, before: ModelEndpoint, wanted: Wanted, sizing: Sizing) -> list[tuple[str, Edit]]:
-    """The edits that give the container the memory limit that the model needs, and the requested limits.
+def resource_edits(
+    pieces: Pieces, before: ModelEndpoint, request: ModelRequest, sizing: Sizing
+) -> list[tuple[str, Edit]]:
+    """The edits that set the memory limit that the model needs, and the requested limits.
 
     A limit is only raised, unless `memory=` sets it. A request above the new limit is lowered to it, because Kubernetes
     refuses a pod whose request exceeds its limit.
     """
     limits: dict[str, str] = {}
-    if wanted.memory:
-        limits["memory"] = wanted.memory
+    if request.memory:
+        limits["memory"] = request.memory
     elif before.memory_limit_bytes is not None and sizing.memory_bytes > before.memory_limit_bytes:
         limits["memory"] = f"{math.ceil(sizing.memory_bytes / GIB)}Gi"
-    if wanted.cpu:
-        limits["cpu"] = wanted.cpu
+    if request.cpu:
+        limits["cpu"] = request.cpu
     document, container = pieces.deployment.document, pieces.container
     edits: list[Edit] = []
     if limits and pieces.candidate.resources:
-        written = ", ".join(f"resources.limits.{resource}={limit}" for resource, limit in limits.items())
+        missing_limits = ", ".join(f"resources.limits.{resource}={limit}" for resource, limit in limits.items())
         raise ManifestError(
-            f"{pieces.name} needs {written}, and {pieces.candidate.resources} has the limits of every release of the chart: "
+            f"{pieces.name} needs {missing_limits}, and {pieces.candidate.resources} has the limits of every release of the chart: "
             f"write them for this one in {document.path}, then try again."
         )
     for resource, limit in limits.items():

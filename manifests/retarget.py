@@ -290,7 +290,7 @@ def _where(pieces: Pieces, flag: Flag) -> str:
 
 
 def _without_words(document: Document, flag: Flag) -> Edit:
-    """A script without the words of a flag, and without the line if it contains nothing else."""
+    """The edit that removes a flag's words from a script, and the whole line if nothing else is on it."""
     start, end = Site(document, flag.node, *flag.words).span
     line_start = document.text.rfind("\n", 0, start) + 1
     line_end = re.match(r"[ \t]*\\?\r?\n", document.text[end:])
@@ -352,7 +352,7 @@ def main_name(pieces: Pieces) -> str:
 
 
 def new_served_names(pieces: Pieces, target: Target) -> dict[str, str]:
-    """The new name for each served name. Names that people chose stay."""
+    """The new name for each served name. A name that a person chose stays."""
     new_names = {}
     for name in pieces.served_names:
         new_names[name] = name
@@ -368,10 +368,10 @@ def new_served_names(pieces: Pieces, target: Target) -> dict[str, str]:
 def reprice(
     entry: Entry, *, model: str, price_in: str | None, price_out: str | None, provider: str | None = None
 ) -> Document:
-    """LiteLLM's entry with another served name, and other prices if they are given.
+    """LiteLLM's entry with another served name and, if given, other prices.
 
-    `provider` is LiteLLM's provider, if it has to change. Content that an anchor shares with other entries stays; the
-    entry's own price is written before it.
+    `provider` is LiteLLM's provider, if it has to change. Content that an anchor shares with other entries is not
+    edited; the entry gets its own price instead.
     """
     document = entry.document
     node = scalar(entry.node, "litellm_params", "model")
@@ -383,8 +383,8 @@ def reprice(
     if entry.model != new_model:
         if not entry.owns(node) or node.value != entry.model or entry.model.startswith(ENVIRON):
             raise ManifestError(
-                f"{document.path}:{node.start_mark.line + 1} names the model of {entry.alias} for other entries, too "
-                "(an anchor or a variable): change it by hand."
+                f"{document.path}:{node.start_mark.line + 1} shares the model of {entry.alias} with other entries "
+                "(through an anchor or a variable): change it by hand."
             )
         edits.append(document.set_value(node, new_model))
     directions: tuple[tuple[Direction, str | None], ...] = (("input", price_in), ("output", price_out))
@@ -426,7 +426,7 @@ def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, nam
         for flag in pieces.flags
         if flag.name in ("--served-model-name", *MODEL_FLAGS) and id(flag.nodes[-1]) in own_items
     ]
-    # The quantization follows the names, as people write it; other arguments are appended.
+    # The quantization is added after the names, the usual order; other arguments are appended.
     anchor = neighbours[-1] if name in ("--quantization", "--served-model-name") and neighbours else args[-1]
     if _is_flow(document, args):
         return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {yaml_scalar(argument, quoted=True)}")
@@ -440,7 +440,7 @@ def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, nam
 
 
 def _without(document: Document, args: tuple[ScalarNode, ...], first: ScalarNode, last: ScalarNode) -> Edit:
-    """A list without the items from one to another."""
+    """The edit that removes the items from `first` to `last` of a list."""
     if not _is_flow(document, args):
         return document.delete_lines(first.start_mark.line, last.end_mark.line)
     at = next(index for index, argument in enumerate(args) if argument is first)

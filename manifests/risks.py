@@ -1,7 +1,7 @@
 """Arguments and variables that are refused, or need a warning.
 
 The names are vLLM's engine and server arguments (docs.vllm.ai/en/stable/configuration/engine_args, cli/serve) and its
-environment variables (configuration/env_vars); docs/usage/security.md explains why some of them are dangerous.
+environment variables (configuration/env_vars); its docs/usage/security.md explains why some of them are dangerous.
 """
 
 import re

@@ -13,8 +13,8 @@ from manifests.tree import ChangeSet, Overlay, Tree
 class Snapshot:
     """The files of a platform repository, and their layout.
 
-    It is a `Tree`, so it can be passed where only files are read. `memory` caches the files that were read and parsed, for as long
-    as the snapshot exists.
+    It is a `Tree`, so functions that only read files accept it. `memory` caches read and parsed files for the lifetime
+    of the snapshot.
     """
 
     tree: Tree

@@ -1,7 +1,7 @@
 """The script that stages weights: its downloads, and the edit that limits them to the files that the engine loads.
 
-It is a Python script in the initContainer (`python3 -c`); only its calls of `snapshot_download` are edited. Scripts in
-another language are not changed and download the whole repository.
+It is a Python script in the initContainer (`python3 -c`); only its calls of `snapshot_download` are edited. Other
+scripts are not changed and download the whole repository.
 """
 
 import ast
@@ -208,7 +208,7 @@ def _is_list_of_words(value: ast.expr) -> bool:
 
 
 def _line_of(script: Script, number: int) -> int:
-    """The file's line (from 0) of a line of the script (from 1): the block begins on the line after its `."""
+    """The file's line (from 0) of a line of the script (from 1): the literal block begins on the line after its key."""
     return int(script.node.start_mark.line) + number
 
 

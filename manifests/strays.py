@@ -1,6 +1,6 @@
-"""Changes on a branch that the change of an endpoint does not need: each is refused, with its path and line.
+"""Find changes on a branch that the change of an endpoint does not need. Each is refused, with its path and line.
 
-The card can show the endpoint's YAML files, its Application and its gateway entries.
+Only the endpoint's YAML files, its Application and its gateway entries can be shown on the card.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -17,16 +17,16 @@ REGULAR, EXECUTABLE, LINK, SUBMODULE = "100644", "100755", "120000", "160000"
 """git's modes of tree entries that are not directories (git-scm.com/docs/git-fast-import, filemodify)."""
 _FORMS = {EXECUTABLE: "an executable file", LINK: "a symbolic link", SUBMODULE: "a submodule"}
 _LARGE = 2**20
-"""Maximum characters of a file that is read: an object in Kubernetes has at most 1.5 MiB (etcd.io/docs, limits)."""
+"""The largest file that is read, in characters. An object in Kubernetes has at most 1.5 MiB (etcd.io/docs, limits)."""
 
 
 class Touch(NamedTuple):
-    """A branch's change of a file: git's mode before and after (empty if it does not exist)."""
+    """A branch's change of a file: git's mode before and after ("" if the file does not exist)."""
 
     before: str
     after: str
     foreign: bool = True
-    """True if somebody other than the bot made the change."""
+    """True if the change was not made by the bot."""
 
 
 def is_large(tree: Tree, path: str) -> bool:
@@ -34,27 +34,38 @@ def is_large(tree: Tree, path: str) -> bool:
     return len(tree.read(path) or "") > _LARGE
 
 
-def strange_files(
+def unrelated_files(
     before: Platform, after: Platform, name: str, touched: Mapping[str, Touch], planned: Collection[str],
     was: Pieces | None,
 ) -> list[str]:  # fmt: skip
     """Changed files that do not belong to the endpoint, or that the card cannot show."""
-    shown = _shown(before, after, name, planned, was)
+    files_in_rows = _files_in_rows(before, after, name, planned, was)
     return [
-        f"{path}:{at}: {why}."
+        f"{path}:{line_number}: {reason}."
         for path, touch in sorted(touched.items())
         if (touch.foreign or path not in planned)
-        for at, why in [
-            _strange(before, after, _home(after.layout, name, was), name, path, touch, path in shown, path in planned)
+        for line_number, reason in [
+            _refusal(
+                before,
+                after,
+                _home_of(after.layout, name, was),
+                name,
+                path,
+                touch,
+                path in files_in_rows,
+                path in planned,
+            )
         ]
-        if why
+        if reason
     ]
 
 
-def _shown(before: Platform, after: Platform, name: str, planned: Collection[str], was: Pieces | None) -> set[str]:
-    """The files of which every field is in the card's rows, or is compared with its previous value."""
+def _files_in_rows(
+    before: Platform, after: Platform, name: str, planned: Collection[str], was: Pieces | None
+) -> set[str]:
+    """The files whose fields are all shown in the card's rows, or compared with their old values."""
     layout = after.layout
-    files = {path for path in planned if within(path, _home(layout, name, was))}
+    files = {path for path in planned if within(path, _home_of(layout, name, was))}
     files |= {path for path in planned if not is_large(after, path) and _applications(after, path)}
     if was is not None and was.name == name:
         files |= {*was.files, *_application_file(was)}
@@ -62,92 +73,113 @@ def _shown(before: Platform, after: Platform, name: str, planned: Collection[str
     return readable | {layout.litellm_values, *gateway_without_entries(before)}
 
 
-def _home(layout: Layout, name: str, was: Pieces | None) -> str:
+def _home_of(layout: Layout, name: str, was: Pieces | None) -> str:
     """The directory of the endpoint's manifests; a new endpoint gets its own."""
     return was.home if was is not None and was.name == name else layout.home(name)
 
 
 def _applications(tree: Tree, path: str) -> list[str]:
-    return [what for what in documents(tree, path) if what.startswith("Application ")]
+    return [title for title in documents(tree, path) if title.startswith("Application ")]
 
 
 def _application_file(pieces: Pieces | None) -> tuple[str, ...]:
     return (pieces.application.document.path,) if pieces and pieces.application else ()
 
 
-def _strange(
-    before: Tree, after: Tree, home: str, name: str, path: str, touch: Touch, shown: bool, planned: bool
+def _refusal(
+    before: Tree, after: Tree, home: str, name: str, path: str, touch: Touch, is_in_rows: bool, is_planned: bool
 ) -> tuple[int, str]:  # fmt: skip
     """The line and the reason why a file is refused; the reason is empty for an accepted file."""
-    other = f"this file has nothing to do with {name}"
+    unrelated = f"this file has nothing to do with {name}"
     if within(path, home):
-        other = f"the change of {name} does not need this file"
+        unrelated = f"the change of {name} does not need this file"
     if not touch.after:
-        return 1, f"this file is deleted, and the change of {name} needs it" if shown else f"{other}, and deletes it"
+        return (
+            1,
+            f"this file is deleted, and the change of {name} needs it"
+            if is_in_rows
+            else f"{unrelated}, and deletes it",
+        )
     if touch.after != REGULAR and touch.after != touch.before:
-        return 1, f"this is {_FORMS.get(touch.after, 'no regular file')} now" + ("" if shown else f", and {other}")
+        return 1, f"this is now {_FORMS.get(touch.after, 'not a regular file')}" + (
+            "" if is_in_rows else f", and {unrelated}"
+        )
     if touch.before not in ("", touch.after):
         return 1, f"its mode changes from {touch.before} to {touch.after}"
-    if not shown and not planned:
-        return _first_difference(before, after, path), other
+    if not is_in_rows and not is_planned:
+        return _first_difference(before, after, path), unrelated
     if is_large(after, path):
         return 1, f"this file is larger than {_LARGE // 2**20} MiB, so it is not read"
     if after.read(path) is None:
         return 1, "this file is not text"
-    if not shown:
-        return _first_difference(before, after, path), "somebody changed what Stoker wrote here, and no row shows it"
+    if not is_in_rows:
+        return _first_difference(
+            before, after, path
+        ), "this file was changed after Stoker wrote it, and the card does not show the change"
     return 1, ""
 
 
-def strange_content(
+def unrelated_content(
     before: Platform, after: Platform, name: str, touched: Mapping[str, Touch], now: Pieces | None,
     was: Pieces | None,
 ) -> list[str]:  # fmt: skip
-    """Changes in the endpoint's and the gateway's files that concern something else."""
-    found: list[str] = []
-    own = [each for each in (now, was) if each and each.name == name]
-    for path in sorted({path for each in own for path in _application_file(each)} & touched.keys()):
-        found += _other_objects(before, after, path, own)
+    """Changes in the endpoint's and the gateway's files that do not concern the endpoint."""
+    problems: list[str] = []
+    own_pieces = [pieces for pieces in (now, was) if pieces and pieces.name == name]
+    for path in sorted({path for pieces in own_pieces for path in _application_file(pieces)} & touched.keys()):
+        problems += _other_objects(before, after, path, own_pieces)
     gateway = {after.layout.litellm_values, *gateway_without_entries(after)}
     if gateway & touched.keys():
-        found += _other_entries(before, after, name, {entry.alias for each in own for entry in each.entries})
-    return found
+        problems += _other_entries(
+            before, after, name, {entry.alias for pieces in own_pieces for entry in pieces.entries}
+        )
+    return problems
 
 
-def _other_objects(before: Tree, after: Tree, path: str, own: list[Pieces]) -> list[str]:
+def _other_objects(before: Tree, after: Tree, path: str, own_pieces: list[Pieces]) -> list[str]:
     """Changes of other objects in the Application's file."""
-    mine = {f"Application {value(each.application.node, 'metadata', 'name')}" for each in own if each.application}
-    was, now = documents(before, path), documents(after, path)
+    own_applications = {
+        f"Application {value(pieces.application.node, 'metadata', 'name')}"
+        for pieces in own_pieces
+        if pieces.application
+    }
+    old_objects, new_objects = documents(before, path), documents(after, path)
     return [
-        f"{path}:{line(now.get(what))}: this changes {what}, which has nothing to do with {own[0].name}."
-        for what in sorted({*was, *now} - mine)
-        if leaves(was.get(what)) != leaves(now.get(what))
+        f"{path}:{line(new_objects.get(title))}: this changes {title}, which has nothing to do with {own_pieces[0].name}."
+        for title in sorted({*old_objects, *new_objects} - own_applications)
+        if leaves(old_objects.get(title)) != leaves(new_objects.get(title))
     ]
 
 
-def _other_entries(before: Platform, after: Platform, name: str, own: Iterable[str]) -> list[str]:
+def _other_entries(before: Platform, after: Platform, name: str, own_aliases: Iterable[str]) -> list[str]:
     """Changes of the gateway's files outside the endpoint's entries."""
-    mine, found = {name, *own}, []
+    endpoint_aliases, problems = {name, *own_aliases}, []
     old, new = entries_by_alias(before), entries_by_alias(after)
-    for alias in sorted({*old, *new} - mine):
-        was, now = [each for each, _ in old.get(alias, [])], [each for each, _ in new.get(alias, [])]
-        if was != now:
+    for alias in sorted({*old, *new} - endpoint_aliases):
+        old_digests, new_digests = (
+            [content_digest for content_digest, _ in old.get(alias, [])],
+            [content_digest for content_digest, _ in new.get(alias, [])],
+        )
+        if old_digests != new_digests:
             entry = (new.get(alias) or old[alias])[0][1]
-            at = entry.first + 1 if alias in new else 1
+            line_number = entry.first + 1 if alias in new else 1
             path = entry.document.path
-            found.append(f"{path}:{at}: this changes the entry of {alias}, which has nothing to do with {name}.")
-    rest, rest_now = gateway_without_entries(before), gateway_without_entries(after)
-    for path in sorted({*rest, *rest_now}):
-        if rest.get(path) != rest_now.get(path):
-            at = _first_difference(before, after, path)
-            found.append(f"{path}:{at}: this changes more of the gateway than the entry of {name}.")
-    return found
+            problems.append(
+                f"{path}:{line_number}: this changes the entry of {alias}, which has nothing to do with {name}."
+            )
+    old_settings, new_settings = gateway_without_entries(before), gateway_without_entries(after)
+    for path in sorted({*old_settings, *new_settings}):
+        if old_settings.get(path) != new_settings.get(path):
+            line_number = _first_difference(before, after, path)
+            problems.append(f"{path}:{line_number}: this changes more of the gateway than the entry of {name}.")
+    return problems
 
 
 def _first_difference(before: Tree, after: Tree, path: str) -> int:
     """The first line that differs, counted from 1."""
     old, new = (before.read(path) or "").splitlines(), (after.read(path) or "").splitlines()
     same = next(
-        (n for n, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), min(len(old), len(new))
+        (index for index, (old_line, new_line) in enumerate(zip(old, new, strict=False)) if old_line != new_line),
+        min(len(old), len(new)),
     )
     return same + 1

@@ -12,7 +12,7 @@ from manifests.deployed import reachable
 from manifests.deployers.flux import namespace_of
 from manifests.edit import Document, InvalidYaml, find, items, value
 from manifests.gateways import Route, gateways
-from manifests.gpu_workloads import others
+from manifests.gpu_workloads import workloads_on_gpu
 from manifests.platform import Platform
 from manifests.proxy import Proxy, proxy
 from manifests.tree import ManifestError, Tree
@@ -71,7 +71,7 @@ class Survey(NamedTuple):
             if deployment.kind.startswith(kind_prefix) and deployment.namespace
         ]
         owners = [candidate for candidate in candidates if any(_is_below(file, candidate.path) for file in self._files)]
-        # A Kustomization may be in the namespace of its models or in that of its source: the source's comes first.
+        # Stoker reads Kustomizations in one namespace; that of the source takes precedence over the object's own.
         spaces = Counter(owner.source or owner.namespace for owner in owners or candidates)
         return spaces.most_common(1)[0][0] if spaces else ""
 
@@ -132,7 +132,7 @@ def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
     If no replicas are set, a chart starts one, and a manifest leaves the number to the cluster.
     """
     pieces = platform.require(endpoint.name)
-    count = replicas.of(pieces)
+    count = replicas.count_of(pieces)
     from_chart = pieces.form in ("HelmRelease", "Application") and pieces.fields is None
     return bool(endpoint.gpus) and (count > 0 if count is not None else from_chart)
 
@@ -167,7 +167,7 @@ def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[s
     }
     names = dict.fromkeys(
         workload[1:]
-        for workload in others(platform)
+        for workload in workloads_on_gpu(platform)
         if workload[1] and not {workload[1:], workload[::2]} & own_workloads
     )
     return tuple(f"{namespace}/{name}" for namespace, name in names)
@@ -238,11 +238,11 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
         return "with a commit of its replicas, because KServe's controller reverts changes through the API"
     if owner is None or not owner.heals:
         return "through the API"
-    if endpoint.form == "InferenceService" and replicas.written(platform, endpoint.name) is None:
+    if endpoint.form == "InferenceService" and replicas.replicas_in_git(platform, endpoint.name) is None:
         return "through the API: KServe's controller ignores the replicas of its Deployment"
     if endpoint.form == "HelmRelease" and not _detects_drift(platform, endpoint.name):
         return "through the API: helm-controller does not revert replicas without drift detection"
-    if replicas.written(platform, endpoint.name) is None:
+    if replicas.replicas_in_git(platform, endpoint.name) is None:
         return f"through the API: git does not set its replicas, so {owner.kind} {owner.name} does not revert them"
     return f"with a commit of its replicas, because {owner.kind} {owner.name} reverts changes through the API"
 

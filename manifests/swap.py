@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from manifests import catalog, patches, staging, volumes
 from manifests.assembly import is_alone, own_comments
-from manifests.change import Change, Wanted, of_kind
+from manifests.change import Change, ModelRequest, of_kind
 from manifests.contract import ModelEndpoint, chats, describe, read_endpoint, read_endpoints, task_of
 from manifests.edit import Comment, Document
 from manifests.finished import refuse_unfinished
@@ -61,7 +61,7 @@ from manifests.tree import ChangeSet, ManifestError
 from manifests.wording import Rewording, stem
 
 
-class SwapRequest(Wanted, frozen=True):
+class SwapRequest(ModelRequest, frozen=True):
     """Another model for an endpoint. Fields that are None keep their value, or are derived from the new model.
 
     `old_weight_bytes` is the size of the weights that stay on the volume; without it the size is derived from the old
@@ -82,7 +82,7 @@ class _NewModel(NamedTuple):
 
 
 class _Swap(NamedTuple):
-    """A swap whose result is decided: the endpoint before it, and its new model."""
+    """The plan of a swap: the endpoint before it, and its new model."""
 
     platform: Platform
     pieces: Pieces
@@ -264,7 +264,7 @@ def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine
     gpu = before.gpus > 0
     refuse_unknown(request.facts, gpu=gpu)
     old_weights = _kept_weights(request, pieces, before)
-    # A claim can grow but not shrink. If it is too small for both models, it grows to what both need.
+    # A claim can grow but not shrink. If it is too small for both models, it grows to the size that both need.
     volume, volume_bytes = request.storage or before.pvc_size, _volume_size(before)
     if request.storage and quantity_bytes(request.storage) < volume_bytes:
         raise ManifestError(f"A volume cannot shrink: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
@@ -375,7 +375,7 @@ def _endpoint_files(swap: _Swap) -> dict[str, str]:
             document = Document(path, text)
             concerns = own_comments(platform, pieces, document)
             files[path] = rewording.document(document, concerns=concerns).text
-    # Prefer the entries that request an existing served name: the others fail already.
+    # Prefer the entries that request an existing served name: the others already fail.
     valid = [entry for entry in pieces.entries if entry.requested_model in pieces.served_names]
     new_names = new_served_names(pieces, swap.target)
     for entry in valid or pieces.entries:
@@ -467,7 +467,7 @@ def _warnings(swap: _Swap, after: ModelEndpoint) -> tuple[str, ...]:
         size = f" ({facts.hidden_size} dimensions)" if facts.hidden_size else ""
         warnings.append(
             f"Vectors of {before.hf_id} and {after.hf_id}{size} cannot be compared: every index that was filled through "
-            f"{after.alias} has to be built again. {after.application} syncs automatically, so this begins with the merge."
+            f"{after.alias} has to be rebuilt. {after.application} syncs automatically, so this takes effect with the merge."
         )
     if before.pvc_size != after.pvc_size:
         warnings.append(
@@ -481,7 +481,7 @@ def _warnings(swap: _Swap, after: ModelEndpoint) -> tuple[str, ...]:
         warnings.append(not_looked_up_warning(facts))
     if before.hf_id != after.hf_id and is_only_a_path(pieces):
         warnings.append(
-            f"Nothing in the repository puts weights at {pieces.model.value}: those of {facts.hf_id} have to be at {swap.target.model} before it starts."
+            f"Nothing in the repository puts weights at {pieces.model.value}: put the weights of {facts.hf_id} at {swap.target.model} before the endpoint starts."
         )
     if (
         not pieces.entries
@@ -490,6 +490,6 @@ def _warnings(swap: _Swap, after: ModelEndpoint) -> tuple[str, ...]:
         and stem(before.hf_id).lower() in before.served_name.lower()
     ):
         warnings.append(
-            f"No alias here leads to {before.served_name}, so clients use that name, and it stays. To change it, repeat the request with served=NAME."
+            f"No alias here leads to {before.served_name}, so clients may use that name, and it does not change. To change it, repeat the request with served=NAME."
         )
     return tuple(warnings)

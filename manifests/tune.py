@@ -21,9 +21,9 @@ _CACHES = {
     "TRITON_CACHE_DIR": "triton",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
 }
-"""Cache variables, and their directories below the image's directory."""
+"""The cache variables, with their directories below the image's directory."""
 _ROOM = 2 * GIB
-"""Space on the volume for the compiled files of one image."""
+"""The space on the volume for the compiled files of one image, in bytes."""
 
 
 def plan_tune(platform: Platform, name: str) -> Change:
@@ -36,13 +36,13 @@ def plan_tune(platform: Platform, name: str) -> Change:
     match = DIGEST.search(pieces.image)
     if match is None:
         raise ManifestError(
-            f"The image of {name} is not pinned by its digest, so caches of different images could not be distinguished: write it as"
+            f"The image of {name} is not pinned by its digest, so caches of different images could not be distinguished. Write it as"
             " NAME@sha256:… first."
         )
     folder = f"{mounts(pieces)[0]}/{DIRECTORY}/{match['digest']}"
     document = _with_caches(pieces, folder)
     files = {document.path: document.text}
-    storage = _grown(before)
+    storage = _needed_storage(before)
     if storage and pieces.pvc is not None:
         path = pieces.pvc.document.path
         claim = Document(path, files.get(path, pieces.pvc.document.text))
@@ -58,10 +58,10 @@ def plan_tune(platform: Platform, name: str) -> Change:
     return Change(
         changes=ChangeSet(files=dict(changed)),
         title=f"perf(serving): keep the compile caches of {name}",
-        intent=f"Keeps the compile caches of {name} on its volume, so that a boot does not compile again what this image has compiled.",
+        intent=f"Keeps the compile caches of {name} on its volume, so that later boots of the same image do not compile again.",
         summary=(*contract_rows(before), ("Compile caches", folder)),
         warnings=(
-            "The first boot of an image still compiles. Directories of older images stay until somebody removes them.",
+            "The first boot of an image still compiles. Directories of older images are not removed automatically.",
             *warnings,
         ),
         endpoint=before,
@@ -72,13 +72,15 @@ def _with_caches(pieces: Pieces, folder: str) -> Document:
     document, edits = pieces.deployment.document, list[Edit]()
     for name, node in lost(pieces):
         path = f"{folder}/{_CACHES[name]}".rstrip("/")
-        edits.append(document.set_value(node, path) if node is not None else _added(document, pieces, name, path))
+        edits.append(
+            document.set_value(node, path) if node is not None else _added_variable(document, pieces, name, path)
+        )
     edits += [document.set_value(policy, "IfNotPresent") for policy in pulled_again(pieces)]
     return document.apply(edits)
 
 
-def _added(document: Document, pieces: Pieces, name: str, path: str) -> Edit:
-    """One more variable after the last one, in the style of the file."""
+def _added_variable(document: Document, pieces: Pieces, name: str, path: str) -> Edit:
+    """The edit that adds a variable after the last one, in the style of the file."""
     variables = items(find(pieces.container, "env"))
     last = variables[-1] if variables else None
     if not isinstance(last, MappingNode) or last.flow_style:
@@ -89,7 +91,7 @@ def _added(document: Document, pieces: Pieces, name: str, path: str) -> Edit:
 
 
 def _last_line(node: Node) -> int:
-    """The line of a mapping's last value: its end mark is where the next token begins."""
+    """The last line of a mapping's values. The node's end mark cannot be used: it is at the start of the next token."""
     return max(line for line in _lines(node))
 
 
@@ -97,13 +99,13 @@ def _lines(node: Node) -> Iterator[int]:
     if isinstance(node, ScalarNode):
         yield int(node.end_mark.line) if node.style not in ("|", ">") else int(node.end_mark.line) - 1
         return
-    for each in node.value:
-        for part in each if isinstance(each, tuple) else (each,):
+    for child in node.value:
+        for part in child if isinstance(child, tuple) else (child,):
             yield from _lines(part)
 
 
-def _grown(before: ModelEndpoint) -> str:
-    """The volume's new size if the weights leave too little space for the caches; otherwise, or if unknown, empty."""
+def _needed_storage(before: ModelEndpoint) -> str:
+    """The volume's new size if the weights leave too little space for the caches; otherwise, or if unknown, ""."""
     weights = estimated_weights(before.hf_id) or 0
     if not before.pvc_size or quantity_bytes(before.pvc_size) >= volume_need(weights) + _ROOM:
         return ""

@@ -1,8 +1,8 @@
 """The variables of Flux: `postBuild` of a Kustomization replaces `${NAME}` in everything that it deploys.
 
-A value is read as the cluster gets it, and keeps the places of its variables, so that a change goes to the definition:
-`postBuild.substitute`, a ConfigMap of `substituteFrom`, or a default in the manifest. A variable that a Secret may set
-stays as it is written. Source: fluxcd.io/flux/components/kustomize/kustomizations/#post-build-variable-substitution.
+A value is the one in the cluster, and has the places of its variables, so that a change is made at the definition:
+`postBuild.substitute`, a ConfigMap of `substituteFrom`, or a default in the manifest. A variable that a Secret may set is
+not replaced. Source: fluxcd.io/flux/components/kustomize/kustomizations/#post-build-variable-substitution.
 """
 
 import copy
@@ -33,7 +33,7 @@ class _Kustomization(NamedTuple):
 
 @dataclass(frozen=True)
 class Variables:
-    """The variables of one Kustomization. `hidden` are names that a Secret sets, None if any name may be one of them."""
+    """The variables of one Kustomization. `hidden` are the names that a Secret sets; None if they are unknown."""
 
     tree: Tree
     defined: Mapping[str, Site]
@@ -41,34 +41,34 @@ class Variables:
 
     def resolved(self, document: Document, roots: tuple[Node, ...]) -> tuple[Node, ...]:
         """The nodes with the values of the variables. The original nodes are not changed."""
-        return tuple(root if _is_disabled(root) else self._filled(document, root, {}) for root in roots)
+        return tuple(root if _is_disabled(root) else self._with_values(document, root, {}) for root in roots)
 
-    def _filled(self, document: Document, node: Node, known: dict[int, Node]) -> Node:
-        if id(node) in known:
-            return known[id(node)]
+    def _with_values(self, document: Document, node: Node, copies: dict[int, Node]) -> Node:
+        if id(node) in copies:
+            return copies[id(node)]
         if isinstance(node, ScalarNode):
-            made: Node = self._scalar(document, node) if "${" in node.value else node
+            new_node: Node = self._scalar(document, node) if "${" in node.value else node
         else:
-            made = copy.copy(node)
-        known[id(node)] = made
+            new_node = copy.copy(node)
+        copies[id(node)] = new_node
         if isinstance(node, MappingNode):
-            made.value = [(key, self._filled(document, each, known)) for key, each in node.value]
+            new_node.value = [(key, self._with_values(document, child, copies)) for key, child in node.value]
         elif isinstance(node, SequenceNode):
-            made.value = [self._filled(document, each, known) for each in node.value]
-        return made
+            new_node.value = [self._with_values(document, child, copies) for child in node.value]
+        return new_node
 
     def _scalar(self, document: Document, node: ScalarNode) -> ScalarNode:
-        raw, text, behind = str(node.value), "", 0
+        raw, text, end_of_last = str(node.value), "", 0
         parts: list[Part] = []
         for match in _VARIABLE.finditer(raw):
-            found = self._value(document, node, match)
-            if found is None:
+            replacement = self._value(document, node, match)
+            if replacement is None:
                 continue
-            given, definition = found
-            text += raw[behind : match.start()]
-            parts.append(Part(len(text), len(text) + len(given), match.start(), match.end(), definition))
-            text, behind = text + given, match.end()
-        return Substituted.of(node, text + raw[behind:], tuple(parts)) if parts else node
+            text_value, definition = replacement
+            text += raw[end_of_last : match.start()]
+            parts.append(Part(len(text), len(text) + len(text_value), match.start(), match.end(), definition))
+            text, end_of_last = text + text_value, match.end()
+        return Substituted.of(node, text + raw[end_of_last:], tuple(parts)) if parts else node
 
     def _value(
         self, document: Document, node: ScalarNode, match: re.Match[str]
@@ -80,28 +80,32 @@ class Variables:
             return site.value, Definition(name, site, lambda: tuple(uses(self.tree, name, site)))
         if default is None or self.hidden is None or name in self.hidden:
             return None
-        own = Site(document, node, match.start(2), match.end(2))
-        return default, Definition(name, own, lambda: ())
+        default_site = Site(document, node, match.start(2), match.end(2))
+        return default, Definition(name, default_site, lambda: ())
 
 
 @remembered
 def variables_of(tree: Tree, path: str) -> Variables | None:
     """The variables that Flux replaces in a file; None if it replaces none, or if several Kustomizations deploy it."""
-    found = _kustomizations(tree)
+    all_kustomizations = _kustomizations(tree)
     folder = posixpath.dirname(path)
-    above = [each for each in found if within(path, each.folder)]
-    exact = [each for each in above if each.folder]
-    closest = exact or [each for each in found if leads_to(tree, each.folder, folder)] or above
-    longest = max((len(each.folder) for each in closest), default=0)
-    deploying = [each for each in closest if len(each.folder) == longest]
-    return _defined(tree, deploying[0]) if len(deploying) == 1 else None
+    above_file = [kustomization for kustomization in all_kustomizations if within(path, kustomization.folder)]
+    exact = [kustomization for kustomization in above_file if kustomization.folder]
+    closest = (
+        exact
+        or [kustomization for kustomization in all_kustomizations if leads_to(tree, kustomization.folder, folder)]
+        or above_file
+    )
+    longest = max((len(kustomization.folder) for kustomization in closest), default=0)
+    deploying = [kustomization for kustomization in closest if len(kustomization.folder) == longest]
+    return _variables_of_kustomization(tree, deploying[0]) if len(deploying) == 1 else None
 
 
 def uses(tree: Tree, name: str, site: Site) -> Iterator[tuple[str, int]]:
-    """The files and lines in which the variable has this definition; a line for each time it is written."""
+    """The files and lines that use the variable with this definition; a line occurs once for each use."""
     for path in tree.grep(f"${{{name}"):
-        around = variables_of(tree, path) if path.endswith((".yaml", ".yml")) else None
-        defined = around.defined.get(name) if around is not None else None
+        variables = variables_of(tree, path) if path.endswith((".yaml", ".yml")) else None
+        defined = variables.defined.get(name) if variables is not None else None
         if defined is None or (defined.path, defined.line) != (site.path, site.line):
             continue
         for number, text in enumerate((tree.read(path) or "").splitlines(), 1):
@@ -117,13 +121,13 @@ def _kustomizations(tree: Tree) -> tuple[_Kustomization, ...]:
         return ()
     return tuple(
         _Kustomization(posixpath.normpath(value(root, "spec", "path").lstrip("/") or ".").removeprefix("."), path, root)
-        for path, root in _written(tree, "Kustomization")
+        for path, root in _raw_objects(tree, "Kustomization")
         if value(root, "apiVersion").startswith(_GROUP)
     )
 
 
-def _written(tree: Tree, kind: str) -> Iterator[tuple[str, Node]]:
-    """The objects of a kind as written, without replaced variables."""
+def _raw_objects(tree: Tree, kind: str) -> Iterator[tuple[str, Node]]:
+    """The objects of a kind with their paths; their variables are not replaced."""
     for path in tree.grep(f"kind: {kind}"):
         if not path.endswith((".yaml", ".yml")):
             continue
@@ -134,18 +138,26 @@ def _written(tree: Tree, kind: str) -> Iterator[tuple[str, Node]]:
         yield from ((path, root) for root in roots if value(root, "kind") == kind)
 
 
-def _defined(tree: Tree, kustomization: _Kustomization) -> Variables | None:
+def _variables_of_kustomization(tree: Tree, kustomization: _Kustomization) -> Variables | None:
     build = find(kustomization.node, "spec", "postBuild")
     defined: dict[str, Site] = {}
     hidden: frozenset[str] | None = frozenset()
     for source in items(find(build, "substituteFrom")):
         kind, name = value(source, "kind"), value(source, "name")
-        same = [each for each in _written(tree, kind) if value(each[1], "metadata", "name") == name]
-        own = [each for each in same if within(each[0], posixpath.dirname(kustomization.path))]
-        if len(own or same) != 1:
+        with_name = [
+            path_and_node
+            for path_and_node in _raw_objects(tree, kind)
+            if value(path_and_node[1], "metadata", "name") == name
+        ]
+        in_same_folder = [
+            path_and_node
+            for path_and_node in with_name
+            if within(path_and_node[0], posixpath.dirname(kustomization.path))
+        ]
+        if len(in_same_folder or with_name) != 1:
             hidden = None
             continue
-        path, node = (own or same)[0]
+        path, node = (in_same_folder or with_name)[0]
         if kind == "ConfigMap":
             defined |= dict(_sites(tree, path, find(node, "data")))
         elif hidden is not None:
@@ -156,9 +168,9 @@ def _defined(tree: Tree, kustomization: _Kustomization) -> Variables | None:
 
 def _sites(tree: Tree, path: str, node: Node | None) -> Iterator[tuple[str, Site]]:
     document = Document(path, tree.read(path) or "")
-    for key, each in entries(node):
-        if isinstance(each, ScalarNode):
-            yield str(key.value), Site.whole(document, each)
+    for key, child in entries(node):
+        if isinstance(child, ScalarNode):
+            yield str(key.value), Site.whole(document, child)
 
 
 def _is_disabled(root: Node) -> bool:

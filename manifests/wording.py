@@ -270,8 +270,8 @@ class Rewording:
     def _with_new_size(self, text: str) -> str:
         """Replace a number of parameters without a model's name, as in "7B weights".
 
-        A statement about the unquantized model ("fp16 7B would be ~15GB, too tight") also applies to a larger one, but
-        not always to a smaller one.
+        A statement about the unquantized model ("fp16 7B would be ~15GB, too tight") also applies to a larger model,
+        but not always to a smaller model.
         """
         (old, new) = (self._old.size, self._new.size)
         if not old or not new or old.lower() == new.lower():
@@ -413,7 +413,7 @@ def _is_near(number: float, expected: float) -> bool:
 
 
 def _is_word(name: str) -> bool:
-    """Return whether a name is an ordinary word, like "embeddings", which prose uses in another meaning."""
+    """Return whether a name is an ordinary word, like "embeddings", which has another meaning in prose."""
     return name.isalpha()
 
 

@@ -44,7 +44,7 @@ from bot.settings.of_repository import OWN_CONFIG
 from bot.text.markdown import code
 from manifests.change import Change
 from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints, template_of
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.review import contract_rows
 from manifests.sizing.report import Account
@@ -396,7 +396,7 @@ def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
     own = checkout / OWN_CONFIG
     if own.is_file():
         return load_tool_settings(own)
-    platform = fitted(Platform(Checkout(checkout), settings.config.platform))
+    platform = fitted_layout(Platform(Checkout(checkout), settings.config.platform))
     return settings.model_copy(update={"config": settings.config.model_copy(update={"platform": platform})})
 
 

@@ -18,7 +18,7 @@ from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from manifests.deployed import Bound, changed, declared_source, deployed, digest
 from manifests.platform import Platform
-from manifests.replicas import at_rest
+from manifests.replicas import blobs_at_zero
 from manifests.tree import ManifestError
 
 _NAMED = 5
@@ -60,7 +60,7 @@ class Binding:
             digests = dict(deployed(platform, model, content=tree.content, gateway=gateway, paths=paths))
             if self.config.switch.by != "api":  # starting it with a commit is part of the approval
                 digests |= {
-                    path: at_rest_digest for path, at_rest_digest in at_rest(platform, model).items() if path in digests
+                    path: at_rest_digest for path, at_rest_digest in blobs_at_zero(platform, model).items() if path in digests
                 }
             return tuple(sorted(digests.items())), declared_source(platform, model)
 

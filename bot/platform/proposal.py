@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from bot.settings.config import Config, SecretRef, SettingsError, first_problem
 from bot.settings.of_repository import merged, parsed
 from manifests.contract import read_endpoints
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.proxy import Proxy
@@ -62,11 +62,11 @@ def propose(tree: Tree, settings: Mapping[str, Any], usual: Layout | None = None
     """
     current = settings.get("platform")
     platform = Platform(tree, Layout.model_validate(current) if current else usual or Layout())
-    layout = platform.layout if current else fitted(platform)
+    layout = platform.layout if current else fitted_layout(platform)
     result = survey(platform.with_layout(layout))
     if current and not result.endpoints:  # its paths are wrong, or the files have moved
         without_paths = {key: value for key, value in current.items() if key in ("branch", "endpoints", "environment")}
-        layout = fitted(Platform(tree, Layout.model_validate(without_paths)))
+        layout = fitted_layout(Platform(tree, Layout.model_validate(without_paths)))
         result = survey(platform.with_layout(layout))
         settings = {key: value for key, value in settings.items() if key != "platform"}
     return Proposal(result, merged(derived(result, layout), settings))

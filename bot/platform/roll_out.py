@@ -36,7 +36,7 @@ from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from bot.views.text import moment
 from manifests.contract import ModelEndpoint
-from manifests.groups import is_awaiting_generator
+from manifests.groups import is_pending_generation
 from manifests.platform import Platform
 
 _WAS_UP, _DOWNTIME, _BROUGHT_UP = Step("was up", bool), Step("downtime", timedelta), Step("up", NOTHING)
@@ -123,7 +123,7 @@ class Syncs:
         """Raise Blocked while the endpoint's group is off in the generated list, which Stoker must not edit."""
         layout, group = self.config.platform, endpoint.group
         tree = await self.repository.tree(await self.repository.head())
-        if not await asyncio.to_thread(is_awaiting_generator, Platform(tree, layout), group):
+        if not await asyncio.to_thread(is_pending_generation, Platform(tree, layout), group):
             return
         blocked = await run.first_reached("blocked since")
         until, generated = blocked + self.config.approvals.pull_expire_after, code(layout.path(layout.groups_file))

@@ -38,7 +38,7 @@ from bot.text.durations import show_duration
 from bot.text.mrkdwn import md, stamp
 from bot.views import code
 from manifests.contract import ModelEndpoint
-from manifests.engines import named, usual
+from manifests.engines import engine_named, usual
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class _Tests:
         self._docket, self._config, self._clock = docket, config, clock
         self._name, self._alias, self._costs = endpoint.name, endpoint.alias, costs
         self._url = vllm.url(workload.service, workload.namespace, workload.port)
-        self._engine = named(workload.engine) or usual()
+        self._engine = engine_named(workload.engine) or usual()
         self._api = f"{self._url}{self._engine.api}"
         self._measured: Answer | None = None
         self._kind = kind_of(workload, endpoint)

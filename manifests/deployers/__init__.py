@@ -1,4 +1,4 @@
-"""The deployers of a repository's files. Each file defines one in the constant `DEPLOYER`; there is no other list of them."""
+"""The deployers of a repository's files. Each file defines one deployer in the constant `DEPLOYER`; nothing else lists them."""
 
 import importlib
 import pkgutil
@@ -14,16 +14,18 @@ __all__ = ["Deployer", "Deployment", "deployers", "deployment"]
 @cache
 def deployers() -> tuple[Deployer, ...]:
     """Every deployer, by name."""
-    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
-    found: list[Deployer] = [module.DEPLOYER for module in modules if hasattr(module, "DEPLOYER")]
-    return tuple(sorted(found, key=lambda each: each.name))
+    modules = (
+        importlib.import_module(f"{__name__}.{module_info.name}") for module_info in pkgutil.iter_modules(__path__)
+    )
+    all_deployers: list[Deployer] = [module.DEPLOYER for module in modules if hasattr(module, "DEPLOYER")]
+    return tuple(sorted(all_deployers, key=lambda deployer: deployer.name))
 
 
 def deployment(
     platform: Snapshot, name: str, home: str, fields: FieldMap | None
 ) -> tuple[Deployer, Deployment] | tuple[None, None]:
-    """Return the application of an endpoint, from the first deployer that has one."""
+    """The object that deploys an endpoint, with its deployer: the first deployer with such an object."""
     for deployer in deployers():
-        if found := deployer.deployment(platform, name, home, fields):
-            return deployer, found
+        if application := deployer.deployment(platform, name, home, fields):
+            return deployer, application
     return None, None

@@ -29,8 +29,8 @@ def applications(platform: Snapshot) -> tuple[Located, ...]:
 def group_of(layout: Layout, path: str) -> str:
     """The group of an Application's file: its directory directly below the catalog, or ""."""
     catalog = f"{layout.path(layout.catalog_dir)}/"
-    inside = path.removeprefix(catalog).split("/")
-    return inside[0] if path.startswith(catalog) and len(inside) > 1 else ""
+    parts = path.removeprefix(catalog).split("/")
+    return parts[0] if path.startswith(catalog) and len(parts) > 1 else ""
 
 
 def source_paths(application: Located) -> tuple[str, ...]:
@@ -41,43 +41,48 @@ def source_paths(application: Located) -> tuple[str, ...]:
 
 
 def application(platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Located | None:
-    """The Application with both this name and this path, otherwise the one with this name, otherwise one with this path.
+    """The Application of an endpoint.
 
-    Last, one whose directory leads to this path through a kustomization, and one that deploys all of a directory above.
+    In order of precedence, it has: this name and this path; this name; this path; a directory that refers to this path
+    through a kustomization; a directory above this path.
     """
     layout = platform.layout
-    found = applications(platform)
+    all_applications = applications(platform)
     if fields is not None:
-        return next((app for app in found if value(app.node, "metadata", "name") == fields.application), None)
+        return next(
+            (app for app in all_applications if value(app.node, "metadata", "name") == fields.application), None
+        )
     has_catalog = bool(platform.files(layout.path(layout.catalog_dir)))
 
     def score(app: Located) -> int:
-        named = value(app.node, "metadata", "name") == name
-        return 2 * named * has_catalog + (home in source_paths(app)) + (named and home in source_paths(app))
+        has_name = value(app.node, "metadata", "name") == name
+        return 2 * has_name * has_catalog + (home in source_paths(app)) + (has_name and home in source_paths(app))
 
-    best = max(found, key=score, default=None)
+    best = max(all_applications, key=score, default=None)
     if best is not None and score(best):
         return best
     folder = posixpath.dirname(home) if platform.read(home) is not None else home
-    leading = next((app for app in found if any(leads_to(platform, path, folder) for path in source_paths(app))), None)
-    above = [app for app in found if any(path != home and within(home, path) for path in source_paths(app))]
-    return leading or max(above, key=lambda app: max(map(len, source_paths(app))), default=None)
+    referring = next(
+        (app for app in all_applications if any(leads_to(platform, path, folder) for path in source_paths(app))), None
+    )
+    above = [app for app in all_applications if any(path != home and within(home, path) for path in source_paths(app))]
+    return referring or max(above, key=lambda app: max(map(len, source_paths(app))), default=None)
 
 
-def described(found: Located) -> Deployment:
-    """An Application as an endpoint's deployer object."""
-    own, space = value(found.node, "metadata", "name"), value(found.node, "spec", "destination", "namespace")
-    return Deployment(NAME, own, found, source_paths(found), space)
+def deployment_of(located: Located) -> Deployment:
+    """The Application as a `Deployment`."""
+    name, namespace = value(located.node, "metadata", "name"), value(located.node, "spec", "destination", "namespace")
+    return Deployment(NAME, name, located, source_paths(located), namespace)
 
 
 class ArgoCD:
-    """Applications, in the catalog or anywhere."""
+    """Finds Applications, in the catalog or anywhere."""
 
     name = NAME
 
     def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
-        found = application(platform, name, home, fields)
-        return described(found) if found is not None else None
+        located = application(platform, name, home, fields)
+        return deployment_of(located) if located is not None else None
 
     def patches(self, tree: Tree, deployment: Deployment, subject: Subject) -> tuple[Opaque, ...]:
         return ()

@@ -13,8 +13,9 @@ from manifests.tree import Tree
 
 @dataclass(frozen=True)
 class Deployment:
-    """An object of a deployer that deploys an endpoint: its name, the directories that it deploys, and the namespace
-    that it puts objects into ("" if it does not set one).
+    """An object of a deployer that deploys an endpoint.
+
+    `paths` are the directories that it deploys; `namespace` is the namespace of the deployed objects, "" if it sets none.
     """
 
     deployer: str
@@ -25,15 +26,16 @@ class Deployment:
 
 
 class Deployer(Protocol):
-    """Finds the object in the repository that deploys an endpoint. The bot's client of it is a `bot.clients.deployer.Deployer`."""
+    """Finds the object in the repository that deploys an endpoint. The bot's client is a `bot.clients.deployer.Deployer`."""
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """The name in messages."""
 
     def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
-        """Return the application of the endpoint `name`, whose manifests are the directory or the file `home`; None if this deployer
-        does not. `fields` is its field map.
+        """The object that deploys the endpoint `name`, or None if this deployer does not.
+
+        `home` is the directory or the file of its manifests, `fields` its field map.
         """
 
     def patches(self, tree: Tree, deployment: Deployment, subject: Subject) -> tuple[Opaque, ...]:

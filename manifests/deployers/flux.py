@@ -24,65 +24,74 @@ def reconcilers(tree: Tree) -> tuple[Deployment, ...]:
     return tuple(
         Deployment(
             NAME,
-            value(each.node, "metadata", "name"),
-            each,
-            (posixpath.normpath(value(each.node, "spec", "path").lstrip("/") or "."),),
-            value(each.node, "spec", "targetNamespace"),
+            value(kustomization.node, "metadata", "name"),
+            kustomization,
+            (posixpath.normpath(value(kustomization.node, "spec", "path").lstrip("/") or "."),),
+            value(kustomization.node, "spec", "targetNamespace"),
         )
-        for each in of_kind(tree, "Kustomization")
-        if value(each.node, "apiVersion").startswith(_GROUP)
+        for kustomization in of_kind(tree, "Kustomization")
+        if value(kustomization.node, "apiVersion").startswith(_GROUP)
     )
 
 
-def namespace_of(tree: Tree, path: str, node: Node, below: tuple[str, ...] = ()) -> str:
-    """Return the namespace of a Kustomization of Flux in the cluster, as Flux and kustomize determine it; "" if nothing sets it.
+def namespace_of(tree: Tree, path: str, node: Node, followed: tuple[str, ...] = ()) -> str:
+    """The namespace of a Kustomization of Flux in the cluster; "" if nothing sets it.
 
-    `targetNamespace` of the Kustomization that applies it comes first, then the outermost kustomization that includes its
-    file, then its own, then the namespace of the one that applies it. `below` are those that were followed already.
+    In order of precedence: `targetNamespace` of the Kustomization that applies it, the `namespace` of the outermost kustomization that
+    includes its file, its own namespace, the namespace of the Kustomization that applies it. `followed` are the names of
+    the Kustomizations that have already been followed.
     """
     name = value(node, "metadata", "name")
-    others = [reconciler for reconciler in reconcilers(tree) if reconciler.name not in (name, *below)]
+    other_reconcilers = [reconciler for reconciler in reconcilers(tree) if reconciler.name not in (name, *followed)]
     parent = max(
-        (other for other in others if other.paths == (".",) or within(path, other.paths[0])),
-        key=lambda each: len(each.paths[0]),
+        (candidate for candidate in other_reconcilers if candidate.paths == (".",) or within(path, candidate.paths[0])),
+        key=lambda candidate: len(candidate.paths[0]),
         default=None,
     )
     target = parent.namespace if parent else ""
-    said = target or _given(tree, path, parent.paths[0] if parent else ".") or value(node, "metadata", "namespace")
-    if said or parent is None:
-        return said
-    return namespace_of(tree, parent.located.document.path, parent.located.node, (name, *below))
+    namespace = (
+        target
+        or _kustomize_namespace(tree, path, parent.paths[0] if parent else ".")
+        or value(node, "metadata", "namespace")
+    )
+    if namespace or parent is None:
+        return namespace
+    return namespace_of(tree, parent.located.document.path, parent.located.node, (name, *followed))
 
 
-def _given(tree: Tree, path: str, top: str) -> str:
-    """Return the `namespace` of the outermost kustomization that includes a file, up to the directory that Flux applies."""
-    given, listing, folder = "", "", posixpath.dirname(path)
+def _kustomize_namespace(tree: Tree, path: str, top: str) -> str:
+    """The `namespace` of the outermost kustomization that includes a file, up to the directory that Flux applies."""
+    namespace, listing, folder = "", "", posixpath.dirname(path)
     while True:
-        found = read(tree, folder)
-        listed = items(find(found.roots[0], "resources")) if found is not None else ()
-        if any(posixpath.normpath(posixpath.join(folder, value(each))) == path for each in listed):
+        kustomization = read(tree, folder)
+        resources = items(find(kustomization.roots[0], "resources")) if kustomization is not None else ()
+        if any(posixpath.normpath(posixpath.join(folder, value(resource))) == path for resource in resources):
             listing = folder
-        if found is not None and listing and (listing == folder or leads_to(tree, folder, listing)):
-            given = value(found.roots[0], "namespace") or given
+        if kustomization is not None and listing and (listing == folder or leads_to(tree, folder, listing)):
+            namespace = value(kustomization.roots[0], "namespace") or namespace
         if folder in ("", top):
-            return given
+            return namespace
         folder = posixpath.dirname(folder)
 
 
 class Flux:
-    """Kustomizations: the one with the longest path above the endpoint, otherwise one that leads to it."""
+    """Finds the Kustomization with the longest path above the endpoint, otherwise one that refers to it."""
 
     name = NAME
 
     def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
-        if fields is not None:  # the map names the application
+        if fields is not None:  # the field map names the application
             return None
-        found = reconcilers(platform)
+        all_reconcilers = reconcilers(platform)
         folder = posixpath.dirname(home) if platform.read(home) is not None else home
-        above = [each for each in found if each.paths == (".",) or within(home, each.paths[0])]
-        leading = [each for each in found if leads_to(platform, each.paths[0], folder)]
-        exact = [each for each in above if each.paths != (".",)]
-        return max(exact or leading or above, key=lambda each: len(each.paths[0]), default=None)
+        above_endpoint = [
+            reconciler
+            for reconciler in all_reconcilers
+            if reconciler.paths == (".",) or within(home, reconciler.paths[0])
+        ]
+        referring = [reconciler for reconciler in all_reconcilers if leads_to(platform, reconciler.paths[0], folder)]
+        exact = [reconciler for reconciler in above_endpoint if reconciler.paths != (".",)]
+        return max(exact or referring or above_endpoint, key=lambda reconciler: len(reconciler.paths[0]), default=None)
 
     def patches(self, tree: Tree, deployment: Deployment, subject: patches.Subject) -> tuple[Opaque, ...]:
         return patches.flux_patches(tree, deployment.located.document.path, deployment.name, subject)

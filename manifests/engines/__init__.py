@@ -1,6 +1,6 @@
 """The engines that serve models: how each is recognised, and the names of its arguments.
 
-Each file of this package is one engine, in the constant `ENGINE`. A new engine is a new file; there is no other list of them.
+Each file of this package defines one engine in the constant `ENGINE`. A new engine is a new file; nothing else lists the engines.
 """
 
 import importlib
@@ -17,8 +17,10 @@ Signal = Literal["running", "waiting", "requests", "prompt_tokens", "generation_
 
 @dataclass(frozen=True)
 class LoadingLog:
-    """The log lines with an engine's measurements while it loads a model: GiB of the model and left for the cache, the tokens
-    that fit there, and its own version. Each pattern has the figure in its first group.
+    """The log lines in which an engine reports measurements while it loads a model.
+
+    These are the GiB of the model and of the cache, the tokens that fit into the cache, and the engine's version. Each
+    pattern has the figure in its first group.
     """
 
     model: re.Pattern[str]
@@ -35,21 +37,21 @@ class Engine:
     sign: re.Pattern[str]
     """The pattern that identifies the engine in an image's name or in the words before the first argument."""
     words: tuple[str, ...] = ()
-    """Texts that identify its manifests: each contains one of them, so that only those files are parsed."""
+    """Texts of which each of its manifests contains one, so that only these files are parsed."""
     is_usual: bool = False
-    """True if this engine is assumed when nothing identifies another one."""
+    """True if this engine is assumed by default."""
     implied_by: str = ""
-    """The argument that identifies it if image and program do not."""
+    """The argument that identifies the engine if neither image nor program does."""
     model: tuple[str, ...] = ("--model",)
     served: str = ""
-    """The argument that names the model to clients; without one, the engine answers to any name."""
+    """The argument that names the model to clients; without it, the engine accepts any name."""
     context: str = ""
     quantization: str = ""
     utilization: str = ""
     port: int = 0
     """The port without a `--port` argument; 0 if it is unknown."""
     image_port: int = 0
-    """The port that its image sets, if that is another one."""
+    """The port that its image sets, if it is different."""
     positional: bool = False
     """True if the model may be the first word after `serve`, or the first argument of the image."""
     config: str = ""
@@ -62,9 +64,9 @@ class Engine:
     key: tuple[str, str] = ("", "")
     """The variable and the argument that give the engine a key."""
     probes: frozenset[str] = frozenset()
-    """Paths that are answered without a key."""
+    """Paths that need no key."""
     arguments: frozenset[str] = frozenset()
-    """The long names of all its arguments, for the check of their spelling; empty if they are not known."""
+    """The long names of all its arguments, to check the spelling; empty if they are unknown."""
     switches: frozenset[str] = frozenset()
     """Arguments without a value."""
     counts: frozenset[str] = frozenset()
@@ -72,11 +74,11 @@ class Engine:
     structured: frozenset[str] = frozenset()
     """Arguments whose value is JSON."""
     choices: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The values of arguments, for the check of their spelling; newer versions may know more."""
+    """The values of arguments, to check the spelling; newer versions may accept more."""
     closed: frozenset[str] = frozenset()
-    """Arguments whose `choices` are all of them."""
+    """Arguments whose `choices` are complete."""
     rules: frozenset[str] = frozenset()
-    """The rules of the check that are about this engine's own arguments and variables."""
+    """The rules of the check about this engine's arguments and variables."""
     only: frozenset[str] = frozenset()
     """Arguments that no other engine has."""
     gguf: bool = False
@@ -86,30 +88,30 @@ class Engine:
     derives: bool = False
     """True if `manifests.sizing.flags` derives arguments from the model: parsers, quantization."""
     health: str = "/health"
-    """The path that answers 200 if it can serve."""
+    """The path with status 200 if the engine can serve."""
     api: str = ""
     """The path before the `/v1` of its OpenAI API."""
     keyed: str = "/v1/models"
-    """A path that it refuses without its key."""
+    """A path that needs the key."""
     signals: Mapping[str, Signal] = field(default_factory=dict)
-    """The samples of its /metrics that measure its use; without any, its models are never idle."""
+    """The samples of /metrics that measure its usage; without them, its models are never idle."""
     loading: LoadingLog | None = None
-    """Patterns of its measurements in the log; without them, its boots do not improve the estimate of the memory."""
+    """Patterns of its measurements in the log; without them, its boots do not improve the memory estimate."""
     reranks_as: str = "hosted_vllm"
     """LiteLLM's provider for its ranking API."""
     reranks_at: str = "/v1/rerank"
-    """The path of its ranking API. TEI's API has other fields than the common one."""
+    """The path of its ranking API. The fields of TEI's API differ from the common API."""
     pins: frozenset[str] = frozenset()
-    """Arguments that name further files of one model, or features of these files: another model must not inherit them."""
+    """Arguments about further files of one model, which another model must not inherit."""
     changes: bool = True
     """True if Stoker changes its arguments."""
 
     def is_named_in(self, text: str) -> bool:
-        """Return whether people mean this engine in a text such as a cell of a table."""
+        """Return whether a text such as a table cell names this engine."""
         return bool(self.sign.search(text) or re.search(rf"\b{re.escape(self.name)}\b", text, re.IGNORECASE))
 
     def spellings(self, *long: str) -> tuple[str, ...]:
-        """These arguments, and their short names."""
+        """The given long names, and their short names."""
         return (*long, *(short for short, name in self.short.items() if name in long))
 
     def long(self, spelt: str) -> str:
@@ -121,25 +123,27 @@ class Engine:
 @cache
 def engines() -> tuple[Engine, ...]:
     """Every engine; the default engine is the last."""
-    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
-    found = [engine for module in modules for engine in getattr(module, "ENGINES", None) or (module.ENGINE,)]
-    return tuple(sorted(found, key=lambda each: (each.is_usual, each.name)))
+    modules = (
+        importlib.import_module(f"{__name__}.{module_info.name}") for module_info in pkgutil.iter_modules(__path__)
+    )
+    all_engines = [engine for module in modules for engine in getattr(module, "ENGINES", None) or (module.ENGINE,)]
+    return tuple(sorted(all_engines, key=lambda engine: (engine.is_usual, engine.name)))
 
 
-def named(name: str) -> Engine | None:
+def engine_named(name: str) -> Engine | None:
     """The engine of this name, in any case and with or without dots and dashes."""
-    return next((engine for engine in engines() if _bare(engine.name) == _bare(name)), None)
+    return next((engine for engine in engines() if _bare_name(engine.name) == _bare_name(name)), None)
 
 
 def usual() -> Engine:
-    """The engine that is assumed if nothing identifies another one."""
+    """The default engine."""
     return next(engine for engine in engines() if engine.is_usual)
 
 
 def running(program: str) -> Engine:
-    """The engine that a program is, from its image and the words of its command; the default engine if it is unknown."""
+    """The engine of a program, by its image and the words of its command; otherwise the default engine."""
     return next((engine for engine in engines() if engine.changes and engine.sign.search(program)), usual())
 
 
-def _bare(name: str) -> str:
+def _bare_name(name: str) -> str:
     return re.sub(r"\W|_", "", name.lower())

@@ -1,4 +1,4 @@
-"""KServe's own server of Hugging Face models, which runs vLLM where it can. It takes vLLM's arguments beside its own.
+"""KServe's own server of Hugging Face models, which uses vLLM if it supports the model. It accepts vLLM's arguments in addition to its own.
 
 Source: KServe's documentation of the Hugging Face runtime (`--model_id`, `--model_name`; its OpenAI API is below
 `/openai`), kserve.github.io.

@@ -1,4 +1,4 @@
-"""llama.cpp's server: GGUF files by path, or a repository on Hugging Face with the quantization behind a colon.
+"""llama.cpp's server: GGUF files by path, or a repository on Hugging Face with the quantization after a colon.
 
 Source: `tools/server/README.md` of ggml-org/llama.cpp (arguments, and the variable of each).
 """
@@ -46,7 +46,7 @@ ENGINE = Engine(
     ),
     # It lists its models without a key (`public_endpoints` in tools/server/server-http.cpp).
     keyed="/slots",
-    # with `--metrics`; `bot/clients/vllm.py` reads /slots without it
+    # These need `--metrics`; without it, `bot/clients/vllm.py` reads /slots.
     signals={
         "llamacpp:requests_processing": "running",
         "llamacpp:requests_deferred": "waiting",

@@ -17,7 +17,7 @@ ENGINE = Engine(
     short={"--model": "--model-path", "--tp": "--tensor-parallel-size"},
     key=("", "--api-key"),
     health="/health_generate",
-    # with `--enable-metrics`
+    # These need `--enable-metrics`.
     signals={
         "sglang:num_running_reqs": "running",
         "sglang:num_queue_reqs": "waiting",

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference: one model that embeds or ranks, which answers to any name. Source: its router's `--help`."""
+"""Text Embeddings Inference: one model for embeddings or ranking, under any name. Source: its router's `--help`."""
 
 import re
 

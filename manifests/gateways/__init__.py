@@ -1,7 +1,7 @@
-"""The gateways through which tenants reach models. Each file defines one in the constant `GATEWAY`; there is no other list of them.
+"""The gateways through which tenants reach models. Each file defines one in the constant `GATEWAY`; nothing else lists them.
 
-Stoker changes the routes of LiteLLM. The others are recognised: a change of a name that one of their routes has is
-refused with the place, and `stoker init` reports them.
+Stoker changes only the routes of LiteLLM. It recognises the others: it refuses to change a name that one of their routes
+contains, with the place of the route, and `stoker init` reports them.
 """
 
 import importlib
@@ -13,8 +13,9 @@ from manifests.snapshot import Snapshot
 
 
 class Route(NamedTuple):
-    """A route to a model: the model name in the request ("" if the route does not depend on it), the Service or backend that it
-    leads to, and its place.
+    """A route to a model: the model name in the request, the Service or backend, and the place of the route.
+
+    `alias` is "" if the route does not depend on the model name.
     """
 
     alias: str
@@ -24,11 +25,11 @@ class Route(NamedTuple):
 
 
 class Gateway(Protocol):
-    """Reads the routes of one gateway from a repository; no route if the gateway is not used there."""
+    """Reads the routes of one gateway from a repository; no routes if the gateway is not used."""
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """The name in messages."""
 
     @property
     def changes(self) -> bool:
@@ -41,6 +42,8 @@ class Gateway(Protocol):
 @cache
 def gateways() -> tuple[Gateway, ...]:
     """Every gateway, by name."""
-    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
-    found: list[Gateway] = [module.GATEWAY for module in modules]
-    return tuple(sorted(found, key=lambda each: each.name))
+    modules = (
+        importlib.import_module(f"{__name__}.{module_info.name}") for module_info in pkgutil.iter_modules(__path__)
+    )
+    all_gateways: list[Gateway] = [module.GATEWAY for module in modules]
+    return tuple(sorted(all_gateways, key=lambda gateway: gateway.name))

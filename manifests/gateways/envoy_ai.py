@@ -1,4 +1,4 @@
-"""Envoy AI Gateway: an AIGatewayRoute chooses a backend by the model's name, which it puts into a header.
+"""Envoy AI Gateway: an AIGatewayRoute selects a backend by a header with the model's name.
 
 Source: aigateway.envoyproxy.io/docs/api (AIGatewayRoute).
 """
@@ -17,9 +17,9 @@ class EnvoyAI:
 
     def routes(self, platform: Snapshot) -> tuple[Route, ...]:
         return tuple(
-            Route(value(header, "value"), value(backend, "name"), each.document.path, line(find(header, "value")))
-            for each in of_kind(platform, "AIGatewayRoute")
-            for rule in items(find(each.node, "spec", "rules"))
+            Route(value(header, "value"), value(backend, "name"), route.document.path, line(find(header, "value")))
+            for route in of_kind(platform, "AIGatewayRoute")
+            for rule in items(find(route.node, "spec", "rules"))
             for match in items(find(rule, "matches"))
             for header in items(find(match, "headers"))
             if value(header, "name").lower() == _MODEL

@@ -1,4 +1,4 @@
-"""Kubernetes' Gateway API: an HTTPRoute leads to a Service by host and path, independent of the model's name.
+"""Kubernetes' Gateway API: an HTTPRoute selects a Service by host and path, independently of the model's name.
 
 Source: gateway-api.sigs.k8s.io/api-types/httproute.
 """
@@ -15,9 +15,9 @@ class GatewayAPI:
 
     def routes(self, platform: Snapshot) -> tuple[Route, ...]:
         return tuple(
-            Route("", value(backend, "name"), each.document.path, line(find(backend, "name")))
-            for each in of_kind(platform, "HTTPRoute")
-            for rule in items(find(each.node, "spec", "rules"))
+            Route("", value(backend, "name"), route.document.path, line(find(backend, "name")))
+            for route in of_kind(platform, "HTTPRoute")
+            for rule in items(find(route.node, "spec", "rules"))
             for backend in items(find(rule, "backendRefs"))
         )
 

@@ -12,8 +12,8 @@ class LiteLLM:
 
     def routes(self, platform: Snapshot) -> tuple[Route, ...]:
         return tuple(
-            Route(each.alias, each.host[0], each.document.path, line(scalar(each.node, "model_name") or each.node))
-            for each in model_list(platform)
+            Route(entry.alias, entry.host[0], entry.document.path, line(scalar(entry.node, "model_name") or entry.node))
+            for entry in model_list(platform)
         )
 
 

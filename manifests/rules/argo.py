@@ -9,7 +9,7 @@ from ruamel.yaml.nodes import Node
 
 from manifests.deployers.argocd import group_of, source_paths
 from manifests.edit import find, items, scalar, value
-from manifests.groups import feature, groups, is_partial
+from manifests.groups import group_flag, groups, is_partial
 from manifests.kustomize import leads_to
 from manifests.ownership import is_deployed_apart
 from manifests.pieces import Located, Pieces, objects
@@ -216,7 +216,7 @@ def _group(platform: Platform, pieces: Pieces, app: Located) -> Iterator[Finding
     """An endpoint without an alias may be in a group that is off; one with an alias may not."""
     layout = platform.layout
     name, listed = group_of(layout, app.document.path), groups(platform)
-    flag, group = feature(platform, name), next((each for each in listed if each.name == name), None)
+    flag, group = group_flag(platform, name), next((each for each in listed if each.name == name), None)
     catalog = layout.path(layout.catalog_dir)
     folder = f"{catalog}/{name}"
     if group is not None and within(group.path, catalog) and group.path != folder and not platform.files(group.path):

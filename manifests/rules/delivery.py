@@ -12,7 +12,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from manifests.deployers.argocd import group_of
 from manifests.edit import Document, entries, find, items, line, scalar, value
-from manifests.groups import feature, groups
+from manifests.groups import group_flag, groups
 from manifests.layout import Layout
 from manifests.pieces import Located, Pieces, objects
 from manifests.platform import Platform
@@ -149,7 +149,7 @@ def _flags(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Findin
     }
     known = {each.name for each in groups(platform)}
     for group in sorted(own - {""}):
-        if feature(platform, group) is not None:
+        if group_flag(platform, group) is not None:
             continue
         for key, _ in entries(flags):
             if key.value not in known and difflib.get_close_matches(key.value, [group], 1, 0.85):

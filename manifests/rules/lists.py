@@ -196,7 +196,7 @@ def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
             yield _finding("manual-apps-surplus", layout.wait_script, line, message, f"remove {pieces.name}")
     text = platform.read(layout.bring_up_guide) or ""
     table = _manual_table(platform, text)
-    row = next((row for row in table if row.names(pieces.name) or row.listing(pieces.name) is not None), None)
+    row = next((row for row in table if row.names(pieces.name) or row.column_listing(pieces.name) is not None), None)
     if table and (manual or pieces.gpu) and not re.search(rf"(?<![\w.-]){re.escape(pieces.name)}(?![\w-])", text):
         message = f"the table of manual syncs lacks {pieces.name}"
         fix = f"add a row for {pieces.name}"
@@ -217,7 +217,7 @@ def _manual_table(platform: Platform, text: str) -> tuple[Row, ...]:
         (
             rows
             for rows in tables(text)
-            if any(row.names(name) or row.listing(name) is not None for row in rows for name in by_hand)
+            if any(row.names(name) or row.column_listing(name) is not None for row in rows for name in by_hand)
         ),
         (),
     )

@@ -1,4 +1,4 @@
-"""Autoscalers that start and stop an endpoint. Each file defines one in the constant `SCALER`; there is no other list of them."""
+"""Autoscalers that start and stop an endpoint. Each file defines one in the constant `SCALER`; nothing else lists them."""
 
 import importlib
 import pkgutil
@@ -10,19 +10,21 @@ from manifests.platform import Platform
 
 
 class Scaler(Protocol):
-    """Something that sets the replicas of an endpoint, so that Stoker must not."""
+    """A system that sets the replicas of an endpoint, so that Stoker must not set them."""
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """The name in messages."""
 
     def place(self, platform: Platform, pieces: Pieces) -> str:
-        """The place in the repository that makes it scale this endpoint, as `FILE` or `FILE:LINE`; empty if it does not."""
+        """The place in the repository that makes it scale this endpoint, as `FILE` or `FILE:LINE`; "" if it does not."""
 
 
 @cache
 def scalers() -> tuple[Scaler, ...]:
     """Every scaler, by name."""
-    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
-    found: list[Scaler] = [module.SCALER for module in modules]
-    return tuple(sorted(found, key=lambda each: each.name))
+    modules = (
+        importlib.import_module(f"{__name__}.{module_info.name}") for module_info in pkgutil.iter_modules(__path__)
+    )
+    all_scalers: list[Scaler] = [module.SCALER for module in modules]
+    return tuple(sorted(all_scalers, key=lambda scaler: scaler.name))

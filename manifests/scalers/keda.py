@@ -14,9 +14,9 @@ class Keda:
     def place(self, platform: Platform, pieces: Pieces) -> str:
         names = {value(pieces.deployment.node, "metadata", "name"), pieces.workload} - {""}
         for path in platform.grep(*(f"kind: {kind}" for kind in _KINDS)):
-            for kind, each in objects(platform, path):
-                if kind in _KINDS and value(each.node, "spec", "scaleTargetRef", "name") in names:
-                    return f"{path}:{line(find(each.node, 'spec', 'scaleTargetRef', 'name'))}"
+            for kind, located in objects(platform, path):
+                if kind in _KINDS and value(located.node, "spec", "scaleTargetRef", "name") in names:
+                    return f"{path}:{line(find(located.node, 'spec', 'scaleTargetRef', 'name'))}"
         return ""
 
 

@@ -1,7 +1,7 @@
-"""KServe's autoscalers: Knative, KEDA, and the one of an LLMInferenceService. Source: kserve.github.io/website/docs.
+"""KServe's autoscalers: Knative, KEDA, and `spec.scaling` of an LLMInferenceService. Source: kserve.github.io/website/docs.
 
-Otherwise Stoker switches a service: KServe ignores the replicas of a Deployment with a HorizontalPodAutoscaler, and
-takes those of an LLMInferenceService from git.
+In other cases Stoker starts and stops the endpoint: KServe ignores the replicas of a Deployment with a
+HorizontalPodAutoscaler, and takes those of an LLMInferenceService from git.
 """
 
 import re
@@ -13,7 +13,7 @@ from manifests.platform import Platform
 _IN_KNATIVE = re.compile(
     r"""^[^#]*(?:defaultDeploymentMode["']?|^\s*deploymentMode)\s*:\s*["']?(?:Serverless|Knative)\b"""
 )
-"""In the ConfigMap `inferenceservice-config`, or in the values of KServe's chart."""
+"""A line of the ConfigMap `inferenceservice-config`, or of the values of KServe's chart."""
 _PREFIX = "serving.kserve.io/"
 _BY_OTHERS = (("deploymentMode", ("Serverless", "Knative", "ModelMesh")), ("autoscalerClass", ("keda", "kpa")))
 
@@ -30,12 +30,12 @@ class KServe:
             if value(node, "metadata", "annotations", f"{_PREFIX}{key}") in values and place is not None:
                 return f"{path}:{line(place)}"
         is_own = value(node, "metadata", "annotations", f"{_PREFIX}deploymentMode")
-        is_service = "InferenceService" in (pieces.form, pieces.candidate.made)
-        return _default(platform) if is_service and not is_own else ""
+        is_service = "InferenceService" in (pieces.form, pieces.candidate.operated_kind)
+        return _knative_by_default(platform) if is_service and not is_own else ""
 
 
-def _default(platform: Platform) -> str:
-    """Return the place of KServe's own configuration if Knative runs all services by default."""
+def _knative_by_default(platform: Platform) -> str:
+    """The place in KServe's configuration that makes Knative the default, as `FILE:LINE`; "" if there is none."""
     for path in sorted(platform.grep("eploymentMode")):
         for number, text in enumerate((platform.read(path) or "").splitlines(), 1):
             if _IN_KNATIVE.search(text):

@@ -1,6 +1,6 @@
-"""KubeAI, which starts and stops the pods of a `Model` itself, also from zero when a request arrives.
+"""KubeAI, which starts and stops the pods of a `Model` itself, even from zero when a request arrives.
 
-It makes pods without a Deployment, so there is no object that could hold a lease. Source: kubeai.org/concepts/autoscaling.
+It creates pods without a Deployment, so no object can carry a lease. Source: kubeai.org/concepts/autoscaling.
 """
 
 from manifests.edit import find, line, value

@@ -1,1 +1,1 @@
-"""The forms in which endpoints are declared: each file of this package reads one form, and `forms` names them all."""
+"""The forms in which endpoints are declared. Each file of this package reads one form; `forms` lists them."""

@@ -23,21 +23,21 @@ class Candidate:
     configs: tuple[Located, ...] = ()
     """The ConfigMaps that the container reads."""
     hosts: tuple[str, ...] = ()
-    """Names under which it can be reached, besides those of the Services that select it."""
+    """Host names of the server, in addition to the Services that select it."""
     replicas: Site | None = None
     deployment: str = ""
     """The name of the Deployment in the cluster, if an operator or a chart creates it."""
-    made: str = ""
-    """The kind of the object that a chart creates, if an operator creates the Deployment."""
+    operated_kind: str = ""
+    """The kind of the object that a chart creates and for which an operator creates the Deployment."""
     resources: str = ""
     """The file with the container's resources, if it is not the workload's file."""
     files: tuple[str, ...] = ()
-    """Further files that belong to it: a chart's values."""
+    """Further files of the endpoint, such as a chart's values."""
     gpus: int | None = None
     """The number of GPUs, if it is not in the limits of the container."""
     application: Located | None = None
-    """The Application whose values declare it."""
+    """The Application whose values declare the server."""
     namespace: str = ""
     """The namespace that the release sets."""
     key: tuple[str, str] | None = None
-    """The Secret and its key with the engine's API key, if a chart has its own fields for it."""
+    """The Secret and its key with the engine's API key, if a chart has separate fields for it."""

@@ -14,45 +14,45 @@ from manifests.tree import Tree
 
 def sources(application: Located) -> tuple[Node, ...]:
     """The sources of an Application."""
-    found = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
-    return tuple(each for each in found if each is not None)
+    all_sources = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
+    return tuple(source for source in all_sources if source is not None)
 
 
 def value_files(tree: Tree, application: Located, source: Node) -> tuple[str, ...]:
-    """The files of the repository with the values of a source, those that take precedence last.
+    """The files of the repository with the values of a source; the last one takes precedence.
 
     A file is named relative to the chart, or to the root of the repository that a `$ref` names.
     """
     folder = value(source, "path").strip("/")
-    refs = {value(each, "ref") for each in sources(application)} - {""}
-    named = [f"{folder}/values.yaml"] if is_chart(tree, folder) else []
+    refs = {value(other_source, "ref") for other_source in sources(application)} - {""}
+    paths = [f"{folder}/values.yaml"] if is_chart(tree, folder) else []
     for item in items(find(source, "helm", "valueFiles")):
         path = value(item)
-        ref, _, rest = path.partition("/")
+        ref, _, path_after_ref = path.partition("/")
         if ref.startswith("$"):
-            named += [rest] if ref[1:] in refs else []
+            paths += [path_after_ref] if ref[1:] in refs else []
         else:
-            named.append(path.lstrip("/") if path.startswith("/") else posixpath.normpath(posixpath.join(folder, path)))
-    return tuple(path for path in dict.fromkeys(named) if tree.read(path) is not None)
+            paths.append(path.lstrip("/") if path.startswith("/") else posixpath.normpath(posixpath.join(folder, path)))
+    return tuple(path for path in dict.fromkeys(paths) if tree.read(path) is not None)
 
 
 def folders(tree: Tree, kind: str, located: Located) -> tuple[str, ...]:
     """The charts of the repository that an Application or a HelmRelease installs."""
     if kind == "Application":
-        named = [value(source, "path") for source in sources(located)]
+        chart_paths = [value(source, "path") for source in sources(located)]
     else:
         is_git = value(located.node, "spec", "chart", "spec", "sourceRef", "kind") == "GitRepository"
-        named = [value(located.node, "spec", "chart", "spec", "chart")] if is_git else []
-    found = (posixpath.normpath(each.strip("/")) for each in named if each)
-    return tuple(each for each in found if is_chart(tree, each))
+        chart_paths = [value(located.node, "spec", "chart", "spec", "chart")] if is_git else []
+    chart_folders = (posixpath.normpath(folder.strip("/")) for folder in chart_paths if folder)
+    return tuple(folder for folder in chart_folders if is_chart(tree, folder))
 
 
 def files_of_release(tree: Tree, release: Located) -> tuple[str, ...]:
-    """The files of the repository with the values of a HelmRelease, those that take precedence last."""
-    given = [value(item) for item in items(find(release.node, "spec", "chart", "spec", "valuesFiles"))]
-    named = [f"{folder}/values.yaml" for folder in folders(tree, "HelmRelease", release)]
-    named += [posixpath.normpath(each) for each in given]
-    return tuple(path for path in dict.fromkeys(named) if tree.read(path) is not None)
+    """The files of the repository with the values of a HelmRelease; the last one takes precedence."""
+    listed_files = [value(item) for item in items(find(release.node, "spec", "chart", "spec", "valuesFiles"))]
+    paths = [f"{folder}/values.yaml" for folder in folders(tree, "HelmRelease", release)]
+    paths += [posixpath.normpath(path) for path in listed_files]
+    return tuple(path for path in dict.fromkeys(paths) if tree.read(path) is not None)
 
 
 def namespace(kind: str, located: Located) -> str:

@@ -15,7 +15,7 @@ from manifests.tree import Tree
 
 
 class Surroundings(NamedTuple):
-    """A container's variables, the files that are mounted into it, by path, and the objects that these come from."""
+    """A container's variables, the files that are mounted into it (by path), and the ConfigMaps that they come from."""
 
     variables: Mapping[str, Site]
     files: Mapping[str, Document]
@@ -24,26 +24,26 @@ class Surroundings(NamedTuple):
 
 def surroundings(tree: Tree, document: Document, pod: Node | None, container: Node) -> Surroundings:
     """Everything that a container's command line may refer to."""
-    found: dict[str, Site] = {}
+    variables: dict[str, Site] = {}
     configs: list[Located] = []
 
     def keys(name: str) -> dict[str, Site]:
         sources = config_maps(tree, name, document.path)
-        configs.extend(each for each in sources if each not in configs)
+        configs.extend(source for source in sources if source not in configs)
         return {key: site for source in sources for key, site in _data(source, name)}
 
     for item in items(find(container, "envFrom")):
         if name := value(item, "configMapRef", "name"):
             prefix = value(item, "prefix")
-            found |= {f"{prefix}{key}": site for key, site in keys(name).items()}
-    for each in items(find(container, "env")):
+            variables |= {f"{prefix}{key}": site for key, site in keys(name).items()}
+    for variable in items(find(container, "env")):
         name, key = (
-            value(each, "valueFrom", "configMapKeyRef", "name"),
-            value(each, "valueFrom", "configMapKeyRef", "key"),
+            value(variable, "valueFrom", "configMapKeyRef", "name"),
+            value(variable, "valueFrom", "configMapKeyRef", "key"),
         )
         if name and (site := keys(name).get(key)) is not None:
-            found[value(each, "name")] = site
-    found |= own_variables(container, document)
+            variables[value(variable, "name")] = site
+    variables |= own_variables(container, document)
     files: dict[str, Document] = {}
     for volume in items(find(pod, "volumes")):
         for name in _config_names(volume):
@@ -51,42 +51,46 @@ def surroundings(tree: Tree, document: Document, pod: Node | None, container: No
                 if value(mount, "name") != value(volume, "name"):
                     continue
                 for key, site in keys(name).items():
-                    path = _mounted(volume, mount, key)
+                    path = _mount_path(volume, mount, key)
                     if path and isinstance(site.node, ScalarNode) and site.node.style == "|":
-                        files[path] = next((each for each in site.document.inner if _is_in(each, site)), site.document)
-    return Surroundings(found, files, tuple(configs))
+                        files[path] = next(
+                            (inner for inner in site.document.inner if _is_in(inner, site)), site.document
+                        )
+    return Surroundings(variables, files, tuple(configs))
 
 
-def config_maps(tree: Tree, name: str, near: str) -> tuple[Located, ...]:
-    """The ConfigMap of this name, or the kustomization that generates it: the closest one to a file.
+def config_maps(tree: Tree, name: str, path: str) -> tuple[Located, ...]:
+    """The ConfigMap of this name, or the kustomization that generates it: the one closest to the file `path`.
 
-    Several equally close ones (one for each environment) are all ignored, because it is unknown which of them is used.
+    Empty if several are equally close (one for each environment), because it is unknown which of them is used.
     """
-    found = [each for each in of_kind(tree, "ConfigMap") if value(each.node, "metadata", "name") == name]
-    found += [
-        each
-        for each in of_kind(tree, "Kustomization")
-        if any(value(made, "name") == name for made in items(find(each.node, "configMapGenerator")))
+    located = [
+        candidate for candidate in of_kind(tree, "ConfigMap") if value(candidate.node, "metadata", "name") == name
     ]
-    if len(found) > 1:
-        shared = [_shared_folders(near, each.document.path) for each in found]
-        found = [each for each, length in zip(found, shared, strict=True) if length == max(shared)]
-    return tuple(found) if len(found) == 1 else ()
+    located += [
+        candidate
+        for candidate in of_kind(tree, "Kustomization")
+        if any(value(generator, "name") == name for generator in items(find(candidate.node, "configMapGenerator")))
+    ]
+    if len(located) > 1:
+        shared = [_shared_folders(path, candidate.document.path) for candidate in located]
+        located = [candidate for candidate, length in zip(located, shared, strict=True) if length == max(shared)]
+    return tuple(located) if len(located) == 1 else ()
 
 
-def generated_from(source: Located, name: str, key: str) -> str:
-    """The file that a kustomization puts under a key of the ConfigMap that it generates; "" if there is none."""
-    for made in items(find(source.node, "configMapGenerator")):
-        for each in items(find(made, "files")) if value(made, "name") == name else ():
-            named, sign, path = value(each).rpartition("=")
-            if (named if sign else posixpath.basename(path)) == key:
+def generating_file(source: Located, name: str, key: str) -> str:
+    """The file from which a kustomization generates a key of the ConfigMap; "" if there is none."""
+    for generator in items(find(source.node, "configMapGenerator")):
+        for entry in items(find(generator, "files")) if value(generator, "name") == name else ():
+            explicit_key, sign, path = value(entry).rpartition("=")
+            if (explicit_key if sign else posixpath.basename(path)) == key:
                 return posixpath.normpath(posixpath.join(posixpath.dirname(source.document.path), path))
     return ""
 
 
-def _shared_folders(one: str, other: str) -> int:
-    """Return how many directories two paths have in common from the root on."""
-    pairs = zip(one.split("/")[:-1], other.split("/")[:-1], strict=False)
+def _shared_folders(first: str, second: str) -> int:
+    """The number of leading directories that two paths have in common."""
+    pairs = zip(first.split("/")[:-1], second.split("/")[:-1], strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
@@ -94,10 +98,10 @@ def _data(source: Located, name: str) -> Iterator[tuple[str, Site]]:
     for key, node in entries(find(source.node, "data")):
         if isinstance(node, ScalarNode):
             yield str(key.value), Site.whole(source.document, node)
-    for made in items(find(source.node, "configMapGenerator")):
-        if value(made, "name") != name:
+    for generator in items(find(source.node, "configMapGenerator")):
+        if value(generator, "name") != name:
             continue
-        for literal in items(find(made, "literals")):
+        for literal in items(find(generator, "literals")):
             if isinstance(literal, ScalarNode) and "=" in literal.value:
                 variable, _, text = literal.value.partition("=")
                 whole = Site.whole(source.document, literal)
@@ -112,14 +116,18 @@ def _config_names(volume: Node) -> Iterator[str]:
             yield name
 
 
-def _mounted(volume: Node, mount: Node, key: str) -> str:
+def _mount_path(volume: Node, mount: Node, key: str) -> str:
     """The path of a ConfigMap's key in the container; "" if it is not mounted."""
-    chosen = items(find(volume, "configMap", "items"))
-    file = key if not chosen else next((value(each, "path") for each in chosen if value(each, "key") == key), "")
-    at, sub = value(mount, "mountPath"), value(mount, "subPath")
-    if sub:
-        return at if sub == file else ""
-    return posixpath.join(at, file) if file else ""
+    selected_items = items(find(volume, "configMap", "items"))
+    file = (
+        key
+        if not selected_items
+        else next((value(item, "path") for item in selected_items if value(item, "key") == key), "")
+    )
+    mount_path, sub_path = value(mount, "mountPath"), value(mount, "subPath")
+    if sub_path:
+        return mount_path if sub_path == file else ""
+    return posixpath.join(mount_path, file) if file else ""
 
 
 def _is_in(inner: Document, site: Site) -> bool:

@@ -1,6 +1,6 @@
-"""The field map: the fields of a chart's values, or of an unknown resource, that describe an endpoint.
+"""The field map: the places of an endpoint's values in a chart's values or in an unknown resource.
 
-`.stoker.yaml` gives the place of each value as `FILE:PATH`, for example
+`.stoker.yaml` contains the place of each value as `FILE:PATH`, for example
 
     platform:
       endpoints:
@@ -41,7 +41,7 @@ class FieldMap(BaseModel, frozen=True, defer_build=True, extra="forbid"):
     workload: str = ""
     """The Deployment in the cluster, as `NAMESPACE/NAME`."""
     service: str = ""
-    """Its Service, if that has another name."""
+    """The Service, if its name differs from the workload's."""
     application: str = ""
     """The name of the Argo CD Application, Flux Kustomization or HelmRelease that deploys the endpoint."""
     port: int = 8000
@@ -50,12 +50,12 @@ class FieldMap(BaseModel, frozen=True, defer_build=True, extra="forbid"):
     @model_validator(mode="after")
     def _places(self) -> Self:
         for key in ("model", "served_name", "context", "quantization", "replicas"):
-            given = getattr(self, key)
-            if given and not _PLACE.fullmatch(given):
-                raise ValueError(f"{key}: {given!r} is not a place: write FILE:PATH, like values/coder.yaml:model.id")
-        if engines.named(self.engine) is None:
-            known = ", ".join(engine.name for engine in engines.engines() if engine.changes)
-            raise ValueError(f"engine: {self.engine!r} is not known; there are {known}")
+            text = getattr(self, key)
+            if text and not _PLACE.fullmatch(text):
+                raise ValueError(f"{key}: {text!r} is not a place: write FILE:PATH, like values/coder.yaml:model.id")
+        if engines.engine_named(self.engine) is None:
+            engine_names = ", ".join(engine.name for engine in engines.engines() if engine.changes)
+            raise ValueError(f"engine: {self.engine!r} is not supported; supported engines: {engine_names}")
         return self
 
     @property
@@ -64,10 +64,10 @@ class FieldMap(BaseModel, frozen=True, defer_build=True, extra="forbid"):
 
 
 def candidate(tree: Tree, name: str, fields: FieldMap) -> Candidate:
-    """The endpoint as the map describes it; raises ManifestError with a field that does not exist."""
-    engine = engines.named(fields.engine)
+    """The endpoint of a field map; raises ManifestError if a place has no value."""
+    engine = engines.engine_named(fields.engine)
     if engine is None:
-        raise ManifestError(f"platform.endpoints.{name}.engine: {fields.engine} is not known.")
+        raise ManifestError(f"platform.endpoints.{name}.engine: {fields.engine} is not supported.")
     model = place(tree, name, "model", fields.model)
     flags = [_flag(engine.model[0], model)]
     for key, flag in (
@@ -77,7 +77,7 @@ def candidate(tree: Tree, name: str, fields: FieldMap) -> Candidate:
     ):
         if getattr(fields, key) and flag:
             flags.append(_flag(flag, place(tree, name, key, getattr(fields, key))))
-    root = next(each for each in model.document.roots if isinstance(each, MappingNode))
+    root = next(root for root in model.document.roots if isinstance(root, MappingNode))
     workload = fields.workload.rpartition("/")[2] or name
     return Candidate(
         kind="field map",
@@ -92,39 +92,39 @@ def candidate(tree: Tree, name: str, fields: FieldMap) -> Candidate:
     )
 
 
-def place(tree: Tree, name: str, key: str, where: str) -> Site:
-    """The value at `FILE:PATH`, without `hf://` or the argument's name before it."""
-    path, _, at = where.partition(":")
+def place(tree: Tree, name: str, key: str, location: str) -> Site:
+    """The site of the value at `FILE:PATH`, without a leading `hf://` or argument name."""
+    path, _, value_path = location.partition(":")
     text = tree.read(path)
     setting = f"platform.endpoints.{name}.{key}"
     if text is None:
         raise ManifestError(f"{setting}: there is no file {path}.")
     document = Document(path, text)
     for root in document.roots:
-        found = _follow(document, root, [_step(each) for each in _STEP.finditer(at)])
-        if found is not None:
-            prefix = re.match(r"hf://|--?[\w-]+=", found.value)
-            return found.part(found.value[prefix.end() :]) if prefix else found
-    raise ManifestError(f"{setting}: {path} has no value at {at}.")
+        site = _follow(document, root, [_step(step) for step in _STEP.finditer(value_path)])
+        if site is not None:
+            prefix = re.match(r"hf://|--?[\w-]+=", site.value)
+            return site.part(site.value[prefix.end() :]) if prefix else site
+    raise ManifestError(f"{setting}: {path} has no value at {value_path}.")
 
 
 def _step(match: re.Match[str]) -> str | int:
-    return int(match[3]) if match[3] else next(each for each in (match[1], match[2], match[4]) if each)
+    return int(match[3]) if match[3] else next(group for group in (match[1], match[2], match[4]) if group)
 
 
 def _follow(document: Document, node: Node, steps: list[str | int]) -> Site | None:
     for index, step in enumerate(steps):
         if isinstance(node, ScalarNode):
-            # The text of a ConfigMap or of `helm.values`: a document inside of the file.
+            # The scalar contains a document, as in a ConfigMap or in `helm.values`.
             for inner in document.inner:
                 for root in inner.roots:
                     if node.start_mark.index <= root.start_mark.index <= node.end_mark.index:
                         return _follow(inner, root, steps[index:])
             return None
-        below = find(node, step)
-        if below is None:
+        child = find(node, step)
+        if child is None:
             return None
-        node = below
+        node = child
     if isinstance(node, ScalarNode):
         return Site.whole(document, node)
     first = next((item for item in items(node) if isinstance(item, ScalarNode)), None)

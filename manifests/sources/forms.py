@@ -1,4 +1,4 @@
-"""Every form in which an endpoint is declared. Each file of this package with a constant `SOURCE` is one form."""
+"""Every form of an endpoint's declaration. Each file of this package with a constant `SOURCE` defines one form."""
 
 import importlib
 import pkgutil
@@ -16,10 +16,11 @@ from manifests.tree import Tree
 def sources() -> tuple[EndpointSource, ...]:
     """Every form, by name."""
     modules = (
-        importlib.import_module(f"{package.__name__}.{each.name}") for each in pkgutil.iter_modules(package.__path__)
+        importlib.import_module(f"{package.__name__}.{module_info.name}")
+        for module_info in pkgutil.iter_modules(package.__path__)
     )
-    found: list[EndpointSource] = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
-    return tuple(sorted(found, key=lambda each: each.name))
+    all_sources: list[EndpointSource] = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
+    return tuple(sorted(all_sources, key=lambda source: source.name))
 
 
 def kinds() -> frozenset[str]:
@@ -29,11 +30,11 @@ def kinds() -> frozenset[str]:
 
 @remembered
 def candidates(tree: Tree, path: str) -> tuple[Candidate, ...]:
-    """Everything in a file that serves a model, or looks like it."""
+    """Every server, or possible server, in a file."""
     return tuple(
         candidate
-        for kind, each in objects(tree, path)
+        for kind, located in objects(tree, path)
         for source in sources()
         if kind in source.kinds
-        for candidate in source.candidates(tree, kind, each)
+        for candidate in source.candidates(tree, kind, located)
     )

@@ -14,7 +14,7 @@ from manifests.edit import Document, entries, find, items, scalar, value
 from manifests.objects import Located, mappings, parent_keys
 from manifests.sources import charts, own_chart, stack
 from manifests.sources.candidate import Candidate
-from manifests.sources.configmaps import config_maps, generated_from, surroundings
+from manifests.sources.configmaps import config_maps, generating_file, surroundings
 from manifests.sources.site import Site
 from manifests.sources.source import EndpointSource
 from manifests.tree import Tree
@@ -162,7 +162,7 @@ def _values_from(tree: Tree, release: Located) -> Iterator[tuple[Document, Mappi
         if value(source, "kind") != "ConfigMap" or value(source, "targetPath"):
             continue
         for config_map in config_maps(tree, name, release.document.path):
-            text, path = scalar(config_map.node, "data", key), generated_from(config_map, name, key)
+            text, path = scalar(config_map.node, "data", key), generating_file(config_map, name, key)
             documents = [config_map.document.inside(text)] if text is not None and text.style == "|" else []
             if path and (content := tree.read(path)) is not None:
                 documents.append(Document(path, content, variables=variables_of(tree, path)))

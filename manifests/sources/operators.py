@@ -1,8 +1,8 @@
 """Models of operators: KubeAI's `Model`, the Ollama operator's `Model`, and LLMKube's `InferenceService`.
 
 KubeAI names the model in `spec.url` and its engine in `spec.engine`, adds `spec.args` to the engine's arguments, and
-serves it under the object's name; `resourceProfile: NAME:COUNT` is a profile of its chart. Stoker changes those of its
-vLLM and lists the others. Sources: kubeai.org/reference/kubernetes-api, ollama-operator.ayaka.io, llmkube.com.
+serves it under the object's name; `resourceProfile: NAME:COUNT` is a profile of its chart. Stoker changes models with KubeAI's
+vLLM and only lists the others. Sources: kubeai.org/reference/kubernetes-api, ollama-operator.ayaka.io, llmkube.com.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from manifests import engines
-from manifests.arguments import Command, Flag, listed
+from manifests.arguments import Command, Flag, flags_of_list
 from manifests.edit import find, items, scalar, value
 from manifests.objects import Located
 from manifests.sources.candidate import Candidate
@@ -30,9 +30,9 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
     if not isinstance(spec, MappingNode):
         return
     if api.startswith(KUBEAI):
-        command = _of_kubeai(located, spec)
+        command = _kubeai_command(located, spec)
     elif api.startswith(_OLLAMA):
-        command = Command(engines.named("Ollama"), ())
+        command = Command(engines.engine_named("Ollama"), ())
     elif api.startswith(_LLMKUBE) and kind == "InferenceService":
         command = Command(None, (), f"LLMKube's {value(spec, 'runtime') or 'llama.cpp'}")
     else:
@@ -53,12 +53,14 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
     )
 
 
-def _of_kubeai(located: Located, spec: MappingNode) -> Command:
-    said, url = value(spec, "engine"), scalar(spec, "url")
-    vllm = engines.named("vLLM")
-    if said.upper() != "VLLM" or vllm is None:
-        return Command(engines.named(_ENGINES.get(said, said)), (), f"KubeAI's {said}")
-    flags = listed([item for item in items(find(spec, "args")) if isinstance(item, ScalarNode)], located.document, vllm)
+def _kubeai_command(located: Located, spec: MappingNode) -> Command:
+    engine_name, url = value(spec, "engine"), scalar(spec, "url")
+    vllm = engines.engine_named("vLLM")
+    if engine_name.upper() != "VLLM" or vllm is None:
+        return Command(engines.engine_named(_ENGINES.get(engine_name, engine_name)), (), f"KubeAI's {engine_name}")
+    flags = flags_of_list(
+        [item for item in items(find(spec, "args")) if isinstance(item, ScalarNode)], located.document, vllm
+    )
     if url is None or not url.value.startswith(_HUB):
         return Command(vllm, flags)
     whole = Site.whole(located.document, url)

@@ -84,7 +84,7 @@ def candidates(
             hosts=tuple(dict.fromkeys((name + suffix, name, *(services if len(chart_engines) == 1 else ()), release))),
             replicas=None if suffix == "-predictor" else rendering.site(value(root, "spec", "replicas")),
             deployment=name + suffix.removesuffix("-workload-svc"),
-            made=value(plain_root, "kind") if suffix else "",
+            operated_kind=value(plain_root, "kind") if suffix else "",
             files=(document.path,),
             application=located if kind == "Application" else None,
             namespace=charts.namespace(kind, located),
@@ -102,7 +102,10 @@ def _objects(tree: Tree, full_release: Release, folder: str) -> Iterator[_Object
     for path in tree.files(f"{folder}/templates"):
         if not path.endswith((".yaml", ".yml")):
             continue
-        for release in (full_release, replace(full_release, parts={})):  # a part may contain unsupported syntax
+        for release in (
+            full_release,
+            replace(full_release, parts={}),
+        ):  # without the chart's own templates if their syntax is unsupported
             rendering = rendered(tree.read(path) or "", release)
             document = Document(path, rendering.marked)
             try:
@@ -179,7 +182,7 @@ def _kserve_engine(declared: _Object, model: Node, objects: tuple[_Object, ...])
             containers.append(plain_container)
             parts += [command] if (command := _command(other, container, hint)) is not None else []
     parts += [command] if (command := _command(declared, model, hint)) is not None else []
-    whole = kserve.of_runtime(hint, form) if not parts else parts[0]
+    whole = kserve.command_of_runtime(hint, form) if not parts else parts[0]
     command = Command(whole.engine, tuple(flag for part in parts for flag in part.flags), whole.description)
     command = _with_weights(declared.rendering, value(model, "storageUri"), command)
     return _Engine(declared, tuple(containers), command) if command.engine is not None else None

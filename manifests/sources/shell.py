@@ -1,4 +1,4 @@
-"""The words of a shell command, each with its place in the script: with enough of POSIX quoting for a command that starts a server."""
+"""The words of a shell command with their places in the script; supports the POSIX quoting that server commands use."""
 
 import re
 from typing import NamedTuple
@@ -8,7 +8,7 @@ _ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
 class Word(NamedTuple):
-    """A word as the program gets it, except that variables are not replaced, and its position in the script."""
+    """A word as the program receives it (variables are not replaced), and its position in the script."""
 
     text: str
     first: int
@@ -20,31 +20,31 @@ def is_shell(program: str) -> bool:
 
 
 def commands(script: str) -> list[list[Word]]:
-    """The commands of a script, each a list of words; comments and separators are left out."""
-    found: list[list[Word]] = [[]]
-    at = 0
-    while at < len(script):
-        char = script[at]
-        if script.startswith(("\\\n", "\\\r\n"), at):
-            at += 2 if script[at + 1] == "\n" else 3
+    """The commands of a script, each as a list of words, without comments and separators."""
+    all_commands: list[list[Word]] = [[]]
+    position = 0
+    while position < len(script):
+        char = script[position]
+        if script.startswith(("\\\n", "\\\r\n"), position):
+            position += 2 if script[position + 1] == "\n" else 3
         elif char in " \t\r":
-            at += 1
+            position += 1
         elif char in "\n;&|()":
-            found.append([])
-            at += 1
+            all_commands.append([])
+            position += 1
         elif char == "#":
-            end = script.find("\n", at)
-            at = len(script) if end < 0 else end
+            end = script.find("\n", position)
+            position = len(script) if end < 0 else end
         else:
-            word = _word(script, at)
-            found[-1].append(word)
-            at = word.last
-    return [each for each in found if each]
+            word = _word(script, position)
+            all_commands[-1].append(word)
+            position = word.last
+    return [command for command in all_commands if command]
 
 
 def assignments(script: str) -> dict[str, Word]:
-    """The variables that a script sets, with the word that holds each value."""
-    found: dict[str, Word] = {}
+    """The variables that a script sets, each with the word of its value."""
+    variables: dict[str, Word] = {}
     for command in commands(script):
         for word in command:
             if word.text == "export":
@@ -53,38 +53,38 @@ def assignments(script: str) -> dict[str, Word]:
             if match is None:
                 break
             if match[2] and match[2] in script[word.first : word.last]:
-                at = script.index(match[2], word.first + len(match[1]) + 1)
-                found[match[1]] = Word(match[2], at, at + len(match[2]))
-    return found
+                start = script.index(match[2], word.first + len(match[1]) + 1)
+                variables[match[1]] = Word(match[2], start, start + len(match[2]))
+    return variables
 
 
 def _word(script: str, first: int) -> Word:
-    text, at, quote = "", first, ""
-    while at < len(script):
-        char = script[at]
+    text, position, quote = "", first, ""
+    while position < len(script):
+        char = script[position]
         if quote:
             if char == quote:
                 quote = ""
-            elif char == "\\" and quote == '"' and script[at + 1 : at + 2] in ('"', "\\", "$", "`"):
-                at += 1
-                text += script[at : at + 1]
+            elif char == "\\" and quote == '"' and script[position + 1 : position + 2] in ('"', "\\", "$", "`"):
+                position += 1
+                text += script[position : position + 1]
             else:
                 text += char
         elif char in "'\"":
             quote = char
-        elif script.startswith(("$(", "${"), at):
-            close = script.find(")" if script[at + 1] == "(" else "}", at)
+        elif script.startswith(("$(", "${"), position):
+            close = script.find(")" if script[position + 1] == "(" else "}", position)
             close = len(script) - 1 if close < 0 else close
-            text += script[at : close + 1]
-            at = close
+            text += script[position : close + 1]
+            position = close
         elif char == "\\":
-            if script[at + 1 : at + 2] in ("\n", "\r", ""):
+            if script[position + 1 : position + 2] in ("\n", "\r", ""):
                 break
-            at += 1
-            text += script[at : at + 1]
+            position += 1
+            text += script[position : position + 1]
         elif char in " \t\r\n;&|()":
             break
         else:
             text += char
-        at += 1
-    return Word(text, first, at)
+        position += 1
+    return Word(text, first, position)

@@ -1,4 +1,4 @@
-"""The place of an endpoint's value, independent of its encoding: a scalar, or a part of one."""
+"""The place of an endpoint's value, independent of the form of the file: a scalar, or a part of one."""
 
 import re
 from collections.abc import Callable, Collection
@@ -13,7 +13,7 @@ from manifests.tree import ManifestError
 
 @dataclass(frozen=True)
 class Site:
-    """The characters `first` to `last` of a scalar's value: all of it, what follows `--model=`, a word of a script."""
+    """The characters `first` to `last` of a scalar's value: the whole value, the part after `--model=`, or a word of a script."""
 
     document: Document
     node: ScalarNode
@@ -30,13 +30,13 @@ class Site:
 
     @property
     def origin(self) -> "Site":
-        """The place to change: the definition of a variable if the value is one, or a part of one."""
-        inside = self.variable
-        if inside is None or inside.definition is None:
+        """The place to edit: if the value comes from a variable, the place of the variable's definition."""
+        variable = self.variable
+        if variable is None or variable.definition is None:
             return self
-        site = inside.definition.site
+        site = variable.definition.site
         return Site(
-            site.document, site.node, site.first + self.first - inside.first, site.first + self.last - inside.first
+            site.document, site.node, site.first + self.first - variable.first, site.first + self.last - variable.first
         )
 
     @property
@@ -46,21 +46,25 @@ class Site:
         return next((part for part in parts if part.first <= self.first < self.last <= part.last), None)
 
     @property
-    def yaml_scalar(self) -> "Site":
-        """The same place in the text of the file, in which the variables have no values; it ends where they end."""
+    def unresolved(self) -> "Site":
+        """The same place in the text of the file, before variables are replaced. It covers whole variables."""
         if not isinstance(self.node, Substituted):
             return self
         return Site(self.document, self.node.raw, self._raw(self.first), self._raw(self.last, end=True))
 
-    def _raw(self, at: int, *, end: bool = False) -> int:
-        """The position in the file's own text for one in the value."""
+    def _raw(self, position: int, *, end: bool = False) -> int:
+        """The position in the text of the file for a position in the value."""
         shift = 0
-        for each in self.node.parts if isinstance(self.node, Substituted) else ():
-            if each.first < at < each.last or (at == each.last and end) or (at == each.first and not end):
-                return int(each.last_raw if end else each.first_raw)
-            if each.last <= at:
-                shift = each.last_raw - each.last
-        return at + shift
+        for part in self.node.parts if isinstance(self.node, Substituted) else ():
+            if (
+                part.first < position < part.last
+                or (position == part.last and end)
+                or (position == part.first and not end)
+            ):
+                return int(part.last_raw if end else part.first_raw)
+            if part.last <= position:
+                shift = part.last_raw - part.last
+        return position + shift
 
     @property
     def path(self) -> str:
@@ -68,24 +72,24 @@ class Site:
 
     @property
     def line(self) -> int:
-        """Counted from 1; in a block of text, the line of the value."""
+        """The line in the file, counted from 1; in a literal block, the line of the value."""
         if (origin := self.origin) is not self:
             return origin.line
-        inside = str(self.node.value)[: self.first].count("\n")
-        return int(self.node.start_mark.line) + inside + (2 if self.node.style in ("|", ">") else 1)
+        lines_before = str(self.node.value)[: self.first].count("\n")
+        return int(self.node.start_mark.line) + lines_before + (2 if self.node.style in ("|", ">") else 1)
 
     def part(self, text: str, first: int = 0) -> "Site":
-        """The place of a part of the value, searched from `first` characters on."""
-        at = self.first + self.value.index(text, first)
-        return Site(self.document, self.node, at, at + len(text))
+        """The place of `text` in the value, searched after the first `first` characters."""
+        start = self.first + self.value.index(text, first)
+        return Site(self.document, self.node, start, start + len(text))
 
     def write(self, text: str) -> Edit:
         """The edit that replaces this text and changes nothing else; a following comment keeps its column."""
         if (origin := self.origin) is not self:
             return origin.write(text)
         if isinstance(self.node, Substituted):
-            refuse_variables(f"{self.path}:{self.line}", self.yaml_scalar.value, text, self.node.set_at)
-            return self.yaml_scalar.write(text)
+            refuse_variables(f"{self.path}:{self.line}", self.unresolved.value, text, self.node.set_at)
+            return self.unresolved.write(text)
         refuse_variables(f"{self.path}:{self.line}", self.value, text)
         start, end = self.span
         if self.first or self.last < len(self.node.value) or self.node.style in ("|", ">"):
@@ -107,22 +111,22 @@ class Site:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The position of the value in the file; raises ManifestError if the file has it in another form (escapes)."""
+        """The position of the value in the file; raises ManifestError if the file contains it in another form (escapes)."""
         if isinstance(self.node, Substituted):
-            return self.yaml_scalar.span
+            return self.unresolved.span
         node, value = self.node, self.value
         raw = self.document.text[node.start_mark.index : node.end_mark.index]
         if not value:
             return int(node.end_mark.index), int(node.end_mark.index)
-        before = str(node.value).count(value, 0, self.first) if value else 0
+        occurrences_before = str(node.value).count(value, 0, self.first) if value else 0
         if raw.count(value) != str(node.value).count(value):
             raise ManifestError(
                 f"{self.path}:{self.line} writes {value} in a form that Stoker cannot change: change it by hand."
             )
-        at = -1
-        for _ in range(before + 1):
-            at = raw.index(value, at + 1 if at < 0 else at + len(value))
-        return int(node.start_mark.index) + at, int(node.start_mark.index) + at + len(value)
+        offset = -1
+        for _ in range(occurrences_before + 1):
+            offset = raw.index(value, offset + 1 if offset < 0 else offset + len(value))
+        return int(node.start_mark.index) + offset, int(node.start_mark.index) + offset + len(value)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Definition:
 
 
 class Part(NamedTuple):
-    """A variable in a value: its characters in the value, and in the file; no definition for an escaped one."""
+    """A variable in a value: its characters in the value and in the file; an escaped variable has no definition."""
 
     first: int
     last: int
@@ -149,23 +153,23 @@ class Part(NamedTuple):
 
 
 def refuse_shared(name: str, files: Collection[str], changing: Collection[Site]) -> None:
-    """Refuse to change a variable that has other uses than those that change with it, which are in `files`."""
+    """Refuse to change a variable that is also used outside `files`, or at places that do not change."""
     defined = [
-        (each, variable, variable.definition)
-        for each in changing
-        if (variable := each.variable) is not None and variable.definition is not None
+        (site, variable, variable.definition)
+        for site in changing
+        if (variable := site.variable) is not None and variable.definition is not None
     ]
     for _, _, definition in defined:
         uses = definition.uses()
-        known = {
-            (each.document.path, each.node.start_mark.index, variable.first)
-            for each, variable, other in defined
-            if other.place == definition.place
+        changing_places = {
+            (site.document.path, site.node.start_mark.index, variable.first)
+            for site, variable, other_definition in defined
+            if other_definition.place == definition.place
         }
-        others = [f"{path}:{line}" for path, line in uses if path not in files]
-        if others or len(uses) > len(known):
-            places = ", ".join(others or [f"{path}:{line}" for path, line in uses])
+        other_places = [f"{path}:{line}" for path, line in uses if path not in files]
+        if other_places or len(uses) > len(changing_places):
+            places = ", ".join(other_places or [f"{path}:{line}" for path, line in uses])
             raise ManifestError(
-                f"{definition.place} sets the variable ${{{definition.name}}} of {name}, which is used at {places} as well: "
+                f"{definition.place} sets the variable ${{{definition.name}}} of {name}, which is also used at {places}: "
                 "change it by hand."
             )

@@ -10,10 +10,9 @@ from manifests.tree import Tree
 
 @dataclass(frozen=True)
 class EndpointSource:
-    """One form: the kinds of objects that it reads, and a function that yields a candidate for each thing in an object of
-    these kinds that serves a model, or looks like it.
+    """One form: the kinds of its objects, and a function that yields the servers, or possible servers, in such an object.
 
-    A candidate has the places (`Site`) of the values that may be changed; every other text in the object is not changed.
+    A candidate has the places (`Site`) of the values that may be changed. Other text in the object is never changed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""vLLM's own chart, vllm-stack: `servingEngineSpec.modelSpec`, a list of models with an engine each.
+"""vLLM's own chart, vllm-stack: `servingEngineSpec.modelSpec`, a list of models, each with its own engine.
 
 Its values may be below another key, if another chart contains it. Source: `helm/values.yaml` and
 `helm/templates/deployment-vllm-multi.yaml` of vllm-project/production-stack.
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from manifests import engines
-from manifests.arguments import Command, Flag, listed
+from manifests.arguments import Command, Flag, flags_of_list
 from manifests.edit import Document, find, items, scalar, value
 from manifests.objects import Located, mappings
 from manifests.sources import charts
@@ -25,7 +25,7 @@ _VALUES = {
 
 def models(kind: str, release: str, document: Document, values: MappingNode, located: Located) -> Iterator[Candidate]:
     """The models in the values of a release."""
-    vllm = engines.named("vLLM")
+    vllm = engines.engine_named("vLLM")
     for chart in mappings(values):
         for spec in items(find(chart, "servingEngineSpec", "modelSpec")):
             model = scalar(spec, "modelURL")
@@ -40,7 +40,7 @@ def models(kind: str, release: str, document: Document, values: MappingNode, loc
                 workload=Located(document, spec),
                 subject=spec,
                 container=spec,
-                command=Command(vllm, (_given(document, vllm.model[0], model), *_flags(document, spec, vllm))),
+                command=Command(vllm, (_flag_of_value(document, vllm.model[0], model), *_flags(document, spec, vllm))),
                 hosts=(
                     f"{release}-{name}-engine-service",
                     f"{release}-engine-service",
@@ -60,11 +60,11 @@ def models(kind: str, release: str, document: Document, values: MappingNode, loc
 def _flags(document: Document, spec: MappingNode, vllm: engines.Engine) -> Iterator[Flag]:
     for key, flag in _VALUES.items():
         if (node := scalar(spec, "vllmConfig", key)) is not None:
-            yield _given(document, flag, node)
-    given = items(find(spec, "vllmConfig", "extraArgs"))
-    yield from listed([each for each in given if isinstance(each, ScalarNode)], document, vllm)
+            yield _flag_of_value(document, flag, node)
+    extra_arguments = items(find(spec, "vllmConfig", "extraArgs"))
+    yield from flags_of_list([item for item in extra_arguments if isinstance(item, ScalarNode)], document, vllm)
 
 
-def _given(document: Document, flag: str, node: ScalarNode) -> Flag:
+def _flag_of_value(document: Document, flag: str, node: ScalarNode) -> Flag:
     site = Site.whole(document, node)
     return Flag(flag, (site.value,), (node,), True, (site,), "variable")

@@ -1,4 +1,4 @@
-"""Deployments, StatefulSets and other objects with a pod template: the first container that serves a model."""
+"""Deployments, StatefulSets and other objects with a pod template: their first container that serves a model."""
 
 from collections.abc import Iterator
 
@@ -18,10 +18,10 @@ KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Roll
 
 def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
     spec = find(located.node, "spec", "template", "spec") or _pod_below(located.node)
-    found = serving(tree, located, spec)
-    if found is None:
+    server = server_in(tree, located, spec)
+    if server is None:
         return
-    container, command, configs = found
+    container, command, configs = server
     replicas = scalar(located.node, "spec", "replicas")
     yield Candidate(
         kind=kind,
@@ -36,19 +36,21 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
     )
 
 
-def serving(tree: Tree, located: Located, pod: Node | None) -> tuple[MappingNode, Command, tuple[Located, ...]] | None:
-    """The first container of a pod that names a model, its command, and the ConfigMaps that it reads; otherwise one that may be a server."""
-    second = None
+def server_in(
+    tree: Tree, located: Located, pod: Node | None
+) -> tuple[MappingNode, Command, tuple[Located, ...]] | None:
+    """The first container of a pod that names a model, with its command and ConfigMaps; otherwise a possible server."""
+    possible_server = None
     for container in items(find(pod, "containers")):
         if not isinstance(container, MappingNode):
             continue
-        around = surroundings(tree, located.document, pod, container)
-        command = read(container, located.document, around.variables, around.files)
+        context = surroundings(tree, located.document, pod, container)
+        command = read(container, located.document, context.variables, context.files)
         if command is not None and command.model is not None:
-            return container, command, around.configs
-        if command is not None and second is None:
-            second = container, command, around.configs
-    return second
+            return container, command, context.configs
+        if command is not None and possible_server is None:
+            possible_server = container, command, context.configs
+    return possible_server
 
 
 def _pod_below(node: Node) -> Node | None:

@@ -4,7 +4,7 @@ import pytest
 
 from manifests.contract import Layout, check, read_endpoints
 from manifests.edit import Document
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.replicas import with_replicas
 from manifests.sizing import Machine, ModelFacts
@@ -109,7 +109,7 @@ extraArgs:
 
 def opened(files: dict[str, str]) -> Platform:
     platform = Platform(Files(files), Layout())
-    return platform.with_layout(fitted(platform))
+    return platform.with_layout(fitted_layout(platform))
 
 
 def listed(files: dict[str, str]) -> dict[str, tuple[str, str, int | None, int, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from manifests.add import AddRequest, plan_add
 from manifests.contract import check, read_endpoint
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.remove import plan_remove
@@ -20,7 +20,7 @@ MODEL = facts("Qwen/Qwen3-4B")
 
 def opened(files: dict[str, str]) -> Platform:
     tree = Files({path: textwrap.dedent(text) for path, text in files.items()})
-    return Platform(tree, fitted(Platform(tree, Layout())))
+    return Platform(tree, fitted_layout(Platform(tree, Layout())))
 
 
 def problems(platform: Platform) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from bot.clients.vllm import SIGNALS, signals
 from bot.clients.workload import workload_of
 from manifests import engines
 from manifests.contract import check, read_endpoint
-from manifests.engines import Engine, named, running, usual
+from manifests.engines import Engine, engine_named, running, usual
 from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.rules import RULES
@@ -36,7 +36,7 @@ def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
     program = f"{image} {arguments}"
     others = [each.name for each in engines.engines() if each.sign.search(program) and not each.is_usual]
     assert others == ([] if engine.is_usual else [engine.name])
-    assert named(engine.name) is engine
+    assert engine_named(engine.name) is engine
     assert engine.is_usual or not engine.changes or running(program) is engine
     assert any(word in program for word in (*engine.words, "--model", "MODEL"))
 

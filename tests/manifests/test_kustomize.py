@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from manifests.contract import Layout, check, read_endpoint, read_endpoints
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.replicas import with_replicas
 from manifests.tree import Files, ManifestError
@@ -150,7 +150,7 @@ def test_replicas_that_share_an_anchor_are_not_changed(platform: Files, layout: 
     """Both would change."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files[CHAT] = files[CHAT].replace("  replicas: 0", "  minReadySeconds: &none 0\n  replicas: *none")
-    with pytest.raises(ManifestError, match="with an anchor that another value uses as well"):
+    with pytest.raises(ManifestError, match="with an anchor that another value also uses"):
         with_replicas(Platform(Files(files), layout), "coder-chat", 1)
 
 
@@ -166,7 +166,7 @@ def test_a_kustomization_needs_no_kind(name: str) -> None:
         for path, text in files.items()
     }
     said, short = Platform(tree, layout), Platform(Files(bare), layout)
-    assert fitted(short) == fitted(said)
+    assert fitted_layout(short) == fitted_layout(said)
     assert read_endpoints(short) == read_endpoints(said)
     assert [each.rule for each in check(short)] == [each.rule for each in check(said)]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from manifests.contract import Layout, read_endpoints
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.reading import other_differences
 from manifests.sizing import Machine, ModelFacts
@@ -47,7 +47,7 @@ spec: {{selector: {{app: coder}}, ports: [{{port: 8000}}]}}
 
 def opened(text: str) -> Platform:
     platform = Platform(Files({"apps/coder/coder.yaml": text}), Layout())
-    return platform.with_layout(fitted(platform))
+    return platform.with_layout(fitted_layout(platform))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_model_on_a_shared_volume_is_recognised_by_its_directories(
     text = change.changes.files["apps/coder/coder.yaml"] or ""
     assert f"--model, {after}" in text
     assert "--load-format=auto" in text
-    assert any(f"have to be at {after} before it starts" in each for each in change.warnings)
+    assert any(f"at {after} before the endpoint starts" in each for each in change.warnings)
 
 
 def test_an_argument_in_the_command_is_shown_once() -> None:

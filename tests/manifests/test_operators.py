@@ -6,7 +6,7 @@ from manifests.add import AddRequest, plan_add
 from manifests.contract import check, read_endpoint, read_endpoints
 from manifests.layout import Layout
 from manifests.platform import Platform
-from manifests.replicas import scaled_by, switched_by_hand, with_replicas, written
+from manifests.replicas import replicas_in_git, scaled_by, switched_by_hand, with_replicas
 from manifests.sizing import Machine
 from manifests.survey import survey
 from manifests.swap import SwapRequest, plan_swap
@@ -207,7 +207,7 @@ def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model
     started = with_replicas(tree, name, 1)
     after = tree.with_changes(started)
     assert changed(tree, started) == ["replicas: 0", "replicas: 1"]
-    assert {each: written(after, each) for each in ("llm-chat", "llm-code")}[name] == 1
+    assert {each: replicas_in_git(after, each) for each in ("llm-chat", "llm-code")}[name] == 1
     with pytest.raises(ManifestError, match=f"copy the part of models/llm.yaml:{line - 2} about {name}"):
         plan_add(tree, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like=name), Machine())
 

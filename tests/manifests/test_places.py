@@ -376,7 +376,7 @@ def test_an_application_in_a_shared_file_is_not_changed(given: Changed, layout: 
     both = {path: text for path, text in given.files.items() if path not in (chat, fim)}
     tree = Files(both | {f"{GROUP}/all.yaml": f"{given.files[chat]}---\n{given.files[fim]}"})
     assert check(Platform(tree, layout)) == ()
-    with pytest.raises(ManifestError, match=r"all\.yaml holds more than the Application of coder-fim"):
+    with pytest.raises(ManifestError, match=r"all\.yaml contains more than the Application of coder-fim"):
         plan_remove(Platform(tree, layout), "coder-fim")
     with pytest.raises(ManifestError, match=r"all\.yaml contains more than its Application"):
         plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)

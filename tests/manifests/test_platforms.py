@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from manifests.contract import Layout, check, read_endpoints
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.remove import plan_remove
 from manifests.sizing import Machine, ModelFacts
@@ -40,7 +40,7 @@ def opened(name: str) -> tuple[Tree, Layout]:
     found = {path.relative_to(root).as_posix(): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
     tree = Files(found)
     layout = Layout(namespace="llm", endpoints=CHART) if name == "own-chart" else Layout()
-    return tree, fitted(Platform(tree, layout))
+    return tree, fitted_layout(Platform(tree, layout))
 
 
 def facts(hf_id: str, **more: object) -> ModelFacts:
@@ -300,7 +300,7 @@ def test_a_requested_served_name_is_changed_without_a_gateway() -> None:
 def test_a_platform_is_read_from_disk_as_well() -> None:
     """The commands that a person runs in a checkout."""
     platform = Platform(Checkout(PLATFORMS / "flat-files"), Layout())
-    found = read_endpoints(platform.with_layout(fitted(platform)))
+    found = read_endpoints(platform.with_layout(fitted_layout(platform)))
     assert [each.name for each in found] == ["granite", "mistral", "qwen3"]
 
 

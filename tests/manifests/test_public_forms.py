@@ -3,7 +3,7 @@
 import textwrap
 
 from manifests.contract import check, read_endpoint
-from manifests.fitting import fitted
+from manifests.fitting import fitted_layout
 from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.sizing import Machine, ModelFacts
@@ -15,7 +15,7 @@ from tests.manifests.test_platforms import GGUF, facts
 def platform(**files: str) -> Platform:
     """A repository; `apps__vllm` is the file apps/vllm.yaml."""
     tree = Files({f"{path.replace('__', '/')}.yaml": textwrap.dedent(text) for path, text in files.items()})
-    return Platform(tree, fitted(Platform(tree, Layout())))
+    return Platform(tree, fitted_layout(Platform(tree, Layout())))
 
 
 def swapped(before: Platform, name: str, model: ModelFacts) -> tuple[list[str], tuple[str, ...]]:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from manifests.contract import Layout, check, read_endpoint, read_endpoints
-from manifests.engines import engines, named
+from manifests.engines import engine_named, engines
 from manifests.platform import Platform
 from manifests.sizing import Machine, ModelFacts
 from manifests.sources.forms import sources
@@ -126,7 +126,7 @@ def test_an_engine_is_recognised_read_and_changed_in_its_own_values(engine: str)
     """One that Stoker does not change is listed as unknown, and a change is refused with its name."""
     assert engine in ENGINES, f"add a container that runs {engine} to ENGINES"
     tree, layout = deployment(*ENGINES[engine]), Layout()
-    known = named(engine)
+    known = engine_named(engine)
     assert known is not None
     if not known.changes:
         assert [(each.name, engine in each.why) for each in Platform(tree, layout).unknown()] == [("model", True)]

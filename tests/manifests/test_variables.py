@@ -5,7 +5,7 @@ import pytest
 from manifests.add import AddRequest, plan_add
 from manifests.contract import check, read_endpoints
 from manifests.platform import Platform
-from manifests.replicas import with_replicas, written
+from manifests.replicas import replicas_in_git, with_replicas
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, ManifestError, Overlay
@@ -80,7 +80,7 @@ def test_a_variable_of_the_kustomization_is_read_and_changed_where_it_is_defined
         ("name: vllm", "name: ${NAME}"),
     )
     (endpoint,) = (each for each in read_endpoints(platform) if each.name == "vllm")
-    assert (endpoint.hf_id, endpoint.context, written(platform, "vllm")) == ("Qwen/Qwen3-4B", 8192, 0)
+    assert (endpoint.hf_id, endpoint.context, replicas_in_git(platform, "vllm")) == ("Qwen/Qwen3-4B", 8192, 0)
     assert check(platform) == check(substituting("    substitute: {}\n"))
     changes = swapped(platform, context=4096)
     assert changed_lines(platform, changes) == {
@@ -144,7 +144,7 @@ def test_a_variable_that_another_workload_uses_is_not_changed() -> None:
     with pytest.raises(ManifestError) as refused:
         swapped(platform)
     assert str(refused.value) == (
-        f"{SETTINGS}:7 sets the variable ${{MODEL}} of vllm, which is used at {page}:4 as well: change it by hand."
+        f"{SETTINGS}:7 sets the variable ${{MODEL}} of vllm, which is also used at {page}:4: change it by hand."
     )
 
 
@@ -154,7 +154,7 @@ def test_a_variable_with_another_meaning_in_the_same_files_is_not_changed() -> N
         ("len=8192", "len=${SIZE}"),
         ("repository: intel/vllm", "repository: a/${SIZE}"),
     )
-    with pytest.raises(ManifestError, match=rf"^{KS}:\d+ sets the variable \$\{{SIZE\}} of vllm, which is used at "):
+    with pytest.raises(ManifestError, match=rf"^{KS}:\d+ sets the variable \$\{{SIZE\}} of vllm, which is also used at "):
         swapped(platform, context=4096)
 
 

@@ -60,7 +60,7 @@ def test_the_number_of_a_kustomization_wins(platform: Files, layout: Layout) -> 
 
 def test_where_git_leaves_the_number_to_the_cluster_nothing_is_changed(platform: Files, layout: Layout) -> None:
     silent = changed(platform, DEPLOYMENT, "  replicas: 0\n", "")
-    assert replicas.written(Platform(silent, layout), "coder-chat") is None
+    assert replicas.replicas_in_git(Platform(silent, layout), "coder-chat") is None
     with pytest.raises(ManifestError, match="has no replicas for coder-chat"):
         replicas.with_replicas(Platform(silent, layout), "coder-chat", 1)
 
@@ -68,10 +68,10 @@ def test_where_git_leaves_the_number_to_the_cluster_nothing_is_changed(platform:
 def test_a_started_endpoint_is_bound_as_it_was_at_rest(platform: Files, layout: Layout) -> None:
     """An approval is bound to the deployed content; the commit that starts the model must not void it."""
     started = changed(platform, DEPLOYMENT, "replicas: 0", "replicas: 1")
-    assert replicas.at_rest(Platform(platform, layout), "coder-chat") == {}
-    assert replicas.at_rest(Platform(started, layout), "coder-chat").keys() == {DEPLOYMENT}
+    assert replicas.blobs_at_zero(Platform(platform, layout), "coder-chat") == {}
+    assert replicas.blobs_at_zero(Platform(started, layout), "coder-chat").keys() == {DEPLOYMENT}
     text = platform.read(DEPLOYMENT) or ""
-    assert replicas.at_rest(Platform(started, layout), "coder-chat")[DEPLOYMENT] == replicas.blob(text)
+    assert replicas.blobs_at_zero(Platform(started, layout), "coder-chat")[DEPLOYMENT] == replicas.blob(text)
 
 
 def test_who_else_scales_it_is_named(platform: Files, layout: Layout) -> None:
