@@ -17,9 +17,9 @@ from manifests.copying import (
     copied_names,
     needs,
     refuse_undeployed_copy,
-    renamed,
     with_generator_items,
     with_kustomization_entries,
+    with_new_names,
     without_replicas,
 )
 from manifests.edit import Document, value
@@ -324,7 +324,7 @@ class _Copy(NamedTuple):
     def rewording(self) -> Rewording:
         return _rewording(self.template, self.request, self.target)
 
-    def edited(self) -> dict[str, Document]:
+    def edited_files(self) -> dict[str, Document]:
         """The template's files with the requested model."""
         edits = resource_edits(self.pieces, self.template, self.request, self.sizing)
         return retarget(self.pieces, self.target, edits)
@@ -352,21 +352,23 @@ def _copies(copy: _Copy) -> dict[str, str]:
 
 def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
     """The files of the bundle under their new paths; raises Uncopyable if another file names the model, too."""
-    edited = {path: staging.with_patterns(document, copy.request.facts) for path, document in copy.edited().items()}
-    if outside := sorted(set(edited) - {*bundle.files, bundle.apart}):
+    edited_files = {
+        path: staging.with_patterns(document, copy.request.facts) for path, document in copy.edited_files().items()
+    }
+    if outside := sorted(set(edited_files) - {*bundle.files, bundle.flux_file}):
         raise Uncopyable(f"{copy.template.name} cannot be copied: its model is also named in {', '.join(outside)}.")
     rewording = copy.rewording
     files: dict[str, str] = {}
-    for path in filter(None, (*bundle.files, bundle.apart)):
+    for path in filter(None, (*bundle.files, bundle.flux_file)):
         text = copy.platform.read(path)
         if text is None:
             continue
         new_path = bundle.copied_path(path, copy.request.name)
         _refuse_existing(copy, new_path)
-        if path in edited or path.endswith((".yaml", ".yml")):
-            document = Document(path, edited[path].text if path in edited else text)
+        if path in edited_files or path.endswith((".yaml", ".yml")):
+            document = Document(path, edited_files[path].text if path in edited_files else text)
             document = without_replicas(
-                renamed(document, names, copy.sizing.storage), copy.platform, copy.pieces, bundle
+                with_new_names(document, names, copy.sizing.storage), copy.platform, copy.pieces, bundle
             )
             files[new_path] = rewording.document(document).text
         else:
@@ -380,7 +382,7 @@ def _copied_application(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, 
     if application is None or application.document.path in bundle.files or template.name not in template.application:
         return {}
     exact = {**names.exact, template.application: template.application.replace(template.name, new_name)}
-    document = renamed(application.document, names._replace(exact=exact), copy.sizing.storage)
+    document = with_new_names(application.document, names._replace(exact=exact), copy.sizing.storage)
     path = _application_path(copy.platform.layout, template, copy.request)
     _refuse_existing(copy, path)
     return {path: copy.rewording.document(document).text}
@@ -410,7 +412,7 @@ def _hosts_of_copy(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
 def _item(copy: _Copy) -> dict[str, str]:
     """The list with another item, and LiteLLM's values with its entry."""
     pieces, path = copy.pieces, copy.pieces.deployment.document.path
-    files = {path: with_copy(pieces, copy.edited()[path], copy.request.name, copy.rewording, at_zero=pieces.gpu)}
+    files = {path: with_copy(pieces, copy.edited_files()[path], copy.request.name, copy.rewording, at_zero=pieces.gpu)}
     if pieces.entry is not None:
         hosts = {old: old.replace(copy.template.name, copy.request.name) for old in pieces.candidate.hosts}
         files |= _with_gateway_entry(copy, pieces.entry, hosts)

@@ -68,13 +68,13 @@ class Flag:
         return self.nodes[0]
 
     @property
-    def joined(self) -> bool:
+    def is_joined(self) -> bool:
         """True if the first value is in the same item as the flag, as in `--flag=value`."""
         return self.positional or len(self.nodes) == len(self.values)
 
     @property
     def value_nodes(self) -> tuple[ScalarNode, ...]:
-        return self.nodes if self.joined else self.nodes[1:]
+        return self.nodes if self.is_joined else self.nodes[1:]
 
     @property
     def value_node(self) -> ScalarNode:

@@ -148,7 +148,7 @@ def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: En
     declared = _Objects(platform, place)
     fields = platform.layout.endpoints.get(place.name)
     delivery = _delivery(platform, place, candidate, fields)
-    kustomized = _kustomized(platform, place, delivery) if fields is None else Rendering()
+    kustomized = _kustomize_rendering(platform, place, delivery) if fields is None else Rendering()
     claims = declared.of_kind("PersistentVolumeClaim")
     pieces = Pieces(
         name=place.name,
@@ -167,7 +167,7 @@ def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: En
         home=place.home,
         candidate=candidate,
         namespace=_namespace(platform, candidate, delivery, kustomized, fields),
-        related=_related(platform, place, candidate, declared),
+        related=_related_objects(platform, place, candidate, declared),
         deployer=delivery.deployment.deployer if delivery.deployment else "",
         deployed_by=_flux_kustomization(delivery, fields),
         fields=fields,
@@ -190,7 +190,7 @@ def _flux_kustomization(delivery: _Delivery, fields: field_map.FieldMap | None) 
     return fields.application if fields else ""
 
 
-def _kustomized(platform: Snapshot, place: Place, delivery: _Delivery) -> Rendering:
+def _kustomize_rendering(platform: Snapshot, place: Place, delivery: _Delivery) -> Rendering:
     """The changes by the kustomizations from the deployed directory down to the endpoint's."""
     folder = posixpath.dirname(place.home) if platform.read(place.home) is not None else place.home
     deployed = next((path for path in delivery.paths if leads_to(platform, path, folder)), folder)
@@ -219,7 +219,7 @@ def _namespace(
     )
 
 
-def _related(platform: Snapshot, place: Place, candidate: Candidate, declared: _Objects) -> tuple[Located, ...]:
+def _related_objects(platform: Snapshot, place: Place, candidate: Candidate, declared: _Objects) -> tuple[Located, ...]:
     """The ConfigMaps that the server reads, and the other objects in the endpoint's files."""
     servers = {id(server.workload.node) for path in place.files for server in candidates(platform, path)}
     by_node = {id(located.node): located for located in (*candidate.configs, *declared.related(servers))}

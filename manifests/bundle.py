@@ -29,11 +29,11 @@ class Bundle:
     home: str
     stems: tuple[str, ...]
     files: tuple[str, ...]
-    apart: str = ""
+    flux_file: str = ""
     """The file outside `home` with the Flux Kustomization that deploys only this endpoint."""
     elements: tuple[tuple[Document, MappingNode], ...] = ()
     """The items of ApplicationSets' lists that create its Application."""
-    listed: tuple[tuple[Document, int, str], ...] = ()
+    listing_lines: tuple[tuple[Document, int, str], ...] = ()
     """The entries of other kustomizations that refer to the bundle: the document, the line (from 0), and the path in it."""
 
     def name(self, old: str, new: str) -> str:
@@ -45,7 +45,7 @@ class Bundle:
 
     def copied_path(self, path: str, new: str) -> str:
         """The path of the copy of a file or directory."""
-        if (path in self.files and path != self.home and not within(path, self.home)) or path == self.apart:
+        if (path in self.files and path != self.home and not within(path, self.home)) or path == self.flux_file:
             folder, base = posixpath.split(path)
             return posixpath.join(folder, self.base(base, new))
         folder, base = posixpath.split(self.home)
@@ -84,9 +84,9 @@ def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
         raise ManifestError(
             f"{home} is deployed by several objects, or by an object whose file contains others: copy it by hand."
         )
-    apart = next(iter(other_files), "")
-    bundle = Bundle(home, bundle.stems, bundle.files, apart, tuple(_generator_items(platform, bundle)))
-    return replace(bundle, listed=tuple(_kustomization_lines(platform, bundle)))
+    flux_file = next(iter(other_files), "")
+    bundle = Bundle(home, bundle.stems, bundle.files, flux_file, tuple(_generator_items(platform, bundle)))
+    return replace(bundle, listing_lines=tuple(_kustomization_lines(platform, bundle)))
 
 
 def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -> bool:
@@ -101,7 +101,7 @@ def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -
         return True
     if any(within(reconciler.paths[0], bundle.home) for reconciler in flux.reconcilers(platform)):
         return True  # the endpoint's own Kustomization is copied, too
-    return bool(bundle.listed) or any(
+    return bool(bundle.listing_lines) or any(
         reconciler.paths == (".",)
         or (within(bundle.home, reconciler.paths[0]) and _is_plain(platform, reconciler.paths[0]))
         for reconciler in flux.reconcilers(platform)
@@ -182,7 +182,7 @@ def _references_to(path: str, kustomization: Node, bundle: Bundle) -> list[Scala
     folder = posixpath.dirname(path)
     lists = [find(kustomization, key) for key in ("resources", "components", "bases")]
     references = [node for entry_list in lists for node in scalars(items(entry_list))]
-    targets = {*bundle.files, bundle.apart, bundle.home} - {""}
+    targets = {*bundle.files, bundle.flux_file, bundle.home} - {""}
     leading = []
     for node in references:
         place = posixpath.normpath(posixpath.join(folder, str(node.value)))

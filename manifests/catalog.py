@@ -84,11 +84,11 @@ def reword_pages(
                 if fenced or fences:
                     text_of_block = whole.sub(lambda match: renames.get(match[0], match[0]), text_of_block)
                 elif text_of_block.startswith("|"):
-                    text_of_block = _reworded_row(text_of_block, renames, reword)
+                    text_of_block = _reword_row(text_of_block, renames, reword)
                 elif (only := re.sub(r"^\s*([-*+>]|\d+\.|#+)\s+", "", text_of_block).strip(" `*_\r\n")) in renames:
                     text_of_block = text_of_block.replace(only, renames[only])
                 else:
-                    text_of_block = _reworded(text_of_block, reword) or text_of_block
+                    text_of_block = _reword_block(text_of_block, reword) or text_of_block
             fenced ^= fences % 2 == 1
             new_blocks.append(text_of_block)
         if (new := "".join(new_blocks)) != text:
@@ -96,7 +96,7 @@ def reword_pages(
     return changed
 
 
-def _reworded_row(line: str, renames: Mapping[str, str], reword: Reword) -> str:
+def _reword_row(line: str, renames: Mapping[str, str], reword: Reword) -> str:
     """A table row with corrected cells; a bare size in a cell is the size of the weights."""
     bare = line.rstrip("\r\n")
     cells = re.split(r"(?<!\\)\|", bare)
@@ -121,7 +121,7 @@ def remove_notes(platform: Platform, alias: str) -> dict[str, str]:
 def add_manual(platform: Platform, like: str, name: str, reword: Callable[[str], str]) -> dict[str, str]:
     """The word list and the bring-up table with `name` added after the similar application `like`."""
 
-    def resembling(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
+    def with_copied_row(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
         column = row.column_listing(like)
         if column is not None and len(names_in_cell(row.cells[column])) > 1:  # a row that lists several applications
             return {row.line: row.with_cells({column: _with_name(row.cells[column].strip(), like, name)})}
@@ -131,7 +131,7 @@ def add_manual(platform: Platform, like: str, name: str, reword: Callable[[str],
         return _after(row, row.with_cells(cells))
 
     return _edit_words(platform, lambda words: _insert_word(words, like, name)) | edit_table(
-        platform, platform.layout.bring_up_guide, like, resembling
+        platform, platform.layout.bring_up_guide, like, with_copied_row
     )
 
 
@@ -151,14 +151,14 @@ def reword_manual(platform: Platform, name: str, reword: Callable[[str], str]) -
 def remove_manual(platform: Platform, name: str) -> dict[str, str]:
     """The word list and the bring-up table without `name`."""
 
-    def left(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
+    def without_row_of_name(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
         column = row.column_listing(name)
         if column is not None and len(names_in_cell(row.cells[column])) > 1:
             return {row.line: row.with_cells({column: _without_name(row.cells[column].strip(), name)})}
         return {row.line: None}
 
     return _edit_words(platform, lambda words: _delete_word(words, name)) | edit_table(
-        platform, platform.layout.bring_up_guide, name, left
+        platform, platform.layout.bring_up_guide, name, without_row_of_name
     )
 
 
@@ -224,7 +224,7 @@ def in_portal(platform: Platform, alias: str) -> bool:
     )
 
 
-def offered(platform: Platform) -> tuple[ScalarNode, ...]:
+def models_in_portal(platform: Platform) -> tuple[ScalarNode, ...]:
     """The models in the key portal's list; empty if no list contains a known alias."""
     try:
         return tuple(_portal(platform, "")[1])
@@ -312,7 +312,7 @@ def _catalog_row(
         if index and (reworded := reword(cell.strip())) and reworded != cell.strip()
     }
 
-    def put(column: str, text: str) -> None:
+    def set_cell(column: str, text: str) -> None:
         index = row.column(column)
         if index is not None:
             cells[index] = text
@@ -320,12 +320,12 @@ def _catalog_row(
     if alias is not None:
         cells[0] = re.sub(r"[\w.-]+", alias, row.cells[0].strip(), count=1)
     model_cells = [other_row.cell("model") for other_row in rows]
-    put("model", _model_cell(row.cell("model"), new, old, reword, model_cells))
+    set_cell("model", _model_cell(row.cell("model"), new, old, reword, model_cells))
     if new.context is not None and (new.context != old.context or alias is not None):
-        put("context", _context_cell(row.cell("context"), new.context))
+        set_cell("context", _context_cell(row.cell("context"), new.context))
     if (new.price_in, new.price_out) != (old.price_in, old.price_out):
-        put("cost", _cost_cell(row.cell("cost"), new, old))
-    put("eval", _untested(rows))
+        set_cell("cost", _cost_cell(row.cell("cost"), new, old))
+    set_cell("eval", _untested_text(rows))
     return row.with_cells(cells)
 
 
@@ -364,13 +364,13 @@ def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
     for factor in (1, 1000, 1_000_000):
         before = [_money(price, factor) for price in (old.price_in, old.price_out) if price]
         after = [_money(price, factor) for price in (new.price_in, new.price_out) if price]
-        if len(before) == len(after) and (repriced := _repriced(cell, before, after)):
+        if len(before) == len(after) and (repriced := _with_new_prices(cell, before, after)):
             return repriced
     dollar = "$" if "$" in cell else ""
     return f"{dollar}{new.price_in} / {dollar}{new.price_out or '–'}"
 
 
-def _repriced(cell: str, before: list[Decimal], after: list[Decimal]) -> str:
+def _with_new_prices(cell: str, before: list[Decimal], after: list[Decimal]) -> str:
     """The cell with each old number replaced, in order; "" if it does not contain all of them."""
     number = re.compile(r"\d+(?:\.\d+)?")
     numbers = [Decimal(number_text) for number_text in number.findall(cell)]
@@ -387,7 +387,7 @@ def _money(price: str, factor: int) -> Decimal:
     return Decimal(f"{scaled.normalize():f}")
 
 
-def _untested(rows: tuple[Row, ...]) -> str:
+def _untested_text(rows: tuple[Row, ...]) -> str:
     """The text that this table uses for a model that has not been evaluated."""
     cells = (row.cell("eval") for row in rows)
     return next((cell for cell in cells if _UNTESTED.match(cell)), "pending")
@@ -407,14 +407,14 @@ def _edit_notes(platform: Platform, alias: str, reword: Reword | None) -> dict[s
         return {}
     new_lines: list[str] = []
     is_removed = False  # True if the last non-blank block was removed
-    for block, is_prose in _about(blocks(split_lines(text)), alias):
+    for block, is_prose in _blocks_about(blocks(split_lines(text)), alias):
         blank = not block[0].strip()
         if is_prose is None or (reword and not is_prose):
             if is_removed and blank and (not new_lines or not new_lines[-1].strip()):
                 continue  # remove one of the blank lines around a removed paragraph
             new_lines += block
             is_removed = is_removed and blank
-        elif new := reword and _reworded("".join(block), reword):
+        elif new := reword and _reword_block("".join(block), reword):
             new_lines.append(new)
             is_removed = False
         else:
@@ -425,7 +425,7 @@ def _edit_notes(platform: Platform, alias: str, reword: Reword | None) -> dict[s
     return {layout.model_catalog: new_text} if new_text != text else {}
 
 
-def _reworded(block: str, reword: Reword) -> str:
+def _reword_block(block: str, reword: Reword) -> str:
     """A reworded block of prose that keeps its mark and line endings; "" if nothing in it remains correct."""
     prose = block.rstrip("\r\n")
     ending = block[len(prose) :]
@@ -435,7 +435,7 @@ def _reworded(block: str, reword: Reword) -> str:
     return (prose[:start] + new).replace("\n", ending or "\n") + ending if new else ""
 
 
-def _about(all_blocks: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
+def _blocks_about(all_blocks: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
     """Yield each block with True for prose about `alias`, False for its code and tables, and None for other text.
 
     Text is about `alias` if it begins with it, or is in a section with it as the heading.

@@ -10,7 +10,7 @@ from ruamel.yaml.nodes import Node
 from ruamel.yaml.parser import Parser
 
 
-def composed(text: str) -> Iterator[Node]:
+def compose(text: str) -> Iterator[Node]:
     """The root node of each document of a YAML text; raises YAMLError.
 
     The parser's own handling of comments is off, because `Document.comments` reads them. Positions do not change.

@@ -80,7 +80,7 @@ class Names(NamedTuple):
 def copied_names(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle, new: str) -> Names:
     """The names in a copy; raises Uncopyable if the copy would share an object, or would start without approval."""
     own_objects = _own_objects(platform, bundle)
-    generated = _generated(platform, bundle)
+    generated = _generated_objects(platform, bundle)
     new_names = _new_names(template, bundle, own_objects, new)
     for kind, old in generated:
         if kind.endswith("Generator") and (renamed_to := bundle.name(old, new)):
@@ -113,7 +113,7 @@ def copied_names(platform: Platform, pieces: Pieces, template: ModelEndpoint, bu
 def _own_objects(platform: Platform, bundle: Bundle) -> dict[tuple[str, str], str]:
     """The kind and name of each object in the bundle's files, with its file. kustomization.yaml files do not count."""
     own_objects: dict[tuple[str, str], str] = {}
-    for path in filter(None, (*bundle.files, bundle.apart)):
+    for path in filter(None, (*bundle.files, bundle.flux_file)):
         for kind, located in objects(platform, path):
             name = value(located.node, "metadata", "name")
             if name and (kind != "Kustomization" or value(located.node, "spec", "path")):
@@ -177,7 +177,7 @@ def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool
     return pieces.deployer != "Flux" and pieces.namespace not in used_namespaces
 
 
-def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
+def _generated_objects(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
     """The objects that the bundle's kustomizations generate, and the Secrets that its ExternalSecrets create."""
     generated = set[tuple[str, str]]()
     for path in bundle.files:
@@ -198,7 +198,7 @@ def claim_name(template: ModelEndpoint, name: str) -> str:
     return f"{name}-model-cache"
 
 
-def renamed(document: Document, names: Names, storage: str) -> Document:
+def with_new_names(document: Document, names: Names, storage: str) -> Document:
     """Replace every field that has one of the template's names, a path of its files, or the size of its volume."""
     edits: list[Edit] = []
     visited: set[int] = set()
@@ -348,7 +348,7 @@ def with_kustomization_entries(bundle: Bundle, new: str) -> dict[str, str]:
     """The other kustomizations that list the template, with a line for the copy below each of its lines."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
-    for document, number, item in bundle.listed:
+    for document, number, item in bundle.listing_lines:
         line = document.lines[number]
         if not line.lstrip().startswith("- "):
             raise Uncopyable(
@@ -392,7 +392,7 @@ def without_kustomization_entries(bundle: Bundle) -> dict[str, str]:
     """The other kustomizations without the lines that refer to the endpoint."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
-    for document, number, item in bundle.listed:
+    for document, number, item in bundle.listing_lines:
         if not document.lines[number].lstrip().startswith("- "):
             raise ManifestError(
                 f"{document.path}:{number + 1} lists {item} in a form that Stoker cannot change: change it by hand."

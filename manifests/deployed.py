@@ -32,7 +32,9 @@ Bound = tuple[tuple[str, str], ...]
 """The deployed items: name and digest, sorted by name."""
 
 
-def deployed(platform: Platform, name: str, *, content: Content, gateway: bool, paths: Iterable[str] = ()) -> Bound:
+def deployed_content(
+    platform: Platform, name: str, *, content: Content, gateway: bool, paths: Iterable[str] = ()
+) -> Bound:
     """The deployed content for the endpoint `name`, with digests; for a removed endpoint its remaining content.
 
     `paths` are further directories that Argo CD deploys.
@@ -53,7 +55,7 @@ def deployed(platform: Platform, name: str, *, content: Content, gateway: bool, 
     return tuple(sorted(bound.items()))
 
 
-def changed(before: Bound, after: Bound) -> tuple[str, ...]:
+def changed_items(before: Bound, after: Bound) -> tuple[str, ...]:
     """The names of the items that differ."""
     old_digests, new_digests = dict(before), dict(after)
     return tuple(

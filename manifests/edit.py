@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from manifests.composing import composed
+from manifests.composing import compose
 from manifests.tree import ManifestError
 
 _HIGHEST_PRICE = 0.01
@@ -75,7 +75,7 @@ class Substituted(ScalarNode):
 class Resolver(Protocol):
     """Replaces variables in the nodes of a document with their values."""
 
-    def resolved(self, document: "Document", roots: tuple[Node, ...]) -> tuple[Node, ...]: ...
+    def resolve(self, document: "Document", roots: tuple[Node, ...]) -> tuple[Node, ...]: ...
 
 
 class Edit(NamedTuple):
@@ -115,7 +115,7 @@ class Document:
     def roots(self) -> tuple[Node, ...]:
         """The root node of each YAML document in the file; raises InvalidYaml if it does not parse."""
         roots = _compose(self.path, self._visible)
-        return self.variables.resolved(self, roots) if self.variables and "${" in self._visible else roots
+        return self.variables.resolve(self, roots) if self.variables and "${" in self._visible else roots
 
     @cached_property
     def _visible(self) -> str:
@@ -311,7 +311,7 @@ def decimal(number: str) -> str:
 def _compose(path: str, text: str) -> tuple[Node, ...]:
     """The nodes of a file. Parsing is slow, so the nodes are cached; they are never changed."""
     try:
-        roots = tuple(composed(text))
+        roots = tuple(compose(text))
     except RecursionError as e:
         raise InvalidYaml(path, 1, "it is nested too deeply") from e
     except YAMLError as e:

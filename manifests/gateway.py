@@ -229,7 +229,7 @@ def includes(platform: Snapshot) -> Iterator[tuple[Document, ScalarNode, str]]:
     text = platform.read(layout.litellm_values)
     for document in _views(layout.litellm_values, text or ""):
         for root in document.roots:
-            yield from ((document, node, path) for node, path in _included(platform, document, root))
+            yield from ((document, node, path) for node, path in _included_files(platform, document, root))
 
 
 def references(lists: Iterable[ModelList]) -> tuple[Reference, ...]:
@@ -309,7 +309,7 @@ def _in_file(tree: Tree, path: str, *, guessed: bool = False) -> tuple[ModelList
             included_path
             for document in _views(path, text)
             for root in document.roots
-            for _, included_path in _included(tree, document, root)
+            for _, included_path in _included_files(tree, document, root)
             if included_path and included_path != path
         ]
     except InvalidYaml:
@@ -329,7 +329,7 @@ def _views(path: str, text: str) -> tuple[Document, ...]:
     return (document, *document.inner) if re.search(r":\s*\|", text) else (document,)
 
 
-def _included(tree: Tree, document: Document, root: Node) -> Iterator[tuple[ScalarNode, str]]:
+def _included_files(tree: Tree, document: Document, root: Node) -> Iterator[tuple[ScalarNode, str]]:
     """The values of `include` next to a LiteLLM configuration, with the path of each included file.
 
     For a key of the same ConfigMap the path is that of `document`.
@@ -381,13 +381,13 @@ def _spread(document: Document, helm: MappingNode) -> Iterator[Entry]:
             parts.setdefault(match[1], []).append((match[2], node))
     for fields in parts.values():
         nodes = [node for _, node in fields]
-        entry = MappingNode(_MAP, _nested(fields), nodes[0].start_mark, nodes[-1].end_mark, flow_style=True)
+        entry = MappingNode(_MAP, _nested_pairs(fields), nodes[0].start_mark, nodes[-1].end_mark, flow_style=True)
         if value(entry, "model_name"):
             lines = [node.start_mark.line for node in nodes]
             yield Entry(document, entry, min(lines), max(lines), is_spread=True)
 
 
-def _nested(fields: Iterable[tuple[str, ScalarNode]]) -> list[tuple[ScalarNode, Node]]:
+def _nested_pairs(fields: Iterable[tuple[str, ScalarNode]]) -> list[tuple[ScalarNode, Node]]:
     """The pairs of a mapping, from values with dotted keys."""
     pairs: list[tuple[ScalarNode, Node]] = []
     nested_fields: dict[str, list[tuple[str, ScalarNode]]] = {}
@@ -399,7 +399,7 @@ def _nested(fields: Iterable[tuple[str, ScalarNode]]) -> list[tuple[ScalarNode, 
             pairs.append((ScalarNode(_STR, key, node.start_mark, node.start_mark), node))
     for key, inner_fields in nested_fields.items():
         first, last = inner_fields[0][1], inner_fields[-1][1]
-        mapping = MappingNode(_MAP, _nested(inner_fields), first.start_mark, last.end_mark, flow_style=True)
+        mapping = MappingNode(_MAP, _nested_pairs(inner_fields), first.start_mark, last.end_mark, flow_style=True)
         pairs.append((ScalarNode(_STR, key, first.start_mark, first.start_mark), mapping))
     return pairs
 

@@ -27,7 +27,7 @@ class GroupFlag(Located):
 def groups(platform: Platform) -> tuple[GroupFlag, ...]:
     """The groups in the generated list; empty if a platform has no such list."""
     layout = platform.layout
-    document = _parsed(platform, layout.path(layout.groups_file))
+    document = _document_at(platform, layout.path(layout.groups_file))
     if document is None:
         return ()
     flags = []
@@ -42,7 +42,7 @@ def groups(platform: Platform) -> tuple[GroupFlag, ...]:
 def group_flag(platform: Platform, group: str) -> GroupFlag | None:
     """The flag of a group in the environment's configuration, or None."""
     layout = platform.layout
-    document = _parsed(platform, layout.path(layout.config))
+    document = _document_at(platform, layout.path(layout.config))
     features = find(document.roots[0], "features") if document and document.roots else None
     flag = scalar(features, group)
     if document is None or flag is None or not isinstance(features, MappingNode):
@@ -50,7 +50,7 @@ def group_flag(platform: Platform, group: str) -> GroupFlag | None:
     return GroupFlag(document, features, flag, group, str(flag.value).lower() in ("true", "yes", "on"))
 
 
-def _parsed(tree: Tree, path: str) -> Document | None:
+def _document_at(tree: Tree, path: str) -> Document | None:
     text = tree.read(path)
     return Document(path, text) if text is not None else None
 

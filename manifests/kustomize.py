@@ -121,7 +121,7 @@ class Rendering:
 
     def image(self, image_in_git: str) -> str:
         """The image of the pod for an image in git. A new tag removes the digest, as kustomize does."""
-        change = self.replaced(image_in_git)
+        change = self.image_change(image_in_git)
         if change is None:
             return image_in_git
         name, tag, digest = _image_parts(image_in_git)
@@ -129,7 +129,7 @@ class Rendering:
             tag, digest = change.tag or ("" if change.digest else tag), change.digest
         return f"{change.name or name}{f':{tag}' if tag else ''}{f'@{digest}' if digest else ''}"
 
-    def replaced(self, image_in_git: str) -> Image | None:
+    def image_change(self, image_in_git: str) -> Image | None:
         """The kustomization's change of an image, or None."""
         return self.images.get(_image_parts(image_in_git)[0])
 

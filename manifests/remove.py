@@ -32,7 +32,10 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     else:
         bundle = bundle_of(platform, pieces)
         _refuse_shared(platform, pieces, bundle)
-        files = {**dict.fromkeys(filter(None, (*bundle.files, bundle.apart))), **without_kustomization_entries(bundle)}
+        files = {
+            **dict.fromkeys(filter(None, (*bundle.files, bundle.flux_file))),
+            **without_kustomization_entries(bundle),
+        }
     mentions_in_documents = _refuse_needed(platform, pieces, endpoint)
     if endpoint.application_file and owns_application(pieces):
         if len(objects(platform, endpoint.application_file)) > 1:
@@ -66,8 +69,8 @@ def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
         raise ManifestError(
             f"The pod of {pieces.name} runs another engine, which would be removed, too: remove the endpoint by hand."
         )
-    if bundle.listed and platform.read(home) is not None and not is_one_file(pieces):
-        document, number, _ = bundle.listed[0]
+    if bundle.listing_lines and platform.read(home) is not None and not is_one_file(pieces):
+        document, number, _ = bundle.listing_lines[0]
         raise ManifestError(f"{document.path}:{number + 1} lists {home}: remove it there first.")
     if foreign_objects := foreign_files(platform, pieces, bundle):
         raise ManifestError(
@@ -151,12 +154,12 @@ def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) 
         by_name = {f"{use.what} {use.name}": list[str]() for use in uses}
         for use in uses:
             by_name[f"{use.what} {use.name}"].append(f"{use.path}:{use.line}")
-        names = " and ".join(f"its {name} ({_shortened(places)})" for name, places in by_name.items())
+        names = " and ".join(f"its {name} ({_first_places(places)})" for name, places in by_name.items())
         raise ManifestError(f"Other files name {endpoint.name} by {names}. Remove it there first.")
     return named_places
 
 
-def _shortened(places: list[str]) -> str:
+def _first_places(places: list[str]) -> str:
     more = f" and {len(places) - 8} more" if len(places) > 8 else ""
     return ", ".join(places[:8]) + more
 
@@ -181,5 +184,5 @@ def _warnings(after: Platform, endpoint: ModelEndpoint, documents: tuple[Mention
             places[path] = f"{path}:{(after.read(path) or '')[: match.start()].count(chr(10)) + 1}"
     places.pop(layout.key_portal, None)
     if places:
-        warnings.append(f"These files still name it: {_shortened([places[path] for path in sorted(places)])}.")
+        warnings.append(f"These files still name it: {_first_places([places[path] for path in sorted(places)])}.")
     return tuple(warnings)

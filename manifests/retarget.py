@@ -119,7 +119,7 @@ def retarget(pieces: Pieces, target: Target, other_edits: Iterable[tuple[str, Ed
         )
     served_flags = (pieces.served,) if pieces.served else ()
     served_spots = {_spot(site) for flag in served_flags for site in flag.sites if site is not None}
-    sites = [*_renamed_sites(pieces, target), *_model_sites(pieces, target, served_spots)]
+    sites = [*_served_name_sites(pieces, target), *_model_sites(pieces, target, served_spots)]
     for site, text in sites:
         edits[site.path].append(site.write(text))
     changing = [site for site, _ in sites]
@@ -132,11 +132,11 @@ def retarget(pieces: Pieces, target: Target, other_edits: Iterable[tuple[str, Ed
             # Most engines read the quantization from the weights: add the argument only on request.
             is_derived = name == pieces.runtime.quantization and not pieces.runtime.derives
             additions += [(name, setting)] if (setting and not is_derived) or name in {*bare, *requested} else []
-        elif changed := _changed(pieces, flag, setting, bare=name in bare):
+        elif changed := _setting_edit(pieces, flag, setting, bare=name in bare):
             edits[changed[0]].append(changed[1])
             changing += [flag.site] if flag.site is not None and setting else []
     refuse_shared(pieces.name, pieces.files, changing)
-    edits[_path(pieces)] += _dropped_names(pieces, target)
+    edits[_path(pieces)] += _duplicate_name_edits(pieces, target)
     for path, edit in arguments_added(pieces, additions, requested):
         edits[path].append(edit)
     documents = {document.path: Document(document.path, document.text) for document in _documents(pieces)}
@@ -210,11 +210,11 @@ def _model_sites(
                 yield site_of_match, target.renames[match[0]]
 
 
-def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]:
+def _served_name_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]:
     """The places of the served names that change, with the new names."""
     flag, names, kept_names = pieces.served, new_served_names(pieces, target), set[str]()
     for old_value, site in zip(flag.values, flag.sites, strict=True) if flag else ():
-        whole = dict.fromkeys(names.get(name, name) for name in _listed(pieces, old_value))
+        whole = dict.fromkeys(names.get(name, name) for name in _names_in_value(pieces, old_value))
         new, repeats = ",".join(whole), set(whole) <= kept_names
         kept_names |= set(whole)
         if new == old_value or repeats:
@@ -226,12 +226,12 @@ def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]
         yield site, new
 
 
-def _listed(pieces: Pieces, text: str) -> list[str]:
+def _names_in_value(pieces: Pieces, text: str) -> list[str]:
     """The names in one value: llama.cpp takes several, separated by commas."""
     return text.split(",") if pieces.runtime.gguf else [text]
 
 
-def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
+def _duplicate_name_edits(pieces: Pieces, target: Target) -> list[Edit]:
     """The edits that remove duplicates from the list of served names."""
     flag, names, kept_names = pieces.served, new_served_names(pieces, target), set[str]()
     removals: list[Edit] = []
@@ -240,8 +240,10 @@ def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
     for name, node in zip(
         flag.values, flag.value_nodes if flag.carrier == "list" else flag.nodes[-len(flag.values) :], strict=True
     ):
-        if names[name] in kept_names and flag.carrier == "list" and not (flag.joined and node is flag.node):
-            removals.append(_without(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node))
+        if names[name] in kept_names and flag.carrier == "list" and not (flag.is_joined and node is flag.node):
+            removals.append(
+                _items_removal_edit(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node)
+            )
         kept_names.add(names[name])
     if flag.carrier == "shell":
         names_so_far: set[str] = set()
@@ -253,16 +255,16 @@ def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
     return removals
 
 
-def _changed(pieces: Pieces, flag: Flag, new_value: str, *, bare: bool) -> tuple[str, Edit] | None:
+def _setting_edit(pieces: Pieces, flag: Flag, new_value: str, *, bare: bool) -> tuple[str, Edit] | None:
     """The edit that sets one argument, or removes it if the new value is "" and it is not `bare`; None for no change."""
     document = pieces.deployment.document
     if not new_value and not bare:
         match flag.carrier:
             case "list":
                 args = sequence(pieces.container, pieces.flags)
-                return document.path, _without(document, args, flag.nodes[0], flag.nodes[-1])
+                return document.path, _items_removal_edit(document, args, flag.nodes[0], flag.nodes[-1])
             case "shell":
-                return document.path, _without_words(document, flag)
+                return document.path, _words_removal_edit(document, flag)
             case "file" if flag.site is not None:
                 lines = [node.start_mark.line for node in flag.nodes]
                 return flag.site.path, flag.site.document.delete_lines(min(lines), max(lines))
@@ -289,7 +291,7 @@ def _where(pieces: Pieces, flag: Flag) -> str:
     return f"{flag.site.path}:{flag.site.line}" if flag.site else _path(pieces)
 
 
-def _without_words(document: Document, flag: Flag) -> Edit:
+def _words_removal_edit(document: Document, flag: Flag) -> Edit:
     """The edit that removes a flag's words from a script, and the whole line if nothing else is on it."""
     start, end = Site(document, flag.node, *flag.words).span
     line_start = document.text.rfind("\n", 0, start) + 1
@@ -314,7 +316,7 @@ def arguments_added(
 
     for name, text in additions:
         if args:
-            insert(document.path, _added(document, args, pieces, name, text))
+            insert(document.path, _added_argument_edit(document, args, pieces, name, text))
         elif model.carrier == "shell" and (name in requested or name == pieces.runtime.context):
             end = Site(document, model.node, *model.words).span[1]
             insert(document.path, Edit(end, end, f" {name}={text}" if text else f" {name}"))
@@ -390,11 +392,11 @@ def reprice(
     directions: tuple[tuple[Direction, str | None], ...] = (("input", price_in), ("output", price_out))
     for direction, price in directions:
         if price is not None:
-            edits.append(_priced(entry, direction, decimal(price)))
+            edits.append(_price_edit(entry, direction, decimal(price)))
     return document.apply([edit for edit in edits if document.text[edit.start : edit.end] != edit.text])
 
 
-def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
+def _price_edit(entry: Entry, direction: Direction, text: str) -> Edit:
     price, document = entry.price(direction), entry.document
     if price is not None and not price.is_per_token:
         raise ManifestError(
@@ -418,7 +420,9 @@ def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
     return document.insert_lines(beside.start_mark.line + 1, f"{lead}{direction}_cost_per_token: {text}\n")
 
 
-def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, name: str, text_value: str) -> Edit:
+def _added_argument_edit(
+    document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, name: str, text_value: str
+) -> Edit:
     argument = f"{name}={text_value}" if text_value else name
     own_items = {id(node) for node in args}
     neighbours = [
@@ -439,7 +443,7 @@ def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, nam
     return document.insert_lines(anchor.end_mark.line + 1, added + "\n")
 
 
-def _without(document: Document, args: tuple[ScalarNode, ...], first: ScalarNode, last: ScalarNode) -> Edit:
+def _items_removal_edit(document: Document, args: tuple[ScalarNode, ...], first: ScalarNode, last: ScalarNode) -> Edit:
     """The edit that removes the items from `first` to `last` of a list."""
     if not _is_flow(document, args):
         return document.delete_lines(first.start_mark.line, last.end_mark.line)

@@ -48,10 +48,10 @@ def _per_million(price: str) -> str:
 def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
     """Refuse a model whose size is unknown; the message names the options to give."""
     if missing := facts.missing(gpu=gpu):
-        raise MissingFigures(facts.hf_id, missing, _withheld(facts))
+        raise MissingFigures(facts.hf_id, missing, _gated_model_hint(facts))
 
 
-def _withheld(facts: ModelFacts) -> str:
+def _gated_model_hint(facts: ModelFacts) -> str:
     """A message about a gated model: how to read its files, and which facts are known without them; "" for other models."""
     if not facts.withheld:
         return ""

@@ -101,7 +101,7 @@ def _refusal(
             else f"{unrelated}, and deletes it",
         )
     if touch.after != REGULAR and touch.after != touch.before:
-        return 1, f"this is now {_FORMS.get(touch.after, 'not a regular file')}" + (
+        return 1, f"this is {_FORMS.get(touch.after, 'not a regular file')} now" + (
             "" if is_in_rows else f", and {unrelated}"
         )
     if touch.before not in ("", touch.after):

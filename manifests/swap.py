@@ -101,7 +101,7 @@ class _Swap(NamedTuple):
         was = comment_facts(before.name, old, weight_bytes=weights, chat=chats(before))
         return Rewording(was, comment_facts(before.name, self.target, self.request.facts))
 
-    def changed(self, files: Mapping[str, str]) -> dict[str, str]:
+    def only_changed(self, files: Mapping[str, str]) -> dict[str, str]:
         """The given files without those that already have this text in the repository."""
         return {path: text for path, text in files.items() if text != self.platform.read(path)}
 
@@ -380,7 +380,7 @@ def _endpoint_files(swap: _Swap) -> dict[str, str]:
     new_names = new_served_names(pieces, swap.target)
     for entry in valid or pieces.entries:
         files |= _entry(swap, files, entry, new_names.get(entry.requested_model, swap.target.served_name))
-    changed = swap.changed(files)
+    changed = swap.only_changed(files)
     if not changed:
         raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
     return changed
@@ -438,7 +438,7 @@ def _lists(swap: _Swap, after: ModelEndpoint) -> dict[str, str]:
     files = catalog.change_row(platform, before.alias, new, old, reword)
     files |= catalog.reword_notes(platform.with_changes(files), before.alias, reword)
     files |= catalog.reword_manual(platform, before.name, reword)
-    return swap.changed(files)
+    return swap.only_changed(files)
 
 
 def _pages(swap: _Swap) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Variables:
     defined: Mapping[str, Site]
     hidden: frozenset[str] | None
 
-    def resolved(self, document: Document, roots: tuple[Node, ...]) -> tuple[Node, ...]:
+    def resolve(self, document: Document, roots: tuple[Node, ...]) -> tuple[Node, ...]:
         """The nodes with the values of the variables. The original nodes are not changed."""
         return tuple(root if _is_disabled(root) else self._with_values(document, root, {}) for root in roots)
 

@@ -174,7 +174,7 @@ class Rewording:
             return [document.delete_lines(first.line, last.line)]
         lead = " " * first.column + "# "
         width = max(_WIDTH, *(comment.column + len(comment.text) for comment in block)) - len(lead)
-        lines = [part for body in new.split("\n") for part in _wrapped(body, width)]
+        lines = [part for body in new.split("\n") for part in _wrap(body, width)]
         ending = "\r\n" if document.lines[first.line].endswith("\r\n") else "\n"
         text = "".join((lead + line).rstrip() + ending for line in lines)
         return [Edit(document.offset(first.line), document.offset(last.line + 1), text)]
@@ -421,7 +421,7 @@ def _on_one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     if len(text) <= width:
         return [text]
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

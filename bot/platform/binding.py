@@ -16,7 +16,7 @@ from bot.git.repository import Repository
 from bot.settings.config import Config
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
-from manifests.deployed import Bound, changed, declared_source, deployed, digest
+from manifests.deployed import Bound, changed_items, declared_source, deployed_content, digest
 from manifests.platform import Platform
 from manifests.replicas import blobs_at_zero
 from manifests.tree import ManifestError
@@ -57,7 +57,7 @@ class Binding:
 
         def read() -> tuple[Bound, str]:
             platform = Platform(tree, layout)
-            digests = dict(deployed(platform, model, content=tree.content, gateway=gateway, paths=paths))
+            digests = dict(deployed_content(platform, model, content=tree.content, gateway=gateway, paths=paths))
             if self.config.switch.by != "api":  # starting it with a commit is part of the approval
                 digests |= {
                     path: at_rest_digest for path, at_rest_digest in blobs_at_zero(platform, model).items() if path in digests
@@ -102,6 +102,6 @@ def in_git(bound: Bound) -> Bound:
 
 def changed_names(before: Bound, after: Bound) -> Mrkdwn:
     """The names of the items that differ; empty if none does."""
-    names = changed(before, after)
+    names = changed_items(before, after)
     text = md(", ").join(code(name) for name in names[:_NAMED])
     return md("{text} and {more} more", text=text, more=len(names) - _NAMED) if len(names) > _NAMED else text

@@ -130,7 +130,7 @@ def _portal(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
     if platform.read(layout.key_portal) is None or not lists:
         return
     known, seen = known_names(lists) | set(awaited), set[str]()
-    for node in catalog.offered(platform):
+    for node in catalog.models_in_portal(platform):
         if not is_known(node.value, known):
             for entry in (each for listed in lists for each in listed.entries if each.host[0] == node.value):
                 message = f"{entry.alias} leads to {node.value}, and the key portal offers {node.value}"

@@ -170,7 +170,7 @@ def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
         yield at("gpu-limit", root, where, message, f"{GPU}: 1")
     for image in _images(root.node) if norms.pins_images(pieces, siblings) else ():
         made, pin = pieces.rendering.image(value(image)), r"@sha256:[0-9a-f]{64}$"
-        replaced = pieces.rendering.replaced(value(image))
+        replaced = pieces.rendering.image_change(value(image))
         if replaced is not None and re.search(pin, value(image)) and not re.search(pin, made):
             message = f"the kustomization changes the image to {made}, without a digest"
             fix = "write digest instead of newTag"

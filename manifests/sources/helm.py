@@ -78,7 +78,7 @@ def _containers(
             container=node,
             command=command,
             configs=configs,
-            hosts=tuple(dict.fromkeys((*_services(values, release, owner), name, *_suffixed(release, owner)))),
+            hosts=tuple(dict.fromkeys((*_services(values, release, owner), name, *_suffixed_names(release, owner)))),
             replicas=Site.whole(document, replicas) if replicas is not None else None,
             files=(document.path,),
             application=located if kind == "Application" else None,
@@ -105,7 +105,7 @@ def object_name(release: str, key: str) -> str:
     return release if key == release or release.endswith(f"-{key}") else f"{release}-{key}"
 
 
-def _suffixed(release: str, owner: tuple[str, ...]) -> tuple[str, ...]:
+def _suffixed_names(release: str, owner: tuple[str, ...]) -> tuple[str, ...]:
     return (f"{release}-{owner[-1]}",) if owner else ()
 
 

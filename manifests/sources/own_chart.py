@@ -18,7 +18,7 @@ from manifests.objects import Located
 from manifests.sources import charts, kserve
 from manifests.sources.candidate import Candidate
 from manifests.sources.site import Site
-from manifests.sources.templates import Place, Release, Rendered, defined, rendered
+from manifests.sources.templates import Place, Release, Rendered, render, templates_in
 from manifests.tree import Tree
 
 _ALWAYS_KEPT = frozenset({"--task", "--runner", "--embedding", "--embeddings", "--port"})
@@ -106,7 +106,7 @@ def _objects(tree: Tree, full_release: Release, folder: str) -> Iterator[_Object
             full_release,
             replace(full_release, parts={}),
         ):  # without the chart's own templates if their syntax is unsupported
-            rendering = rendered(tree.read(path) or "", release)
+            rendering = render(tree.read(path) or "", release)
             document = Document(path, rendering.marked)
             try:
                 marked, plain = document.roots, Document(path, rendering.plain).roots
@@ -136,7 +136,7 @@ def _release(
         parts={
             name: text
             for path in tree.files(f"{folder}/templates")
-            for name, text in defined(tree.read(path) or "").items()
+            for name, text in templates_in(tree.read(path) or "").items()
         },
     )
 

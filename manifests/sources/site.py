@@ -94,11 +94,11 @@ class Site:
         start, end = self.span
         if self.first or self.last < len(self.node.value) or self.node.style in ("|", ">"):
             if self.last == len(self.node.value) and self.node.style not in ("|", ">"):
-                return self._aligned(start, end, text)
+                return self._aligned_edit(start, end, text)
             return Edit(start, end, text)
         return self.document.set_value(self.node, text)
 
-    def _aligned(self, start: int, end: int, text: str) -> Edit:
+    def _aligned_edit(self, start: int, end: int, text: str) -> Edit:
         quote = self.document.text[end : end + 1] if self.node.style in ("'", '"') else ""
         if not quote and yaml_scalar(str(self.node.value)[: self.first] + text).startswith('"'):
             return self.document.set_value(self.node, str(self.node.value)[: self.first] + text)

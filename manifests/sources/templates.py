@@ -73,7 +73,7 @@ class Rendered(NamedTuple):
         return self.sites[int(match[1])] if match else None
 
 
-def defined(text: str) -> dict[str, str]:
+def templates_in(text: str) -> dict[str, str]:
     """The templates that a file defines, by name."""
     tokens, templates = list(_tokens(text)), dict[str, str]()
     for index, token in enumerate(tokens):
@@ -85,7 +85,7 @@ def defined(text: str) -> dict[str, str]:
     return templates
 
 
-def rendered(text: str, release: Release) -> Rendered:
+def render(text: str, release: Release) -> Rendered:
     """A template with the values of a release."""
     writer = _Writer(release)
     tokens = list(_tokens(text))

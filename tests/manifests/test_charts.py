@@ -8,7 +8,7 @@ from manifests.fitting import fitted_layout
 from manifests.platform import Platform
 from manifests.replicas import with_replicas
 from manifests.sizing import Machine, ModelFacts
-from manifests.sources.templates import Place, Release, rendered
+from manifests.sources.templates import Place, Release, render
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import Files, ManifestError
 
@@ -260,7 +260,7 @@ def test_a_template_renders_everything_that_determines_the_model() -> None:
     document = Document(
         "values.yaml", "a: {b: one, off: false}\nmodels: {x: {id: m1}, y: {id: m2}}\nargs: [--p, '1']\n"
     )
-    made = rendered(
+    made = render(
         "{{- $top := .Values.a }}\n"
         "{{- range $name, $model := .Values.models }}\n- {{ $name }}: {{ $model.id }}\n{{- end }}\n"
         "{{- if and .Values.a.b (not .Values.a.off) }}\nyes: {{ $top.b | upper | quote }}\n{{- else }}\nno: 1\n{{- end }}\n"

@@ -241,7 +241,7 @@ def test_a_kserve_service_serves_one_directory_of_a_volume() -> None:
     assert rules(before) == []
     lines, warnings = swapped(before, "chat", facts("Qwen/Qwen3-4B"))
     assert lines == ["-- --model=/mnt/models/Qwen3-8B", "+- --model=/mnt/models/Qwen3-4B"]
-    assert any("have to be at /mnt/models/Qwen3-4B" in each for each in warnings)
+    assert any("put the weights of Qwen/Qwen3-4B at /mnt/models/Qwen3-4B" in each for each in warnings)
 
 
 def test_another_engine_of_an_llm_inference_service_is_unknown() -> None:

@@ -7,7 +7,7 @@ import pytest
 from bot.platform.change_planning import plan_change
 from bot.settings.config import Config
 from manifests.arguments import MODEL_FLAGS
-from manifests.deployed import Bound, changed, deployed
+from manifests.deployed import Bound, changed_items, deployed_content
 from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.reading import Reading, read_change
@@ -188,10 +188,10 @@ def test_only_the_deployed_content_of_the_endpoint_is_bound(platform: Files, lay
 
     def bound(files: dict[str, str]) -> Bound:
         # The text takes the place of its id in git.
-        return deployed(Platform(Files(files), layout), "coder-chat", content=files.__getitem__, gateway=True)
+        return deployed_content(Platform(Files(files), layout), "coder-chat", content=files.__getitem__, gateway=True)
 
     def after(path: str, edit: Callable[[str], str]) -> tuple[str, ...]:
-        return changed(bound(files), bound(files | {path: edit(files[path])}))
+        return changed_items(bound(files), bound(files | {path: edit(files[path])}))
 
     application = next(path for path in files if path.endswith("/coder-chat.yaml"))
     assert after(DEPLOYMENT, lambda text: text + "# x\n") == (DEPLOYMENT,)
