@@ -60,7 +60,9 @@ class Binding:
             digests = dict(deployed_content(platform, model, content=tree.content, gateway=gateway, paths=paths))
             if self.config.switch.by != "api":  # starting it with a commit is part of the approval
                 digests |= {
-                    path: at_rest_digest for path, at_rest_digest in blobs_at_zero(platform, model).items() if path in digests
+                    path: at_rest_digest
+                    for path, at_rest_digest in blobs_at_zero(platform, model).items()
+                    if path in digests
                 }
             return tuple(sorted(digests.items())), declared_source(platform, model)
 

@@ -135,7 +135,9 @@ def test_a_switch_by_commit_changes_the_effective_number(
 def test_replicas_in_a_patch_of_several_workloads_are_not_changed(platform: Files, layout: Layout) -> None:
     """The other one would start and stop with the model."""
     tree = changed(platform, f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", SECOND)
-    with pytest.raises(ManifestError, match="sets the replicas of coder-chat and of Deployment cache: limit it to coder-chat"):
+    with pytest.raises(
+        ManifestError, match="sets the replicas of coder-chat and of Deployment cache: limit it to coder-chat"
+    ):
         with_replicas(Platform(tree, layout), "coder-chat", 1)
     alone = changed(platform, f"patches:\n  - target: {{labelSelector: 'tier!=cache'}}\n{INLINE}", SECOND)
     assert set(with_replicas(Platform(alone, layout), "coder-chat", 1).files) == {KUSTOMIZATION}

@@ -154,7 +154,9 @@ def test_a_variable_with_another_meaning_in_the_same_files_is_not_changed() -> N
         ("len=8192", "len=${SIZE}"),
         ("repository: intel/vllm", "repository: a/${SIZE}"),
     )
-    with pytest.raises(ManifestError, match=rf"^{KS}:\d+ sets the variable \$\{{SIZE\}} of vllm, which is also used at "):
+    with pytest.raises(
+        ManifestError, match=rf"^{KS}:\d+ sets the variable \$\{{SIZE\}} of vllm, which is also used at "
+    ):
         swapped(platform, context=4096)
 
 
