@@ -35,10 +35,9 @@ __all__ = ["RULES", "Component", "Finding", "Rule", "Severity", "check", "compon
 
 
 def check(platform: Platform, name: str | None = None, *, advice: bool = False) -> tuple[Finding, ...]:
-    """Every contradiction between the pieces of one endpoint, or of all, with file and line.
+    """Return every contradiction between the pieces of one endpoint, or of all, with file and line.
 
-    `advice` also reports things that work but could be faster (`Rule.advice`); changes of something else do not report
-    them.
+    With `advice`, also report things that work but could be faster (`Rule.advice`).
 
     A file that is not valid YAML is a finding, and the rest is checked without it. Raises ManifestError if `name` does
     not exist or does not follow the contract.
@@ -46,33 +45,35 @@ def check(platform: Platform, name: str | None = None, *, advice: bool = False) 
     broken: list[Finding] = []
     while True:
         try:
-            found = _check(platform.without({each.path for each in broken}), name)
+            findings = _check(platform.without({finding.path for finding in broken}), name)
         except InvalidYaml as error:
             broken.append(_unreadable(platform, error))
             continue
-        kept = suppressed(platform, {*found, *broken}, complete=name is None)
-        kept = [each for each in kept if advice or not RULES[each.rule].advice]
-        return tuple(sorted(kept, key=lambda each: (each.path, each.line, each.message)))
+        remaining = suppressed(platform, {*findings, *broken}, complete=name is None)
+        remaining = [finding for finding in remaining if advice or not RULES[finding.rule].advice]
+        return tuple(sorted(remaining, key=lambda finding: (finding.path, finding.line, finding.message)))
 
 
 def _check(platform: Platform, name: str | None) -> list[Finding]:
     endpoints = platform.endpoints()
-    asked = endpoints if name is None else (platform.require(name),)
-    found: list[Finding] = []
-    for pieces in asked:
+    checked = endpoints if name is None else (platform.require(name),)
+    findings: list[Finding] = []
+    for pieces in checked:
         components = components_of(platform, pieces)
         siblings = [endpoint for endpoint in endpoints if endpoint.name != pieces.name]
-        found += (each for each in _check_one(platform, pieces, siblings) if RULES[each.rule].component in components)
-    awaited = {each.name for each in asked if each.entry is None}
+        findings += (
+            finding for finding in _check_one(platform, pieces, siblings) if RULES[finding.rule].component in components
+        )
+    awaited = {endpoint.name for endpoint in checked if endpoint.entry is None}
     if name is None:
-        found += lists.check_names(platform, awaited)
-        found += argo.check_catalog(platform, asked)
-        found += delivery.check(platform, asked)
-        found += arguments.check_lost(platform, asked)
-        found += () if is_partial(platform) else workload.check_around(platform, asked)
-    found += schema.check(platform, asked, alone=name is not None)
-    found += repository.check(platform, asked[0] if name else None, awaited)
-    return _distinct(found + gateway.check_aliases(platform, endpoints, asked if name else None))
+        findings += lists.check_names(platform, awaited)
+        findings += argo.check_catalog(platform, checked)
+        findings += delivery.check(platform, checked)
+        findings += arguments.check_lost(platform, checked)
+        findings += () if is_partial(platform) else workload.check_around(platform, checked)
+    findings += schema.check(platform, checked, alone=name is not None)
+    findings += repository.check(platform, checked[0] if name else None, awaited)
+    return _distinct(findings + gateway.check_aliases(platform, endpoints, checked if name else None))
 
 
 def components_of(platform: Platform, pieces: Pieces) -> frozenset[Component]:
@@ -80,12 +81,12 @@ def components_of(platform: Platform, pieces: Pieces) -> frozenset[Component]:
 
     Without any deployer in the repository, an Application may be missing.
     """
-    found: set[Component] = {"repository", "source", "engine"}
+    components: set[Component] = {"repository", "source", "engine"}
     if platform.model_lists():
-        found.add("gateway")
+        components.add("gateway")
     if pieces.deployer in ("", argocd.DEPLOYER.name):
-        found.add("argocd")
-    return frozenset(found)
+        components.add("argocd")
+    return frozenset(components)
 
 
 def _check_one(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> Iterator[Finding]:
@@ -132,6 +133,6 @@ def _opaque(part: Opaque) -> Finding:
     return Finding(rule="not-checked", path=part.path, line=part.line, message=message, fix="compare it by hand")
 
 
-def _distinct(found: list[Finding]) -> list[Finding]:
+def _distinct(findings: list[Finding]) -> list[Finding]:
     """One finding per rule and line: two checks may detect the same fault."""
-    return list({(each.rule, each.path, each.line): each for each in reversed(found)}.values())
+    return list({(finding.rule, finding.path, finding.line): finding for finding in reversed(findings)}.values())

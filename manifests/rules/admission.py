@@ -50,14 +50,14 @@ def _containers(pod: Node | None) -> tuple[Node, ...]:
     return (*items(find(pod, "initContainers")), *items(find(pod, "containers")))
 
 
-def _twice(where: Located, listed: Sequence[Node], key: str) -> Iterator[Finding]:
-    seen = set[str]()
-    for each in listed:
-        name = scalar(each, key)
-        if name is not None and name.value in seen:
+def _twice(located: Located, listed: Sequence[Node], key: str) -> Iterator[Finding]:
+    names = set[str]()
+    for item in listed:
+        name = scalar(item, key)
+        if name is not None and name.value in names:
             message = f"{key} {name.value} appears twice: Kubernetes refuses the object"
-            yield at("admission", where, name, message, "remove one of them, or name it differently")
-        seen.add(name.value if name is not None else "")
+            yield at("admission", located, name, message, "remove one of them, or name it differently")
+        names.add(name.value if name is not None else "")
 
 
 def _volume(root: Located, volume: Node) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def _volume(root: Located, volume: Node) -> Iterator[Finding]:
         yield at("admission", root, sources[1], message, "keep one of them")
     medium, limit = scalar(volume, "emptyDir", "medium"), scalar(volume, "emptyDir", "sizeLimit")
     if medium is not None and medium.value not in ("", "Memory") and not medium.value.startswith("HugePages"):
-        yield at("admission", root, medium, f"medium is never {medium.value}", "medium: Memory")
+        yield at("admission", root, medium, f"{medium.value} is not a valid medium", "medium: Memory")
     if limit is not None and not _QUANTITY.fullmatch(limit.value):
         yield at("admission", root, limit, f"{limit.value} is not a valid quantity", "sizeLimit: 8Gi")
 
@@ -88,10 +88,10 @@ def _container(root: Located, pod: Node | None, container: Node) -> Iterator[Fin
             )
             yield at("admission", root, name, message, "name: http")
     for item in items(find(container, "env")):
-        given = scalar(item, "value")
-        if given is not None and given.value and find(item, "valueFrom") is not None:
+        text = scalar(item, "value")
+        if text is not None and text.value and find(item, "valueFrom") is not None:
             message = f"{value(item, 'name')} has a value and a valueFrom"
-            yield at("admission", root, given, message, "keep one of them")
+            yield at("admission", root, text, message, "keep one of them")
     for kind in ("startupProbe", "livenessProbe"):
         successes = scalar(container, kind, "successThreshold")
         if successes is not None and successes.value != "1":
@@ -100,19 +100,19 @@ def _container(root: Located, pod: Node | None, container: Node) -> Iterator[Fin
 
 
 def _security(root: Located, pod: Node | None, container: Node) -> Iterator[Finding]:
-    own, whole = find(container, "securityContext"), find(pod, "securityContext")
-    privileged = scalar(own, "privileged")
-    if privileged is not None and privileged.value == "true" and value(own, "allowPrivilegeEscalation") == "false":
-        message = "a privileged container may escalate its privileges, and allowPrivilegeEscalation is false"
+    context, pod_context = find(container, "securityContext"), find(pod, "securityContext")
+    privileged = scalar(context, "privileged")
+    if privileged is not None and privileged.value == "true" and value(context, "allowPrivilegeEscalation") == "false":
+        message = "a privileged container may escalate its privileges, but allowPrivilegeEscalation is false"
         yield at("admission", root, privileged, message, "remove privileged")
-    user = scalar(own, "runAsUser") or scalar(whole, "runAsUser")
-    wanted = scalar(own, "runAsNonRoot") or scalar(whole, "runAsNonRoot")
-    if user is not None and user.value == "0" and wanted is not None and wanted.value == "true":
-        message = "the user is root, and runAsNonRoot is true: the container is not started"
+    user = scalar(context, "runAsUser") or scalar(pod_context, "runAsUser")
+    non_root = scalar(context, "runAsNonRoot") or scalar(pod_context, "runAsNonRoot")
+    if user is not None and user.value == "0" and non_root is not None and non_root.value == "true":
+        message = "the user is root, but runAsNonRoot is true: the container is not started"
         yield at("admission", root, user, message, "runAsUser: 65532")
 
 
-def _quantities(where: Located, resources: Node | None) -> Iterator[Finding]:
+def _quantities(located: Located, resources: Node | None) -> Iterator[Finding]:
     for part in ("requests", "limits"):
         for key, node in entries(find(resources, part)):
             if not isinstance(node, ScalarNode) or key.value == GPU or "{{" in node.value or "$" in node.value:
@@ -121,12 +121,12 @@ def _quantities(where: Located, resources: Node | None) -> Iterator[Finding]:
             if not _QUANTITY.fullmatch(node.value):
                 usual = {"cpu": '"4"', "memory": "16Gi"}.get(str(key.value), "20Gi")
                 message = f"{key.value}: {node.value} is not a valid quantity"
-                yield at(rule, where, node, message, f"{key.value}: {usual}")
+                yield at(rule, located, node, message, f"{key.value}: {usual}")
             elif key.value == "memory" and re.fullmatch(r"\d+", node.value) and 0 < int(node.value) < _LEAST_MEMORY:
                 message = f"memory: {node.value} is {node.value} bytes"
-                yield at("resources", where, node, message, f"memory: {node.value}Gi")
+                yield at("resources", located, node, message, f"memory: {node.value}Gi")
             elif key.value == "cpu" and re.fullmatch(r"\d+", node.value) and int(node.value) > _MOST_CPUS:
-                yield at("resources", where, node, f"cpu: {node.value} is {node.value} cores", f"cpu: {node.value}m")
+                yield at("resources", located, node, f"cpu: {node.value} is {node.value} cores", f"cpu: {node.value}m")
 
 
 def _service(service: Located) -> Iterator[Finding]:
@@ -135,7 +135,7 @@ def _service(service: Located) -> Iterator[Finding]:
     for port in ports:
         target, node = scalar(port, "targetPort"), scalar(port, "nodePort")
         if target is not None and target.style and target.value.isdecimal():
-            message = f'"{target.value}" is a name for Kubernetes, and a name must contain a letter'
+            message = f'"{target.value}" is quoted, so Kubernetes reads it as a name, which must contain a letter'
             yield at("target-port", service, target, message, f"targetPort: {target.value}")
         if node is not None and value(service.node, "spec", "type") in ("", "ClusterIP"):
             message = "only a Service of the type NodePort or LoadBalancer has a nodePort"
@@ -148,10 +148,10 @@ def _service(service: Located) -> Iterator[Finding]:
 def _claim(claim: Located) -> Iterator[Finding]:
     sizes = [scalar(claim.node, "spec", "resources", part, "storage") for part in ("requests", "limits")]
     try:
-        asked, most = (quantity_bytes(size.value) if size is not None else 0 for size in sizes)
+        request, limit = (quantity_bytes(size.value) if size is not None else 0 for size in sizes)
     except ValueError:
         return
-    if most and asked > most:
+    if limit and request > limit:
         message = f"the claim requests more than its limit {value(sizes[1])}"
         yield at("volume-size", claim, sizes[1], message, "remove the limit")
     mode = scalar(claim.node, "spec", "volumeMode")
@@ -168,14 +168,14 @@ def _deployment(root: Located) -> Iterator[Finding]:
 
 
 def _host(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A pod that is otherwise hardened, on a platform where no other endpoint uses the node's namespaces."""
+    """Check that a hardened pod does not use the node's namespaces, if no other endpoint does."""
     hardened = value(pieces.pod, "securityContext", "runAsNonRoot") == "true"
     for field in _HOST if hardened and siblings else ():
-        given = scalar(pieces.pod, field)
-        if given is None or given.value != "true" or any(value(sibling.pod, field) == "true" for sibling in siblings):
+        node = scalar(pieces.pod, field)
+        if node is None or node.value != "true" or any(value(sibling.pod, field) == "true" for sibling in siblings):
             continue
         message = f"{field} gives the engine access to the node, and no other endpoint sets it"
-        yield at("host-access", pieces.deployment, given, message, "remove it; for shared memory mount an emptyDir")
+        yield at("host-access", pieces.deployment, node, message, "remove it; for shared memory mount an emptyDir")
     grace = scalar(pieces.pod, "terminationGracePeriodSeconds")
     if grace is not None and grace.value == "0":
         message = "the engine is killed immediately: running requests fail, and the volume may still be attached"
@@ -189,6 +189,6 @@ def _shared_memory(pieces: Pieces) -> Iterator[Finding]:
         return
     if _SHARED_MEMORY in {value(item, "mountPath") for item in items(find(pieces.container, "volumeMounts"))}:
         return
-    message = f"{flag.value} processes share memory, and /dev/shm has 64 MiB without a volume of its own"
+    message = f"{flag.value} processes share memory, but /dev/shm has only 64 MiB unless a volume is mounted there"
     fix = f"mount an emptyDir with medium: Memory at {_SHARED_MEMORY}"
     yield at("shared-memory", pieces.deployment, flag.value_node, message, fix)

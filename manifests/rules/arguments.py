@@ -30,7 +30,7 @@ _ONLY_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def check(pieces: Pieces) -> Iterator[Finding]:
-    """Arguments with which the engine would not start, or could not be reached."""
+    """Report arguments with which the engine would not start, or could not be reached."""
     root = pieces.deployment
     named = pieces.flag("--served-model-name")
     yield from _spelling(pieces)
@@ -41,7 +41,7 @@ def check(pieces: Pieces) -> Iterator[Finding]:
         if re.search(r"[\s,;]", text) or not text:
             message = f"the served name {text!r} contains characters that clients do not send"
             yield at("argument", root, node, message, "use letters, digits, dots and dashes")
-    counted = Counter(each.name for each in pieces.flags if each.name.startswith("--"))
+    counted = Counter(flag.name for flag in pieces.flags if flag.name.startswith("--"))
     for flag in pieces.flags:
         if counted[flag.name] > 1 and flag.name in (
             "--model",
@@ -63,17 +63,17 @@ def _is_share(text: str) -> bool:
 
 
 def _spelling(pieces: Pieces) -> Iterator[Finding]:
-    """argparse refuses unknown arguments; an item that contains a space is one word to it."""
-    root, known = pieces.deployment, pieces.runtime.arguments
+    """Report arguments that argparse refuses, including items of the list that contain a space."""
+    root, known_arguments = pieces.deployment, pieces.runtime.arguments
     for flag in pieces.flags:
         spelt = str(flag.node.value).partition("=")[0]
         if flag.positional or not spelt.startswith("-"):
             continue
-        name, _, rest = spelt.partition(" ")
-        if rest:
+        name, _, remainder = spelt.partition(" ")
+        if remainder:
             message = f"{flag.node.value!r} is one argument to the engine, with a space in it"
             fix = (
-                f"{name}={rest.strip()}"
+                f"{name}={remainder.strip()}"
                 if "=" not in str(flag.node.value)
                 else "one argument for each item of the list"
             )
@@ -81,18 +81,18 @@ def _spelling(pieces: Pieces) -> Iterator[Finding]:
             continue
         long = f"--{spelt.lstrip('-')}".replace("_", "-").lower()
         if not spelt.startswith("--"):
-            if len(spelt) > 3 and long in known:
+            if len(spelt) > 3 and long in known_arguments:
                 yield at("argument", root, flag.node, f"{spelt} begins with one dash", f"write {long}")
             continue
         plain = long.replace("--no-", "--", 1).partition(".")[0]
-        if plain in known or any(each.startswith(plain) for each in known):
+        if plain in known_arguments or any(argument.startswith(plain) for argument in known_arguments):
             continue
-        if near := difflib.get_close_matches(plain, known, 1, _ALMOST if len(plain) > _SHORT else 0.8):
-            yield at("argument", root, flag.node, f"{pieces.engine} has no argument {spelt}", f"write {near[0]}")
+        if similar := difflib.get_close_matches(plain, known_arguments, 1, _ALMOST if len(plain) > _SHORT else 0.8):
+            yield at("argument", root, flag.node, f"{pieces.engine} has no argument {spelt}", f"write {similar[0]}")
 
 
 def check_values(pieces: Pieces) -> Iterator[Finding]:
-    """Check values that the engine refuses, or that are close to a known one, wherever they are written."""
+    """Report values that the engine refuses, or that are close to a known one, in every form of an endpoint."""
     engine = pieces.runtime
     for flag in pieces.flags:
         if flag.site is not None and flag.value and "$" not in flag.value and (problem := _problem(engine, flag)):
@@ -102,38 +102,38 @@ def check_values(pieces: Pieces) -> Iterator[Finding]:
 
 def _problem(engine: Engine, flag: Flag) -> tuple[str, str] | None:
     """Return what is wrong with a value, and the fix."""
-    name, given = flag.name, flag.value
-    if name == engine.utilization and not _is_share(given):
-        return f"{name}={given} is not a share of the GPU's memory", "give a number above 0 and up to 1, like 0.9"
-    if name == "--max-model-len" == engine.context and given not in ("auto", "-1") and not tokens(given):
-        return f"{name}={given} is not a number of tokens", "give a number like 16384"
-    if name in engine.counts and not tokens(given):
-        return f"{name}={given} is not a whole number above 0", "give a number like 8"
-    if name in engine.structured and given.startswith("{") and not _is_json(given):
+    name, text = flag.name, flag.value
+    if name == engine.utilization and not _is_share(text):
+        return f"{name}={text} is not a share of the GPU's memory", "give a number above 0 and up to 1, like 0.9"
+    if name == "--max-model-len" == engine.context and text not in ("auto", "-1") and not tokens(text):
+        return f"{name}={text} is not a number of tokens", "give a number like 16384"
+    if name in engine.counts and not tokens(text):
+        return f"{name}={text} is not a whole number above 0", "give a number like 8"
+    if name in engine.structured and text.startswith("{") and not _is_json(text):
         return f"the value of {name} is not JSON", 'write {"key": value}'
-    known = engine.choices.get(name, frozenset())
-    if not known or given in known:
+    choices = engine.choices.get(name, frozenset())
+    if not choices or text in choices:
         return None
-    near = difflib.get_close_matches(given, sorted(known), 1, 0.6 if name in engine.closed else 0.85)
-    newer = bool(near) and re.sub(r"\d", "", near[0]) == re.sub(r"\d", "", given)
-    if (near and not newer) or name in engine.closed:
-        return f"{engine.name} has no {given} for {name}", f"{name}={(near or sorted(known))[0]}"
+    similar = difflib.get_close_matches(text, sorted(choices), 1, 0.6 if name in engine.closed else 0.85)
+    newer = bool(similar) and re.sub(r"\d", "", similar[0]) == re.sub(r"\d", "", text)
+    if (similar and not newer) or name in engine.closed:
+        return f"{engine.name} has no {text} for {name}", f"{name}={(similar or sorted(choices))[0]}"
     return None
 
 
 def _values(pieces: Pieces) -> Iterator[Finding]:
-    """Check what the engine takes from its arguments as a whole."""
+    """Check switches, the command, the model's name, the API key and the tool parser."""
     root, engine = pieces.deployment, pieces.runtime
     for flag in pieces.flags:
         if flag.name in engine.switches and flag.value.lower() in _BOOLEANS:
-            message = f"{flag.name} takes no value, and is given {flag.value}"
+            message = f"{flag.name} takes no value, but has the value {flag.value}"
             fix = flag.name if flag.value.lower() in ("true", "1") else f"--no-{flag.name.removeprefix('--')}"
             yield at("argument", root, flag.node, message, f"write {fix}")
     command = find(pieces.container, "command")
     if command is not None and value(next(iter(items(command)), None)).startswith("--"):
-        where = next(key for key, _ in entries(pieces.container) if key.value == "command")
+        key_node = next(key for key, _ in entries(pieces.container) if key.value == "command")
         message = "the command begins with an argument, so the container runs no program"
-        yield at("argument", root, where, message, "write args instead of command")
+        yield at("argument", root, key_node, message, "write args instead of command")
     if re.match(r"https?://", pieces.model.value):
         message = f"{pieces.model.value} is the address of a page, not a model"
         fix = f"{pieces.model.name}={pieces.model.value.partition('huggingface.co/')[2] or 'OWNER/NAME'}"
@@ -149,27 +149,29 @@ def _values(pieces: Pieces) -> Iterator[Finding]:
 
 
 def check_lost(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Finding]:
-    """Workloads of an engine without a model, because its argument is misspelled or has no value."""
-    known = {_place(endpoint.deployment) for endpoint in endpoints}
+    """Report workloads of an engine without a model, because its argument is misspelled or has no value."""
+    endpoint_places = {_place(endpoint.deployment) for endpoint in endpoints}
     for path in platform.files(platform.layout.serving_dir):
-        for kind, each in objects(platform, path) if path.endswith((".yaml", ".yml")) else ():
-            if kind not in KINDS or _place(each) in known:
+        for kind, located in objects(platform, path) if path.endswith((".yaml", ".yml")) else ():
+            if kind not in KINDS or _place(located) in endpoint_places:
                 continue
-            for container in items(find(each.node, "spec", "template", "spec", "containers")):
-                engine = next((one for one in engines() if one.sign.search(value(container, "image"))), None)
+            for container in items(find(located.node, "spec", "template", "spec", "containers")):
+                engine = next(
+                    (candidate for candidate in engines() if candidate.sign.search(value(container, "image"))), None
+                )
                 if engine is not None and "argument" in engine.rules:
-                    yield from _model_argument(each, container, engine)
+                    yield from _model_argument(located, container, engine)
 
 
-def _model_argument(where: Located, container: Node, engine: Engine) -> Iterator[Finding]:
-    wanted = engine.model[0]
+def _model_argument(located: Located, container: Node, engine: Engine) -> Iterator[Finding]:
+    argument = engine.model[0]
     for node in items(find(container, "args")):
-        name, _, given = value(node).partition("=")
-        if name == wanted and not given and "=" in value(node):
-            yield at("argument", where, node, f"{wanted} names no model", f"{wanted}=OWNER/NAME")
-        elif name not in engine.arguments | {"--mode"} and difflib.get_close_matches(name, [wanted], 1, 0.8):
+        name, _, text = value(node).partition("=")
+        if name == argument and not text and "=" in value(node):
+            yield at("argument", located, node, f"{argument} names no model", f"{argument}=OWNER/NAME")
+        elif name not in engine.arguments | {"--mode"} and difflib.get_close_matches(name, [argument], 1, 0.8):
             message = f"{engine.name} has no argument {name}, so it serves no model"
-            yield at("argument", where, node, message, f"write {wanted}")
+            yield at("argument", located, node, message, f"write {argument}")
 
 
 def _place(located: Located) -> tuple[str, int]:
@@ -195,9 +197,9 @@ def _reach(pieces: Pieces) -> Iterator[Finding]:
 def _revision(pieces: Pieces) -> Iterator[Finding]:
     """A revision that is loaded offline has to be the staged one."""
     revision = pieces.flag("--revision")
-    staged = [str(each.value) for each in pieces.staging]
-    if revision is None or not any(pieces.model.value in each for each in staged):
+    scripts = [str(node.value) for node in pieces.staging]
+    if revision is None or not any(pieces.model.value in script for script in scripts):
         return
-    if not any(revision.value in each for each in staged):
-        message = f"the engine loads the revision {revision.value}, and the initContainer stages another"
+    if not any(revision.value in script for script in scripts):
+        message = f"the engine loads the revision {revision.value}, but the initContainer stages another"
         yield at("staged-model", pieces.deployment, revision.value_node, message, "stage the same revision")

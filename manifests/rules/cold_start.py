@@ -1,4 +1,4 @@
-"""Caches that each boot compiles again although they could be kept.
+"""The rules for cold starts: compile caches that are lost with the pod, and images that are pulled again.
 
 vLLM compiles its kernels at startup and stores the result in `VLLM_CACHE_ROOT` (`$XDG_CACHE_HOME/vllm` without it),
 Triton in `TRITON_CACHE_DIR`. vLLM's documentation recommends keeping that directory "to save a great amount of
@@ -36,12 +36,12 @@ class Lost(NamedTuple):
 
 
 def check(pieces: Pieces) -> Iterator[Finding]:
-    """Work that each cold start of the endpoint repeats unnecessarily."""
+    """Report work that each cold start of the endpoint repeats unnecessarily."""
     image = pieces.image
     if applies(pieces) and DIGEST.search(image) and (missing := lost(pieces)):
-        names = ", ".join(each.name for each in missing)
-        node = next((each.node for each in missing if each.node is not None), scalar(pieces.container, "image"))
-        stale = all(each.node is not None and DIRECTORY in each.node.value for each in missing)
+        names = ", ".join(cache.name for cache in missing)
+        node = next((cache.node for cache in missing if cache.node is not None), scalar(pieces.container, "image"))
+        stale = all(cache.node is not None and DIRECTORY in cache.node.value for cache in missing)
         message = (
             f"the compile caches ({names}) are named after an image other than {_short(image)}"
             if stale
@@ -50,7 +50,7 @@ def check(pieces: Pieces) -> Iterator[Finding]:
         fix = f"put them on the volume, below the image's digest: `/model tune {pieces.name}`"
         yield at("cold-start", pieces.deployment, node, message, fix)
     for policy in pulled_again(pieces):
-        message = "imagePullPolicy is Always, and the image is pinned by its digest, so each start contacts the registry unnecessarily"
+        message = "imagePullPolicy is Always although the image is pinned by digest: each start contacts the registry unnecessarily"
         yield at("image-pull-policy", pieces.deployment, policy, message, "write IfNotPresent")
 
 
@@ -75,16 +75,16 @@ def lost(pieces: Pieces) -> list[Lost]:
     # Without HF_HOME, the weights are also below XDG_CACHE_HOME: do not move it.
     roots = _ROOTS if "HF_HOME" in variables else _ROOTS[:1]
     root = next((name for name in roots if name in variables), _ROOTS[0])
-    looked = (root, *(name for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR") if name in variables))
+    names = (root, *(name for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR") if name in variables))
     digest = DIGEST.search(pieces.image)
-    found = []
-    for name in looked:
+    lost_caches = []
+    for name in names:
         node = variables.get(name)
         if name in variables and node is None:
             continue  # set from a ConfigMap or a Secret: the value is unknown
         if node is None or not _is_kept(node.value, mounts(pieces), digest["digest"] if digest else ""):
-            found.append(Lost(name, node))
-    return found
+            lost_caches.append(Lost(name, node))
+    return lost_caches
 
 
 def _is_kept(path: str, mounts: list[str], digest: str) -> bool:

@@ -21,7 +21,7 @@ _ALMOST = 0.85
 _OF_THE_VENDOR = re.compile(r"device-plugin|gpu-operator|dcgm-exporter|gpu-feature-discovery|node-feature-discovery")
 """Names of the vendor's own daemons: they tolerate the taint whether nodes have it or not."""
 _LEAST_START = 120
-"""Minimum seconds until a GPU model answers: engines load weights and capture graphs."""
+"""Minimum seconds until a GPU model answers: the engine loads weights and captures graphs first."""
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
@@ -58,13 +58,13 @@ def _gpu(pieces: Pieces) -> Iterator[Finding]:
         pieces.flag("--pipeline-parallel-size"),
         pieces.flag("--data-parallel-size"),
     )
-    wanted = 1
+    gpus = 1
     for flag in flags:
-        wanted *= int(flag.value) if flag is not None and flag.value.isdecimal() else 1
-    if limit.value.isdecimal() and int(limit.value) not in (0, wanted):
-        message = f"the engine uses {wanted} GPU{'s' if wanted > 1 else ''}, and its limit is {limit.value}"
-        split = next((flag.value_node for flag in flags if flag is not None and wanted > 1), limit)
-        yield at("gpu-limit", root, split, message, f"as many GPUs as the engine uses: {GPU}: {wanted}")
+        gpus *= int(flag.value) if flag is not None and flag.value.isdecimal() else 1
+    if limit.value.isdecimal() and int(limit.value) not in (0, gpus):
+        message = f"the engine uses {gpus} GPU{'s' if gpus > 1 else ''}, but its limit is {limit.value}"
+        split = next((flag.value_node for flag in flags if flag is not None and gpus > 1), limit)
+        yield at("gpu-limit", root, split, message, f"as many GPUs as the engine uses: {GPU}: {gpus}")
 
 
 def _resources(pieces: Pieces) -> Iterator[Finding]:
@@ -75,17 +75,17 @@ def _resources(pieces: Pieces) -> Iterator[Finding]:
             limit = scalar(container, "resources", "limits", str(key.value))
             if key.value == GPU or limit is None or not isinstance(node, ScalarNode):
                 continue
-            asked, allowed = _amount(node.value), _amount(limit.value)
-            if asked is not None and allowed is not None and asked > allowed:
+            requested, allowed = _amount(node.value), _amount(limit.value)
+            if requested is not None and allowed is not None and requested > allowed:
                 message = f"{key.value} is requested ({node.value}) above its limit ({limit.value}): Kubernetes refuses the pod"
                 yield at("resources", root, node, message, f"{key.value}: {limit.value} at most")
                 yield at("resources", root, limit, message, f"{key.value}: {node.value} at least")
     memory, weights = scalar(pieces.container, "resources", "limits", "memory"), estimated_weights(pieces.model.value)
-    held = _amount(memory.value) if memory is not None else None
+    limit_bytes = _amount(memory.value) if memory is not None else None
     # The name states the size within 20 %, so only a certain shortage is a finding. A file that is mapped into memory
     # needs less than its size, so this is a rule only if the repository stages its weights.
     staged = any(pieces.model.value in str(node.value) for node in pieces.staging)
-    if staged and memory is not None and held is not None and weights and held < 0.8 * weights:
+    if staged and memory is not None and limit_bytes is not None and weights and limit_bytes < 0.8 * weights:
         message = f"the memory limit {memory.value} is below the weights of {pieces.model.value} (about {weights / 10**9:.0f} GB)"
         yield at("resources", root, memory, message, f"memory: {weights * 1.25 / 2**30:.0f}Gi")
 
@@ -102,14 +102,14 @@ def _amount(text: str) -> float | None:
 def _probes(pieces: Pieces) -> Iterator[Finding]:
     root, engine = pieces.deployment, pieces.container
     ports = items(find(engine, "ports"))
-    known = {value(each, key) for each in ports for key in ("name", "containerPort")} - {""}
+    port_names = {value(port_node, key) for port_node in ports for key in ("name", "containerPort")} - {""}
     for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = find(engine, kind)
-        call = next((found for how in ("httpGet", "tcpSocket") if (found := find(probe, how))), None)
+        call = next((action for method in ("httpGet", "tcpSocket") if (action := find(probe, method))), None)
         port, path = scalar(call, "port"), scalar(call, "path")
-        if port is not None and known and port.value not in known:
-            message = f"{kind} uses port {port.value}, and the container has {', '.join(sorted(known))}"
-            yield at("probe", root, port, message, f"port: {min(known, key=str.isdecimal)}")
+        if port is not None and port_names and port.value not in port_names:
+            message = f"{kind} uses port {port.value}, but the container has {', '.join(sorted(port_names))}"
+            yield at("probe", root, port, message, f"port: {min(port_names, key=str.isdecimal)}")
         if (
             path is not None
             and pieces.runtime.probes
@@ -119,10 +119,10 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
             message = f"{kind} uses {path.value}, which {pieces.engine} does not answer without a key"
             yield at("probe", root, path, message, "path: /health")
         for word in items(find(probe, "exec", "command")):
-            asked = re.search(r"(?:localhost|127\.0\.0\.1):(\d+)", value(word))
-            if asked is not None and known and asked[1] not in known:
-                message = f"{kind} uses port {asked[1]}, and the container has {', '.join(sorted(known))}"
-                yield at("probe", root, word, message, f"port {min(known)}")
+            match = re.search(r"(?:localhost|127\.0\.0\.1):(\d+)", value(word))
+            if match is not None and port_names and match[1] not in port_names:
+                message = f"{kind} uses port {match[1]}, but the container has {', '.join(sorted(port_names))}"
+                yield at("probe", root, word, message, f"port {min(port_names)}")
         scheme = scalar(call, "scheme")
         if scheme is not None and scheme.value == "HTTPS" and pieces.flag("--ssl-certfile") is None:
             yield at("probe", root, scheme, f"{kind} uses TLS, which the engine does not support", "scheme: HTTP")
@@ -132,7 +132,7 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
         yield at("probe", root, deadline, message, "progressDeadlineSeconds: 1200")
     startup, liveness = find(engine, "startupProbe"), find(engine, "livenessProbe")
     if pieces.gpu and liveness is not None and startup is None and _patience(liveness) < _LEAST_START:
-        message = "nothing waits for the engine to load: the liveness probe kills it before"
+        message = "there is no startupProbe: the liveness probe kills the engine before it has loaded"
         yield at("probe", root, liveness, message, "add a startupProbe")
     if pieces.gpu and startup is not None and _patience(startup) < _LEAST_START:
         threshold = find(startup, "failureThreshold") or startup
@@ -141,23 +141,23 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _patience(probe: Node) -> int:
-    """Seconds until a probe that never succeeds fails. The defaults are Kubernetes'."""
+    """Return the seconds after which a probe without any success fails, with Kubernetes' defaults."""
 
     def number(key: str, default: int) -> int:
-        given = value(probe, key)
-        return int(given) if given.isdecimal() else default
+        text = value(probe, key)
+        return int(text) if text.isdecimal() else default
 
     return number("initialDelaySeconds", 0) + number("periodSeconds", 10) * number("failureThreshold", 3)
 
 
 def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> Iterator[Finding]:
-    """Scheduling fields that place other models on the GPU node are needed here as well."""
+    """Check that the pod has the scheduling fields that place the other models on the GPU node."""
     layout = platform.layout
     if not pieces.gpu:
         return
     root, pod = pieces.deployment, find(pieces.deployment.node, "spec", "template", "spec")
     tolerated = items(find(pod, "tolerations"))
-    tainted = any(tolerates(find(each.deployment.node, "spec", "template", "spec"), GPU) for each in siblings)
+    tainted = any(tolerates(find(sibling.deployment.node, "spec", "template", "spec"), GPU) for sibling in siblings)
     tainted = tainted or any(
         path != root.document.path and not _OF_THE_VENDOR.search(platform.read(path) or "")
         for path in platform.grep(f"key: {GPU}")
@@ -165,25 +165,35 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
     )
     # GKE adds the taint to its GPU nodes automatically (its documentation, "About GPUs").
     tainted = tainted or re.search(r"(?i)\bgke\b", platform.read(layout.path(layout.config)) or "") is not None
-    other = any(not resource.startswith("nvidia.com/") for resource in _gpu_resources(pieces))  # another vendor's nodes
-    meant = [each for each in tolerated if difflib.get_close_matches(value(each, "key"), [GPU], 1, _ALMOST)]
-    if (tainted or meant) and not other and not tolerates(pod, GPU):
-        where = wrong_part(tolerated, GPU) or find(pod, "tolerations") or pod
+    other_vendor = any(
+        not resource.startswith("nvidia.com/") for resource in _gpu_resources(pieces)
+    )  # another vendor's nodes
+    similar = [
+        toleration for toleration in tolerated if difflib.get_close_matches(value(toleration, "key"), [GPU], 1, _ALMOST)
+    ]
+    if (tainted or similar) and not other_vendor and not tolerates(pod, GPU):
+        node = wrong_part(tolerated, GPU) or find(pod, "tolerations") or pod
         message = "the pod does not tolerate the taint of GPU nodes: it stays Pending"
-        yield at("toleration", root, where, message, f"key: {GPU}, operator: Exists")
+        yield at("toleration", root, node, message, f"key: {GPU}, operator: Exists")
     bound = scalar(pod, "nodeName")
-    if bound is not None and siblings and not any(value(each.pod, "nodeName") for each in siblings if each.gpu):
-        message = f"the pod is bound to the node {bound.value}, and no other model is: it starts nowhere else"
+    if (
+        bound is not None
+        and siblings
+        and not any(value(sibling.pod, "nodeName") for sibling in siblings if sibling.gpu)
+    ):
+        message = (
+            f"the pod is bound to the node {bound.value}, unlike the other models: it cannot start on another node"
+        )
         yield at("toleration", root, bound, message, "remove nodeName")
     chosen = [labels(find(sibling.deployment.node, "spec", "template", "spec", "nodeSelector")) for sibling in siblings]
-    own = labels(find(pod, "nodeSelector"))
+    selected = labels(find(pod, "nodeSelector"))
     for key, usual in (chosen[0] if chosen else {}).items():
-        if all(each.get(key) == usual for each in chosen) and len(chosen) > 1 and own.get(key) != usual:
-            where = find(pod, "nodeSelector", key) or find(pod, "nodeSelector") or pod
+        if all(selector.get(key) == usual for selector in chosen) and len(chosen) > 1 and selected.get(key) != usual:
+            node = find(pod, "nodeSelector", key) or find(pod, "nodeSelector") or pod
             message = (
-                f"the nodeSelector {key} is {own.get(key, 'missing')}, and that of the other GPU models is {usual}"
+                f"the nodeSelector {key} is {selected.get(key, 'missing')}, and that of the other GPU models is {usual}"
             )
-            yield at("toleration", root, where, message, f"{key}: {usual}")
+            yield at("toleration", root, node, message, f"{key}: {usual}")
 
 
 def _gpu_resources(pieces: Pieces) -> list[str]:
@@ -193,21 +203,21 @@ def _gpu_resources(pieces: Pieces) -> list[str]:
 
 def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """A tag has one digest: if two places disagree, one of them is outdated."""
-    every = [image for each in (pieces, *siblings) for image in _pinned(each)]
+    every = [image for endpoint in (pieces, *siblings) for image in _pinned(endpoint)]
     names = Counter(name for _, name, _, _ in every)
     for node, repository, tag, digest in _pinned(pieces):
-        common = [each for each in names if names[each] > names[repository] == 1]
-        if near := difflib.get_close_matches(repository, common, 1, 0.93):
-            message = f"the image {repository} appears nowhere else, and {near[0]} is"
-            yield at("image-tag", pieces.deployment, node, message, f"{near[0]}:{tag}@{digest}")
+        common = [name for name in names if names[name] > names[repository] == 1]
+        if similar := difflib.get_close_matches(repository, common, 1, 0.93):
+            message = f"no other container uses the image {repository}; others use {similar[0]}"
+            yield at("image-tag", pieces.deployment, node, message, f"{similar[0]}:{tag}@{digest}")
     for node, repository, tag, digest in _pinned(pieces):
-        same = Counter(other for _, name, other, pin in every if (name, pin) == (repository, digest))
+        same = Counter(other_tag for _, name, other_tag, pin in every if (name, pin) == (repository, digest))
         usual, most = same.most_common(1)[0]
         if len(same) > 1 and (most > same[tag] or list(same.values()).count(most) > 1):
-            usual = next(other for other, _ in same.most_common() if other != tag)
-            message = f"the image has the tag {tag}, and its digest is that of {usual} elsewhere"
+            usual = next(other_tag for other_tag, _ in same.most_common() if other_tag != tag)
+            message = f"the image has the tag {tag}, but elsewhere its digest has the tag {usual}"
             yield at("image-tag", pieces.deployment, node, message, f"{repository}:{usual}@{digest}")
-        pins = Counter(pin for _, name, other, pin in every if (name, other) == (repository, tag))
+        pins = Counter(pin for _, name, other_tag, pin in every if (name, other_tag) == (repository, tag))
         usual, most = pins.most_common(1)[0]
         if digest != usual and most > pins[digest]:
             message = f"the tag {tag} has another digest elsewhere"
@@ -216,85 +226,88 @@ def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 def _pinned(pieces: Pieces) -> list[tuple[ScalarNode, str, str, str]]:
     pod = find(pieces.deployment.node, "spec", "template", "spec")
-    found = []
+    images = []
     for container in (*items(find(pod, "initContainers")), *items(find(pod, "containers"))):
         image = scalar(container, "image")
         match = re.fullmatch(r"(.+):([^:/@]+)@(sha256:[0-9a-f]{64})", image.value) if image is not None else None
         if image is not None and match is not None:
-            found.append((image, match[1], match[2], match[3]))
-    return found
+            images.append((image, match[1], match[2], match[3]))
+    return images
 
 
 def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """References must match the Secret that the repository creates, or the one that the other models use."""
     words = _words(pieces)
-    made, others = _made(tree), [reference for sibling in siblings for reference in _references(sibling)]
+    created, references = (
+        _created_secrets(tree),
+        [reference for sibling in siblings for reference in _references(sibling)],
+    )
     for variable, name, key in _references(pieces):
-        known = made.get(name.value)
-        usual = [(a.value, b.value) for other, a, b in others if other == variable]
+        keys = created.get(name.value)
+        usual = [(a.value, b.value) for other_variable, a, b in references if other_variable == variable]
         agreed = usual[0] if usual and len(set(usual)) == 1 else None
-        if known is None and (agreed or made) and (agreed is None or agreed[0] != name.value):
-            near = agreed[0] if agreed else " or ".join(sorted(made))
-            if agreed is not None or any(name.value[:4] == each[:4] for each in made):
+        if keys is None and (agreed or created) and (agreed is None or agreed[0] != name.value):
+            expected = agreed[0] if agreed else " or ".join(sorted(created))
+            if agreed is not None or any(name.value[:4] == secret[:4] for secret in created):
                 message = f"no manifest here creates the Secret {name.value}, from which {variable} is read"
-                yield at("secret-missing", pieces.deployment, name, message, f"name: {near}")
-        elif known is None and agreed is None and name.value not in words:
-            near = difflib.get_close_matches(name.value, words, 1, 0.85)
-            if near:
+                yield at("secret-missing", pieces.deployment, name, message, f"name: {expected}")
+        elif keys is None and agreed is None and name.value not in words:
+            similar = difflib.get_close_matches(name.value, words, 1, 0.85)
+            if similar:
                 message = f"no other file mentions the Secret {name.value}, from which {variable} is read"
-                yield at("secret-missing", pieces.deployment, name, message, f"name: {near[0]}")
-        elif known and key.value not in known:
-            message = f"the Secret {name.value} has no key {key.value}; it has {', '.join(sorted(known))}"
-            yield at("secret-missing", pieces.deployment, key, message, f"key: {min(known)}")
-        elif not known and agreed is not None and agreed[0] == name.value and agreed[1] != key.value:
-            message = f"{variable} is read from the key {key.value}, and elsewhere from {agreed[1]}"
+                yield at("secret-missing", pieces.deployment, name, message, f"name: {similar[0]}")
+        elif keys and key.value not in keys:
+            message = f"the Secret {name.value} has no key {key.value}; it has {', '.join(sorted(keys))}"
+            yield at("secret-missing", pieces.deployment, key, message, f"key: {min(keys)}")
+        elif not keys and agreed is not None and agreed[0] == name.value and agreed[1] != key.value:
+            message = f"{variable} is read from the key {key.value} here, but from {agreed[1]} elsewhere"
             yield at("secret-missing", pieces.deployment, key, message, f"key: {agreed[1]}")
 
 
 def _misread(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A ConfigMap with the name of a Secret, if the repository creates no ConfigMap of that name."""
-    made = {name for config in pieces.candidate.configs for _, name in edited_objects(config.node)}
-    secrets = {name.value for sibling in siblings for _, name, _ in _references(sibling)} - made
+    """Report a ConfigMap reference with the name of a Secret, if the repository creates no such ConfigMap."""
+    config_maps = {name for config in pieces.candidate.configs for _, name in edited_objects(config.node)}
+    secrets = {name.value for sibling in siblings for _, name, _ in _references(sibling)} - config_maps
     for node in environment(pieces.container).values():
         reference = find(node, "valueFrom", "configMapKeyRef")
         if value(reference, "name") in secrets:
-            message = f"{value(reference, 'name')} is a Secret, and is read here as a ConfigMap"
-            where = next(key for key, _ in entries(find(node, "valueFrom")) if key.value == "configMapKeyRef")
-            yield at("secret-missing", pieces.deployment, where, message, "secretKeyRef:")
+            message = f"{value(reference, 'name')} is a Secret, but is read here as a ConfigMap"
+            key_node = next(key for key, _ in entries(find(node, "valueFrom")) if key.value == "configMapKeyRef")
+            yield at("secret-missing", pieces.deployment, key_node, message, "secretKeyRef:")
 
 
 def _words(pieces: Pieces) -> set[str]:
-    """Names with a dash in the endpoint's other files and comments."""
-    located = (each for each in (pieces.application, pieces.service, *pieces.claims, *pieces.entries) if each)
+    """Return the names with a dash in the endpoint's other files and comments."""
+    located = (part for part in (pieces.application, pieces.service, *pieces.claims, *pieces.entries) if part)
     texts = [comment.text for comment in pieces.deployment.document.comments()] + [
-        each.document.text for each in located
+        part.document.text for part in located
     ]
     return set(re.findall(r"\b[a-z0-9]+(?:-[a-z0-9]+)+\b", " ".join(texts)))
 
 
 def _references(pieces: Pieces) -> list[tuple[str, ScalarNode, ScalarNode]]:
-    found = []
+    references = []
     pod = find(pieces.deployment.node, "spec", "template", "spec")
     for container in (*items(find(pod, "initContainers")), *items(find(pod, "containers"))):
         for variable, node in environment(container).items():
             reference = find(node, "valueFrom", "secretKeyRef")
             name, key = scalar(reference, "name"), scalar(reference, "key")
             if name is not None and key is not None and value(reference, "optional") != "true":
-                found.append((variable, name, key))
-    return found
+                references.append((variable, name, key))
+    return references
 
 
-def _made(tree: Tree) -> dict[str, set[str]]:
-    """The Secrets that the repository creates, with their keys; no keys if they are not written in the file."""
-    found: dict[str, set[str]] = {}
+def _created_secrets(tree: Tree) -> dict[str, set[str]]:
+    """Return the Secrets that the repository creates, with their keys; no keys if the file does not contain them."""
+    secrets: dict[str, set[str]] = {}
     for path in tree.grep("Secret", "secretGenerator:"):
-        for kind, each in objects(tree, path):
-            found |= _secret(kind, each)
-    return found
+        for kind, located in objects(tree, path):
+            secrets |= _secret(kind, located)
+    return secrets
 
 
-def _secret(kind: str, each: Located) -> dict[str, set[str]]:
-    node = each.node
+def _secret(kind: str, located: Located) -> dict[str, set[str]]:
+    node = located.node
     name = value(node, "metadata", "name")
     if kind == "Secret":
         keys = {str(key.value) for part in ("data", "stringData") for key, _ in entries(find(node, part))}

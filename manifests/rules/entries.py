@@ -32,8 +32,8 @@ _FOREIGN = frozenset(
 
 _NUMBERS = ("rpm", "tpm", "max_parallel_requests", "timeout", "stream_timeout", "max_retries", "weight", "order")
 
-# Providers with a handler in `litellm.rerank` and a configurable address; it refuses `openai/` ("Unsupported provider",
-# litellm/rerank_api/main.py).
+# Providers with a handler in `litellm.rerank` and a configurable address. `litellm.rerank` refuses `openai/`
+# ("Unsupported provider", litellm/rerank_api/main.py).
 RERANKS = ("hosted_vllm", "huggingface", "infinity", "jina_ai", "cohere", "litellm_proxy")
 
 # `mode` in `model_info`, which LiteLLM's health check uses (docs.litellm.ai/docs/proxy/health).
@@ -49,15 +49,15 @@ _ROUTES = "api-base-host"
 
 
 def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
-    """Problems in an entry that leads to an endpoint."""
+    """Report problems in an entry that leads to an endpoint."""
     node = find(entry.node, "litellm_params", "model")
     provider = entry.model.partition("/")[0].lower() if "/" in entry.model else ""
     ranks = value(entry.node, "model_info", "mode") == "rerank" or bool(re.search(r"(?i)re-?rank", pieces.model.value))
-    said = value(entry.node, "litellm_params", "custom_llm_provider")
-    if provider in _FOREIGN - set(RERANKS if ranks else ()) and not said:
-        message = f"LiteLLM calls {provider} with {entry.model}, and the engine uses OpenAI's protocol"
+    custom_provider = value(entry.node, "litellm_params", "custom_llm_provider")
+    if provider in _FOREIGN - set(RERANKS if ranks else ()) and not custom_provider:
+        message = f"LiteLLM calls {provider} with {entry.model}, but the engine uses OpenAI's protocol"
         yield at("served-name", entry, node, message, f"model: openai/{entry.requested_model}")
-    elif ranks and provider and not said and provider not in RERANKS:
+    elif ranks and provider and not custom_provider and provider not in RERANKS:
         right = pieces.runtime.reranks_as
         message = f"LiteLLM does not rerank through {provider}/: every call of {entry.alias} is refused"
         yield at("served-name", entry, node, message, f"model: {right}/{entry.requested_model}")
@@ -65,22 +65,22 @@ def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     if (
         mode is not None
         and mode.value not in _MODES
-        and (near := difflib.get_close_matches(mode.value, _MODES, 1, 0.8))
+        and (similar := difflib.get_close_matches(mode.value, _MODES, 1, 0.8))
     ):
-        yield at("mode", entry, mode, f"LiteLLM has no mode {mode.value}", f"mode: {near[0]}")
+        yield at("mode", entry, mode, f"LiteLLM has no mode {mode.value}", f"mode: {similar[0]}")
         return
     pooling = pieces.runtime.pools or ((flag := pieces.flag("--runner")) is not None and flag.value == "pooling")
     if mode is not None and pooling != (mode.value in _POOLING_MODES):
-        wanted = ("rerank" if ranks else "embedding") if pooling else "chat"
+        expected = ("rerank" if ranks else "embedding") if pooling else "chat"
         message = f"LiteLLM's health check sends {entry.alias} requests of the mode {mode.value}, which {pieces.model.value} does not support"
-        yield at("mode", entry, mode, message, f"mode: {wanted}")
+        yield at("mode", entry, mode, message, f"mode: {expected}")
 
 
-def check_list(layout: Layout, listed: ModelList, mine: Collection[str] | None) -> Iterator[Finding]:
-    """Problems in the form of the entries of one list: of all, or of those with the aliases `mine`."""
-    variables = Counter(value(each.node, "litellm_params", "api_key") for each in listed.entries)
+def check_list(layout: Layout, listed: ModelList, aliases: Collection[str] | None) -> Iterator[Finding]:
+    """Report problems in the form of the entries of one list: of all, or only of those with these `aliases`."""
+    variables = Counter(value(listed_entry.node, "litellm_params", "api_key") for listed_entry in listed.entries)
     for entry in listed.entries:
-        if mine is not None and entry.alias not in mine:
+        if aliases is not None and entry.alias not in aliases:
             continue
         for part, keys in _KEYS.items():
             yield from _keys(entry, find(entry.node, part) if part else entry.node, keys)
@@ -88,15 +88,17 @@ def check_list(layout: Layout, listed: ModelList, mine: Collection[str] | None) 
         yield from _key(entry, variables)
         yield from _order(entry)
         yield from _numbers(entry)
-    for node in items(find(listed.config, "model_list")) if mine is None else ():
+    for node in items(find(listed.config, "model_list")) if aliases is None else ():
         if isinstance(node, MappingNode) and find(node, "model_name") is None:
-            near = (key for key, _ in entries(node) if difflib.get_close_matches(key.value, ["model_name"], 1, 0.8))
-            where = next(near, node)
-            message = "this entry has no model_name, so that nobody can call it"
-            yield Finding(
-                rule="schema", path=listed.document.path, line=line(where), message=message, fix="model_name: ALIAS"
+            similar_keys = (
+                key for key, _ in entries(node) if difflib.get_close_matches(key.value, ["model_name"], 1, 0.8)
             )
-    yield from _settings(listed) if mine is None else ()
+            key_node = next(similar_keys, node)
+            message = "this entry has no model_name, so nobody can call it"
+            yield Finding(
+                rule="schema", path=listed.document.path, line=line(key_node), message=message, fix="model_name: ALIAS"
+            )
+    yield from _settings(listed) if aliases is None else ()
 
 
 def _keys(entry: Entry, node: object, keys: Collection[str]) -> Iterator[Finding]:
@@ -105,9 +107,9 @@ def _keys(entry: Entry, node: object, keys: Collection[str]) -> Iterator[Finding
     present = {str(key.value) for key, _ in entries(node)}
     for key, _ in entries(node):
         almost = _ALMOST if len(key.value) > len("model") else 0.8
-        near = difflib.get_close_matches(key.value, [each for each in keys if each not in present], 1, almost)
-        if near and key.value not in keys:
-            yield at("schema", entry, key, f"LiteLLM reads no {key.value}", f"{near[0]}:")
+        similar = difflib.get_close_matches(key.value, [name for name in keys if name not in present], 1, almost)
+        if similar and key.value not in keys:
+            yield at("schema", entry, key, f"LiteLLM does not read {key.value}", f"{similar[0]}:")
 
 
 def _domain(layout: Layout, entry: Entry, every: Collection[Entry]) -> Iterator[Finding]:
@@ -115,27 +117,27 @@ def _domain(layout: Layout, entry: Entry, every: Collection[Entry]) -> Iterator[
     labels = entry.host
     if labels[1:2] != [layout.namespace] or len(labels) < 3:
         return
-    domains = {"cluster.local", *(".".join(each.host[3:]) for each in every if each is not entry)} - {""}
+    domains = {"cluster.local", *(".".join(other.host[3:]) for other in every if other is not entry)} - {""}
     if labels[2] != "svc" or (labels[3:] and ".".join(labels[3:]) not in domains):
         message = f"the host {'.'.join(labels)} is not the name of a Service"
         fix = f"{labels[0]}.{labels[1]}.svc.cluster.local"
         yield at(_ROUTES, entry, entry.base_node, message, fix)
 
 
-def _key(entry: Entry, given: Counter[str]) -> Iterator[Finding]:
+def _key(entry: Entry, key_counts: Counter[str]) -> Iterator[Finding]:
     """LiteLLM reads `os.environ/NAME` as a variable, and any other value as the key itself."""
     node = scalar(entry.node, "litellm_params", "api_key")
     if node is None:
         return
     name = re.sub(r"^os\.environ[./\[]?|^\$\{?|['\"\]}]+$", "", node.value)
     if not node.value.startswith(ENVIRON) and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name):
-        message = f"LiteLLM sends the text {node.value} of {entry.alias} as the key"
+        message = f"LiteLLM sends the text {node.value} itself as the key of {entry.alias}"
         yield at("api-key-missing", entry, node, message, f"api_key: {ENVIRON}{name}")
-    elif node.value.startswith(ENVIRON) and given[node.value] == 1:
-        others = [each for each, count in given.items() if count > 1 and each.startswith(ENVIRON)]
-        if near := difflib.get_close_matches(node.value, others, 1, 0.93):
+    elif node.value.startswith(ENVIRON) and key_counts[node.value] == 1:
+        shared_keys = [text for text, count in key_counts.items() if count > 1 and text.startswith(ENVIRON)]
+        if similar := difflib.get_close_matches(node.value, shared_keys, 1, 0.93):
             message = f"{entry.alias} is the only entry that reads its key from {name}"
-            yield at("api-key-missing", entry, node, message, f"api_key: {near[0]}")
+            yield at("api-key-missing", entry, node, message, f"api_key: {similar[0]}")
 
 
 def _order(entry: Entry) -> Iterator[Finding]:
@@ -145,10 +147,10 @@ def _order(entry: Entry) -> Iterator[Finding]:
     if prices[0] is None or prices[1] is None:
         return
     try:
-        given, taken = float(prices[0].node.value), float(prices[1].node.value)
+        input_price, output_price = float(prices[0].node.value), float(prices[1].node.value)
     except ValueError:
         return
-    if given > taken > 0:
+    if input_price > output_price > 0:
         message = f"{entry.alias} costs more per input token than per output token: the two prices may be exchanged"
         yield at("cost-order", entry, prices[0].node, message, "exchange them, or accept it with a comment")
 
@@ -161,30 +163,32 @@ def _numbers(entry: Entry) -> Iterator[Finding]:
             and not re.fullmatch(r"\d*\.?\d+|null|~|", node.value)
             and not node.value.startswith(ENVIRON)
         ):
-            yield at("schema", entry, node, f"{key} has to be a number, and is {node.value}", f"{key}: 60")
+            yield at("schema", entry, node, f"{key} must be a number, not {node.value}", f"{key}: 60")
 
 
 def _settings(listed: ModelList) -> Iterator[Finding]:
-    def told(rule: str, node: Node, message: str, fix: str) -> Finding:
+    def finding(rule: str, node: Node, message: str, fix: str) -> Finding:
         return Finding(rule=rule, path=listed.document.path, line=line(node), message=message, fix=fix)
 
     for key, _ in entries(listed.config):
-        near = difflib.get_close_matches(str(key.value), _PARTS, 1, _ALMOST)
-        if near and key.value not in _PARTS:
-            yield told("schema", key, f"LiteLLM reads no {key.value}", f"{near[0]}:")
+        similar = difflib.get_close_matches(str(key.value), _PARTS, 1, _ALMOST)
+        if similar and key.value not in _PARTS:
+            yield finding("schema", key, f"LiteLLM does not read {key.value}", f"{similar[0]}:")
     for part in ("router_settings", "litellm_settings"):
         for setting in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
             node = find(listed.config, part, setting)
             if isinstance(node, MappingNode):
-                message = f"{setting} is a list of mappings for LiteLLM, which does not start with a mapping"
-                yield told("schema", node, message, "begin each item with -")
+                message = f"{setting} must be a list of mappings: LiteLLM does not start with a mapping"
+                yield finding("schema", node, message, "begin each item with -")
     words = Counter(re.findall(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+", listed.document.text))
     for name in ("master_key", "database_url"):
         node = scalar(listed.config, "general_settings", name)
         variable = node.value.removeprefix(ENVIRON) if node is not None and node.value.startswith(ENVIRON) else ""
-        near = difflib.get_close_matches(variable, [word for word in words if word != variable], 1, 0.93)
-        if node is not None and near and words[variable] < 2:
-            yield told("variable", node, f"nothing else here mentions {variable}", f"{name}: {ENVIRON}{near[0]}")
+        similar = difflib.get_close_matches(variable, [word for word in words if word != variable], 1, 0.93)
+        if node is not None and similar and words[variable] < 2:
+            yield finding(
+                "variable", node, f"nothing else in this file mentions {variable}", f"{name}: {ENVIRON}{similar[0]}"
+            )
     for name in ("master_key", "salt_key"):
         node = scalar(listed.config, "general_settings", name)
         if node is not None and node.value and not re.match(r"os\.environ/|\$|\{\{", node.value):

@@ -17,7 +17,7 @@ _COMPONENTS: dict[Component, str] = {
 
 
 class Finding(BaseModel, frozen=True, defer_build=True):
-    """One contradiction: its rule, its position (lines are counted from 1), the problem, and the fix."""
+    """One contradiction: its rule, its position (line numbers start at 1), the problem, and the fix."""
 
     rule: str
     path: str
@@ -43,13 +43,13 @@ class Finding(BaseModel, frozen=True, defer_build=True):
         return rule
 
 
-def at(rule: str, where: Located | Entry, node: Node | None, message: str, fix: str) -> Finding:
-    """A finding at a node of a document, or at the piece itself."""
-    return Finding(rule=rule, path=where.document.path, line=line(node or where.node), message=message, fix=fix)
+def at(rule: str, located: Located | Entry, node: Node | None, message: str, fix: str) -> Finding:
+    """Return a finding at a node of a document, or at the piece itself."""
+    return Finding(rule=rule, path=located.document.path, line=line(node or located.node), message=message, fix=fix)
 
 
 def reference() -> str:
-    """The rules as a Markdown table, for docs/contract.md."""
+    """Return the rules as a Markdown table, for docs/contract.md."""
     rows = (
         f"| `{name}` | {_COMPONENTS[rule.component]} | {rule.severity} | {rule.checks} | {rule.otherwise} | {rule.fix} |"
         for name, rule in RULES.items()

@@ -16,7 +16,7 @@ from manifests.model_names import HF_ID
 from manifests.objects import of_kind
 from manifests.pieces import Located, Pieces, kustomization, objects
 from manifests.platform import Platform
-from manifests.rules import entries as own
+from manifests.rules import entries as entry_rules
 from manifests.rules.finding import Finding, at
 from manifests.rules.norms import has_aliases, is_made_elsewhere
 from manifests.tree import Tree
@@ -32,7 +32,7 @@ _ONE_OF = "name a Service that exists, or remove the alias"
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems between one endpoint and its entries."""
+    """Report problems between one endpoint and its entries."""
     layout = platform.layout
     lists = platform.model_lists()
     if not pieces.entries:
@@ -40,19 +40,19 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
             return  # the repository has no gateway
         if not has_aliases(platform, pieces, siblings):
             return
-        where = lists[0].document.path if lists else layout.litellm_values
-        message = f"{where} has no alias for {pieces.name}: tenants cannot reach it"
+        path = lists[0].document.path if lists else layout.litellm_values
+        message = f"{path} has no alias for {pieces.name}: tenants cannot reach it"
         yield at("endpoint-without-alias", pieces.deployment, None, message, "add an entry to model_list")
         return
     for entry in pieces.entries:
-        yield from own.check(pieces, entry)
+        yield from entry_rules.check(pieces, entry)
         yield from _served_name(pieces, entry)
         if entry.is_unresolved:
             base = entry.base_node or find(entry.node, "litellm_params", "litellm_credential_name")
-            given = entry.api_base or f"the credential {value(base)}"
-            message = f"{given} is not set in {entry.document.path}, so the address of {entry.alias} is not checked"
+            address = entry.api_base or f"the credential {value(base)}"
+            message = f"{address} is not set in {entry.document.path}, so the address of {entry.alias} is not checked"
             yield at("not-checked", entry, base, message, "compare it with the Service by hand")
-        # Another host may be a gateway that routes by served name: its address is not the Service's.
+        # If the host is another gateway that routes by served name, its address is not the Service's.
         elif pieces.service is not None and not entry.through_gateway(pieces.name, pieces.namespace):
             yield from _address(pieces, entry, pieces.service)
             yield from _namespace(platform, pieces, entry, pieces.service)
@@ -60,40 +60,45 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 
 def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
-    asked, node = entry.requested_model, find(entry.node, "litellm_params", "model")
+    requested, node = entry.requested_model, find(entry.node, "litellm_params", "model")
     if entry.model.startswith(ENVIRON):
         message = (
             f"{entry.model} is not set in {entry.document.path}, so the served name of {entry.alias} is not checked"
         )
         yield at("not-checked", entry, node, message, "compare it with the engine's by hand")
         return
-    own = stem(pieces.model.value)
+    model_stem = stem(pieces.model.value)
     if not pieces.served_names:
         # TEI answers to any name, but the name of another model of the same family misleads readers.
-        known = {own.lower(), pieces.model.value.lower(), pieces.name, entry.alias}
-        if asked.lower() not in known and asked.lower().partition("-")[0] == own.lower().partition("-")[0]:
-            message = f"LiteLLM names {entry.model}, and the engine serves {pieces.model.value}"
-            said = " ".join(comment.text for comment in pieces.deployment.document.comments()).lower()
-            if asked.lower() in said and own.lower() not in said:
-                fix = f"{pieces.model.name}=…/{asked}"
+        accepted = {model_stem.lower(), pieces.model.value.lower(), pieces.name, entry.alias}
+        if (
+            requested.lower() not in accepted
+            and requested.lower().partition("-")[0] == model_stem.lower().partition("-")[0]
+        ):
+            message = f"LiteLLM names {entry.model}, but the engine serves {pieces.model.value}"
+            comments = " ".join(comment.text for comment in pieces.deployment.document.comments()).lower()
+            if requested.lower() in comments and model_stem.lower() not in comments:
+                fix = f"{pieces.model.name}=…/{requested}"
                 yield at(
                     "served-name", pieces.deployment, pieces.model.value_node, f"{message}, unlike its comments", fix
                 )
             else:
-                yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0]}/{own}")
+                yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0]}/{model_stem}")
         return
-    if asked in pieces.served_names:
+    if requested in pieces.served_names:
         return
-    if HF_ID.fullmatch(asked) and any(other.requested_model in pieces.served_names for other in pieces.entries):
-        return  # an alias for another model, for the time when that one is swapped in
-    wanted, served = pieces.served_names[0], pieces.served
+    if HF_ID.fullmatch(requested) and any(
+        other_entry.requested_model in pieces.served_names for other_entry in pieces.entries
+    ):
+        return  # an alias for another model that may be swapped in later
+    expected, served = pieces.served_names[0], pieces.served
     names = " and ".join(pieces.served_names)
-    if served is not None and asked == own.lower() != wanted and served.carrier == "list":
-        message = f"the engine answers to {names}, and both its model and LiteLLM name {asked}"
-        yield at("served-name", pieces.deployment, served.value_node, message, f"{served.name}={asked}")
+    if served is not None and requested == model_stem.lower() != expected and served.carrier == "list":
+        message = f"the engine answers to {names}, but both its model and LiteLLM name {requested}"
+        yield at("served-name", pieces.deployment, served.value_node, message, f"{served.name}={requested}")
     else:
-        message = f"LiteLLM requests {entry.model}, and the engine answers to {names}"
-        yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0] or 'openai'}/{wanted}")
+        message = f"LiteLLM requests {entry.model}, but the engine answers to {names}"
+        yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0] or 'openai'}/{expected}")
 
 
 def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
@@ -104,20 +109,20 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
     right = f"http://{host}.{namespace}.svc.cluster.local:{min(ports, default='8000')}/v1"
     if not entry.reaches(host, pieces.namespace):
         if entry.reaches(pieces.name, pieces.namespace) and host != pieces.rendering.name(pieces.name):
-            message = f"the Service is named {host}, and LiteLLM calls {pieces.name}"
+            message = f"the Service is named {host}, but LiteLLM calls {pieces.name}"
             name = find(service.node, "metadata", "name")
             yield at("api-base-host", service, name, message, f"name: {pieces.name}")
         else:
             yield at("api-base-host", entry, base, f"api_base {entry.api_base} is not the Service {host}", right)
     port = _port(entry.api_base)
     if ports and port not in ports:
-        if port in {value(each, "containerPort") for each in items(find(pieces.container, "ports"))}:
-            message = f"the Service has port {', '.join(sorted(ports))}, and LiteLLM and the engine use {port}"
+        if port in {value(item, "containerPort") for item in items(find(pieces.container, "ports"))}:
+            message = f"the Service has port {', '.join(sorted(ports))}, but LiteLLM and the engine use {port}"
             yield at("api-base-port", service, nodes[0], message, f"port: {port}")
             if "80" in ports:  # the usual port of a Service, so the address may be wrong
                 yield at("api-base-port", entry, base, message, "port 80")
         else:
-            message = f"api_base uses port {port}, and the Service has {', '.join(sorted(ports))}"
+            message = f"api_base uses port {port}, but the Service has {', '.join(sorted(ports))}"
             yield at("api-base-port", entry, base, message, f"port {min(ports)}")
             if port == str(pieces.runtime.image_port):  # a Service with the usual port
                 yield at("api-base-port", service, nodes[0], message, f"port: {port}")
@@ -127,129 +132,141 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
     if parts.scheme == "https":
         message = f"api_base {entry.api_base} uses TLS, which the engine does not support"
         yield at("api-base-scheme", entry, base, message, right)
-    below = parts.path.rstrip("/")
-    if entry.provider == "huggingface" and pieces.runtime.reranks_as == "huggingface" and below not in ("", "/rerank"):
-        message = f"api_base ends in {parts.path}, and {pieces.engine} ranks at {pieces.runtime.reranks_at}"
+    path = parts.path.rstrip("/")
+    if entry.provider == "huggingface" and pieces.runtime.reranks_as == "huggingface" and path not in ("", "/rerank"):
+        message = f"api_base ends in {parts.path}, but {pieces.engine} ranks at {pieces.runtime.reranks_at}"
         yield at("api-base-path", entry, base, message, right.removesuffix("/v1"))
     if (
         entry.model.startswith(("openai/", "hosted_vllm/", "text-completion-openai/"))
         and parts.path.rstrip("/") != "/v1"
     ):
-        message = f"api_base ends in {parts.path or 'no path'}, and LiteLLM adds the rest of the path to /v1"
+        message = f"api_base ends in {parts.path or 'no path'}, but LiteLLM adds the rest of the path to /v1"
         yield at("api-base-path", entry, base, message, right)
 
 
 def _namespace(platform: Platform, pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
-    """kustomize's namespace overrides the object's; if neither sets one, the Application does."""
+    """Check the Service's namespace: from its kustomization, otherwise the object, otherwise the Application."""
     listing, app = kustomization(platform, pieces), pieces.application
-    said = [
+    namespaces = [
         (listing, scalar(listing.node, "namespace") if listing else None),
         (service, scalar(service.node, "metadata", "namespace")),
         (app, scalar(app.node, "spec", "destination", "namespace") if app else None),
     ]
-    where, node = next(((where, node) for where, node in said if where and node is not None), (None, None))
-    asked = entry.host[1] if len(entry.host) > 1 else pieces.namespace
-    if where is None or node is None or asked in (node.value, pieces.rendering.namespace):
+    located, node = next(
+        ((located, node) for located, node in namespaces if located and node is not None), (None, None)
+    )
+    expected = entry.host[1] if len(entry.host) > 1 else pieces.namespace
+    if located is None or node is None or expected in (node.value, pieces.rendering.namespace):
         return
     if entry.reaches(entry.host[0], platform.layout.namespace):
-        message = f"the Service is created in {node.value}, and LiteLLM expects it in {asked}"
-        yield at("namespace", where, node, message, f"namespace: {asked}")
+        message = f"the Service is created in {node.value}, but LiteLLM expects it in {expected}"
+        yield at("namespace", located, node, message, f"namespace: {expected}")
 
 
 def _key(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
-    """vLLM refuses calls without the key that it was given."""
+    """Check that LiteLLM sends a key to an engine that requires one."""
     params = find(entry.node, "litellm_params")
-    given = value(params, "api_key") or value(params, "litellm_credential_name")
-    if pieces.requires_key and not given:
-        message = f"{entry.alias} has no api_key, and the engine refuses calls without one"
+    key = value(params, "api_key") or value(params, "litellm_credential_name")
+    if pieces.requires_key and not key:
+        message = f"{entry.alias} has no api_key, but the engine refuses calls without one"
         yield at("api-key-missing", entry, find(params, "api_key") or params, message, "api_key: os.environ/…")
 
 
 def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Collection[Pieces] | None) -> list[Finding]:
-    """Problems in the list of aliases: of all entries, or of those that belong to some endpoints."""
+    """Return problems in the list of aliases: of all entries, or `only` of those that belong to some endpoints."""
     layout = platform.layout
     listed = platform.entries()
-    mine = None if only is None else {entry.alias for pieces in only for entry in pieces.entries}
+    only_aliases = None if only is None else {entry.alias for pieces in only for entry in pieces.entries}
     services, partial = _services(platform, endpoints), is_partial(platform)
-    found = [each for found in platform.model_lists() for each in own.check_list(layout, found, mine)]
+    findings = [
+        finding
+        for model_list in platform.model_lists()
+        for finding in entry_rules.check_list(layout, model_list, only_aliases)
+    ]
     groups: dict[str, list[Entry]] = defaultdict(list)
-    for each in listed:
-        groups[each.alias].append(each)
-    for each in listed:
-        if mine is not None and each.alias not in mine:
+    for entry in listed:
+        groups[entry.alias].append(entry)
+    for entry in listed:
+        if only_aliases is not None and entry.alias not in only_aliases:
             continue
-        found += _prices(each, [other for other in listed if other is not each])
-        found += _secret(each)
-        found += _duplicate(layout, groups[each.alias], each)
-        host = each.host
-        if near := _misspelled(each, endpoints):
-            message = f"the alias {each.alias} leads to {host[0]}, and there is no Service of this name"
-            found.append(at("alias-without-endpoint", each, each.base_node, message, f"the Service {near}"))
+        findings += _prices(entry, [other_entry for other_entry in listed if other_entry is not entry])
+        findings += _secret(entry)
+        findings += _duplicate(layout, groups[entry.alias], entry)
+        host = entry.host
+        if similar := _misspelled(entry, endpoints):
+            message = f"the alias {entry.alias} leads to {host[0]}, but there is no Service of this name"
+            findings.append(at("alias-without-endpoint", entry, entry.base_node, message, f"the Service {similar}"))
         elif host[1:2] == [layout.namespace] and host[0] not in services:
             # If the checkout is a part of a repository, assume that names in other files refer to missing files.
-            if partial and _is_named_elsewhere(platform, each, host[0]):
+            if partial and _is_named_elsewhere(platform, entry, host[0]):
                 continue
             if is_made_elsewhere(platform, host[0]):
                 continue
-            where = layout.serving_dir if platform.files(layout.serving_dir) else "the repository"
-            message = f"the alias {each.alias} leads to {host[0]}, and {where} has no such Service"
-            found.append(at("alias-without-endpoint", each, each.base_node, message, _ONE_OF))
-    return found if only is not None else [*found, *_settings(platform)]
+            place = layout.serving_dir if platform.files(layout.serving_dir) else "the repository"
+            message = f"the alias {entry.alias} leads to {host[0]}, but {place} has no such Service"
+            findings.append(at("alias-without-endpoint", entry, entry.base_node, message, _ONE_OF))
+    return findings if only is not None else [*findings, *_settings(platform)]
 
 
 def _misspelled(entry: Entry, endpoints: Collection[Pieces]) -> str:
     """Return the Service of an endpoint whose name is almost that of the entry's address, in the same namespace; or ""."""
-    if any(entry.reaches(host, each.namespace) for each in endpoints for host in (each.host, *each.candidate.hosts)):
+    if any(
+        entry.reaches(host, endpoint.namespace)
+        for endpoint in endpoints
+        for host in (endpoint.host, *endpoint.candidate.hosts)
+    ):
         return ""
-    there = [
+    hosts = [
         endpoint.host
         for endpoint in endpoints
         if entry.host[1:2] in ([], [endpoint.namespace]) and not endpoint.entries
     ]
-    return next(iter(difflib.get_close_matches(entry.host[0], there, 1, 0.85)), "")
+    return next(iter(difflib.get_close_matches(entry.host[0], hosts, 1, 0.85)), "")
 
 
 def _settings(platform: Platform) -> Iterator[Finding]:
-    """Fallbacks and similar settings with unknown names, and files that cannot be read."""
+    """Report fallbacks and similar settings with unknown names, and included files that cannot be read."""
     lists = platform.model_lists()
-    known = known_names(lists)
+    names = known_names(lists)
     for reference in references(lists):
-        if not is_known(reference.name, known):
-            message = f"{reference.setting} names {reference.name}, and LiteLLM has no such alias"
+        if not is_known(reference.name, names):
+            message = f"{reference.setting} names {reference.name}, but LiteLLM has no such alias"
             fix = "write an alias of model_list, or remove it"
             yield Finding(
                 rule="alias-unknown", path=reference.document.path, line=line(reference.node), message=message, fix=fix
             )
     for document, node, path in includes(platform):
         if not path:
-            message = f"{node.value} is included, and is not in the repository: its aliases are not checked"
+            message = f"{node.value} is included but is not in the repository: its aliases are not checked"
             fix = "put it beside this file, or compare it by hand"
             yield Finding(rule="not-checked", path=document.path, line=line(node), message=message, fix=fix)
 
 
 def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Finding]:
-    """One alias may have several deployments; two that serve different models without any setting for that are a
-    mistake.
-    """
-    others = [each for each in group if each is not entry]
+    """Report two entries of one alias that serve different models without a setting that says so, or are equal."""
+    other_entries = [other_entry for other_entry in group if other_entry is not entry]
     name = find(entry.node, "model_name")
-    for other in others:
-        if (other.model, other.api_base) == (entry.model, entry.api_base) and not (
-            entry.is_load_balanced or other.is_load_balanced
+    for other_entry in other_entries:
+        if (other_entry.model, other_entry.api_base) == (entry.model, entry.api_base) and not (
+            entry.is_load_balanced or other_entry.is_load_balanced
         ):
-            message = f"the alias {entry.alias} is given {len(group)} times for the same model at the same address"
+            message = f"the alias {entry.alias} appears {len(group)} times for the same model at the same address"
             yield at("alias-duplicate", entry, name, message, "keep one of them")
             return
-        local = entry.host[1:2] == other.host[1:2] == [layout.namespace]
-        told = entry.is_load_balanced or other.is_load_balanced or entry.host[0] == entry.alias != other.host[0]
-        if local and entry.requested_model != other.requested_model and not told:
-            message = f"the alias {entry.alias} leads to {entry.requested_model} and to {other.requested_model}: callers get one or the other"
+        local = entry.host[1:2] == other_entry.host[1:2] == [layout.namespace]
+        intended = (
+            entry.is_load_balanced
+            or other_entry.is_load_balanced
+            or entry.host[0] == entry.alias != other_entry.host[0]
+        )
+        if local and entry.requested_model != other_entry.requested_model and not intended:
+            message = f"the alias {entry.alias} leads to {entry.requested_model} and to {other_entry.requested_model}: callers get one or the other"
             yield at("alias-duplicate", entry, name, message, "keep one of them, or set order or weight")
             return
 
 
-def _prices(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
-    """LiteLLM has no price for a model at a custom address without its `base_model`."""
+def _prices(entry: Entry, other_entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Check the prices of an entry. LiteLLM has no price for a model at a custom address without its `base_model`."""
     if not entry.api_base or value(entry.node, "model_info", "base_model") or "*" in entry.alias:
         return
     embeds = value(entry.node, "model_info", "mode") in ("embedding", "rerank") or _EMBEDDING.search(
@@ -257,12 +274,12 @@ def _prices(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
     )
     directions: tuple[Direction, ...] = ("input", "output")
     prices = {direction: entry.price(direction) for direction in directions}
-    other_unit = any(each is not None and not each.is_per_token for each in prices.values())
-    numbers = [_number(each.node) for each in prices.values() if each is not None]
+    other_unit = any(price is not None and not price.is_per_token for price in prices.values())
+    numbers = [_number(price.node) for price in prices.values() if price is not None]
     intended = len(numbers) > 1 and not any(numbers)
     charged = any(numbers) or any(
-        (price := other.price(direction)) is not None and _number(price.node) != 0
-        for other in others
+        (price := other_entry.price(direction)) is not None and _number(price.node) != 0
+        for other_entry in other_entries
         for direction in directions
     )
     for direction, price in prices.items():
@@ -277,8 +294,8 @@ def _prices(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
 
 def _price(entry: Entry, key: str, node: ScalarNode, *, zero_is_fine: bool) -> Iterator[Finding]:
     if _number(node) is None:
-        # YAML 1.1 reads 5e-07 (no dot) as a string, like anything in quotes.
-        message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number to every YAML reader"
+        # YAML 1.1 parses 5e-07 (no dot) as a string, like anything in quotes.
+        message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number to every YAML parser"
         yield at("cost-not-a-number", entry, node, message, "write it out, like 0.0000005")
     elif float(node.value) == 0 and not zero_is_fine:
         yield at(
@@ -286,7 +303,7 @@ def _price(entry: Entry, key: str, node: ScalarNode, *, zero_is_fine: bool) -> I
         )
     elif key.endswith("_per_token") and float(node.value) >= _PLAUSIBLE:
         million = float(node.value) * 10**6
-        message = f"{key} {node.value} of {entry.alias} is ${million:g} for a million tokens"
+        message = f"{key} {node.value} of {entry.alias} is ${million:g} per million tokens"
         yield at("cost-implausible", entry, node, message, f"{key}: {float(node.value) / 10**6:.9f}".rstrip("0"))
 
 
@@ -297,7 +314,7 @@ def _number(node: ScalarNode) -> float | None:
 
 
 def _secret(entry: Entry) -> Iterator[Finding]:
-    """A key in git is visible to everybody who can read the repository."""
+    """Report an API key in plain text."""
     node = scalar(entry.node, "litellm_params", "api_key")
     if node is None or node.value.startswith(("os.environ/", "$", "{{")) or not is_secret(node.value):
         return
@@ -317,12 +334,12 @@ def is_secret(text: str) -> bool:
 
 
 def _services(platform: Platform, endpoints: Collection[Pieces]) -> set[str]:
-    """The names in the cluster of all Services below the serving directory, whether or not they follow the contract."""
-    every = (each for path in platform.files(platform.layout.serving_dir) for each in objects(platform, path))
-    written = {value(located.node, "metadata", "name") for kind, located in every if kind == "Service"}
+    """Return the names of all Services below the serving directory, whether or not they follow the contract."""
+    every = (located for path in platform.files(platform.layout.serving_dir) for located in objects(platform, path))
+    names = {value(located.node, "metadata", "name") for kind, located in every if kind == "Service"}
     if not platform.files(platform.layout.serving_dir):
-        written |= {value(each.node, "metadata", "name") for each in of_kind(platform, "Service")}
-    return written | {
+        names |= {value(located.node, "metadata", "name") for located in of_kind(platform, "Service")}
+    return names | {
         host
         for endpoint in endpoints
         if endpoint.service is not None or not endpoint.is_plain

@@ -27,13 +27,13 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
 def check(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
-    """Wrong information about one endpoint in the lists."""
+    """Report wrong information about one endpoint in the lists."""
     yield from _catalog(platform, pieces)
     yield from _manual(platform, pieces)
 
 
 def check_names(platform: Platform, without_alias: Collection[str]) -> Iterator[Finding]:
-    """Rows of the catalog and words of `manual_apps` that refer to nothing.
+    """Report rows of the catalog and words of `manual_apps` that refer to nothing.
 
     The endpoints `without_alias` have their own findings, and their rows are expected.
     """
@@ -42,17 +42,17 @@ def check_names(platform: Platform, without_alias: Collection[str]) -> Iterator[
     if words is None or is_partial(platform):
         return
     line, listed = words
-    known = {value(application.node, "metadata", "name") for application in platform.applications()}
+    applications = {value(application.node, "metadata", "name") for application in platform.applications()}
     for word in listed:
-        if word not in known and not _is_named(platform, word):
-            message = f"manual_apps names {word}, and no manifest does"
+        if word not in applications and not _is_named(platform, word):
+            message = f"manual_apps contains {word}, but no manifest does"
             yield _finding("manual-apps-unknown", platform.layout.wait_script, line, message, f"remove {word}")
 
 
 def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
     layout = platform.layout
     aliases = {entry.alias for entry in platform.entries()}
-    patterns = [aliase for aliase in aliases if "*" in aliase]
+    patterns = [name for name in aliases if "*" in name]
     for rows in tables(platform.read(layout.model_catalog) or ""):
         if not any(row.subject in aliases for row in rows):
             continue  # a table about another topic
@@ -67,7 +67,7 @@ def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
             if not in_one or not re.fullmatch(r"[\w.-]*\w", word) or word in aliases or word in awaited:
                 continue
             if not any(fnmatch(word, pattern) for pattern in patterns) and not _is_routed(platform, word):
-                message = f"the catalog offers {word}, and LiteLLM has no such alias"
+                message = f"the catalog offers {word}, but LiteLLM has no such alias"
                 yield _finding(
                     "catalog-alias",
                     layout.model_catalog,
@@ -104,82 +104,82 @@ def _catalog(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
         yield from _cost(path, row, alias, pieces)
         yield from _hardware(path, row, alias, pieces)
     for number, block in numbered_blocks(text):
-        if catalog.is_note_on(block, alias) and (said := _another(" ".join(block), model)):
-            message = f"the note on {alias} names {said}, and {alias} serves {model}"
+        if catalog.is_note_on(block, alias) and (other_model := _other_model(" ".join(block), model)):
+            message = f"the note on {alias} names {other_model}, but {alias} serves {model}"
             yield _finding("catalog-note", path, number, message, f"write it about {model}, or remove it")
 
 
 def _model(path: str, row: Row, alias: str, model: str) -> Iterator[Finding]:
     cell = row.cell("model")
-    said = _another(cell, model)
-    formats = [each for each in _FORMATS if re.search(rf"\b{each}\b", cell)]
-    if not said and formats and not any(each in model.upper() for each in formats):
-        said = f"a model in {formats[0]}"
-    if said:
-        message = f"the catalog has {alias} serve {said}, and it serves {model}"
+    other_model = _other_model(cell, model)
+    formats = [quantization for quantization in _FORMATS if re.search(rf"\b{quantization}\b", cell)]
+    if not other_model and formats and not any(quantization in model.upper() for quantization in formats):
+        other_model = f"a model in {formats[0]}"
+    if other_model:
+        message = f"the catalog lists {other_model} for {alias}, which serves {model}"
         yield _finding("catalog-model", path, row.line + 1, message, f"write {model}")
 
 
-def _another(text: str, model: str) -> str:
-    """The model of the same family or naming scheme that a text names instead of this one; "" for none."""
+def _other_model(text: str, model: str) -> str:
+    """Return the model of the same family or owner that a text names instead of this one; "" if there is none."""
     words = CommentFacts(endpoint="", hf_id=model, served_name="")
     named = re.findall(r"(?<![\w./:-])[A-Za-z][\w-]*/[A-Za-z][\w.-]*[\w](?![\w/])", text)
-    full = [each for each in named if re.search(r"\d", each)]
-    if any(each.lower() == model.lower() for each in full):
+    full = [name for name in named if re.search(r"\d", name)]
+    if any(name.lower() == model.lower() for name in full):
         return ""
     siblings = re.findall(rf"(?i)(?<![\w.]){re.escape(words.family)}-(\d+(?:\.\d+)?[BM])(?!\w)", text)
     if siblings and words.sizes and not words.sizes & {sibling.lower() for sibling in siblings}:
         return f"{words.family}-{siblings[0]}"
     owner = model.partition("/")[0].lower()
-    other = [each for each in full if each.partition("/")[0].lower() == owner]
-    return other[0] if other else ""
+    same_owner = [name for name in full if name.partition("/")[0].lower() == owner]
+    return same_owner[0] if same_owner else ""
 
 
 def _context(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
     flag, cell = pieces.flag("--max-model-len"), row.cell("context")
-    said = re.fullmatch(r"`?(\d[\d,_ ]*\d|\d+)\s?([kK])?( tokens)?`?", cell)
-    wanted = tokens(flag.value) if flag else None
-    if wanted is None or said is None:
+    match = re.fullmatch(r"`?(\d[\d,_ ]*\d|\d+)\s?([kK])?( tokens)?`?", cell)
+    context = tokens(flag.value) if flag else None
+    if context is None or match is None:
         return
-    number = int(re.sub(r"\D", "", said[1]))
-    if wanted not in ((number * 1000, number * 1024) if said[2] else (number,)):
-        message = f"the catalog gives {alias} a context of {cell}, and the engine has {wanted}"
-        yield _finding("catalog-context", path, row.line + 1, message, f"write {wanted}")
+    number = int(re.sub(r"\D", "", match[1]))
+    if context not in ((number * 1000, number * 1024) if match[2] else (number,)):
+        message = f"the catalog lists a context of {cell} for {alias}, but the engine has {context}"
+        yield _finding("catalog-context", path, row.line + 1, message, f"write {context}")
 
 
 def _cost(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
-    """Costs in the unit of the cell: dollars per token, thousand or million."""
+    """Compare the prices. The cell may be in dollars per token, per thousand or per million."""
     entry = pieces.entry
     prices = [entry.per_token("input"), entry.per_token("output")] if entry else []
-    if not all(_NUMBER.fullmatch(each) for each in prices if each):
+    if not all(_NUMBER.fullmatch(cost) for cost in prices if cost):
         return  # a cell that is not a number has its own finding
-    wanted = [Decimal(price) for price in prices if price and Decimal(price)]
-    held = [Decimal(each) for each in _NUMBER.findall(row.cell("cost"))]
-    if not wanted or len(held) < len(wanted):
+    expected = [Decimal(price) for price in prices if price and Decimal(price)]
+    listed = [Decimal(number) for number in _NUMBER.findall(row.cell("cost"))]
+    if not expected or len(listed) < len(expected):
         return
-    if not any(all(each * unit in held for each in wanted) for unit in (1, 1000, 1_000_000)):
-        message = f"the catalog gives other prices of {alias} than LiteLLM counts: {row.cell('cost')}"
-        fix = " / ".join(f"${each:f}" for each in wanted)
+    if not any(all(cost * unit in listed for cost in expected) for unit in (1, 1000, 1_000_000)):
+        message = f"the catalog's prices of {alias} differ from those in LiteLLM: {row.cell('cost')}"
+        fix = " / ".join(f"${cost:f}" for cost in expected)
         yield _finding("catalog-cost", path, row.line + 1, message, f"write {fix} per token")
 
 
 def _hardware(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
-    """The GPU and the engine, if cell and manifests clearly contradict each other."""
+    """Report cells for GPU and engine that clearly contradict the manifests."""
     limit, cell = value(pieces.container, "resources", "limits", GPU), row.cell("gpu")
-    said = re.match(r"\W*(\d+)\s*[×x*]", cell)
+    count = re.match(r"\W*(\d+)\s*[×x*]", cell)
     none = bool(re.match(r"\W*(none|no|cpu|n/a|0)\b|^\s*[–—-]\s*$", cell, re.IGNORECASE))
-    if cell and ((pieces.gpu and none) or (not pieces.gpu and said) or (said and limit and said[1] != limit)):
-        message = f"the catalog gives {alias} the GPU {cell!r}, and its engine has {limit or 'none'}"
+    if cell and ((pieces.gpu and none) or (not pieces.gpu and count) or (count and limit and count[1] != limit)):
+        message = f"the catalog lists the GPU {cell!r} for {alias}, but its engine has {limit or 'none'}"
         yield _finding("catalog-hardware", path, row.line + 1, message, f"write {limit} GPU" if limit else "write none")
     backend = row.cell("backend")
     named = [engine for engine in engines() if engine.changes and engine.is_named_in(backend)]
     if named and pieces.runtime not in named:
-        message = f"the catalog has {alias} run on {backend}, and its engine is {pieces.engine}"
+        message = f"the catalog lists {backend} as the engine of {alias}, which runs on {pieces.engine}"
         yield _finding("catalog-hardware", path, row.line + 1, message, f"write {pieces.engine}")
 
 
 def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
-    """The word list that `make wait` reads, and the table in the bring-up guide."""
+    """Check the word list that `make wait` reads, and the table in the bring-up guide."""
     layout = platform.layout
     app = pieces.application
     if app is None:
@@ -192,7 +192,7 @@ def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
             message = f"manual_apps lacks {pieces.name}: a script that waits for it never ends"
             yield _finding("manual-apps-missing", layout.wait_script, line, message, f"add {pieces.name}")
         if not manual and not pieces.gpu and pieces.name in listed:
-            message = f"manual_apps names {pieces.name}, which syncs automatically: nobody waits for it"
+            message = f"manual_apps contains {pieces.name}, which syncs automatically: scripts do not wait for it"
             yield _finding("manual-apps-surplus", layout.wait_script, line, message, f"remove {pieces.name}")
     text = platform.read(layout.bring_up_guide) or ""
     table = _manual_table(platform, text)
@@ -207,7 +207,7 @@ def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
 
 
 def _manual_table(platform: Platform, text: str) -> tuple[Row, ...]:
-    """The table with a row for a manually synced Application; empty if a guide has no such table."""
+    """Return the table with a row for a manually synced Application; empty if the guide has no such table."""
     by_hand = {
         value(app.node, "metadata", "name")
         for app in platform.applications()

@@ -17,15 +17,16 @@ from manifests.tree import Tree
 
 
 def is_gated(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Return whether GPU models are started outside of git here: they have their own Application, which ignores `replicas`.
+    """Return whether this platform starts GPU models outside of git: each has an Application that ignores `replicas`.
 
-    Of three signs (no automated sync, ignored differences, respected when it syncs) two are enough: one may be forgotten.
+    Two of three signs (no automated sync, `ignoreDifferences`, `RespectIgnoreDifferences`) are enough, so that a
+    missing one can be reported.
     """
-    return any(each.gpu and _signs(each) >= 2 for each in (pieces, *siblings))
+    return any(endpoint.gpu and _signs(endpoint) >= 2 for endpoint in (pieces, *siblings))
 
 
 def owns_application(pieces: Pieces) -> bool:
-    """Return whether an Application was made for this endpoint alone."""
+    """Return whether an Application deploys only this endpoint."""
     app = pieces.application
     if app is None:
         return False
@@ -33,36 +34,36 @@ def owns_application(pieces: Pieces) -> bool:
 
 
 def names_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
-    """Return whether an Application is named like its endpoint here."""
+    """Return whether Applications are named like their endpoints on this platform."""
     layout = platform.layout
     has_catalog = bool(platform.files(layout.path(layout.catalog_dir)))
-    others = [sibling for sibling in siblings if owns_application(sibling)]
-    named = [other for other in others if value(_node(other), "metadata", "name") == other.name]
-    return bool(named) if others else has_catalog
+    owners = [sibling for sibling in siblings if owns_application(sibling)]
+    named = [owner for owner in owners if value(_node(owner), "metadata", "name") == owner.name]
+    return bool(named) if owners else has_catalog
 
 
 def has_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
-    """Return whether each endpoint has an Application here."""
+    """Return whether each endpoint has an Application on this platform."""
     layout = platform.layout
-    others = any(owns_application(sibling) for sibling in siblings)
-    return others or (bool(platform.files(layout.path(layout.catalog_dir))) and bool(platform.applications()))
+    others_have_one = any(owns_application(sibling) for sibling in siblings)
+    return others_have_one or (bool(platform.files(layout.path(layout.catalog_dir))) and bool(platform.applications()))
 
 
 def has_aliases(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
     """Return whether LiteLLM serves the models of its namespace: another model there has an alias, or an alias has no Service."""
     if any(sibling.entries and sibling.namespace == pieces.namespace for sibling in siblings):
         return True
-    there = (entry.host for found in platform.model_lists() for entry in found.entries)
-    return any(host[1:2] == [pieces.namespace] and not is_made_elsewhere(platform, host[0]) for host in there)
+    hosts = (entry.host for model_list in platform.model_lists() for entry in model_list.entries)
+    return any(host[1:2] == [pieces.namespace] and not is_made_elsewhere(platform, host[0]) for host in hosts)
 
 
 def pins_images(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Return whether images of engines are pinned by their digest here."""
+    """Return whether this platform pins the images of engines by digest."""
     return any(
-        "@sha256:" in written
-        for each in (pieces, *siblings)
-        for image in images(each)
-        for written in (image, each.rendering.image(image))
+        "@sha256:" in reference
+        for endpoint in (pieces, *siblings)
+        for image in images(endpoint)
+        for reference in (image, endpoint.rendering.image(image))
     )
 
 
@@ -70,8 +71,8 @@ def runs_offline(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
     """Return whether weights are staged, so that the engine needs no access to Hugging Face."""
     variables = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
     staged = any(pieces.model.value in str(node.value) for node in pieces.staging)
-    told = any(variables & environment(each.container).keys() for each in (pieces, *siblings))
-    return told or (
+    configured = any(variables & environment(endpoint.container).keys() for endpoint in (pieces, *siblings))
+    return configured or (
         staged and not environment(pieces.container).keys() & {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} and bool(siblings)
     )
 
@@ -91,7 +92,7 @@ def _signs(pieces: Pieces) -> int:
         for key in ("jsonPointers", "jqPathExpressions")
         for item in items(find(ignored, key))
     }
-    options = {value(each) for each in items(find(node, "spec", "syncPolicy", "syncOptions"))}
+    options = {value(option) for option in items(find(node, "spec", "syncPolicy", "syncOptions"))}
     return (
         (find(node, "spec", "syncPolicy", "automated") is None)
         + bool(pointers)
@@ -104,19 +105,21 @@ def _node(pieces: Pieces) -> Node | None:
 
 
 def is_made_elsewhere(tree: Tree, name: str) -> bool:
-    """Return whether something outside the serving directory has the name, like a gateway in the same namespace."""
+    """Return whether another part of the repository creates a Service of this name, like a gateway's chart."""
     if any(
         kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
         for path in tree.grep(name)
         for kind, located in objects(tree, path)
     ):
         return True
-    charts = [value(each.node, "metadata", "name") for each in of_kind(tree, "HelmRelease")]
-    charts += [value(each.node, "metadata", "name") for each in of_kind(tree, "Application") if _is_chart(each)]
+    charts = [value(located.node, "metadata", "name") for located in of_kind(tree, "HelmRelease")]
     charts += [
-        value(each.node, "metadata", "name")
+        value(located.node, "metadata", "name") for located in of_kind(tree, "Application") if _is_chart(located)
+    ]
+    charts += [
+        value(located.node, "metadata", "name")
         for kind in ("InferenceService", "LLMInferenceService")
-        for each in of_kind(tree, kind)
+        for located in of_kind(tree, kind)
     ]
     return any(name == chart or name.startswith(f"{chart}-") for chart in charts)
 

@@ -1,4 +1,4 @@
-"""The rules of the pod around the engine: its writable paths, its variables and ports, its reachability."""
+"""The rules of the engine's pod: its writable paths, its variables, its ports and its Service."""
 
 import difflib
 from collections import Counter
@@ -43,78 +43,86 @@ def _deployment(pieces: Pieces) -> Iterator[Finding]:
 
 def _variables(pieces: Pieces) -> Iterator[Finding]:
     for container in _containers(pieces):
-        seen: set[str] = set()
+        names: set[str] = set()
         present = environment(container)
-        others = [word for word in _VARIABLES if word not in present]
+        missing = [word for word in _VARIABLES if word not in present]
         for item in items(find(container, "env")):
             name = scalar(item, "name")
             if name is None:
                 continue
-            if name.value in seen:
+            if name.value in names:
                 message = f"{name.value} is set twice in the environment: only the last value counts"
                 yield at("variable", pieces.deployment, name, message, "remove one of them")
-            seen.add(name.value)
+            names.add(name.value)
             if name.value in _VARIABLES:
                 continue
-            if near := difflib.get_close_matches(name.value.upper(), others, 1, _ALMOST):
-                message = f"nothing reads {name.value}: {near[0]} is missing here"
-                yield at("variable", pieces.deployment, name, message, f"name: {near[0]}")
+            if similar := difflib.get_close_matches(name.value.upper(), missing, 1, _ALMOST):
+                message = f"nothing reads {name.value}: {similar[0]} is missing here"
+                yield at("variable", pieces.deployment, name, message, f"name: {similar[0]}")
 
 
 def _writes(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A container with a read-only root can write only to its mounts, and only with its own user or group."""
+    """Report variables that point to a read-only root file system, and volumes that the container cannot write to."""
     root = pieces.deployment
     for container in _containers(pieces):
         mounts = items(find(container, "volumeMounts"))
-        writable = [value(each, "mountPath") for each in mounts if value(each, "readOnly") != "true"]
+        writable = [value(item, "mountPath") for item in mounts if value(item, "readOnly") != "true"]
         for mount in mounts if container is not pieces.container else ():
-            given = scalar(mount, "readOnly")
-            if given is not None and given.value == "true" and value(mount, "name") in _kept(pieces):
-                message = "the volume is mounted for reading, and the weights are downloaded to it here"
-                yield at("volume-mount", root, given, message, "remove readOnly")
+            read_only = scalar(mount, "readOnly")
+            if (
+                read_only is not None
+                and read_only.value == "true"
+                and value(mount, "name") in _persistent_volumes(pieces)
+            ):
+                message = "the volume is mounted read-only, but the weights are downloaded to it here"
+                yield at("volume-mount", root, read_only, message, "remove readOnly")
         if value(container, "securityContext", "readOnlyRootFilesystem") != "true":
             continue
         for name, node in environment(container).items():
-            given = scalar(node, "value")
-            if name not in _WRITTEN or given is None or not given.value.startswith("/"):
+            path_node = scalar(node, "value")
+            if name not in _WRITTEN or path_node is None or not path_node.value.startswith("/"):
                 continue
-            places = [value(each, "mountPath") for each in mounts]
-            if not any(within(given.value, place) or within(place, given.value) for place in places):
-                message = f"{name} is {given.value}, where nothing is mounted, and the root file system is read-only"
+            places = [value(item, "mountPath") for item in mounts]
+            if not any(within(path_node.value, place) or within(place, path_node.value) for place in places):
+                message = (
+                    f"{name} is {path_node.value}, but no volume is mounted there and the root file system is read-only"
+                )
                 fix = f"value: {writable[-1]}" if writable else "mount an emptyDir there"
-                yield at("read-only-root", root, given, message, fix)
+                yield at("read-only-root", root, path_node, message, fix)
     context = find(root.node, "spec", "template", "spec", "securityContext")
     group = find(context, "fsGroup")
-    others = [
+    groups = [
         find(sibling.deployment.node, "spec", "template", "spec", "securityContext", "fsGroup") for sibling in siblings
     ]
     if (
         context is not None
         and group is None
-        and others
-        and all(others)
+        and groups
+        and all(groups)
         and value(context, "runAsUser") not in ("", "0")
     ):
-        message = "fsGroup is missing, which the other endpoints have: this user may not write to the volume"
+        message = (
+            "fsGroup is missing (the other endpoints set it), so this user may have no right to write to the volume"
+        )
         yield at("read-only-root", root, context, message, f"fsGroup: {value(context, 'runAsGroup') or 'the group'}")
 
 
 def _ports(pieces: Pieces) -> Iterator[Finding]:
-    """Probes and the Service use a port's name; if they agree on another name, the port is misnamed."""
+    """Report a port whose name differs from the one that the probes and the Service agree on."""
     ports = items(find(pieces.container, "ports"))
     if len(ports) != 1 or (name := scalar(ports[0], "name")) is None:
         return
-    asked = [
+    used_ports = [
         value(find(pieces.container, kind), "httpGet", "port")
         for kind in ("startupProbe", "readinessProbe", "livenessProbe")
     ]
     if pieces.service is not None:
-        asked += [value(item, "targetPort") for item in items(find(pieces.service.node, "spec", "ports"))]
-    named = Counter(each for each in asked if each and not each.isdecimal())
+        used_ports += [value(item, "targetPort") for item in items(find(pieces.service.node, "spec", "ports"))]
+    named = Counter(port for port in used_ports if port and not port.isdecimal())
     if name.value not in named and len(named) == 1 and named.total() > 1:
-        (other,) = named
-        message = f"the port is named {name.value}, and probes and Service ask for {other}"
-        yield at("target-port", pieces.deployment, name, message, f"name: {other}")
+        (usual_name,) = named
+        message = f"the port is named {name.value}, but probes and Service use {usual_name}"
+        yield at("target-port", pieces.deployment, name, message, f"name: {usual_name}")
 
 
 def _service(pieces: Pieces) -> Iterator[Finding]:
@@ -124,11 +132,11 @@ def _service(pieces: Pieces) -> Iterator[Finding]:
     for port in items(find(service.node, "spec", "ports")):
         protocol = scalar(port, "protocol")
         if protocol is not None and protocol.value not in ("", "TCP"):
-            message = f"the engine serves HTTP, and this port is {protocol.value}"
+            message = f"the engine serves HTTP, but this port is {protocol.value}"
             yield at("target-port", service, protocol, message, "protocol: TCP")
     kind = scalar(service.node, "spec", "type")
     if kind is not None and kind.value == "ExternalName":
-        message = "an ExternalName leads out of the cluster, and its selector is ignored"
+        message = "an ExternalName points outside the cluster, and its selector is ignored"
         yield at("service-selector", service, kind, message, "type: ClusterIP")
 
 
@@ -137,8 +145,8 @@ def _containers(pieces: Pieces) -> tuple[Node, ...]:
     return (*items(find(pod, "initContainers")), pieces.container)
 
 
-def _kept(pieces: Pieces) -> set[str]:
-    """The pod's volumes that outlive it."""
+def _persistent_volumes(pieces: Pieces) -> set[str]:
+    """Return the names of the pod's volumes that outlive it."""
     volumes = items(find(pieces.deployment.node, "spec", "template", "spec", "volumes"))
     return {value(volume, "name") for volume in volumes if find(volume, "persistentVolumeClaim") is not None}
 
@@ -158,11 +166,11 @@ def _matches(toleration: Node, taint: str) -> bool:
 
 
 def wrong_part(tolerations: Sequence[Node], taint: str) -> ScalarNode | None:
-    """The part of a toleration that does not match the taint: its key, effect or operator."""
+    """Return the part of a toleration that does not match the taint: its key, effect or operator."""
     for toleration in tolerations:
         if value(toleration, "key") != taint:
             continue
         if value(toleration, "effect") not in ("", "NoSchedule"):
             return scalar(toleration, "effect")
         return scalar(toleration, "operator") or scalar(toleration, "key")
-    return next((found for each in tolerations if (found := scalar(each, "key")) is not None), None)
+    return next((node for toleration in tolerations if (node := scalar(toleration, "key")) is not None), None)

@@ -21,7 +21,7 @@ _PLACEHOLDER = re.compile(
 
 
 def check(platform: Platform, only: Pieces | None, awaited: Collection[str] = ()) -> Iterator[Finding]:
-    """Problems in the manifests that the check reads: of one endpoint, or of all.
+    """Report problems in the manifests that the check reads: of one endpoint, or of all.
 
     The `awaited` endpoints lack an alias, which has its own finding.
     """
@@ -43,32 +43,32 @@ def check(platform: Platform, only: Pieces | None, awaited: Collection[str] = ()
 
 def _paths(platform: Platform, only: Pieces | None) -> tuple[str, ...]:
     layout = platform.layout
-    own: set[str] = set()
+    paths: set[str] = set()
     for pieces in (only,) if only is not None else platform.endpoints():
-        own |= {*pieces.files, *(entry.document.path for entry in pieces.entries)}
+        paths |= {*pieces.files, *(entry.document.path for entry in pieces.entries)}
         if pieces.application is not None:
-            own.add(pieces.application.document.path)
+            paths.add(pieces.application.document.path)
     if only is None:
-        own |= {
+        paths |= {
             *platform.files(layout.serving_dir),
             *platform.files(layout.path(layout.catalog_dir)),
-            *(each.document.path for each in platform.model_lists()),
+            *(model_list.document.path for model_list in platform.model_lists()),
             layout.litellm_values,
             layout.key_portal,
             layout.path(layout.config),
             layout.path(layout.groups_file),
         }
-    return tuple(sorted(path for path in own if path.endswith((".yaml", ".yml"))))
+    return tuple(sorted(path for path in paths if path.endswith((".yaml", ".yml"))))
 
 
 def _duplicates(path: str, root: Node) -> Iterator[Finding]:
-    """A YAML parser keeps the last value, or refuses the file."""
-    waiting, seen = [root], set[int]()
+    """Report duplicate keys, of which a YAML parser keeps the last one, or refuses the file."""
+    waiting, visited = [root], set[int]()
     while waiting:
         node = waiting.pop()
-        if id(node) in seen:
+        if id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         if isinstance(node, SequenceNode):
             waiting += node.value
         if isinstance(node, MappingNode):
@@ -89,9 +89,9 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
     fix = "read it from a Secret, and revoke this one"
     for text_node in scalars([root]):
         text = str(text_node.value)
-        _, sign, given = text.partition("=")
-        for each in (text, given if sign else ""):
-            if is_secret(each) and "\n" not in each:
+        _, sign, assigned = text.partition("=")
+        for candidate in (text, assigned if sign else ""):
+            if is_secret(candidate) and "\n" not in candidate:
                 yield Finding(
                     rule="secret-in-git",
                     path=path,
@@ -109,8 +109,8 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
             yield Finding(rule="secret-in-git", path=path, line=line(given_value), message=message, fix=fix)
         waiting += [inside for _, inside in entries(node)] + list(items(node))
     if value(root, "kind") == "Secret" and find(root, "sops") is None:
-        held = [pair for part in ("stringData", "data") for pair in entries(find(root, part))]
-        for key, node in held:
+        pairs = [pair for part in ("stringData", "data") for pair in entries(find(root, part))]
+        for key, node in pairs:
             if isinstance(node, ScalarNode) and len(node.value) >= 8 and not _PLACEHOLDER.search(node.value):
                 message = (
                     f"the key {key.value} of a Secret is in plain text: everybody who can read the repository has it"
@@ -124,16 +124,18 @@ def is_named_secret(name: str, text: str) -> bool:
 
 
 def _portal(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
-    """The key portal may offer only aliases that the gateway has."""
+    """Report aliases in the key portal that the gateway does not have, or that appear twice."""
     layout = platform.layout
     lists = platform.model_lists()
     if platform.read(layout.key_portal) is None or not lists:
         return
-    known, seen = known_names(lists) | set(awaited), set[str]()
+    aliases, offered = known_names(lists) | set(awaited), set[str]()
     for node in catalog.models_in_portal(platform):
-        if not is_known(node.value, known):
-            for entry in (each for listed in lists for each in listed.entries if each.host[0] == node.value):
-                message = f"{entry.alias} leads to {node.value}, and the key portal offers {node.value}"
+        if not is_known(node.value, aliases):
+            for entry in (
+                candidate for listed in lists for candidate in listed.entries if candidate.host[0] == node.value
+            ):
+                message = f"{entry.alias} leads to {node.value}, but the key portal offers {node.value}"
                 name = scalar(entry.node, "model_name")
                 yield Finding(
                     rule="portal-alias",
@@ -142,7 +144,7 @@ def _portal(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
                     message=message,
                     fix=f"model_name: {node.value}, or the alias in the portal",
                 )
-            message = f"the key portal offers {node.value}, and LiteLLM has no such alias"
+            message = f"the key portal offers {node.value}, but LiteLLM has no such alias"
             yield Finding(
                 rule="portal-alias",
                 path=layout.key_portal,
@@ -150,9 +152,9 @@ def _portal(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
                 message=message,
                 fix="remove it, or add the alias",
             )
-        elif node.value in seen:
+        elif node.value in offered:
             message = f"the key portal offers {node.value} twice"
             yield Finding(
                 rule="portal-alias", path=layout.key_portal, line=line(node), message=message, fix="remove one of them"
             )
-        seen.add(node.value)
+        offered.add(node.value)

@@ -17,6 +17,6 @@ class Rule(NamedTuple):
     fix: str
     severity: Severity = "error"
     advice: bool = False
-    """True if everything works without it, only slower: reported only on request."""
+    """True if a violation only makes something slower. It is reported only on request."""
     component: Component = "repository"
-    """Given by the table that has the rule."""
+    """Set from the table that contains the rule."""

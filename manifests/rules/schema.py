@@ -1,6 +1,6 @@
-"""The rule for the form of objects: API versions, field names, types and values that Kubernetes and Argo CD know.
+"""The rule for the form of objects: API versions, field names, types and values that Kubernetes and Argo CD accept.
 
-Argo CD applies with validation, so one misspelled or misplaced field refuses the whole object. The fields of
+Argo CD applies with validation, so the whole object is refused for one misspelled or misplaced field. The fields of
 Kubernetes' objects are in `kubernetes.json`, which `tests/manifests/kubernetes_fields.py` generates from its client's
 models; a test keeps them equal. A field that is nowhere in that table may belong to a newer Kubernetes, and is not
 reported.
@@ -136,111 +136,121 @@ _NULL = re.compile(r"|~|null|Null|NULL")
 
 
 def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> Iterator[Finding]:
-    """Fields that the API server, Argo CD or kustomize would refuse: in the files of some endpoints, or (not `alone`)
-    in all.
+    """Report fields that the API server, Argo CD or kustomize would refuse, in the files of these endpoints.
 
-    A misspelled field can hide an endpoint, so the other objects of the serving directory are read as well.
+    A misspelled field can hide an endpoint, so the other objects of the serving directory are also checked, unless
+    `alone` is set.
     """
     layout = platform.layout
-    own = {path for endpoint in endpoints for path in endpoint.files}
-    own |= {each.application.document.path for each in endpoints if each.application is not None}
-    pieces = (part for each in endpoints for part in (each.deployment, each.service, each.application, *each.claims))
+    own_files = {path for endpoint in endpoints for path in endpoint.files}
+    own_files |= {endpoint.application.document.path for endpoint in endpoints if endpoint.application is not None}
+    pieces = (
+        part
+        for endpoint in endpoints
+        for part in (endpoint.deployment, endpoint.service, endpoint.application, *endpoint.claims)
+    )
     whole = {part.document.path for part in pieces if part is not None}  # without patches of kustomize
-    folders = {layout.serving_dir, layout.path(layout.catalog_dir), *(posixpath.dirname(path) for path in own)} - {""}
+    folders = {
+        layout.serving_dir,
+        layout.path(layout.catalog_dir),
+        *(posixpath.dirname(path) for path in own_files),
+    } - {""}
     beside = () if alone else (path for folder in sorted(folders) for path in platform.files(folder))
-    for path in sorted({*own, *beside}):
-        for kind, each in objects(platform, path):
-            yield from _version(each, kind, certain=path in whole)
-            if kind in _VERSIONS and _is_own(each, kind, certain=path in whole):
-                yield from _fields(each, each.node, kind)
+    for path in sorted({*own_files, *beside}):
+        for kind, located in objects(platform, path):
+            yield from _version(located, kind, certain=path in whole)
+            if kind in _VERSIONS and _is_own(located, kind, certain=path in whole):
+                yield from _fields(located, located.node, kind)
 
 
-def _version(found: Located, kind: str, *, certain: bool) -> Iterator[Finding]:
-    version = scalar(found.node, "apiVersion")
+def _version(located: Located, kind: str, *, certain: bool) -> Iterator[Finding]:
+    version = scalar(located.node, "apiVersion")
     if kind not in _VERSIONS:
-        near = difflib.get_close_matches(kind, _VERSIONS, 1, 0.85)
-        if near and version is not None and version.value == _VERSIONS[near[0]]:
-            node, message = scalar(found.node, "kind"), f"there is no kind {kind} in {version.value}"
-            yield at("schema", found, node, message, f"kind: {near[0]}")
+        similar = difflib.get_close_matches(kind, _VERSIONS, 1, 0.85)
+        if similar and version is not None and version.value == _VERSIONS[similar[0]]:
+            node, message = scalar(located.node, "kind"), f"there is no kind {kind} in {version.value}"
+            yield at("schema", located, node, message, f"kind: {similar[0]}")
         return
-    wanted = _VERSIONS[kind]
+    expected = _VERSIONS[kind]
     if version is None:
         if certain and kind != "Kustomization":  # optional there
-            yield at("schema", found, None, f"this {kind} has no apiVersion", f"apiVersion: {wanted}")
-    elif version.value != wanted and not _is_another_api(version.value, wanted):
-        yield at("schema", found, version, f"there is no {kind} in {version.value}", f"apiVersion: {wanted}")
+            yield at("schema", located, None, f"this {kind} has no apiVersion", f"apiVersion: {expected}")
+    elif version.value != expected and not _is_another_api(version.value, expected):
+        yield at("schema", located, version, f"there is no {kind} in {version.value}", f"apiVersion: {expected}")
 
 
-def _is_another_api(version: str, wanted: str) -> bool:
-    """Return whether it is a kind of the same name from another API, like Knative's Service or Flux's Kustomization."""
+def _is_another_api(version: str, expected: str) -> bool:
+    """Return whether the version belongs to another API with a kind of the same name, like Knative's Service."""
     group = version.rpartition("/")[0]
-    near = difflib.get_close_matches(version, [wanted], 1, 0.85)
-    return "." in group and group != wanted.rpartition("/")[0] and not near
+    similar = difflib.get_close_matches(version, [expected], 1, 0.85)
+    return "." in group and group != expected.rpartition("/")[0] and not similar
 
 
-def _is_own(found: Located, kind: str, *, certain: bool) -> bool:
-    version = scalar(found.node, "apiVersion")
+def _is_own(located: Located, kind: str, *, certain: bool) -> bool:
+    version = scalar(located.node, "apiVersion")
     return certain if version is None else not _is_another_api(version.value, _VERSIONS[kind])
 
 
-def _fields(where: Located, node: Node, name: str) -> Iterator[Finding]:
-    known = _types()[name]
+def _fields(located: Located, node: Node, name: str) -> Iterator[Finding]:
+    fields = _types()[name]
     if not isinstance(node, MappingNode):
         if not _is_null(node):
-            message = f"{_place(name)} is {_said(node)}, and has to be a mapping of fields"
-            yield at("schema", where, node, message, "write fields below it")
+            message = f"{_place(name)} must be a mapping of fields, not {_description(node)}"
+            yield at("schema", located, node, message, "write fields below it")
         return
     present = {str(key.value) for key, _ in entries(node)}
     for key, inside in entries(node):
         field = str(key.value)
-        if field in known:
-            yield from _value(where, inside, known[field], f"{name}.{field}")
+        if field in fields:
+            yield from _value(located, inside, fields[field], f"{name}.{field}")
         elif field != "<<":
-            yield from _unknown(where, key, name, present)
+            yield from _unknown(located, key, name, present)
 
 
-def _unknown(where: Located, key: ScalarNode, name: str, present: set[str]) -> Iterator[Finding]:
-    field, known = str(key.value), _types()[name]
-    free = {each.lower(): each for each in known if each not in present}
-    near = difflib.get_close_matches(field.lower(), free, 1, 0.8)
-    homes = [each for each in ("PodSpec", "Container", "DeploymentSpec") if field in _types()[each]]
-    if near:
-        yield at("schema", where, key, f"{_place(name)} has no field {field}", f"{free[near[0]]}:")
+def _unknown(located: Located, key: ScalarNode, name: str, present: set[str]) -> Iterator[Finding]:
+    field, known_fields = str(key.value), _types()[name]
+    free = {name.lower(): name for name in known_fields if name not in present}
+    similar = difflib.get_close_matches(field.lower(), free, 1, 0.8)
+    homes = [type_name for type_name in ("PodSpec", "Container", "DeploymentSpec") if field in _types()[type_name]]
+    if similar:
+        yield at("schema", located, key, f"{_place(name)} has no field {field}", f"{free[similar[0]]}:")
     elif any(field in fields for fields in _types().values()):
         fix = f"move it into {_place(homes[0])}" if homes else "move it to the object that it belongs to"
-        yield at("schema", where, key, f"{_place(name)} has no field {field}", fix)
+        yield at("schema", located, key, f"{_place(name)} has no field {field}", fix)
 
 
-def _value(where: Located, node: Node, kind: str, named: str) -> Iterator[Finding]:
+def _value(located: Located, node: Node, kind: str, named: str) -> Iterator[Finding]:
     name, _, field = named.partition(".")
     if kind == "object" or _is_null(node):
         return
-    if of := re.fullmatch(r"list\[(\w+)\]", kind):
+    if match := re.fullmatch(r"list\[(\w+)\]", kind):
         if not isinstance(node, SequenceNode):
-            yield at("schema", where, node, f"{field} has to be a list, and is {_said(node)}", "begin each item with -")
+            yield at(
+                "schema", located, node, f"{field} must be a list, not {_description(node)}", "begin each item with -"
+            )
             return
-        for each in node.value:
-            yield from _value(where, each, of[1], named)
+        for item in node.value:
+            yield from _value(located, item, match[1], named)
     elif kind == "map[str]":
-        for key, each in entries(node):
-            yield from _value(where, each, "str", f"{name}.{key.value}")
+        for key, item in entries(node):
+            yield from _value(located, item, "str", f"{name}.{key.value}")
     elif kind not in _NAMES:
-        yield from _fields(where, node, kind)
+        yield from _fields(located, node, kind)
     elif not isinstance(node, ScalarNode) or not _fits(node, kind):
         fix = f'"{node.value}"' if kind == "str" and isinstance(node, ScalarNode) else f"write {_NAMES[kind]}"
-        shown = f" ({node.value})" if isinstance(node, ScalarNode) else ""
-        message = f"{field} has to be {_NAMES[kind]}, and{shown} is {_said(node)}"
-        yield at("schema", where, node, message, fix)
+        text = f" ({node.value})" if isinstance(node, ScalarNode) else ""
+        message = f"{field} must be {_NAMES[kind]}, not {_description(node)}{text}"
+        yield at("schema", located, node, message, fix)
     elif kind == "int" and node.value.startswith("-") and field not in ("priority", "value"):
-        yield at("schema", where, node, f"{field} is never negative", f"{field}: {node.value.removeprefix('-')}")
+        yield at("schema", located, node, f"{field} must not be negative", f"{field}: {node.value.removeprefix('-')}")
     elif (words := _WORDS.get((name, field))) and node.value not in words:
-        near = difflib.get_close_matches(node.value, words, 1, 0.6)
-        yield at("schema", where, node, f"{field} is never {node.value}", f"{field}: {(near or words)[0]}")
+        similar = difflib.get_close_matches(node.value, words, 1, 0.6)
+        yield at("schema", located, node, f"{node.value} is not a valid {field}", f"{field}: {(similar or words)[0]}")
 
 
 def _fits(node: ScalarNode, kind: str) -> bool:
-    said = _scalar_type(node)
-    return said == kind or (kind == "float" and said == "int")
+    scalar_type = _scalar_type(node)
+    return scalar_type == kind or (kind == "float" and scalar_type == "int")
 
 
 def _scalar_type(node: ScalarNode) -> str:
@@ -255,7 +265,7 @@ def _scalar_type(node: ScalarNode) -> str:
     return "float" if not explicit and _FLOAT.fullmatch(text) else "str"
 
 
-def _said(node: Node) -> str:
+def _description(node: Node) -> str:
     if isinstance(node, SequenceNode):
         return "a list"
     return _NAMES[_scalar_type(node)] if isinstance(node, ScalarNode) else "a mapping"

@@ -20,7 +20,7 @@ _DOWNLOADS = re.compile(r"snapshot_download|hf_hub_download|\bhf download|huggin
 
 
 def check(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems with the volume of one endpoint, and with its content."""
+    """Report problems with the volume of one endpoint, and with its content."""
     yield from _weights_path(pieces)
     yield from _mounts(pieces)
     yield from _offline(pieces)
@@ -29,30 +29,26 @@ def check(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterato
     yield from _size(pieces)
 
 
-def _pod(pieces: Pieces) -> Node | None:
-    return pieces.pod
-
-
 def _containers(pieces: Pieces) -> tuple[Node, ...]:
-    return (*items(find(_pod(pieces), "initContainers")), *items(find(_pod(pieces), "containers")))
+    return (*items(find(pieces.pod, "initContainers")), *items(find(pieces.pod, "containers")))
 
 
 def _weights_path(pieces: Pieces) -> Iterator[Finding]:
-    """Staged and served weights must be at the same path on the volume."""
-    root, pod = pieces.deployment, _pod(pieces)
-    kept = {value(item, "name") for item in items(find(pod, "volumes")) if find(item, "persistentVolumeClaim")}
+    """Check that staged and served weights are at the same path on the volume."""
+    root, pod = pieces.deployment, pieces.pod
+    persistent = {value(item, "name") for item in items(find(pod, "volumes")) if find(item, "persistentVolumeClaim")}
     containers = (*items(find(pod, "initContainers")), pieces.container)
     mounted = [
         (
-            each,
+            mounter,
             [
                 mount
-                for found in items(find(each, "volumeMounts"))
-                if value(found, "name") in kept
-                if (mount := scalar(found, "mountPath"))
+                for item in items(find(mounter, "volumeMounts"))
+                if value(item, "name") in persistent
+                if (mount := scalar(item, "mountPath"))
             ],
         )
-        for each in containers
+        for mounter in containers
     ]
     places: list[tuple[Node, str]] = []
     for container, mounts in mounted:
@@ -61,38 +57,43 @@ def _weights_path(pieces: Pieces) -> Iterator[Finding]:
         if home is None or env.keys() & _OTHER_CACHES or pieces.flag("--download-dir"):
             continue
         if not mounts:
-            if kept and (container is pieces.container or _DOWNLOADS.search(_script(container))):
-                message = f"HF_HOME is {home.value}, and the claim is not mounted: weights are lost with the pod"
+            if persistent and (container is pieces.container or _DOWNLOADS.search(_script(container))):
+                message = f"HF_HOME is {home.value}, but the claim is not mounted: weights are lost with the pod"
                 yield at(
                     "weights-path", root, find(container, "volumeMounts") or container, message, "mount the claim there"
                 )
             continue
-        mount = next((each for each in mounts if within(home.value, each.value)), None)
+        mount = next((candidate for candidate in mounts if within(home.value, candidate.value)), None)
         if mount is not None:
-            below = next(
+            sub_path = next(
                 (
                     part
-                    for each in items(find(container, "volumeMounts"))
-                    if value(each, "mountPath") == mount.value and (part := scalar(each, "subPath"))
+                    for item in items(find(container, "volumeMounts"))
+                    if value(item, "mountPath") == mount.value and (part := scalar(item, "subPath"))
                 ),
                 None,
             )
-            place = posixpath.join(value(below), posixpath.relpath(home.value, mount.value))
-            places.append((below or home, posixpath.normpath(place)))
+            place = posixpath.join(value(sub_path), posixpath.relpath(home.value, mount.value))
+            places.append((sub_path or home, posixpath.normpath(place)))
             continue
-        if any(within(each.value, home.value) for each in mounts):
+        if any(within(candidate.value, home.value) for candidate in mounts):
             continue
         # If the other endpoints use the same mount path, the variable is wrong.
-        others = {each.value for other, found in mounted if other is not container for each in found}
-        usual = mounts[0].value in others
-        message = f"HF_HOME is {home.value}, and the claim is mounted at {mounts[0].value}"
+        other_paths = {
+            candidate.value
+            for other_container, candidates in mounted
+            if other_container is not container
+            for candidate in candidates
+        }
+        usual = mounts[0].value in other_paths
+        message = f"HF_HOME is {home.value}, but the claim is mounted at {mounts[0].value}"
         fix = f"value: {mounts[0].value}" if usual else f"mountPath: {home.value}"
         yield at("weights-path", root, home if usual else mounts[0], message, fix)
-        if len(mounted) == 1:  # only then it is clear which one was meant
+        if len(mounted) == 1:  # with one container, either of the two may be wrong
             yield at("weights-path", root, home, message, f"value: {mounts[0].value}")
     if len({place for _, place in places}) > 1:
         node, place = next(((node, place) for node, place in places if place != "."), places[-1])
-        message = f"HF_HOME is {place} on the volume here, and another directory in the other container"
+        message = f"HF_HOME is {place} on the volume here, but another directory in the other container"
         yield at("weights-path", root, node, message, "write the same HF_HOME in both places")
 
 
@@ -101,17 +102,17 @@ def _script(container: Node) -> str:
 
 
 def _mounts(pieces: Pieces) -> Iterator[Finding]:
-    """Kubernetes refuses a pod that mounts a volume that it does not declare."""
-    volumes = {value(item, "name") for item in items(find(_pod(pieces), "volumes"))}
+    """Report mounts of volumes that the pod does not declare, which Kubernetes refuses."""
+    volumes = {value(item, "name") for item in items(find(pieces.pod, "volumes"))}
     templates = find(pieces.deployment.node, "spec", "volumeClaimTemplates")
-    wanted = Counter(
-        value(mount, "name") for each in _containers(pieces) for mount in items(find(each, "volumeMounts"))
+    mounted = Counter(
+        value(mount, "name") for container in _containers(pieces) for mount in items(find(container, "volumeMounts"))
     )
-    lost = [name for name in wanted if name and name not in volumes]
-    unused = [each for each in items(find(_pod(pieces), "volumes")) if value(each, "name") not in wanted]
-    if templates is None and len(lost) == len(unused) == 1 and wanted[lost[0]] > 1:
+    lost = [name for name in mounted if name and name not in volumes]
+    unused = [volume for volume in items(find(pieces.pod, "volumes")) if value(volume, "name") not in mounted]
+    if templates is None and len(lost) == len(unused) == 1 and mounted[lost[0]] > 1:
         name = scalar(unused[0], "name")  # several places agree on the other name
-        message = f"nothing mounts {value(name)}, and {wanted[lost[0]]} mounts name {lost[0]}"
+        message = f"nothing mounts {value(name)}, but {mounted[lost[0]]} mounts name {lost[0]}"
         yield at("volume-mount", pieces.deployment, name or unused[0], message, f"name: {lost[0]}")
         return
     for container in _containers(pieces) if templates is None else ():
@@ -123,8 +124,8 @@ def _mounts(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _offline(pieces: Pieces) -> Iterator[Finding]:
-    """The container that downloads has to reach the Hub."""
-    for container in items(find(_pod(pieces), "initContainers")):
+    """Report a container that downloads from the Hub, but is set to offline mode."""
+    for container in items(find(pieces.pod, "initContainers")):
         env = environment(container)
         node = env.get("HF_HUB_OFFLINE")
         if node is None or value(node, "value").lower() not in ("1", "true", "yes", "on"):
@@ -139,47 +140,47 @@ def _offline(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _claims(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Both ends of a claim that do not match: it is unknown which name was meant."""
+    """Report both ends of a claim whose names differ, because either name may be the wrong one."""
     root, home = pieces.deployment, pieces.home
     claimed = [
         claim
-        for volume in items(find(_pod(pieces), "volumes"))
+        for volume in items(find(pieces.pod, "volumes"))
         if (claim := scalar(volume, "persistentVolumeClaim", "claimName"))
     ]
-    present = {value(each.node, "metadata", "name"): each for each in pieces.claims}
+    present = {value(located.node, "metadata", "name"): located for located in pieces.claims}
     elsewhere = {value(pieces.pvc.node, "metadata", "name")} if pieces.pvc else set()
     missing = [claim for claim in claimed if claim.value not in {*present, *elsewhere}]
-    unused = [each for name, each in present.items() if name not in {claim.value for claim in claimed}]
+    unused = [located for name, located in present.items() if name not in {claim.value for claim in claimed}]
     if not pieces.claims and not any(sibling.claims for sibling in siblings):
-        return  # claims are made elsewhere
+        return  # claims are created elsewhere
     for claim in missing:
         message = f"no PersistentVolumeClaim in {home} is named {claim.value}"
         fix = f"claimName: {value(unused[0].node, 'metadata', 'name')}" if unused else "name the claim of pvc.yaml"
         yield at("claim", root, claim, message, fix)
     if unused and not claimed:
-        yield from _not_kept(pieces, unused[0])
-    for each in unused if missing else ():
-        name = find(each.node, "metadata", "name")
-        message = f"the Deployment claims {missing[0].value}, and nothing uses this one"
-        yield at("claim", each, name, message, f"name: {missing[0].value}")
+        yield from _unmounted_claim(pieces, unused[0])
+    for located in unused if missing else ():
+        name = find(located.node, "metadata", "name")
+        message = f"the Deployment claims {missing[0].value}, but nothing uses this claim"
+        yield at("claim", located, name, message, f"name: {missing[0].value}")
 
 
-def _not_kept(pieces: Pieces, claim: Located) -> Iterator[Finding]:
-    """Weights on an emptyDir beside a claim that nothing mounts."""
+def _unmounted_claim(pieces: Pieces, claim: Located) -> Iterator[Finding]:
+    """Report weights on an emptyDir if the endpoint has a claim that nothing mounts."""
     home = value(environment(pieces.container).get("HF_HOME"), "value")
     mounts = {value(item, "name"): value(item, "mountPath") for item in items(find(pieces.container, "volumeMounts"))}
-    for volume in items(find(_pod(pieces), "volumes")):
+    for volume in items(find(pieces.pod, "volumes")):
         node, path = find(volume, "emptyDir"), mounts.get(value(volume, "name"), "")
         if node is not None and path and within(home, path):
             name = value(claim.node, "metadata", "name")
-            message = f"the weights are lost with the pod, and the claim {name} is used by nobody"
+            message = f"the weights are lost with the pod, and the claim {name} is not used"
             yield at("claim", pieces.deployment, node, message, f"persistentVolumeClaim: claimName: {name}")
 
 
 def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A ReadWriteOnce volume is on one node, and two models in one cache fill it.
+    """Report a ReadWriteOnce volume that two endpoints use: their pods wait for it, and two models fill it.
 
-    One that has no claim of its own shares the volume on purpose: on one GPU, one of them runs at a time.
+    An endpoint without a claim of its own shares the volume on purpose: on one GPU, only one of them runs at a time.
     """
     if (
         pieces.pvc is None
@@ -188,12 +189,12 @@ def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     ):
         return
     name = value(pieces.pvc.node, "metadata", "name")
-    for found in (sibling for sibling in siblings if sibling.claims):
-        for volume in items(find(_pod(found), "volumes")):
+    for sibling in (sibling for sibling in siblings if sibling.claims):
+        for volume in items(find(sibling.pod, "volumes")):
             claim = scalar(volume, "persistentVolumeClaim", "claimName")
             if claim is not None and claim.value == name:
-                message = f"{found.name} claims {name}, the volume of {pieces.name}: one of their pods waits for it"
-                yield at("claim-shared", found.deployment, claim, message, "give it a claim of its own")
+                message = f"{sibling.name} claims {name}, the volume of {pieces.name}: one of their pods waits for it"
+                yield at("claim-shared", sibling.deployment, claim, message, "give it a claim of its own")
 
 
 def _modes(claim: Node) -> tuple[str, ...]:
@@ -213,12 +214,12 @@ def _size(pieces: Pieces) -> Iterator[Finding]:
         yield at("volume-size", pieces.pvc, find(pieces.pvc.node, "spec"), message, "resources.requests.storage: 20Gi")
         return
     try:
-        held = quantity_bytes(size.value)
+        capacity = quantity_bytes(size.value)
     except ValueError:
         message = f"{size.value} is not a valid size"
         yield at("volume-size", pieces.pvc, size, message, "storage: 20Gi")
         return
-    if weights and held < weights:
+    if weights and capacity < weights:
         message = (
             f"the volume of {size.value} is smaller than the weights of {pieces.model.value} ({weights / 10**9:.1f} GB)"
         )
@@ -226,10 +227,10 @@ def _size(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _binding(pieces: Pieces, claim: Located) -> Iterator[Finding]:
-    """Return whether Kubernetes can give the claim a volume that can be written to."""
+    """Report a claim that is not writable, or to which Kubernetes cannot bind a volume."""
     modes = items(find(claim.node, "spec", "accessModes"))
     if modes and all(value(mode) == "ReadOnlyMany" for mode in modes):
-        message = "the volume is for reading only, so the weights cannot be staged"
+        message = "the volume is read-only, so the weights cannot be staged"
         yield at("claim", claim, modes[0], message, "ReadWriteOnce")
     storage_class = scalar(claim.node, "spec", "storageClassName")
     named = find(claim.node, "spec", "volumeName") or find(claim.node, "spec", "selector")

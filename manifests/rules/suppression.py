@@ -1,4 +1,4 @@
-"""Findings that a file accepts: `# stoker: ignore RULE: reason`, on the line of the finding or above it.
+"""Comments that accept a finding: `# stoker: ignore RULE: reason`, on the line of the finding or above it.
 
 In Markdown the comment is `<!-- stoker: ignore RULE: reason -->`. Several rules are separated by commas.
 """
@@ -25,26 +25,29 @@ class _Suppression(NamedTuple):
 
 
 def suppressed(tree: Tree, findings: Collection[Finding], *, complete: bool) -> list[Finding]:
-    """The findings that no comment accepts, and one for each wrong comment.
+    """Return the findings that no comment accepts, and one finding for each wrong comment.
 
     A comment without a matching finding is reported only if all endpoints were checked (`complete`).
     """
     every = [suppression for path in tree.grep(_MARK) for suppression in _suppressions(path, tree.read(path) or "")]
-    found: list[Finding] = []
+    remaining: list[Finding] = []
     used: set[_Suppression] = set()
     for finding in findings:
         accepting = [
-            each
-            for each in every
-            if each.path == finding.path and finding.line in each.covers and finding.rule in each.rules and each.reason
+            suppression
+            for suppression in every
+            if suppression.path == finding.path
+            and finding.line in suppression.covers
+            and finding.rule in suppression.rules
+            and suppression.reason
         ]
         used |= set(accepting)
         if not accepting:
-            found.append(finding)
-    return found + [
-        Finding(rule=_OWN, path=each.path, line=each.line, message=problem[0], fix=problem[1])
-        for each in every
-        if (problem := _problem(each, complete and each not in used))
+            remaining.append(finding)
+    return remaining + [
+        Finding(rule=_OWN, path=suppression.path, line=suppression.line, message=problem[0], fix=problem[1])
+        for suppression in every
+        if (problem := _problem(suppression, complete and suppression not in used))
     ]
 
 
@@ -58,7 +61,7 @@ def _suppressions(path: str, text: str) -> Iterator[_Suppression]:
         if not line[: match.start()].strip():  # alone on its line: it applies to the next line
             while last + 1 < len(lines) and (last == number or _is_comment(lines[last])):
                 last += 1
-        rules = tuple(each for each in re.split(r"[\s,]+", match["rules"].strip()) if each)
+        rules = tuple(rule for rule in re.split(r"[\s,]+", match["rules"].strip()) if rule)
         reason = (match["reason"] or "").removesuffix("-->").strip()
         yield _Suppression(path, number + 1, range(number + 1, last + 2), rules, reason)
 
@@ -67,15 +70,15 @@ def _is_comment(line: str) -> bool:
     return line.lstrip().startswith(("#", "<!--", "//"))
 
 
-def _problem(each: _Suppression, unused: bool) -> tuple[str, str] | None:
+def _problem(suppression: _Suppression, unused: bool) -> tuple[str, str] | None:
     example = f"# {_MARK} RULE: reason"
-    unknown = [rule for rule in each.rules if rule not in RULES]
-    if not each.rules:
+    unknown = [rule for rule in suppression.rules if rule not in RULES]
+    if not suppression.rules:
         return "this comment names no rule", example
     if unknown:
         return f"{', '.join(unknown)} is not a rule", "name a rule of docs/contract.md"
-    if not each.reason:
-        return f"{', '.join(each.rules)} is ignored without a reason", example
+    if not suppression.reason:
+        return f"{', '.join(suppression.rules)} is ignored without a reason", example
     if unused:
-        return f"there is no finding of {', '.join(each.rules)} here", "remove the comment"
+        return f"there is no finding of {', '.join(suppression.rules)} on this line", "remove the comment"
     return None

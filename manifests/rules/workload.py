@@ -1,6 +1,6 @@
 """The rules of an endpoint's own directory: Deployment, initContainer, volume and Service.
 
-If two places disagree, the fault is reported at the place that a third one contradicts.
+If two places disagree, the fault is reported at the one that a third place contradicts.
 """
 
 import difflib
@@ -44,28 +44,31 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 
 def _kustomization(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
-    """kustomize deploys only the files that it lists; without a kustomization, Argo CD deploys the whole directory."""
+    """Check that the kustomization lists all files and sets the same namespace.
+
+    Without a kustomization, Argo CD deploys the whole directory.
+    """
     listing = kustomization(platform, pieces)
     if listing is None:
         return
     resources = find(listing.node, "resources")
-    listed = {str(each.value).removeprefix("./") for each in scalars([listing.node])}
-    parts = [each for each in (pieces.deployment, pieces.service, *pieces.claims) if each is not None]
-    for path in sorted({each.document.path for each in parts}):
+    listed = {str(node.value).removeprefix("./") for node in scalars([listing.node])}
+    parts = [part for part in (pieces.deployment, pieces.service, *pieces.claims) if part is not None]
+    for path in sorted({part.document.path for part in parts}):
         name = path.removeprefix(f"{pieces.home}/")
         if "/" not in name and name not in listed:
             yield at("kustomization", listing, resources, f"{name} is not listed, so it is not deployed", f"- {name}")
     yield from check_resources(platform, listing)
     space = scalar(listing.node, "namespace")
     for part in parts:
-        own = scalar(part.node, "metadata", "namespace")
-        if space is not None and own is not None and own.value != space.value:
-            message = f"the object says {own.value}, and its kustomization sets {space.value}"
-            yield at("namespace", part, own, message, f"namespace: {space.value}")
+        namespace = scalar(part.node, "metadata", "namespace")
+        if space is not None and namespace is not None and namespace.value != space.value:
+            message = f"the object's namespace is {namespace.value}, but its kustomization sets {space.value}"
+            yield at("namespace", part, namespace, message, f"namespace: {space.value}")
 
 
 def check_around(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Finding]:
-    """Check the kustomizations of the directories around the endpoints, of which one may include the other."""
+    """Check the kustomizations of the endpoints' directories and their parents, which may include each other."""
     files = {path for endpoint in endpoints for path in endpoint.files}
     folders = {path.rsplit("/", count)[0] for path in files for count in range(1, path.count("/") + 1)} | {""}
     for folder in sorted(folders):
@@ -75,8 +78,8 @@ def check_around(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Fi
 
 
 def check_resources(platform: Platform, listing: Located) -> Iterator[Finding]:
-    """Check the files that a kustomization lists: kustomize refuses one that is missing, or listed twice."""
-    folder, seen = posixpath.dirname(listing.document.path), set[str]()
+    """Report files in a kustomization that are missing or listed twice, which kustomize refuses."""
+    folder, listed_paths = posixpath.dirname(listing.document.path), set[str]()
     for node in items(find(listing.node, "resources")):
         named = value(node)
         path = posixpath.normpath(posixpath.join(folder, named))
@@ -89,7 +92,7 @@ def check_resources(platform: Platform, listing: Located) -> Iterator[Finding]:
                     f"{named} is listed, but the file does not exist",
                     "remove it, or add the file",
                 )
-            elif path in seen:
+            elif path in listed_paths:
                 yield at(
                     "kustomization",
                     listing,
@@ -97,38 +100,38 @@ def check_resources(platform: Platform, listing: Located) -> Iterator[Finding]:
                     f"{named} is listed twice: kustomize refuses it",
                     "remove one of them",
                 )
-        seen.add(path)
+        listed_paths.add(path)
 
 
 def _labels(pieces: Pieces) -> Iterator[Finding]:
-    """Deployment, pod template and Service must select the same pods."""
+    """Check that the selectors of Deployment and Service match the labels of the pod template."""
     root, service = pieces.deployment, pieces.service
     pod = find(root.node, "spec", "template", "metadata", "labels")
-    given = labels(pod)
+    pod_labels = labels(pod)
     selected = labels(find(root.node, "spec", "selector", "matchLabels"))
     routed = labels(find(service.node, "spec", "selector")) if service else {}
     for key in {**selected, **routed}:
-        wanted = {each[key] for each in (selected, routed) if key in each}
-        if wanted == {given.get(key)}:
+        expected = {selector[key] for selector in (selected, routed) if key in selector}
+        if expected == {pod_labels.get(key)}:
             continue
-        if key in selected and key in routed and len(wanted) == 1:
+        if key in selected and key in routed and len(expected) == 1:
             message = (
-                f"the pod's label {key} is {given.get(key, 'missing')}, and both selectors ask for {selected[key]}"
+                f"the pod's label {key} is {pod_labels.get(key, 'missing')}, but both selectors have {selected[key]}"
             )
             yield at("pod-selector", root, find(pod, key) or pod, message, f"{key}: {selected[key]}")
             continue
-        if key in selected and selected[key] != given.get(key):
+        if key in selected and selected[key] != pod_labels.get(key):
             node = find(root.node, "spec", "selector", "matchLabels", key)
             message = f"the selector {key}: {selected[key]} is not a label of the pod"
-            yield at("pod-selector", root, node, message, _set(key, given.get(key)))
-        if service and key in routed and routed[key] != given.get(key):
+            yield at("pod-selector", root, node, message, _set(key, pod_labels.get(key)))
+        if service and key in routed and routed[key] != pod_labels.get(key):
             message = f"the selector {key}: {routed[key]} is not a label of the pod"
             yield at(
                 "service-selector",
                 service,
                 find(service.node, "spec", "selector", key),
                 message,
-                _set(key, given.get(key)),
+                _set(key, pod_labels.get(key)),
             )
 
 
@@ -137,15 +140,15 @@ def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
     replicas, strategy = scalar(root.node, "spec", "replicas"), scalar(root.node, "spec", "strategy", "type")
     spec = find(root.node, "spec")
     message = "a GPU model must have zero replicas in git, or every sync starts the GPU and its cost"
-    given = _replaced_replicas(pieces)
+    replaced = _replaced_replicas(pieces)
     yield from check_replicas(pieces, siblings)
     gated = pieces.gpu and norms.is_gated(pieces, siblings)
-    if gated and given is None and (replicas is None or replicas.value != "0"):
+    if gated and replaced is None and (replicas is None or replicas.value != "0"):
         yield at("replicas", root, replicas or spec, message, "replicas: 0")
     if gated and (strategy is None or strategy.value != "Recreate"):
         message = "a rolling update waits for a second GPU forever"
         yield at("strategy", root, strategy or find(spec, "strategy") or spec, message, "strategy.type: Recreate")
-    pulled, off = scalar(pieces.container, "image"), replicas is not None and replicas.value == "0" and given is None
+    pulled, off = scalar(pieces.container, "image"), replicas is not None and replicas.value == "0" and replaced is None
     if (
         not pieces.gpu
         and off
@@ -153,80 +156,84 @@ def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
         and norms.names_applications(siblings, platform)
         and not _is_scaled(platform, pieces)
     ):
-        message = "an endpoint without a GPU is always up, and nothing scales this one above zero"
+        message = "an endpoint without a GPU is always up, but nothing scales this one above zero"
         yield at("replicas", root, replicas, message, "replicas: 1")
     tag = re.search(r"text-embeddings-inference:([^@]+)", pulled.value) if pulled is not None else None
     if tag and pieces.gpu == tag[1].startswith("cpu"):
-        message = f"the image {tag[0]} is for {'a CPU' if pieces.gpu else 'a GPU'}, and the pod has {'a GPU' if pieces.gpu else 'none'}"
+        message = f"the image {tag[0]} is for {'a CPU' if pieces.gpu else 'a GPU'}, but the pod has {'a GPU' if pieces.gpu else 'none'}"
         yield at("gpu-limit", root, pulled, message, "use the image for this hardware")
     resources = find(pieces.container, "resources")
     limits, gpus = find(resources, "limits"), scalar(resources, "limits", GPU)
     tolerated = items(find(root.node, "spec", "template", "spec", "tolerations"))
     # A slice of a GPU has its own resource name, and a device claim is not a limit.
-    asks = any(key.startswith("nvidia.com/") and given not in ("", "0") for key, given in labels(limits).items())
-    if any(value(each, "key") == GPU for each in tolerated) and not asks and find(resources, "claims") is None:
-        message = "the pod tolerates GPU nodes, and its engine requests no GPU"
-        where = gpus or limits or resources or pieces.container
-        yield at("gpu-limit", root, where, message, f"{GPU}: 1")
+    asks = any(key.startswith("nvidia.com/") and amount not in ("", "0") for key, amount in labels(limits).items())
+    if (
+        any(value(toleration, "key") == GPU for toleration in tolerated)
+        and not asks
+        and find(resources, "claims") is None
+    ):
+        message = "the pod tolerates GPU nodes, but its engine requests no GPU"
+        node = gpus or limits or resources or pieces.container
+        yield at("gpu-limit", root, node, message, f"{GPU}: 1")
     for image in _images(root.node) if norms.pins_images(pieces, siblings) else ():
-        made, pin = pieces.rendering.image(value(image)), r"@sha256:[0-9a-f]{64}$"
-        replaced = pieces.rendering.image_change(value(image))
-        if replaced is not None and re.search(pin, value(image)) and not re.search(pin, made):
-            message = f"the kustomization changes the image to {made}, without a digest"
+        rendered, pin = pieces.rendering.image(value(image)), r"@sha256:[0-9a-f]{64}$"
+        substitute = pieces.rendering.image_change(value(image))
+        if substitute is not None and re.search(pin, value(image)) and not re.search(pin, rendered):
+            message = f"the kustomization changes the image to {rendered}, without a digest"
             fix = "write digest instead of newTag"
-            yield Finding(rule="image-digest", path=replaced.path, line=replaced.line, message=message, fix=fix)
-        elif not re.search(pin, made):
+            yield Finding(rule="image-digest", path=substitute.path, line=substitute.line, message=message, fix=fix)
+        elif not re.search(pin, rendered):
             message = f"the image {value(image)} is not pinned by digest"
             yield at("image-digest", root, image, message, "append @sha256:… of this tag")
 
 
 def check_replicas(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Return whether a kustomization leaves a GPU model above zero replicas."""
-    given = _replaced_replicas(pieces)
-    if pieces.gpu and norms.is_gated(pieces, siblings) and given is not None and given[0]:
+    """Report a kustomization that sets the replicas of a GPU model above zero."""
+    replaced = _replaced_replicas(pieces)
+    if pieces.gpu and norms.is_gated(pieces, siblings) and replaced is not None and replaced[0]:
         message = "a GPU model must have zero replicas in git, or every sync starts the GPU and its cost"
-        where = given[1]
-        yield Finding(rule="replicas", path=where.path, line=where.line, message=message, fix="write 0")
+        place = replaced[1]
+        yield Finding(rule="replicas", path=place.path, line=place.line, message=message, fix="write 0")
 
 
 def _replaced_replicas(pieces: Pieces) -> tuple[int, Opaque] | None:
-    """The replicas in a kustomization, with their position."""
-    found = pieces.rendering.count(pieces.deployment.node)
-    return (found.replicas, found.place) if found is not None else None
+    """Return the replicas that a kustomization sets, with their position."""
+    count = pieces.rendering.count(pieces.deployment.node)
+    return (count.replicas, count.place) if count is not None else None
 
 
 def _is_scaled(tree: Tree, pieces: Pieces) -> bool:
     """Return whether an autoscaler targets the Deployment."""
     kinds = ("HorizontalPodAutoscaler", "ScaledObject", "HTTPScaledObject")
     return any(
-        kind in kinds and value(each.node, "spec", "scaleTargetRef", "name") == pieces.workload
+        kind in kinds and value(located.node, "spec", "scaleTargetRef", "name") == pieces.workload
         for path in tree.grep("scaleTargetRef")
-        for kind, each in objects(tree, path)
+        for kind, located in objects(tree, path)
     )
 
 
 def _staging(pieces: Pieces) -> Iterator[Finding]:
-    """The initContainer must download the model that the engine loads."""
+    """Check that the initContainer downloads the model that the engine loads."""
     root, model = pieces.deployment, pieces.model
     served = pieces.flag("--served-model-name")
-    # A bare name is neither a path nor an id: the engine finds nothing of that name.
+    # A bare name is neither a path nor an id on the Hub, so the engine cannot find it.
     known_as = {model.value} if re.fullmatch(r"[\w.-]+", model.value) else {model.value, model_of(pieces).hf_id}
     for node in pieces.staging:
         for match in re.finditer(r"(?:[\"']|download\s+|^)([A-Za-z0-9][\w.-]*/[\w.-]+)(?:[\"']|\s|$)", node.value):
             staged = match[1]
             if staged in known_as:
                 continue
-            known = served.value if served else ""
+            served_name = served.value if served else ""
             same = stem(staged).lower() == stem(model.value).lower()
-            if same:  # the owner or the letters' case: it is unknown which of the two was meant
-                message = f"the engine loads {model.value}, and the initContainer stages {staged}"
+            if same:  # only owner or case differ, so either of the two may be wrong
+                message = f"the engine loads {model.value}, but the initContainer stages {staged}"
                 yield at("staged-model", root, model.value_node, message, f"{model.name}={staged}")
-            if stem(staged).lower() == known != stem(model.value).lower():
-                message = f"the engine loads {model.value}, and the initContainer and the served name have {staged}"
+            if stem(staged).lower() == served_name != stem(model.value).lower():
+                message = f"the engine loads {model.value}, but the initContainer and the served name have {staged}"
                 yield at("staged-model", root, model.value_node, message, f"{model.name}={staged}")
             else:
                 within = node.value[: match.start(1)].count("\n") + (1 if node.style in ("|", ">") else 0)
-                message = f"the initContainer stages {staged}, and the engine serves {model.value}"
+                message = f"the initContainer stages {staged}, but the engine serves {model.value}"
                 fix = f"stage {model.value}"
                 yield Finding(
                     rule="staged-model", path=root.document.path, line=line(node) + within, message=message, fix=fix
@@ -234,28 +241,30 @@ def _staging(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _engine(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """The engine's own arguments and environment, if it has them."""
+    """Check the quantization argument and the offline variables of an engine that has them."""
     root = pieces.deployment
     if not {"quantization", "offline"} <= pieces.runtime.rules:
         return
     quantization = pieces.flag("--quantization")
-    known = model_of(pieces).hf_id
-    named = next((each for each in _FORMATS if each in known.lower()), None)
-    given = next((each for each in _FORMATS if quantization and each in quantization.value), None)
-    told = bool(named) or (given in ("awq", "gptq") and not is_path(known))  # a directory may have any name
-    if quantization and named != given and told and quantization.value not in _SEVERAL:
-        message = f"--quantization={quantization.value}, and {known} is {named or 'not quantized'}"
-        fix = f"name {named}" if named else "remove the argument"
+    model_id = model_of(pieces).hf_id
+    named_format = next((name for name in _FORMATS if name in model_id.lower()), None)
+    argument_format = next((name for name in _FORMATS if quantization and name in quantization.value), None)
+    is_known = bool(named_format) or (
+        argument_format in ("awq", "gptq") and not is_path(model_id)
+    )  # a directory may have any name
+    if quantization and named_format != argument_format and is_known and quantization.value not in _SEVERAL:
+        message = f"--quantization={quantization.value}, but {model_id} is {named_format or 'not quantized'}"
+        fix = f"name {named_format}" if named_format else "remove the argument"
         yield at("quantization", root, quantization.node, message, fix)
     env = environment(pieces.container)
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if norms.runs_offline(pieces, siblings) else ():
         if variable not in env:
             message = f"{variable} is missing: the engine would contact the Hub"
-            # A misspelled resource exists as a file; otherwise it is missing from the list.
-            near = difflib.get_close_matches(variable, set(env) - {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}, 1, 0.8)
-            where = find(env[near[0]], "name") if near else find(pieces.container, "env")
-            where = where or pieces.container
-            yield at("offline", root, where, message, f'{variable}: "1"')
+            # Point at a misspelled variable if there is one, otherwise at the whole list.
+            similar = difflib.get_close_matches(variable, set(env) - {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}, 1, 0.8)
+            node = find(env[similar[0]], "name") if similar else find(pieces.container, "env")
+            node = node or pieces.container
+            yield at("offline", root, node, message, f'{variable}: "1"')
         elif value(env[variable], "value").lower() not in ("1", "true", "yes", "on"):
             yield at(
                 "offline", root, find(env[variable], "value") or env[variable], f"{variable} is not on", 'value: "1"'
@@ -263,16 +272,16 @@ def _engine(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 
 def _port(pieces: Pieces) -> Iterator[Finding]:
-    root, given = pieces.deployment, pieces.flag("--port")
+    root, flag = pieces.deployment, pieces.flag("--port")
     ports = [node for item in items(find(pieces.container, "ports")) if (node := scalar(item, "containerPort"))]
-    port = given.value if given else str(pieces.runtime.port or "")
+    port = flag.value if flag else str(pieces.runtime.port or "")
     if ports and port.isdecimal() and port not in {node.value for node in ports}:
-        message = f"the engine listens on {port}, and the container has {', '.join(node.value for node in ports)}"
-        agreed = {value(each, "targetPort") or value(each, "port") for each in _service_ports(pieces)} | {
+        message = f"the engine listens on {port}, but the container has {', '.join(node.value for node in ports)}"
+        agreed = {value(port, "targetPort") or value(port, "port") for port in _service_ports(pieces)} | {
             value(find(pieces.container, kind), "httpGet", "port") for kind in ("startupProbe", "readinessProbe")
         }
-        where = given.node if given and port not in agreed else ports[0]
-        yield at("container-port", root, where, message, f"containerPort: {port}")
+        node = flag.node if flag and port not in agreed else ports[0]
+        yield at("container-port", root, node, message, f"containerPort: {port}")
 
 
 def _service_ports(pieces: Pieces) -> tuple[Node, ...]:
@@ -287,8 +296,8 @@ def _service(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
         yield at("service-missing", root, None, f"{pieces.name} has no Service", "add service.yaml")
         return
     ports = [item for container in items(find(pieces.pod, "containers")) for item in items(find(container, "ports"))]
-    named = {value(each, "name") for each in ports}
-    numbers = {value(each, "containerPort") for each in ports}
+    named = {value(port, "name") for port in ports}
+    numbers = {value(port, "containerPort") for port in ports}
     for port in items(find(service.node, "spec", "ports")):
         target = scalar(port, "targetPort") or scalar(port, "port")
         if target is None or not ports:
@@ -300,35 +309,35 @@ def _service(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 
 def _skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A copy of the template needs the same exceptions for the security scanner."""
-    root, own = pieces.deployment, find(pieces.deployment.node, "metadata", "annotations")
-    given = " ".join(labels(own).values())
-    for key, reason, of in _expected_skips(layout, pieces, siblings):
+    """Report exceptions for the security scanner that the template has and this endpoint lacks."""
+    root, annotations = pieces.deployment, find(pieces.deployment.node, "metadata", "annotations")
+    accepted = " ".join(labels(annotations).values())
+    for key, reason, source in _expected_skips(layout, pieces, siblings):
         rule = reason.partition("=")[0]
-        if rule not in given and (rule != _SECRET_IN_ENVIRONMENT or _reads_secrets(pieces)):
-            where = own or find(root.node, "metadata")
-            yield at("checkov-skip", root, where, f"the exception {rule} of {of} is lost", f"{key}: {reason}")
+        if rule not in accepted and (rule != _SECRET_IN_ENVIRONMENT or _reads_secrets(pieces)):
+            node = annotations or find(root.node, "metadata")
+            yield at("checkov-skip", root, node, f"the exception {rule} of {source} is missing", f"{key}: {reason}")
 
 
 def _expected_skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> list[tuple[str, str, str]]:
-    """The template's exceptions; for the template itself, those that all its siblings share."""
-    own = pieces.name == layout.template
-    models = [sibling for sibling in siblings if own or sibling.name == layout.template]
+    """Return the template's exceptions; for the template itself, those that all its siblings share."""
+    is_template = pieces.name == layout.template
+    models = [sibling for sibling in siblings if is_template or sibling.name == layout.template]
     alike = [model for model in models if model.model.name == pieces.model.name]
     skips = [
         {
-            reason.partition("=")[0]: (key, reason, each.name)
-            for key, reason in labels(find(each.deployment.node, "metadata", "annotations")).items()
+            reason.partition("=")[0]: (key, reason, model.name)
+            for key, reason in labels(find(model.deployment.node, "metadata", "annotations")).items()
             if key.startswith("checkov.io/skip")
         }
-        for each in alike
+        for model in alike
     ]
     return [first for rule, first in (skips[0] if skips else {}).items() if all(rule in skip for skip in skips)]
 
 
 def _reads_secrets(pieces: Pieces) -> bool:
     env = items(find(pieces.container, "env"))
-    return any(find(each, "valueFrom", "secretKeyRef") is not None for each in env)
+    return any(find(variable, "valueFrom", "secretKeyRef") is not None for variable in env)
 
 
 def _images(deployment: Node) -> Iterator[Node]:
@@ -339,5 +348,5 @@ def _images(deployment: Node) -> Iterator[Node]:
             yield image
 
 
-def _set(key: str, wanted: str | None) -> str:
-    return f"{key}: {wanted}" if wanted else f"give the pod the label {key}"
+def _set(key: str, expected: str | None) -> str:
+    return f"{key}: {expected}" if expected else f"give the pod the label {key}"

@@ -49,7 +49,7 @@ _WITHOUT_ATTENTION = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")
 
 
 class Layers(BaseModel, frozen=True, defer_build=True):
-    """Identical layers: their number, the bytes that one stores per token, and for how many tokens (None: for all)."""
+    """Identical layers: their number, the bytes that one stores per token, and its window in tokens (None: all tokens)."""
 
     count: int
     token_bytes: int
@@ -69,11 +69,11 @@ class Cache(BaseModel, frozen=True, defer_build=True):
 
     @property
     def growth(self) -> int:
-        """Bytes for each token until the windows are full: of the layers without a window, or of all if every one has one."""
+        """Bytes per token of the layers without a window, or of all layers if each has a window."""
         return self.per_token or sum(layer.count * layer.token_bytes for layer in self.layers)
 
     def window_bytes(self, context: int) -> int:
-        """Bytes of the windows for one request of this length."""
+        """Return the bytes that the layers with a window store for one request of `context` tokens."""
         return sum(
             layer.count * layer.token_bytes * min(layer.window + BATCH, context)
             for layer in self.layers
@@ -81,12 +81,12 @@ class Cache(BaseModel, frozen=True, defer_build=True):
         )
 
     def request_bytes(self, context: int) -> int:
-        """Bytes for one request of this length: the free memory that vLLM needs to start with this `--max-model-len`."""
+        """Return the bytes of one request of `context` tokens, which vLLM requires to start with this `--max-model-len`."""
         padding = STATE_PADDING if self.state_bytes else 1
         return int(self.per_token * context * padding) + self.window_bytes(context) + self.state_bytes
 
     def longest(self, room: int, limit: int) -> int:
-        """The longest context that fits into `room`, at most `limit`, rounded down to 1024 tokens."""
+        """Return the longest context in tokens that fits into `room` bytes: `limit`, or less in steps of 1024."""
         if self.request_bytes(limit) <= room:
             return limit
         low, high = 0, limit // 1024
@@ -108,7 +108,7 @@ class Cache(BaseModel, frozen=True, defer_build=True):
 
 
 def read_cache(config: Configuration, *, bytes_each: int = 2) -> Cache | None:
-    """The cache of a model, from its configuration; None if the configuration is incomplete.
+    """Return the cache of a model, from its configuration; None if the configuration is incomplete.
 
     `bytes_each` is the width of one cached number: 2 for fp16 and bf16, 1 for FP8.
     """
@@ -117,24 +117,24 @@ def read_cache(config: Configuration, *, bytes_each: int = 2) -> Cache | None:
     if is_encoder(config):
         return Cache()
     kinds = layer_kinds(config)
-    both = config.model_type in _STATE_BESIDE_ATTENTION
-    states = sum(each == "state" or both for each in kinds) * _state_bytes(config)
+    attention_and_state = config.model_type in _STATE_BESIDE_ATTENTION
+    states = sum(kind == "state" or attention_and_state for kind in kinds) * _state_bytes(config)
     if not kinds or (states == 0 and "state" in kinds and config.model_type in _WITHOUT_ATTENTION):
         return None
-    if not any(each in ("full", "window") for each in kinds):
+    if not any(kind in ("full", "window") for kind in kinds):
         return Cache(state_bytes=states)
     if blocks := config.sequence("block_configs"):
         return _of_blocks(config, blocks, bytes_each)
-    token = {each: _token_bytes(config, each, bytes_each) for each in ("full", "window")}
-    found = []
+    token = {kind: _token_bytes(config, kind, bytes_each) for kind in ("full", "window")}
+    layers = []
     for kind in ("full", "window"):
         if count := kinds.count(kind):
             if not token[kind]:
                 return None
-            found.append(
+            layers.append(
                 Layers(count=count, token_bytes=token[kind], window=_window(config) if kind == "window" else None)
             )
-    return Cache(layers=tuple(found), state_bytes=states)
+    return Cache(layers=tuple(layers), state_bytes=states)
 
 
 def is_encoder(config: Configuration) -> bool:
@@ -145,18 +145,18 @@ def is_encoder(config: Configuration) -> bool:
 def layer_kinds(config: Configuration) -> tuple[Layer, ...]:
     """Return the cache of each layer that has one, in order; empty if the number of layers is unknown."""
     count = config.number("num_hidden_layers")
-    pattern = config.said("hybrid_override_pattern")
+    pattern = config.explicit("hybrid_override_pattern")
     if isinstance(pattern, str) and pattern:
-        return tuple({"*": "full", "M": "state"}.get(each, "none") for each in pattern)  # type: ignore[misc]
+        return tuple({"*": "full", "M": "state"}.get(symbol, "none") for symbol in pattern)  # type: ignore[misc]
     if not count:
         return ()
-    crossed = config.said("cross_attention_layers") or ()
-    kinds = tuple("none" if at in crossed else each for at, each in enumerate(_kinds(config, count)))
+    crossed = config.explicit("cross_attention_layers") or ()
+    kinds = tuple("none" if index in crossed else kind for index, kind in enumerate(_kinds(config, count)))
     return kinds[: count - config.number("num_kv_shared_layers")]
 
 
 def read_context(config: Configuration) -> int:
-    """The longest context of the model in tokens; 0 if the configuration does not limit it."""
+    """Return the longest context of the model in tokens; 0 if the configuration does not limit it."""
     longest = config.number("max_position_embeddings")
     if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
         return longest - 2  # the first two positions are padding (RoBERTa's `create_position_ids_from_input_ids`)
@@ -167,42 +167,51 @@ def _kinds(config: Configuration, count: int) -> Sequence[Layer]:
     if config.model_type in _WITHOUT_ATTENTION:
         return ["state"] * count
     for field in ("layer_types", "layers_block_type", "layer_block_type"):
-        types = config.said(field)
+        types = config.explicit(field)
         if isinstance(types, list) and types:
-            named: list[Layer] = [_LAYERS.get(str(each), "full") for each in types]
+            named: list[Layer] = [_LAYERS.get(str(layer_type), "full") for layer_type in types]
             return _widened(config, (named * (count // len(named) + 1))[:count])
-    if indices := config.said("attn_layer_indices") or config.said("full_attn_idxs") or config.said("hybrid_layer_ids"):
-        return ["full" if at in indices else "state" for at in range(count)]
+    return _kinds_with_states(config, count) or _widened(config, _kinds_with_windows(config, count))
+
+
+def _kinds_with_states(config: Configuration, count: int) -> Sequence[Layer]:
+    """Return the kinds of a model that mixes attention with linear layers; empty for other models."""
+    explicit = config.explicit
+    if indices := explicit("attn_layer_indices") or explicit("full_attn_idxs") or explicit("hybrid_layer_ids"):
+        return ["full" if index in indices else "state" for index in range(count)]
     if full := config.part("linear_attn_config").get("full_attn_layers"):
-        return ["full" if at + 1 in full else "state" for at in range(count)]  # Kimi Linear counts from 1
-    if types := config.said("attn_type_list"):
-        return ["full" if each == 1 else "state" for each in types]
+        return ["full" if index + 1 in full else "state" for index in range(count)]  # Kimi Linear counts from 1
+    if types := explicit("attn_type_list"):
+        return ["full" if layer_type == 1 else "state" for layer_type in types]
     if period := config.number("attn_layer_period"):
         offset = config.number("attn_layer_offset")
-        return ["full" if at % period == offset else "state" for at in range(count)]
-    if interval := config.said("full_attention_interval"):
-        return ["full" if (at + 1) % interval == 0 else "state" for at in range(count)]
-    alternating = config.said("sliding_window_pattern") or config.said("_sliding_window_pattern")
+        return ["full" if index % period == offset else "state" for index in range(count)]
+    if interval := explicit("full_attention_interval"):
+        return ["full" if (index + 1) % interval == 0 else "state" for index in range(count)]
+    return ()
+
+
+def _kinds_with_windows(config: Configuration, count: int) -> Sequence[Layer]:
+    """Return the kinds of a model whose layers have full attention or a window."""
+    alternating = config.explicit("sliding_window_pattern") or config.explicit("_sliding_window_pattern")
     if isinstance(alternating, str) and alternating:
-        return _widened(
-            config, ["full" if alternating[at % len(alternating)] == "G" else "window" for at in range(count)]
-        )
+        return ["full" if alternating[index % len(alternating)] == "G" else "window" for index in range(count)]
     if isinstance(alternating, int) and alternating > 1:
-        return _widened(config, ["full" if (at + 1) % alternating == 0 else "window" for at in range(count)])
+        return ["full" if (index + 1) % alternating == 0 else "window" for index in range(count)]
     if types := config.layer_pattern:
-        return _widened(config, [_LAYERS.get(types[at % len(types)], "full") for at in range(count)])
+        return [_LAYERS.get(types[index % len(types)], "full") for index in range(count)]
     # Classes with `max_window_layers` (Qwen's) have a switch for the window, which is off by default.
     switched_off = config["use_sliding_window"] is False or (
         config["max_window_layers"] is not None and not config["use_sliding_window"]
     )
-    if config.said("sliding_window") and not switched_off:
+    if config.explicit("sliding_window") and not switched_off:
         first = config.number("max_window_layers") if config["use_sliding_window"] else 0
-        return _widened(config, ["full" if at < first else "window" for at in range(count)])
+        return ["full" if index < first else "window" for index in range(count)]
     return ["full"] * count
 
 
 def _widened(config: Configuration, kinds: Sequence[Layer]) -> Sequence[Layer]:
-    """A window as large as the model's context is not a window."""
+    """Treat a window as full attention if it is as large as the model's context."""
     window, longest = _window(config), read_context(config)
     if window and not (longest and window + BATCH > longest >= 0 and longest <= window):
         return kinds
@@ -220,7 +229,7 @@ def _token_bytes(config: Configuration, kind: str, bytes_each: int) -> int:
     one compressed vector and the rotary part of the key (DeepSeek-V2, arXiv 2405.04434, section 2.1).
     """
     rank = config.number("kv_lora_rank")
-    if rank and config.model_type != "minicpm3":  # vLLM serves this one with full keys and values
+    if rank and config.model_type != "minicpm3":  # vLLM caches full keys and values for this type
         indexer = config.number("index_head_dim") + 4 if config.number("index_topk") else 0
         return (rank + config.number("qk_rope_head_dim")) * bytes_each + indexer
     heads, size = kv_heads(config), head_size(config)
@@ -231,19 +240,19 @@ def _token_bytes(config: Configuration, kind: str, bytes_each: int) -> int:
 
 
 def kv_heads(config: Configuration) -> int:
-    """The number of KV heads: fewer than query heads with grouped-query attention, one with multi-query attention."""
+    """Return the number of KV heads: fewer than query heads with grouped-query attention, 1 with multi-query attention."""
     if config["multi_query_attention"] and (groups := config.number("multi_query_group_num")):
         return groups
     if config["multi_query"] and not config["new_decoder_architecture"]:
         return 1
-    said = config.said("num_key_value_heads")
-    if isinstance(said, list):
-        return int(max(said))
+    configured = config.explicit("num_key_value_heads")
+    if isinstance(configured, list):
+        return int(max(configured))
     attention = config.part("attn_config").get("kv_n_heads")
     if isinstance(attention, int):
         return attention
     heads = config.number("num_attention_heads")
-    # A default above the model's own number of heads belongs to another size of the class.
+    # A default above the model's own number of heads belongs to another model size of the same class.
     return min(config.number("num_key_value_heads") or heads, heads or 2**20)
 
 
@@ -255,8 +264,9 @@ def head_size(config: Configuration) -> int:
 
 
 def _state_bytes(config: Configuration) -> int:
-    """The state of one linear layer per request, with the inputs of its convolution (vLLM's
-    `MambaStateShapeCalculator`).
+    """Return the bytes of a linear layer's state per request, with the inputs of its convolution.
+
+    Source: vLLM's `MambaStateShapeCalculator`.
     """
     if value_heads := config.number("linear_num_value_heads"):
         keys = config.number("linear_num_key_heads") * config.number("linear_key_head_dim")
@@ -277,7 +287,7 @@ def _state_bytes(config: Configuration) -> int:
 
 
 def _cross_attending(config: Configuration, bytes_each: int) -> Cache | None:
-    """An encoder-decoder model: the decoder's layers per token, and once the encoder output that they attend to."""
+    """Return the cache of an encoder-decoder model: the decoder's layers per token, plus the encoder's output once."""
     layers = config.number("decoder_layers", "num_decoder_layers", "num_hidden_layers")
     heads = config.number("decoder_attention_heads", "num_attention_heads")
     hidden = config.number("d_model", "hidden_size")
@@ -289,7 +299,7 @@ def _cross_attending(config: Configuration, bytes_each: int) -> Cache | None:
 
 
 def _of_blocks(config: Configuration, blocks: Sequence[Any], bytes_each: int) -> Cache:
-    """A pruned model (DeciLM, Nemotron-NAS): each block configures how many heads share a KV head, or has no attention."""
+    """Return the cache of a pruned model (DeciLM, Nemotron-NAS), whose blocks have different numbers of KV heads."""
     heads, size = config.number("num_attention_heads"), head_size(config)
     counts: dict[int, int] = {}
     for block in blocks:

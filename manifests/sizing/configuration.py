@@ -59,34 +59,34 @@ class Configuration:
 
     def __init__(self, config: Json) -> None:
         self.whole = config
-        given, model_type = dict(config), str(config.get("model_type") or "")
+        fields, model_type = dict(config), str(config.get("model_type") or "")
         while True:
             owner = _library().get(model_type, {})
-            inside = next((part for part in TEXT_PARTS if isinstance(given.get(part), Mapping) or part in owner), None)
+            inside = next((part for part in TEXT_PARTS if isinstance(fields.get(part), Mapping) or part in owner), None)
             if inside is None:
                 break
-            part = given.pop(inside, None) or {}
-            given |= {key: value for key, value in part.items() if value is not None or key not in given}
+            part = fields.pop(inside, None) or {}
+            fields |= {key: value for key, value in part.items() if value is not None or key not in fields}
             model_type = str(part.get("model_type") or owner.get(inside) or model_type)
             if inside not in owner and not part:
                 break
-        self._given = given
+        self._given = fields
         self.model_type = model_type
         self._defaults = _library().get(model_type, {})
 
     def __getitem__(self, field: str) -> Any:
-        """The value in the file, under any name, otherwise the default of the class; null in the file means no default."""
+        """Return the value in the file, under any name, otherwise the class's default. A null in the file is returned as None."""
         for name in self._named(field):
             if name in self._given:
                 return self._given[name]
         return self._defaults.get(field)
 
-    def said(self, field: str) -> Any:
-        """The value in the file itself."""
+    def explicit(self, field: str) -> Any:
+        """Return the value that the file itself contains, under any name; None without one."""
         return next((self._given[name] for name in self._named(field) if name in self._given), None)
 
     def number(self, *fields: str) -> int:
-        """The first of these fields that is a positive number, otherwise 0."""
+        """Return the first of these fields that is a positive number, otherwise 0."""
         for field in fields:
             value = self[field]
             if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**40:
@@ -103,19 +103,19 @@ class Configuration:
 
     @property
     def layer_pattern(self) -> Sequence[str]:
-        """Return the pattern of alternating layers if the file does not define it."""
+        """The class's pattern of alternating layers, for files that do not define one."""
         return self._defaults.get("layer_types") or ()
 
     @property
     def architecture(self) -> str:
-        found = self.whole.get("architectures")
-        return str(found[0]) if isinstance(found, list) and found else ""
+        architectures = self.whole.get("architectures")
+        return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
 
     @property
     def quantization(self) -> Json:
         for holder in (self.whole, self._given):
-            if isinstance(found := holder.get("quantization_config"), Mapping):
-                return found
+            if isinstance(method := holder.get("quantization_config"), Mapping):
+                return method
         return {}
 
     @property
@@ -124,7 +124,7 @@ class Configuration:
 
     @property
     def sees_or_hears(self) -> bool:
-        """True if it has a part for images or sound, which takes additional memory."""
+        """True if the model has a part for images or sound, which needs additional memory."""
         parts = (
             "vision_config",
             "audio_config",
@@ -141,17 +141,17 @@ class Configuration:
 
     @property
     def hears_only(self) -> bool:
-        """True if its only part besides text is for sound, as in Voxtral and Qwen2-Audio."""
+        """True if the model's only part besides text is for sound, as in Voxtral and Qwen2-Audio."""
         seeing = ("vision_config", "vision_encoder", "visual", "vit_config", "embd_layer", "thinker_config")
         return bool(self.whole.get("audio_config")) and not any(self.whole.get(part) for part in seeing)
 
     def _named(self, field: str) -> tuple[str, ...]:
-        own = self._defaults.get("names", {}).get(field)
-        return ((own,) if own else ()) + (field, *NAMES.get(field, ()))
+        class_field = self._defaults.get("names", {}).get(field)
+        return ((class_field,) if class_field else ()) + (field, *NAMES.get(field, ()))
 
 
 def from_mistral(params: Json) -> dict[str, Any]:
-    """`params.json` converted to `config.json`, as in vLLM's `MistralConfigParser`.
+    """Convert `params.json` to the fields of `config.json`, as vLLM's `MistralConfigParser` does.
 
     Source: vLLM, `transformers_utils/configs/mistral.py` (`adapt_config_dict`); the context is 128 000 if neither
     `max_position_embeddings` nor `max_seq_len` is given.

@@ -37,10 +37,10 @@ class MissingFigures(ManifestError):
 
     def __init__(self, hf_id: str, options: tuple[str, ...], withheld: str = "") -> None:
         unknown = ", ".join(FIGURES[option][1] for option in options)
-        given = " ".join(f"{option}={FIGURES[option][2]}" for option in options)
-        why = withheld or f"{hf_id} cannot be sized: Hugging Face does not give {unknown}."
+        examples = " ".join(f"{option}={FIGURES[option][2]}" for option in options)
+        reason = withheld or f"{hf_id} cannot be sized: Hugging Face does not give {unknown}."
         super().__init__(
-            f"{why} Take {unknown if withheld else 'it'} from the model's config.json and file list, and write it like {given}."
+            f"{reason} Take {unknown if withheld else 'it'} from the model's config.json and file list, and write it like {examples}."
         )
         self.options = options
 
@@ -48,10 +48,10 @@ class MissingFigures(ManifestError):
 class ModelFacts(BaseModel, frozen=True, defer_build=True):
     """Known facts about a model. Zeros and None mean unknown.
 
-    `weight_bytes` are the files that the engine loads, `staged_bytes` what is downloaded for it, `repo_bytes` the whole
-    repository. `cache` is what it stores on the GPU, from its configuration; `layers`, `kv_heads` and `head_size` are a
-    person's figures for the same. `hidden_size` of an embedding model is the dimension of its vectors. `kind` is None
-    for a model that was not looked up. `unservable` is a clause with the reason why no engine of the platform can serve it.
+    `weight_bytes` is the size of the files that the engine loads, `staged_bytes` of the downloaded files, `repo_bytes`
+    of the whole repository. `cache` is the memory per request, from the model's configuration; a person gives `layers`,
+    `kv_heads` and `head_size` instead. `hidden_size` of an embedding model is the dimension of its vectors. `kind` is
+    None for a model that was not looked up. `unservable` is a clause with the reason why no engine can serve the model.
     """
 
     hf_id: str
@@ -62,7 +62,7 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
     repo_bytes: int = 0
     allow_patterns: tuple[str, ...] = ()
     gguf: Mapping[str, int] = {}
-    """The repository's GGUF files, for llama.cpp: their names and bytes."""
+    """The repository's GGUF files, for llama.cpp: file name -> bytes."""
     cache: Cache | None = None
     layers: int = 0
     kv_heads: int = 0
@@ -72,12 +72,12 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
     quantization: str | None = None
     max_context: int = 0
     unlimited: bool = False
-    """True if the model does not limit its context: a state-space model."""
+    """True if the model does not limit its context, like a state-space model."""
     multimodal: bool = False
     hears_only: bool = False
     """True if it accepts sound but no images."""
     remote_code: bool = False
-    """True if its class or its only tokenizer is in the repository and in no library."""
+    """True if its class or its only tokenizer is Python code of the repository."""
     mistral_format: bool = False
     gated: bool | str = False
     licence: str | None = None
@@ -93,14 +93,17 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
 
     @classmethod
     def unseen(cls, hf_id: str) -> "ModelFacts":
-        """A model that could not be looked up. Only the format is derived from its name, by convention."""
-        found = re.search(r"[-_.](awq|gptq|fp8)\b", hf_id, re.IGNORECASE)
-        return cls(hf_id=hf_id, kind=None, quantization=found[1].lower() if found else None)
+        """Return the facts of a model that could not be looked up: only the format, from the name."""
+        match = re.search(r"[-_.](awq|gptq|fp8)\b", hf_id, re.IGNORECASE)
+        return cls(hf_id=hf_id, kind=None, quantization=match[1].lower() if match else None)
 
-    def with_figures(self, given: Mapping[str, str]) -> "ModelFacts":
-        """A copy with figures from a person, by the keys of `FIGURES`; they take precedence."""
-        figures = {FIGURES[key][0]: _figure(key, text) for key, text in given.items()}
-        shape = {"cache": None} if any(key in given for key in _SHAPE) else {}
+    def with_figures(self, texts: Mapping[str, str]) -> "ModelFacts":
+        """Return a copy with figures from a person, by the keys of `FIGURES`, which take precedence.
+
+        Raises ManifestError for a figure that is not a number.
+        """
+        figures = {FIGURES[key][0]: _figure(key, text) for key, text in texts.items()}
+        shape = {"cache": None} if any(key in texts for key in _SHAPE) else {}
         staged = {"staged_bytes": figures["weight_bytes"]} if "weight_bytes" in figures else {}
         return self.model_copy(update={**figures, **shape, **staged})
 
@@ -126,7 +129,7 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
 
     @property
     def gpu_bytes(self) -> int:
-        """The weights on the GPU: with `--dtype auto` vLLM casts float32 to float16 (its documentation of that argument)."""
+        """Bytes of the weights on the GPU: vLLM casts float32 to float16 by default (documentation of `--dtype`)."""
         return (
             self.weight_bytes // 2
             if self.dtype in ("float32", "float") and not self.quantization
@@ -142,7 +145,7 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
         return Cache(layers=(Layers(count=self.layers, token_bytes=token),)) if token and self.layers else Cache()
 
     def missing(self, *, gpu: bool) -> tuple[str, ...]:
-        """The missing figures without which sizing would be a guess."""
+        """Return the keys of `FIGURES` that sizing needs and that are unknown."""
         needed = ["weights"]
         if gpu:
             needed += _SHAPE if self.cache is None else ()
@@ -151,7 +154,7 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
 
 
 def kv_bytes_per_token(facts: ModelFacts) -> int:
-    """Bytes of cache per token of a conversation; 0 for a model that only reads."""
+    """Return the bytes of cache per token of a conversation; 0 for a model that generates no text."""
     return 0 if facts.kind in ("embeddings", "seq2seq") else facts.kept.growth
 
 

@@ -1,7 +1,7 @@
 """Check whether a model can run on the machine: compare weights, cache and memory with the limits.
 
-Four checks, each with its own limit (a model may pass three of them and still never boot): weights against the host's
-memory, against the container's memory limit, against the GPU together with the cache, and against the volume.
+There are four checks, and a model that fails one of them does not boot: the weights must fit into the host's memory,
+into the container's memory limit, together with the cache into the GPU, and into the volume.
 """
 
 import math
@@ -37,7 +37,7 @@ VOLUME_OVERHEAD = 1.07
 PROCESS_BYTES = 4 * GIB
 LEAST_PROCESS_BYTES = 2 * GIB
 
-# A shorter context is useless for chat or code.
+# The shortest context that is useful for chat or code.
 LEAST_CONTEXT = 2048
 
 # The context if neither a person nor a template sets one.
@@ -68,11 +68,10 @@ class Overhead(BaseModel, frozen=True, defer_build=True):
 
 
 class Sizing(BaseModel, frozen=True, defer_build=True):
-    """The verdict with its numbers. `context` is the context that will be served, `largest_context` the largest that
-    fits.
+    """The verdict with its numbers.
 
-    `context` is 0 if the engine gets no argument; both are 0 if no context makes the model fit. `memory_bytes` is the
-    container's memory limit.
+    `context` is the context that will be served, `largest_context` the largest that fits. `context` is 0 if the engine
+    gets no argument for it; both are 0 if the model does not fit. `memory_bytes` is the container's memory limit.
     """
 
     verdict: Verdict
@@ -86,35 +85,35 @@ class Sizing(BaseModel, frozen=True, defer_build=True):
 
 
 def overhead_of(facts: ModelFacts, machine: Machine, engine: Version | None = None) -> Overhead:
-    """Return the memory that vLLM uses besides weights and cache: observed at boots of this engine on this GPU, otherwise estimated."""
+    """Return the memory that vLLM uses besides weights and cache: observed at boots on this GPU, otherwise estimated."""
     amount = VISION_OVERHEAD if facts.multimodal else TEXT_OVERHEAD
     if machine.vram_bytes >= LARGE_GPU:
         amount *= LARGE_GPU_FACTOR
     margin = int(machine.vram_bytes * MARGIN)
     version = ".".join(map(str, engine)) if engine else ""
-    seen = learned(
+    observed = learned(
         facts.observed, engine=version, gpu=machine.gpu, model_class=facts.model_class, weights=facts.gpu_bytes
     )
-    if seen is None or (not seen.comparable and seen.overhead_bytes < amount):
+    if observed is None or (not observed.comparable and observed.overhead_bytes < amount):
         return Overhead(bytes=amount + margin, source="estimated")
-    boots = "1 boot" if seen.boots == 1 else f"{seen.boots} boots"
+    boots = "1 boot" if observed.boots == 1 else f"{observed.boots} boots"
     return Overhead(
-        bytes=seen.overhead_bytes + margin,
-        weights_factor=seen.weights_factor,
-        source=f"observed at {boots} of vLLM {seen.engine}",
+        bytes=observed.overhead_bytes + margin,
+        weights_factor=observed.weights_factor,
+        source=f"observed at {boots} of vLLM {observed.engine}",
     )
 
 
 def largest_context(
     facts: ModelFacts, machine: Machine, gpu_utilization: float, overhead: Overhead | None = None, limit: int = 2**20
 ) -> int:
-    """The longest context whose cache fits beside the weights, at most the model's own (or `limit` if it has none).
+    """Return the longest context whose cache fits beside the weights, at most the model's own (or `limit` if it has none).
 
     vLLM refuses to start if one request of `--max-model-len` tokens does not fit into the cache, so the limit is
     (memory × utilization - weights - overhead) ≥ cache of one request, rounded down to 1024 tokens.
     """
-    taken = overhead or overhead_of(facts, machine)
-    room = _budget(machine, gpu_utilization) - _gpu_weights(facts, taken) - taken.bytes
+    overhead = overhead or overhead_of(facts, machine)
+    room = _budget(machine, gpu_utilization) - _gpu_weights(facts, overhead) - overhead.bytes
     if room < 0:
         return 0
     longest = facts.max_context or (limit if facts.unlimited else 0)
@@ -122,21 +121,21 @@ def largest_context(
 
 
 def storage_for(*weights: int) -> str:
-    """The size of a volume for these weights together, with 10 % to spare, in steps of 5 GiB.
+    """Return the size of a volume for all these weights, with a reserve of 10 %, in steps of 5 GiB.
 
-    A swap keeps the old weights in the cache until somebody deletes them, so it passes both.
+    A swap keeps the old weights on the volume until somebody deletes them, so it passes both sizes.
     """
     need = sum(weights) * 1.1 + GIB
     return f"{max(5, math.ceil(need / GIB / 5) * 5)}Gi"
 
 
 def volume_need(weights: int) -> int:
-    """The bytes of a volume that can store this many bytes of files."""
+    """Return the bytes of a volume that can store this many bytes of files."""
     return int(weights * VOLUME_OVERHEAD)
 
 
 def memory_for(facts: ModelFacts, machine: Machine, limit: int | None) -> int:
-    """The container's memory limit in bytes: the template's, or more if the model needs it and the node has it.
+    """Return the container's memory limit in bytes: the template's, or more if the model needs it and the node has it.
 
     The weights are mapped from the volume and copied to the GPU, so they pass through the container's memory as
     reclaimable cache: if weights and process need more than the node has, a limit of the node's whole memory is
@@ -170,9 +169,9 @@ def size(
     `kept_weight_bytes` are older weights that stay on the same volume. `memory_limit_bytes` is the container's current
     limit, which may be raised; `memory_bytes` is a requested limit. `overhead` is the observed overhead on this GPU, `engine` the version of vLLM.
     """
-    taken = overhead or overhead_of(facts, machine, engine)
+    overhead = overhead or overhead_of(facts, machine, engine)
     cap = longest_wanted or USUAL_CONTEXT
-    largest = largest_context(facts, machine, gpu_utilization, taken) if gpu else facts.max_context
+    largest = largest_context(facts, machine, gpu_utilization, overhead) if gpu else facts.max_context
     served = _served(facts, context, longest_wanted, largest, cap, gpu=gpu)
     volume = storage or storage_for(facts.staged, kept_weight_bytes)
     numbers = [_host_row(facts, machine)]
@@ -189,13 +188,13 @@ def size(
                 f"({in_gib(memory)}); ask for memory={math.ceil(facts.weight_bytes * 1.1 / GIB)}Gi"
             )
     if gpu and not facts.unservable:
-        numbers.append(_gpu_row(facts, machine, gpu_utilization, served, taken))
-        reasons += _gpu_reasons(facts, machine, gpu_utilization, served, largest, taken)
+        numbers.append(_gpu_row(facts, machine, gpu_utilization, served, overhead))
+        reasons += _gpu_reasons(facts, machine, gpu_utilization, served, largest, overhead)
     kept_together = facts.staged + kept_weight_bytes
     numbers.append(_row("Staged files, volume", volume_need(kept_together), quantity_bytes(volume)))
     if not numbers[-1].ok:
         reasons.append(
-            f"the volume of {volume} does not hold {in_gb(kept_together)} of files; "
+            f"the volume of {volume} is too small for {in_gb(kept_together)} of files; "
             f"ask for storage={storage_for(facts.staged, kept_weight_bytes)}"
         )
     warnings = [] if reasons else _tightness(facts, machine, served, largest, gpu=gpu)
@@ -214,18 +213,20 @@ def size(
     )
 
 
-def _served(facts: ModelFacts, context: int | None, wanted: int | None, largest: int, cap: int, *, gpu: bool) -> int:
-    """The context argument for the engine. Embedding models and rerankers get none unless it is requested.
+def _served(
+    facts: ModelFacts, context: int | None, longest_wanted: int | None, largest: int, cap: int, *, gpu: bool
+) -> int:
+    """Return the context argument for the engine; 0 for embedding models and rerankers unless it was requested.
 
-    They then use the model's own context, on which their users rely: a shorter one would refuse or truncate texts.
+    Those use the model's own context, because a shorter one would refuse or truncate texts.
     """
     if context is not None:
         return context
     if facts.pools or not gpu:
         return 0
-    if facts.unlimited and wanted is None:
+    if facts.unlimited and longest_wanted is None:
         return min(largest, cap)
-    return min(largest, wanted) if wanted else largest
+    return min(largest, longest_wanted) if longest_wanted else largest
 
 
 def _budget(machine: Machine, gpu_utilization: float) -> int:
@@ -253,27 +254,27 @@ def _host_reason(facts: ModelFacts, machine: Machine) -> str:
     )
 
 
-def _gpu_row(facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, taken: Overhead) -> Number:
+def _gpu_row(facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, overhead: Overhead) -> Number:
     length = context or facts.max_context
     cache = facts.kept.request_bytes(length)
-    weights = _gpu_weights(facts, taken)
-    need, budget = weights + cache + taken.bytes, _budget(machine, gpu_utilization)
-    observed = "" if taken.source == "estimated" else f", {taken.source}"
+    weights = _gpu_weights(facts, overhead)
+    need, budget = weights + cache + overhead.bytes, _budget(machine, gpu_utilization)
+    observed = "" if overhead.source == "estimated" else f", {overhead.source}"
     return Number(
         label=f"GPU ({machine.gpu}: {in_gib(machine.vram_bytes)} × {gpu_utilization:g})",
         value=f"{in_gib(need)} (weights {in_gib(weights)}, cache for {length} tokens {in_gib(cache)}"
         f"{f' at {facts.kept.per_token} bytes' if facts.kept.per_token else ''}, "
-        f"overhead {in_gib(taken.bytes)}{observed})",
+        f"overhead {in_gib(overhead.bytes)}{observed})",
         limit=in_gib(budget),
         ok=need <= budget and length > 0,
     )
 
 
 def _gpu_reasons(
-    facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, largest: int, taken: Overhead
+    facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, largest: int, overhead: Overhead
 ) -> tuple[str, ...]:
     budget = _budget(machine, gpu_utilization)
-    needed = _gpu_weights(facts, taken) + taken.bytes
+    needed = _gpu_weights(facts, overhead) + overhead.bytes
     shortest = min(LEAST_CONTEXT, facts.max_context or LEAST_CONTEXT)
     if largest < shortest:
         return (
@@ -284,24 +285,24 @@ def _gpu_reasons(
         return (f"the model reads at most {facts.max_context} tokens; ask for context={largest} or less",)
     length = context or facts.max_context
     if length > largest:
-        whose = "a context" if context else "its own context"
+        subject = "a context" if context else "its own context"
         return (
-            f"{whose} of {length} tokens needs {in_gib(needed + facts.kept.request_bytes(length))} of GPU memory, "
+            f"{subject} of {length} tokens needs {in_gib(needed + facts.kept.request_bytes(length))} of GPU memory, "
             f"and there are {in_gib(budget)}; ask for context={largest} or less",
         )
     return ()
 
 
 def _tightness(facts: ModelFacts, machine: Machine, context: int, largest: int, *, gpu: bool) -> list[str]:
-    found = []
+    warnings = []
     if machine.host_memory_bytes * HOST_COMFORT < facts.weight_bytes <= machine.host_memory_bytes:
-        found.append(
+        warnings.append(
             f"Host memory is tight: {in_gb(facts.weight_bytes)} of weights pass through {machine.name}'s "
-            f"{in_gib(machine.host_memory_bytes)}, part of which the system keeps; loading may be slow or be killed."
+            f"{in_gib(machine.host_memory_bytes)}, part of which the system uses; loading may be slow, or the process may be killed."
         )
     if gpu and 0 < largest < 1.5 * context and largest < facts.max_context:
-        found.append(
+        warnings.append(
             f"The KV cache is tight: one request of {context} tokens fills most of it (room for {largest}), "
             "so long requests run one after the other."
         )
-    return found
+    return warnings

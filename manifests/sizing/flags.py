@@ -1,7 +1,7 @@
 """The arguments that a model needs besides its name and its context, each from a table with its source.
 
-*Needed*: without it the engine does not start, or serves another kind. *Wanted*: without it a feature is missing (tool
-calls, separate reasoning). If a model is not in the table, that is a warning; nothing is guessed.
+Without a *needed* argument the engine does not start, or serves another kind. Without an *optional* argument a feature
+is missing (tool calls, separate reasoning). A model that is not in the table gets no argument.
 """
 
 import re
@@ -42,12 +42,12 @@ class Flags(BaseModel, frozen=True, defer_build=True):
     """Arguments to write, and open questions as warnings."""
 
     needed: tuple[str, ...] = ()
-    wanted: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        return (*self.needed, *self.wanted)
+        return (*self.needed, *self.optional)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ _RERANKERS = (
         '"method":"from_2_way_softmax"}',
     ),
 )
-"""Rerankers that are published as generating models. Source: POOLING, section on scoring; each model's card."""
+"""The `--hf-overrides` of rerankers that are published as generating models. Source: POOLING, section on scoring; each model's card."""
 
 _REMOVED: dict[Version, tuple[str, ...]] = {
     (0, 9): ("Phi3SmallForCausalLM",),
@@ -179,8 +179,8 @@ TEI_ON_CPU_BYTES = 25 * 10**8
 def on_cpu(facts: ModelFacts) -> bool:
     """Return whether the model is added on a CPU unless a request says otherwise: small embedding models.
 
-    A reranker reads every candidate text for each question, which takes seconds on a CPU, so there it is a decision
-    (`like=`).
+    A reranker reads every candidate text for each question, which takes seconds on a CPU, so a request has to choose the
+    CPU for it (`like=`).
     """
     return facts.kind == "embeddings" and tei_serves(facts)
 
@@ -200,7 +200,7 @@ def tei_serves(facts: ModelFacts) -> bool:
 
 
 def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
-    """vLLM's arguments for a model; `version` is the engine's, None if unknown, which counts as current."""
+    """Return vLLM's arguments for a model. `version` is the engine's; None (unknown) counts as the current version."""
     if facts.unservable or on_cpu(facts):
         return Flags()
     needed: list[str] = []
@@ -210,21 +210,21 @@ def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
         if overrides := _overrides(facts):
             needed.append(f"--hf-overrides={overrides}")
         elif facts.kind == "reranker" and not facts.architecture.endswith("ForSequenceClassification"):
-            warnings.append(f"How {facts.hf_id} scores is not known: see its card for --hf-overrides.")
+            warnings.append(f"It is unknown how {facts.hf_id} computes scores: see its model card for --hf-overrides.")
     if facts.mistral_format:
         needed += ["--tokenizer-mode=mistral", "--config-format=mistral", "--load-format=mistral"]
     if needs_remote_code(facts):
         needed.append("--trust-remote-code")
     if facts.kind != "chat":
         return Flags(needed=tuple(needed), warnings=tuple(warnings))
-    wanted, doubts = _parsers(facts, version)
+    optional, doubts = _parsers(facts, version)
     if facts.multimodal and not facts.hears_only:
-        wanted.append('--limit-mm-per-prompt={"image":4}')
-    return Flags(needed=tuple(needed), wanted=tuple(wanted), warnings=(*warnings, *doubts))
+        optional.append('--limit-mm-per-prompt={"image":4}')
+    return Flags(needed=tuple(needed), optional=tuple(optional), warnings=(*warnings, *doubts))
 
 
 def outdated(facts: ModelFacts, version: Version | None = None) -> str:
-    """Return why this version of vLLM does not serve the model's architecture any more; "" if it may. GGUF files are not vLLM's."""
+    """Return why this version of vLLM no longer serves the model's architecture; "" if it may, or for GGUF files."""
     for last, architectures in _REMOVED.items():
         if facts.architecture in architectures and not facts.gguf and (version is None or version > last):
             return f"vLLM {last[0]}.{last[1]} was the last version that serves its architecture ({facts.architecture})"
@@ -232,20 +232,20 @@ def outdated(facts: ModelFacts, version: Version | None = None) -> str:
 
 
 def needs_remote_code(facts: ModelFacts) -> bool:
-    """Return whether the engine has to run Python code from the repository: its class is in no library."""
+    """Return whether the engine has to run Python code from the repository, because no library has the model's class."""
     return facts.remote_code and not facts.unservable
 
 
 def engine_version(image: str) -> Version | None:
-    """The version in an image's tag, like `vllm/vllm-openai:v0.23.0@sha256:…`; None for `latest` or only a digest."""
-    found = re.search(r":v?(\d+)\.(\d+)(?:\.\d+)?[^/]*$", image.partition("@")[0])
-    return (int(found[1]), int(found[2])) if found else None
+    """Return the version in an image's tag, like `vllm/vllm-openai:v0.23.0@sha256:…`; None for `latest` or only a digest."""
+    match = re.search(r":v?(\d+)\.(\d+)(?:\.\d+)?[^/]*$", image.partition("@")[0])
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _parsers(facts: ModelFacts, version: Version | None) -> tuple[list[str], list[str]]:
     name = facts.hf_id.rsplit("/", 1)[-1].lower()
     family = next(
-        (each for each in FAMILIES if facts.model_type in each.model_types and re.search(each.name, name)), None
+        (family for family in FAMILIES if facts.model_type in family.model_types and re.search(family.name, name)), None
     )
     if family is None:
         return [], []
@@ -256,13 +256,15 @@ def _parsers(facts: ModelFacts, version: Version | None) -> tuple[list[str], lis
     if family.template:
         return [], [
             f"Tool calls of {facts.hf_id} need --tool-call-parser={family.tools}, --enable-auto-tool-choice and "
-            f"--chat-template={family.template} out of vLLM's examples; without them it only chats."
+            f"--chat-template={family.template} from vLLM's examples; without them it chats, but calls no tools."
         ]
-    wanted = [f"--reasoning-parser={family.reasoning}"] if family.reasoning else []
+    optional = [f"--reasoning-parser={family.reasoning}"] if family.reasoning else []
     if family.tools:
-        wanted += ["--enable-auto-tool-choice", f"--tool-call-parser={family.tools}"]
-    return wanted, []
+        optional += ["--enable-auto-tool-choice", f"--tool-call-parser={family.tools}"]
+    return optional, []
 
 
 def _overrides(facts: ModelFacts) -> str:
-    return next((given for name, given in _RERANKERS if facts.kind == "reranker" and name.search(facts.hf_id)), "")
+    return next(
+        (overrides for name, overrides in _RERANKERS if facts.kind == "reranker" and name.search(facts.hf_id)), ""
+    )

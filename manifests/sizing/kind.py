@@ -82,31 +82,31 @@ class Judgement(BaseModel, frozen=True, defer_build=True):
     unservable: str = ""
 
 
-def judge(seen: Evidence, config: Configuration | None) -> Judgement:
-    """The kind of a model and whether any engine of the platform serves it."""
-    name = seen.hf_id.rsplit("/", 1)[-1]
-    if "adapter_config.json" in seen.files:
+def judge(evidence: Evidence, config: Configuration | None) -> Judgement:
+    """Return the kind of a model, and the reason if no engine of the platform can serve it."""
+    name = evidence.hf_id.rsplit("/", 1)[-1]
+    if "adapter_config.json" in evidence.files:
         return Judgement(
             kind="chat",
-            unservable=f"it is a LoRA adapter, not a model: serve its base{_base(seen)} with --enable-lora",
+            unservable=f"it is a LoRA adapter, not a model: serve its base model{_base(evidence)} with --enable-lora",
         )
-    if "model_index.json" in seen.files or seen.library == "diffusers":
+    if "model_index.json" in evidence.files or evidence.library == "diffusers":
         return Judgement(kind="image", unservable="it is a diffusers pipeline: it generates images, not text")
-    if is_gguf(seen.files):
+    if is_gguf(evidence.files):
         # The template is inside the file, and the name's suffix is not part of the model's own name.
         name = re.sub(r"(?i)[-_.](gguf|i\d|q\d\w*)(?=[-_.]|$)", "", name)
-        kind = _kind(seen.model_copy(update={"template": True}), config, name)
+        kind = _kind(evidence.model_copy(update={"template": True}), config, name)
         return Judgement(
-            kind=kind, unservable=f"it holds GGUF files for llama.cpp only: use the model itself{_base(seen)}"
+            kind=kind, unservable=f"it holds GGUF files for llama.cpp only: use the model itself{_base(evidence)}"
         )
-    kind = _kind(seen, config, name)
+    kind = _kind(evidence, config, name)
     return Judgement(
-        kind=kind, unservable=_UNSERVABLE.get(kind, "").format(base=_base(seen)) or _own_code(kind, config)
+        kind=kind, unservable=_UNSERVABLE.get(kind, "").format(base=_base(evidence)) or _own_code(kind, config)
     )
 
 
 _UNSERVABLE: dict[Kind, str] = {
-    "draft": "it is a draft for speculative decoding: it serves nothing alone, and belongs in --speculative-config "
+    "draft": "it is a draft model for speculative decoding, which cannot be served alone: name it in --speculative-config "
     "of its target model{base}",
     "transcription": "it transcribes speech, and the platform has no endpoint for audio",
     "speech": "it generates speech, and the platform has no endpoint for audio",
@@ -116,30 +116,30 @@ _UNSERVABLE: dict[Kind, str] = {
 }
 
 
-def _kind(seen: Evidence, config: Configuration | None, name: str) -> Kind:
+def _kind(evidence: Evidence, config: Configuration | None, name: str) -> Kind:
     architecture = config.architecture if config else ""
-    if _is_draft(seen, config, name):
+    if _is_draft(evidence, config, name):
         return "draft"
-    if config and (decided := _by_architecture(architecture, config, seen, name)):
+    if config and (decided := _by_architecture(architecture, config, evidence, name)):
         return decided
-    if "text-ranking" in (seen.pipeline_tag, *seen.tags) or _RANKS.search(name):
+    if "text-ranking" in (evidence.pipeline_tag, *evidence.tags) or _RANKS.search(name):
         return "reranker"
-    if decided := _by_pipeline(seen, config):
+    if decided := _by_pipeline(evidence, config):
         return decided
-    if seen.library == "sentence-transformers" or any(
-        file == "modules.json" or file.startswith("1_Pooling/") for file in seen.files
+    if evidence.library == "sentence-transformers" or any(
+        file == "modules.json" or file.startswith("1_Pooling/") for file in evidence.files
     ):
         return "embeddings"
     if _EMBEDS.search(name) or (config and is_encoder(config)):
         return "embeddings"
     return (
         "chat"
-        if _chats(seen, name) or (config and config.whole.get("model_type") in _TEMPLATE_IN_VLLM)
+        if _chats(evidence, name) or (config and config.whole.get("model_type") in _TEMPLATE_IN_VLLM)
         else "completion"
     )
 
 
-def _by_architecture(architecture: str, config: Configuration, seen: Evidence, name: str) -> Kind | None:
+def _by_architecture(architecture: str, config: Configuration, evidence: Evidence, name: str) -> Kind | None:
     if "Whisper" in architecture or config.model_type == "whisper":
         return "transcription"
     if _SEQ2SEQ.match(architecture) and architecture.endswith("ForConditionalGeneration"):
@@ -147,28 +147,29 @@ def _by_architecture(architecture: str, config: Configuration, seen: Evidence, n
     if architecture.endswith(("ForSequenceClassification", "ForRewardModel")):
         labels = config.whole.get("id2label")
         single = len(labels) == 1 if isinstance(labels, dict) else config.whole.get("num_labels", 1) == 1
-        ranks = _RANKS.search(name) or seen.pipeline_tag == "text-ranking" or "cross-encoder" in seen.tags
+        ranks = _RANKS.search(name) or evidence.pipeline_tag == "text-ranking" or "cross-encoder" in evidence.tags
         return "reranker" if ranks or (single and not _REWARDS.search(name)) else "classifier"
     if architecture.endswith(("ForTokenClassification", "ForQuestionAnswering", "ForImageClassification")):
         return "classifier"
     return None
 
 
-def _by_pipeline(seen: Evidence, config: Configuration | None) -> Kind | None:
-    decided = _PIPELINES.get(seen.pipeline_tag)
+def _by_pipeline(evidence: Evidence, config: Configuration | None) -> Kind | None:
+    decided = _PIPELINES.get(evidence.pipeline_tag)
     if decided == "seq2seq" and not (config and config.whole.get("is_encoder_decoder")):
         # A causal model whose tag describes its use case still generates text.
         return None if config and "CausalLM" in config.architecture else "seq2seq"
-    if decided == "transcription" and config and "CausalLM" in config.architecture and seen.template:
+    if decided == "transcription" and config and "CausalLM" in config.architecture and evidence.template:
         return None  # it accepts sound and chats
-    if seen.pipeline_tag == "text-classification":
+    if evidence.pipeline_tag == "text-classification":
         return "classifier"
     return decided
 
 
-def _is_draft(seen: Evidence, config: Configuration | None, name: str) -> bool:
-    """Return whether it is a speculative draft: its architecture is the target's; its own fields, its single layer and its
-    name identify it.
+def _is_draft(evidence: Evidence, config: Configuration | None, name: str) -> bool:
+    """Return whether the model is a speculative draft, by its fields, its single layer or its name.
+
+    Its architecture may be that of its target model.
     """
     if config:
         marks = ("draft_vocab_size", "speculators_model_type", "speculators_config", "medusa_num_heads", "eagle_config")
@@ -180,37 +181,39 @@ def _is_draft(seen: Evidence, config: Configuration | None, name: str) -> bool:
             return True
         if config.number("num_hidden_layers") > _DRAFT_LAYERS:
             return False
-    return bool(re.search(r"(?i)(^|[-_])(eagle\d?|medusa|mtp|speculator|dflash)([-_.]|$)", name)) and not seen.template
+    return (
+        bool(re.search(r"(?i)(^|[-_])(eagle\d?|medusa|mtp|speculator|dflash)([-_.]|$)", name)) and not evidence.template
+    )
 
 
-def _chats(seen: Evidence, name: str) -> bool:
-    """Return whether it was trained to chat. A template is not sufficient: base models of some families have one too."""
+def _chats(evidence: Evidence, name: str) -> bool:
+    """Return whether the model was trained to chat. A template is not sufficient: some base models have one too."""
     if _BASE.search(name):
         return False
     if _CHATS.search(name):
         return True
-    template = seen.template or "conversational" in seen.tags or "tekken.json" in seen.files
+    template = evidence.template or "conversational" in evidence.tags or "tekken.json" in evidence.files
     return template and not _BARE_IS_BASE.fullmatch(name)
 
 
 def _own_code(kind: Kind, config: Configuration | None) -> str:
-    """A custom implementation that neither TEI nor vLLM has, although its model type is known to them."""
+    """Return why neither TEI nor vLLM can load a custom implementation of a known model type; "" for other models."""
     if config is None or kind != "embeddings":
         return ""
     if config.model_type == "xlm-roberta" and config.whole.get("auto_map"):
         return (
-            "its implementation is its own code under the model type of XLM-RoBERTa (with LoRA per task), "
-            "which neither TEI nor vLLM loads: use another embedding model, like BAAI/bge-m3"
+            "it uses custom code (LoRA per task) under the model type of XLM-RoBERTa, which neither TEI nor vLLM loads: "
+            "use another embedding model, like BAAI/bge-m3"
         )
     return ""
 
 
-def _base(seen: Evidence) -> str:
-    return f" ({seen.base_model})" if seen.base_model else ""
+def _base(evidence: Evidence) -> str:
+    return f" ({evidence.base_model})" if evidence.base_model else ""
 
 
 def has_template(files: Collection[str]) -> bool:
     """Return whether the files contain a chat template; otherwise it may be inside `tokenizer_config.json`."""
-    return any(each in files for each in ("chat_template.jinja", "chat_template.json")) or any(
+    return any(name in files for name in ("chat_template.jinja", "chat_template.json")) or any(
         file.startswith("additional_chat_templates/") for file in files
     )

@@ -25,15 +25,19 @@ _CONDITIONS = {
 
 
 def terms(facts: ModelFacts) -> tuple[str, ...]:
-    """Warnings unrelated to size: gated weights, and the licence's restrictions and requirements."""
-    found = []
+    """Return warnings about access and licence: gated weights, restrictions, requirements."""
+    warnings = []
     if facts.gated:
-        found.append(f"{facts.hf_id} is gated: accept its terms on Hugging Face and give the pod a token, or stage it.")
+        warnings.append(
+            f"{facts.hf_id} is gated: accept its terms on Hugging Face and give the pod a token, or stage it."
+        )
     if facts.withheld:
-        found.append(f"The files of {facts.hf_id} cannot be read: its layers are taken from another form of the model.")
+        warnings.append(
+            f"The files of {facts.hf_id} cannot be read: its layers were taken from another repository of the same model."
+        )
     licence = (facts.licence or "").lower()
-    if why := next((why for mark, why in _NOT_COMMERCIAL.items() if mark in licence), ""):
-        found.append(f"The licence of {facts.hf_id} ({facts.licence}) does not allow commercial use: {why}.")
+    if reason := next((reason for mark, reason in _NOT_COMMERCIAL.items() if mark in licence), ""):
+        warnings.append(f"The licence of {facts.hf_id} ({facts.licence}) does not allow commercial use: {reason}.")
     elif condition := next((text for mark, text in _CONDITIONS.items() if licence.startswith(mark)), ""):
-        found.append(f"The licence of {facts.hf_id} ({facts.licence}) has conditions: {condition}.")
-    return tuple(found)
+        warnings.append(f"The licence of {facts.hf_id} ({facts.licence}) has conditions: {condition}.")
+    return tuple(warnings)

@@ -35,8 +35,8 @@ CUDA_GIB = {
     "B200": 178.35,
 }
 """GPU memory as CUDA reports it in GiB: the lowest "total capacity" that we found for each GPU in public reports of
-`torch.OutOfMemoryError`, which prints this figure; for the L4, a real card with vLLM 0.29. A bare `A100` is the 40 GB
-one: a figure that is too small costs some context, one that is too large fails the boot.
+`torch.OutOfMemoryError`, which prints this figure; for the L4, a real card with vLLM 0.29. A bare `A100` means the
+40 GB card: a figure that is too small costs some context, a figure that is too large fails the boot.
 """
 
 # Google's machines with one GPU: memory in GiB (compute documentation, "Accelerator-optimized machines").
@@ -76,17 +76,17 @@ class Machine(BaseModel, frozen=True, defer_build=True):
 
     @classmethod
     def of(cls, *, gpu: str, vram_mib: int | None, host_memory_gib: float, name: str) -> "Machine":
-        """The machine from the settings. Without `vram_mib` the table above is used; raises ValueError for an unknown
-        GPU.
+        """Return the machine from the settings; raises ValueError for an unknown GPU without `vram_mib`.
 
-        For a known GPU the smaller of the two figures is used, because people often enter the value of `nvidia-smi`.
+        For a known GPU, the smaller of `vram_mib` and `CUDA_GIB` is used, because people often enter the value of
+        `nvidia-smi`.
         """
-        known = cuda_bytes(gpu)
-        given = vram_mib * 2**20 if vram_mib else None
-        if known is None and given is None:
+        table_bytes = cuda_bytes(gpu)
+        configured = vram_mib * 2**20 if vram_mib else None
+        if table_bytes is None and configured is None:
             raise ValueError(f"the memory of a {gpu} is not known: set gpu.vram_mib to what CUDA reports")
         return cls(
-            vram_bytes=min(each for each in (known, given) if each is not None),
+            vram_bytes=min(size for size in (table_bytes, configured) if size is not None),
             host_memory_bytes=int(host_memory_gib * GIB),
             gpu=gpu,
             name=name,
@@ -94,7 +94,7 @@ class Machine(BaseModel, frozen=True, defer_build=True):
 
 
 def cuda_bytes(gpu: str) -> int | None:
-    """The memory of a GPU with a common name like `A100-80`, `nvidia-l4` or `RTX 4090`; None for an unknown one."""
+    """Return the memory in bytes of a GPU with a name like `A100-80`, `nvidia-l4` or `RTX 4090`; None if it is unknown."""
     name = re.sub(r"^(NVIDIA|TESLA|GEFORCE)[-_ ]+", "", gpu.upper().strip())
     name = re.sub(r"^(NVIDIA|TESLA|GEFORCE)[-_ ]+", "", name)
     name = re.sub(r"[-_ ]+", "-", name).replace("GIB", "GB")
@@ -102,28 +102,28 @@ def cuda_bytes(gpu: str) -> int | None:
     name = re.sub(r"(?<=-)(40|80|32|16|24|48|94|141)$", r"\1GB", name)
     name = re.sub(r"^RTX(?=\d)", "RTX-", name)
     bare = re.sub(r"-\d+GB$", "", name)
-    found = CUDA_GIB.get(name) or CUDA_GIB.get(bare)
-    return int(found * GIB) if found else None
+    gib = CUDA_GIB.get(name) or CUDA_GIB.get(bare)
+    return int(gib * GIB) if gib else None
 
 
 def usual_machine(gpu: str) -> tuple[str, int]:
-    """Google's smallest machine with one such GPU, and its memory in bytes; 0 if Google does not offer it."""
+    """Return Google's smallest machine with one such GPU, and its memory in bytes; 0 if Google does not offer it."""
     size = cuda_bytes(gpu)
-    for known, name in _USUAL.items():
-        if size == cuda_bytes(known):
+    for model, name in _USUAL.items():
+        if size == cuda_bytes(model):
             return name, _MACHINES[name] * GIB
     return f"a machine with one {gpu}", 0
 
 
 def larger_machine(name: str, weights: int) -> str:
-    """The smallest machine of the same family with enough memory for the weights, or ""."""
+    """Return the smallest machine of the same family with enough memory for the weights, or ""."""
     if name not in _MACHINES:
         return ""
     return next(
         (
-            each
-            for each, gib in _MACHINES.items()
-            if _FAMILY[each] == _FAMILY[name] and gib * GIB * HOST_COMFORT >= weights
+            machine
+            for machine, gib in _MACHINES.items()
+            if _FAMILY[machine] == _FAMILY[name] and gib * GIB * HOST_COMFORT >= weights
         ),
         "",
     )

@@ -1,6 +1,6 @@
-"""Figures that engines reported at boot: compared with the estimate, and used for the next one.
+"""Figures that engines logged at boot: compared with the estimate, and used for the next estimate.
 
-An engine logs its measurements: the memory of the model, what was left for the cache, and the resulting number of tokens
+An engine logs the memory of the model, the memory left for the cache, and the resulting number of tokens
 (`Engine.loading`). Impossible figures are ignored, so that no log can distort the next estimate.
 """
 
@@ -64,15 +64,13 @@ class Learned(BaseModel, frozen=True, defer_build=True):
 
 
 def read_report(log: str) -> Report | None:
-    """The figures at the beginning of an engine's log, or None if one is missing. For several boots in one log, the
-    last.
-    """
+    """Return the figures at the beginning of an engine's log, of the last boot in it; None if one is missing."""
     return next((report for engine in engines() if engine.loading and (report := _read(log, engine.loading))), None)
 
 
 def _read(log: str, patterns: LoadingLog) -> Report | None:
     model, cache, tokens, version = (
-        found[-1] if (found := pattern.findall(log)) else ""
+        matches[-1] if (matches := pattern.findall(log)) else ""
         for pattern in (patterns.model, patterns.cache, patterns.tokens, patterns.version)
     )
     if not model or not cache:
@@ -85,7 +83,7 @@ def _read(log: str, patterns: LoadingLog) -> Report | None:
 def observe(
     report: Report, *, hf_id: str, gpu: str, budget: int, weights: int, model_class: ModelClass, engine: str
 ) -> Observation | None:
-    """The result of a boot; None if its figures are impossible. `budget` is GPU memory × utilization in bytes."""
+    """Return the result of a boot; None if its figures are impossible. `budget` is GPU memory × utilization in bytes."""
     overhead = budget / GIB - report.model_gib - report.available_gib
     factor = report.model_gib * GIB / weights if weights else 0.0
     if not _OVERHEAD_GIB[0] <= overhead <= _OVERHEAD_GIB[1] or not _WEIGHTS_FACTOR[0] <= factor <= _WEIGHTS_FACTOR[1]:
@@ -104,20 +102,23 @@ def observe(
 def learned(
     observed: Iterable[Observation], *, engine: str, gpu: str, model_class: ModelClass, weights: int
 ) -> Learned | None:
-    """The results of comparable boots, for a model with this many bytes of weights. Without an engine version, of the
-    newest engine on this GPU.
+    """Return the results of comparable boots, for a model with `weights` bytes.
+
+    If `engine` is empty, the newest engine on this GPU is used. Returns None if there is no boot.
     """
-    alike = [each for each in observed if (each.gpu, each.model_class) == (gpu, model_class)]
-    newest = max((each.engine for each in alike), key=_order, default="")
-    counted = [each for each in alike if each.engine == (engine or newest)][-KEPT:]
+    alike = [
+        observation for observation in observed if (observation.gpu, observation.model_class) == (gpu, model_class)
+    ]
+    newest = max((observation.engine for observation in alike), key=_order, default="")
+    counted = [observation for observation in alike if observation.engine == (engine or newest)][-KEPT:]
     if not counted:
         return None
     return Learned(
-        overhead_bytes=max(each.overhead_bytes for each in counted),
-        weights_factor=max(each.weights_factor for each in counted),
+        overhead_bytes=max(observation.overhead_bytes for observation in counted),
+        weights_factor=max(observation.weights_factor for observation in counted),
         boots=len(counted),
         engine=counted[0].engine,
-        comparable=any(each.weight_bytes * _ALIKE >= weights for each in counted),
+        comparable=any(observation.weight_bytes * _ALIKE >= weights for observation in counted),
     )
 
 

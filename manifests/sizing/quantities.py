@@ -8,9 +8,7 @@ GIB = 2**30
 
 
 def quantity_bytes(quantity: str) -> int:
-    """Bytes of a Kubernetes quantity such as `20Gi`, `500M`, `2e10` or `1073741824`; raises ValueError if it is
-    invalid.
-    """
+    """Return the bytes of a Kubernetes quantity such as `20Gi`, `500M` or `2e10`; raises ValueError if it is invalid."""
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(?:([eE][+-]?\d{1,2})|([KMGTP]i|[kMGTP]))?", quantity.strip())
     if not match:
         raise ValueError(f"{quantity!r} is not a quantity like 20Gi")
@@ -22,9 +20,9 @@ def quantity_bytes(quantity: str) -> int:
 
 
 def whole(quantity: object) -> int:
-    """A count in Kubernetes' notation: a number, or a quantity such as `"2"` or `"1e3"`; 0 for anything else.
+    """Return a count from a number, or from a Kubernetes quantity such as `"2"` or `"1e3"`; 0 for anything else.
 
-    A part of a device counts as one, so that no GPU request looks like zero.
+    A fraction counts as 1, so that no GPU request looks like zero.
     """
     text = str(quantity)
     try:
@@ -34,7 +32,7 @@ def whole(quantity: object) -> int:
 
 
 def tokens(text: str) -> int | None:
-    """A number of tokens in the notation of `--max-model-len`: 16384, 16k (thousands), 16K (1024 each); otherwise None."""
+    """Return the number of tokens in a value of `--max-model-len`: 16384, 16k (× 1000), 16K (× 1024); otherwise None."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmKM]?)", text.strip())
     if not match or ("." in match[1] and not match[2]):
         return None

@@ -13,7 +13,7 @@ from manifests.sizing.quantities import quantity_bytes
 
 
 class Wish(BaseModel, frozen=True, defer_build=True):
-    """The request for a report. Fields that are None are derived, or taken from the template.
+    """The request for a report. A field that is None is derived, or taken from the template.
 
     Without a `template_context`, the context is 16384 tokens, enough for chat and code. `template_context` and
     `template_memory_bytes` are those of the endpoint from which a new one is copied.
@@ -33,9 +33,9 @@ class Wish(BaseModel, frozen=True, defer_build=True):
 class Fit(BaseModel, frozen=True, defer_build=True):
     """The result of `fit`, in bytes and tokens.
 
-    `context` is what Stoker would write as `--max-model-len`; 0 means that it writes none, and the model's own context
-    applies. `max_context` is the largest that fits this machine and the model; None if neither limits it; 0 if none
-    fits.
+    `context` is the value that Stoker would write as `--max-model-len`; 0 if it writes none, so that the model's own
+    context applies. `max_context` is the largest context of this model on this machine; None if neither limits it; 0
+    if the model does not fit.
     """
 
     hf_id: str
@@ -64,7 +64,7 @@ class Account(BaseModel, frozen=True, defer_build=True):
 
 
 def account(facts: ModelFacts, machine: Machine, wish: Wish, overhead: Overhead | None = None) -> Account:
-    """The requirements of a model on this machine, and whether it fits."""
+    """Return the requirements of a model on this machine, and whether it fits."""
     gpu = not on_cpu(facts)
     sizing = size(
         facts,

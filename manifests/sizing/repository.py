@@ -67,7 +67,7 @@ class Repository(BaseModel, frozen=True, defer_build=True):
         return len(root) > len(loaded_files(self.files))
 
     def facts(self) -> ModelFacts:
-        """The facts for sizing, flags and the pull request."""
+        """Return the facts for sizing, flags and the pull request."""
         config = self._configuration()
         judged = judge(self._evidence(), config)
         cache = self._cache(config) if config else None
@@ -154,14 +154,14 @@ class Repository(BaseModel, frozen=True, defer_build=True):
         ModelOpt and compressed-tensors write (`get_kv_cache_quant_algo_string` in vLLM's `torch_utils.py`).
         """
         of_modelopt = (self.quant or {}).get("quantization")
-        for said in (of_modelopt, self.quant, config.quantization):
-            if not isinstance(said, Mapping):
+        for section in (of_modelopt, self.quant, config.quantization):
+            if not isinstance(section, Mapping):
                 continue
-            scheme = said.get("kv_cache_scheme")
+            scheme = section.get("kv_cache_scheme")
             if isinstance(scheme, Mapping) and scheme.get("num_bits") == 8:
                 return True
             if any(
-                str(said.get(key) or "").upper() in ("FP8", "NVFP4")
+                str(section.get(key) or "").upper() in ("FP8", "NVFP4")
                 for key in ("kv_cache_quant_algo", "kv_cache_scheme")
             ):
                 return True
@@ -179,7 +179,7 @@ class Repository(BaseModel, frozen=True, defer_build=True):
 
 
 def _foreign(config: Configuration) -> str:
-    """Return why the weights are in a format that vLLM does not load; "" if they are not."""
+    """Return why vLLM cannot load the architecture or the format of the weights; "" if it can."""
     if config.model_type.startswith(("rwkv", "xlstm", "recurrent_gemma")):
         return f"its architecture ({plain(config.model_type)}) is one that vLLM does not serve"
     if not _method(config) and isinstance(mlx := config.whole.get("quantization"), Mapping) and "bits" in mlx:
@@ -192,7 +192,7 @@ def _foreign(config: Configuration) -> str:
 
 
 def plain(text: object, more: str = "") -> str:
-    """Text from the Hub, restricted to characters that are safe in a manifest or a pull request."""
+    """Return text from the Hub, restricted to characters that are safe in a manifest or a pull request."""
     return re.sub(rf"[^\w.{more}-]", "", str(text or ""))[:80]
 
 

@@ -33,9 +33,9 @@ Files = Mapping[str, int]
 
 
 def loaded_files(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
-    """The weights that the engine loads, in order; empty if it can load none.
+    """Return the weights that the engine loads, in order; empty if it can load none.
 
-    `index` are the files in `model.safetensors.index.json`: if there is an index, vLLM loads exactly these
+    `index` contains the files in `model.safetensors.index.json`: if there is an index, vLLM loads exactly these
     (`filter_duplicate_safetensors_files` in vLLM's `weight_utils.py`), safetensors before pickles before `.pt`
     (`DefaultModelLoader._prepare_weights`).
     """
@@ -51,13 +51,13 @@ def loaded_files(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
         _consolidated,
         _pickles,
     )
-    return next((found for attempt in attempts if (found := attempt(root))), ())
+    return next((selected for attempt in attempts if (selected := attempt(root))), ())
 
 
 def in_mistral_format(files: Collection[str]) -> bool:
     """Return whether vLLM has to read the repository in Mistral's own format (`params.json`, `consolidated*.safetensors`).
 
-    If a repository has both formats, the one of Transformers is staged if its tokenizer exists too: every version of
+    If a repository has both formats, that of Transformers is staged if its tokenizer exists, because every version of
     the engine loads it without further arguments.
     """
     if "params.json" not in files or not _consolidated(files):
@@ -73,7 +73,7 @@ def is_gguf(files: Collection[str]) -> bool:
 
 
 def stored_weights(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
-    """The files with the weights, including those that vLLM cannot load (GGUF, adapters, diffusers)."""
+    """Return the files with the weights, including those that vLLM cannot load (GGUF, adapters, diffusers)."""
     nested = [name for name in files if name.endswith(".safetensors") and not _VARIANT.search(name)]
     if "model_index.json" in files:  # a pipeline's parts are in folders; files beside them are copies
         return tuple(sorted(name for name in nested if "/" in name)) or tuple(sorted(nested))
@@ -87,26 +87,26 @@ def stored_weights(files: Files, index: Collection[str] = ()) -> tuple[str, ...]
 
 
 def allow_patterns(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
-    """The `allow_patterns` of `snapshot_download` that select exactly what the engine loads."""
+    """Return the `allow_patterns` of `snapshot_download` that select the files that the engine loads."""
     return (*SMALL_FILES, *_weight_patterns(files, stored_weights(files, index)))
 
 
 def staged_files(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
-    """The files that a download with `allow_patterns` writes to the volume."""
+    """Return the files that a download with `allow_patterns` writes to the volume."""
     patterns = allow_patterns(files, index)
     return tuple(name for name in files if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def total(files: Files, names: Collection[str]) -> int:
-    """Total bytes of these files."""
+    """Return the total bytes of these files."""
     return sum(files[name] for name in names)
 
 
 def estimated_weights(hf_id: str) -> int | None:
-    """A guess of a model's size in bytes from its name, for weights that were not looked up (the old ones in a swap).
+    """Estimate a model's size in bytes from its name, for weights that were not looked up (the old ones in a swap).
 
-    Parameters × bytes each, plus 10 % for embeddings that stay unquantized and for names that round down ("7B" has 7.6
-    billion). Checked: 7B-AWQ 5.6 GB, 14B-AWQ 10 GB, 7B 15.2 GB. None if the name contains no size.
+    The estimate is parameters × bytes, plus 10 % for embeddings that stay unquantized and for names that round down
+    ("7B" has 7.6 billion). Checked: 7B-AWQ 5.6 GB, 14B-AWQ 10 GB, 7B 15.2 GB. None if the name contains no size.
     """
     match = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)[Bb](?![a-z])", hf_id)
     if not match:
@@ -126,7 +126,7 @@ def estimated_weights(hf_id: str) -> int | None:
 
 
 def _set_of(root: list[str], *, kind: str, stem: str) -> tuple[str, ...]:
-    """The files of one set in this format: the usual name first, as one file or numbered."""
+    """Return the files of one set in this format, as one file or numbered; the usual name takes precedence."""
     candidates = [
         name
         for name in root
@@ -144,7 +144,7 @@ def _set_of(root: list[str], *, kind: str, stem: str) -> tuple[str, ...]:
             single.append(name)
     # gpt-oss counts its three files from 0: 00000-of-00002 to 00002-of-00002.
     whole = {key: names for key, names in shards.items() if len(names) in (int(key[1]), int(key[1]) + 1)}
-    usual = next((names for (found, _), names in sorted(whole.items()) if found == stem), None)
+    usual = next((names for (name, _), names in sorted(whole.items()) if name == stem), None)
     if f"{stem}.{kind}" in single and not (usual and f"{stem}.{kind}.index.json" in root):
         return (f"{stem}.{kind}",)
     if usual:
@@ -155,9 +155,9 @@ def _set_of(root: list[str], *, kind: str, stem: str) -> tuple[str, ...]:
 
 
 def _consolidated(names: Collection[str]) -> tuple[str, ...]:
-    found = sorted(name for name in names if re.fullmatch(r"consolidated[^/]*\.safetensors", name))
+    consolidated = sorted(name for name in names if re.fullmatch(r"consolidated[^/]*\.safetensors", name))
     whole = "consolidated.safetensors"
-    return (whole,) if whole in found else tuple(found)
+    return (whole,) if whole in consolidated else tuple(consolidated)
 
 
 def _pickles(root: list[str]) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _pickles(root: list[str]) -> tuple[str, ...]:
 
 
 def _weight_patterns(files: Files, loaded: tuple[str, ...]) -> tuple[str, ...]:
-    """These files as patterns: one for a numbered set, if it matches nothing else."""
+    """Return these files as patterns: one pattern for a numbered set, if it matches no other file."""
     patterns: dict[str, None] = {}
     for name in loaded:
         match = _SHARD.fullmatch(name)

@@ -152,7 +152,7 @@ def test_a_row_without_its_alias_is_reported_at_its_line(platform: Files, layout
     """An endpoint with the same name is not sufficient; an alias of an alias, or a pattern of aliases, is."""
     other = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
     found = [each for each in check(Platform(other, layout)) if each.rule == "catalog-alias"]
-    assert [each.message for each in found] == ["the catalog offers coder-fim, and LiteLLM has no such alias"]
+    assert [each.message for each in found] == ["the catalog offers coder-fim, but LiteLLM has no such alias"]
     routed = "  router_settings:\n    model_group_alias:\n      coder-fim: coder-fill\n  general_settings:\n"
     for new in (routed, "    - model_name: coder-f*\n  general_settings:\n"):
         also = planted(other, VALUES, "  general_settings:\n", new)

@@ -144,9 +144,9 @@ def test_only_one_of_two_formats_is_loaded_and_staged() -> None:
 def test_the_engines_version_determines_its_parsers() -> None:
     """An older engine gets a warning instead of an argument that it does not support."""
     facts = repository("Qwen/Qwen3-8B", {**LLAMA, "model_type": "qwen3"}).facts()
-    assert "--tool-call-parser=hermes" in flags_for(facts, (0, 23)).wanted
+    assert "--tool-call-parser=hermes" in flags_for(facts, (0, 23)).optional
     old = flags_for(facts, (0, 8))
-    assert old.wanted == ()
+    assert old.optional == ()
     assert "since 0.9" in old.warnings[0]
     assert engine_version("vllm/vllm-openai:v0.23.0@sha256:6d84") == (0, 23)
     assert engine_version("vllm/vllm-openai@sha256:6d84") is None

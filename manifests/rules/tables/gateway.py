@@ -44,7 +44,7 @@ RULES = {
         "write the decimal form, like 0.0000005",
     ),
     "cost-zero": Rule(
-        "if one of the two prices is above zero, the other is as well (two zeros are accepted)",
+        "the two prices of a model are both zero or both above zero",
         "budgets have no effect",
         "write a price, even a small one",
         "warning",

@@ -64,7 +64,7 @@ RULES = {
     ),
     "catalog-model": Rule(
         "the model catalog's row names the model that the endpoint serves (an endpoint need not have a row)",
-        "tenants choose a model by wrong information",
+        "tenants choose a model based on wrong information",
         "write the model that is served",
     ),
     "catalog-context": Rule(
@@ -74,22 +74,22 @@ RULES = {
     ),
     "catalog-cost": Rule(
         "the prices in the row are those in LiteLLM",
-        "tenants expect other bills",
+        "tenants expect different bills",
         "write LiteLLM's prices",
     ),
     "catalog-hardware": Rule(
         "the catalog's cells for GPU and backend match the manifests",
-        "tenants expect another speed",
+        "tenants expect a different speed",
         "write the values of the manifests",
     ),
     "catalog-note": Rule(
         "a note below the catalog that begins with an alias is about the model that it serves",
-        "tenants choose a model by wrong information",
+        "tenants choose a model based on wrong information",
         "correct the note, or remove it",
     ),
     "suppression": Rule(
         "`# stoker: ignore RULE: reason` names a rule, gives a reason, and matches a finding on its line or the line below",
-        "nobody knows why a finding is ignored, or the comment hides a later one",
+        "a finding is ignored without a reason, or the comment hides a later one",
         "write the rule and the reason, or remove the comment",
         "warning",
     ),

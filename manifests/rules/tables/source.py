@@ -55,7 +55,7 @@ RULES = {
     ),
     "image-tag": Rule(
         "each tag of an image has the same digest everywhere, and each digest the same tag",
-        "one of the containers runs another version than its tag",
+        "one of the containers runs a version that differs from its tag",
         "write the same tag and digest",
     ),
     "secret-missing": Rule(
