@@ -134,5 +134,5 @@ def _opaque(part: Opaque) -> Finding:
 
 
 def _distinct(findings: list[Finding]) -> list[Finding]:
-    """One finding per rule and line: two checks may detect the same fault."""
+    """Return one finding per rule and line, because two checks may detect the same fault."""
     return list({(finding.rule, finding.path, finding.line): finding for finding in reversed(findings)}.values())

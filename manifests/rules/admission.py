@@ -22,7 +22,7 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
 def check(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems of the Deployment, the Service and the claims of one endpoint."""
+    """Report problems of the Deployment, the Service and the claims of one endpoint."""
     root = pieces.deployment
     containers = _containers(pieces.pod)
     yield from _twice(root, items(find(pieces.pod, "volumes")), "name")
@@ -42,7 +42,7 @@ def check(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 
 def check_resources(pieces: Pieces) -> Iterator[Finding]:
-    """Check the quantities of a container in a chart's values or in an object of an operator."""
+    """Check the quantities of a container in a chart's values, or in an operator's object."""
     yield from _quantities(pieces.deployment, find(pieces.container, "resources"))
 
 
@@ -183,7 +183,7 @@ def _host(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 
 def _shared_memory(pieces: Pieces) -> Iterator[Finding]:
-    """The processes of tensor parallelism exchange data in /dev/shm, which has 64 MiB in a container."""
+    """Report tensor parallelism without a volume at /dev/shm, where its processes exchange data."""
     flag = pieces.flag("--tensor-parallel-size")
     if flag is None or not flag.value.isdecimal() or int(flag.value) < 2 or value(pieces.pod, "hostIPC") == "true":
         return

@@ -31,7 +31,7 @@ _FINALIZERS = (
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems in how Argo CD deploys one endpoint."""
+    """Report problems of the Application that deploys one endpoint."""
     layout = platform.layout
     every = platform.applications()
     app = pieces.application
@@ -57,7 +57,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 
 def check_catalog(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Finding]:
-    """Problems in the Applications that do not belong to endpoints."""
+    """Report problems in the Applications that do not belong to endpoints."""
     endpoint_nodes = {id(endpoint.application.node) for endpoint in endpoints if endpoint.application is not None}
     every = platform.applications()
     usual = _usual(value(source, "repoURL") for app in every for source in _sources(app))
@@ -143,7 +143,7 @@ def _source(platform: Platform, pieces: Pieces, app: Located, every: tuple[Locat
 
 
 def _like_the_others(app: Located, every: tuple[Located, ...]) -> Iterator[Finding]:
-    """Settings that all other Applications of the catalog have and this one lacks."""
+    """Report settings that all other Applications of the catalog have and this one lacks."""
     other_apps = [application for application in every if application.node is not app.node]
     if len(other_apps) < 2:
         return
@@ -162,7 +162,7 @@ def _like_the_others(app: Located, every: tuple[Located, ...]) -> Iterator[Findi
 
 
 def _spelling(app: Located) -> Iterator[Finding]:
-    """Argo CD ignores options that it does not know, and waits forever for a finalizer that no controller handles."""
+    """Report unknown sync options, which Argo CD ignores, and unknown finalizers, which block a deletion forever."""
     for item in items(find(app.node, "spec", "syncPolicy", "syncOptions")):
         name = value(item).partition("=")[0]
         similar = difflib.get_close_matches(name, _OPTIONS, 1, 0.85)
@@ -217,7 +217,7 @@ def _ignores_replicas(difference: Node) -> bool:
 
 
 def _closest(ignored: list[Node]) -> Node | None:
-    """The wrong part of an exception."""
+    """Return the wrong part of an entry in ignoreDifferences."""
     for difference in ignored:
         if value(difference, "kind") not in ("Deployment", "*"):
             return find(difference, "kind")
@@ -270,7 +270,7 @@ def _sources(app: Located) -> tuple[Node, ...]:
 
 
 def _usual(texts: Iterable[str]) -> str:
-    """The most common text, or ""."""
+    """Return the most common text, or ""."""
     counted = Counter(text for text in texts if text).most_common(1)
     return counted[0][0] if counted else ""
 

@@ -24,7 +24,7 @@ from manifests.sources.workloads import KINDS
 
 _ALMOST = 0.86
 _SHORT = 10
-"""Length up to which one exchanged pair of letters lowers the similarity below the limit."""
+"""Length up to which a name has a lower limit, because two exchanged letters change more of it."""
 _BOOLEANS = ("true", "false", "1", "0")
 _ONLY_LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -101,7 +101,7 @@ def check_values(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _problem(engine: Engine, flag: Flag) -> tuple[str, str] | None:
-    """Return what is wrong with a value, and the fix."""
+    """Return the problem of a value and its fix; None if the value is valid."""
     name, text = flag.name, flag.value
     if name == engine.utilization and not _is_share(text):
         return f"{name}={text} is not a share of the GPU's memory", "give a number above 0 and up to 1, like 0.9"
@@ -187,7 +187,7 @@ def _is_json(text: str) -> bool:
 
 
 def _reach(pieces: Pieces) -> Iterator[Finding]:
-    """Probes and the Service connect from outside the pod."""
+    """Report a host that probes and the Service cannot reach, because they connect from outside the pod."""
     host = pieces.flag("--host") or pieces.flag("--hostname")
     if host is not None and host.value in _ONLY_LOCAL:
         message = f"{host.name}={host.value} can be reached only from inside the pod"
@@ -195,7 +195,7 @@ def _reach(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _revision(pieces: Pieces) -> Iterator[Finding]:
-    """A revision that is loaded offline has to be the staged one."""
+    """Check that a revision that is loaded offline is the staged revision."""
     revision = pieces.flag("--revision")
     scripts = [str(node.value) for node in pieces.staging]
     if revision is None or not any(pieces.model.value in script for script in scripts):

@@ -21,7 +21,7 @@ from manifests.pieces import Pieces, environment
 from manifests.rules.finding import Finding, at
 
 _ROOTS = ("VLLM_CACHE_ROOT", "XDG_CACHE_HOME")
-"""Variables that set vLLM's own cache; the first one that is set applies."""
+"""Variables that set vLLM's own cache; the first of them that is set applies."""
 DIRECTORY = "compile-cache"
 DIGEST = re.compile(r"@sha256:(?P<digest>[0-9a-f]{12})[0-9a-f]{52}$")
 
@@ -59,7 +59,7 @@ def applies(pieces: Pieces) -> bool:
 
 
 def mounts(pieces: Pieces) -> list[str]:
-    """Mount paths of claims to which the engine can write."""
+    """Return the mount paths of claims to which the engine can write."""
     pod = find(pieces.deployment.node, "spec", "template", "spec")
     claims = {value(v, "name") for v in items(find(pod, "volumes")) if value(v, "persistentVolumeClaim", "claimName")}
     return [
@@ -70,7 +70,7 @@ def mounts(pieces: Pieces) -> list[str]:
 
 
 def lost(pieces: Pieces) -> list[Lost]:
-    """The caches that are lost with the pod; for Triton and inductor only if their variables are set."""
+    """Return the caches that are lost with the pod; for Triton and inductor only if their variables are set."""
     variables = {name: scalar(node, "value") for name, node in environment(pieces.container).items()}
     # Without HF_HOME, the weights are also below XDG_CACHE_HOME: do not move it.
     roots = _ROOTS if "HF_HOME" in variables else _ROOTS[:1]

@@ -19,13 +19,13 @@ from manifests.tree import Tree
 
 _ALMOST = 0.85
 _OF_THE_VENDOR = re.compile(r"device-plugin|gpu-operator|dcgm-exporter|gpu-feature-discovery|node-feature-discovery")
-"""Names of the vendor's own daemons: they tolerate the taint whether nodes have it or not."""
+"""Names of the vendor's own daemons, which tolerate the taint even if no node has it."""
 _LEAST_START = 120
 """Minimum seconds until a GPU model answers: the engine loads weights and captures graphs first."""
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems in the engine's container. `siblings` are the other endpoints."""
+    """Report problems in the engine's container. `siblings` are the other endpoints."""
     yield from _gpu(pieces)
     yield from _resources(pieces)
     yield from _probes(pieces)
@@ -36,7 +36,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 
 def _gpu(pieces: Pieces) -> Iterator[Finding]:
-    """The GPU limit must match the engine's parallelism; Kubernetes refuses a request that differs from the limit."""
+    """Check that the GPU limit matches the engine's parallelism, and that the request is equal to the limit."""
     root, resources = pieces.deployment, find(pieces.container, "resources")
     for part in ("limits", "requests"):
         for key, _ in entries(find(resources, part)):
@@ -202,7 +202,7 @@ def _gpu_resources(pieces: Pieces) -> list[str]:
 
 
 def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A tag has one digest: if two places disagree, one of them is outdated."""
+    """Report images whose tag or digest differs from that of other containers."""
     every = [image for endpoint in (pieces, *siblings) for image in _pinned(endpoint)]
     names = Counter(name for _, name, _, _ in every)
     for node, repository, tag, digest in _pinned(pieces):
@@ -236,7 +236,7 @@ def _pinned(pieces: Pieces) -> list[tuple[ScalarNode, str, str, str]]:
 
 
 def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """References must match the Secret that the repository creates, or the one that the other models use."""
+    """Check references against the Secrets that the repository creates, and against the other models' references."""
     words = _words(pieces)
     created, references = (
         _created_secrets(tree),

@@ -39,7 +39,7 @@ def _application_sets(tree: Tree) -> tuple[Located, ...]:
 
 
 def _sets(platform: Platform, sets: Collection[Located]) -> Iterator[Finding]:
-    """A generator must read the branch into which changes are merged, and an existing list."""
+    """Check that the generators read the branch into which changes are merged, and an existing list."""
     layout = platform.layout
     list_path = layout.path(layout.groups_file)
     for application_set in sets:

@@ -21,7 +21,7 @@ _KEYS = {
 }
 _ALMOST = 0.88
 
-# Providers that call another vendor or another protocol than the engines here (docs.litellm.ai/docs/providers).
+# Providers that call another vendor, or use a protocol that the engines do not have (docs.litellm.ai/docs/providers).
 _FOREIGN = frozenset(
     {
         "ollama", "ollama_chat", "azure", "azure_ai", "anthropic", "bedrock", "vertex_ai", "gemini", "groq", "mistral",
@@ -113,7 +113,7 @@ def _keys(entry: Entry, node: object, keys: Collection[str]) -> Iterator[Finding
 
 
 def _domain(layout: Layout, entry: Entry, every: Collection[Entry]) -> Iterator[Finding]:
-    """`NAME.NAMESPACE.svc.DOMAIN`: the last parts are the same for all names of a cluster."""
+    """Check that the host of a Service in the cluster has the form `NAME.NAMESPACE.svc.DOMAIN`."""
     labels = entry.host
     if labels[1:2] != [layout.namespace] or len(labels) < 3:
         return
@@ -125,7 +125,7 @@ def _domain(layout: Layout, entry: Entry, every: Collection[Entry]) -> Iterator[
 
 
 def _key(entry: Entry, key_counts: Counter[str]) -> Iterator[Finding]:
-    """LiteLLM reads `os.environ/NAME` as a variable, and any other value as the key itself."""
+    """Report a variable that LiteLLM would use as the key itself, because `os.environ/` is missing or misspelled."""
     node = scalar(entry.node, "litellm_params", "api_key")
     if node is None:
         return
@@ -141,7 +141,7 @@ def _key(entry: Entry, key_counts: Counter[str]) -> Iterator[Finding]:
 
 
 def _order(entry: Entry) -> Iterator[Finding]:
-    """Output tokens cost more than input tokens at every vendor."""
+    """Report an input price above the output price, which no vendor has."""
     sides: tuple[Direction, ...] = ("input", "output")
     prices = [entry.price(side) if entry.per_token(side) else None for side in sides]
     if prices[0] is None or prices[1] is None:

@@ -243,7 +243,7 @@ def _settings(platform: Platform) -> Iterator[Finding]:
 
 
 def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Finding]:
-    """Report two entries of one alias that serve different models without a setting that says so, or are equal."""
+    """Report two entries of one alias that serve different models without `order` or `weight`, or are equal."""
     other_entries = [other_entry for other_entry in group if other_entry is not entry]
     name = find(entry.node, "model_name")
     for other_entry in other_entries:

@@ -26,7 +26,7 @@ _WRITTEN = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "VLLM_CACHE_ROOT", "TRI
 
 
 def check(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems in the pod of one endpoint. `siblings` are the other endpoints."""
+    """Report problems in the pod of one endpoint. `siblings` are the other endpoints."""
     yield from _deployment(pieces)
     yield from _variables(pieces)
     yield from _writes(pieces, siblings)

@@ -32,7 +32,7 @@ _SECRET_IN_ENVIRONMENT = "CKV_K8S_35"  # noqa: S105
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Problems in the directory of one endpoint. `siblings` are the other endpoints."""
+    """Report problems in the directory of one endpoint. `siblings` are the other endpoints."""
     yield from _kustomization(platform, pieces)
     yield from _labels(pieces)
     yield from _deployment(platform, pieces, siblings)

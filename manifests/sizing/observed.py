@@ -64,7 +64,7 @@ class Learned(BaseModel, frozen=True, defer_build=True):
 
 
 def read_report(log: str) -> Report | None:
-    """Return the figures at the beginning of an engine's log, of the last boot in it; None if one is missing."""
+    """Return the figures of the last boot in an engine's log; None if one of them is missing."""
     return next((report for engine in engines() if engine.loading and (report := _read(log, engine.loading))), None)
 
 
