@@ -1,4 +1,4 @@
-"""A Slack workspace on loopback: Slack's documented protocol, a page for manual use, a control API for stories."""
+"""A Slack workspace on loopback: Slack's documented protocol, a page for manual use, and actions for stories."""
 
 from sandbox.slack.page import Outside
 from sandbox.slack.workspace import Workspace

@@ -1,4 +1,4 @@
-"""Block Kit as data: the visible text, the interactive elements, and the errors that Slack would return."""
+"""Block Kit: the visible text of blocks, their interactive elements, and the errors that Slack would return."""
 
 import html
 import re
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 MESSAGE_BLOCKS = 50
 VIEW_BLOCKS = 100
-# Not documented: Slack returns msg_blocks_too_long near this total number of characters.
+# Near this number of characters, Slack returns msg_blocks_too_long; the limit is not documented.
 MESSAGE_CHARACTERS = 13_000
 
 _BLOCK_TYPES = {
@@ -46,7 +46,10 @@ class Control:
 
 
 def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
-    """The visible text: without markup, mentions by name, links by their text. `names` maps an id to a name."""
+    """Return the visible text: without markup, with names for mentions and texts for links.
+
+    `names` returns the name for an id.
+    """
 
     def mention(match: re.Match[str]) -> str:
         sigil, target, label = match.groups()
@@ -59,7 +62,7 @@ def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
 
     def set_aside(match: re.Match[str]) -> str:
         codes.append(match[0].strip("`"))
-        return f"\0{len(codes) - 1}\0"  # code may be inside bold text, but code contains no markup
+        return f"\0{len(codes) - 1}\0"  # bold text may contain code, but code contains no markup
 
     text = _CODE.sub(set_aside, mrkdwn.replace("\0", ""))
     text = _LINK.sub(lambda m: m[2] or m[1], _MENTION.sub(mention, text))
@@ -68,17 +71,17 @@ def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
     return html.unescape(re.sub(r"\0(\d+)\0", lambda m: codes[int(m[1])], text))
 
 
-def seen(blocks: Sequence[Json], names: Callable[[str], str]) -> str:
-    """The visible text of these blocks, one line per block; buttons as `[label]`."""
-    return "\n".join(line for block in blocks if (line := _seen_block(block, names)))
+def visible_text(blocks: Sequence[Json], names: Callable[[str], str]) -> str:
+    """Return the visible text of these blocks, one line per block, with buttons as `[label]`."""
+    return "\n".join(line for block in blocks if (line := _block_text(block, names)))
 
 
-def _seen_block(block: Json, names: Callable[[str], str]) -> str:
+def _block_text(block: Json, names: Callable[[str], str]) -> str:
     match block.get("type"):
         case "rich_text":
             return "".join(_leaves(block, names))
         case "table" | "data_table" | "plan" | "task_card" | "container" | "data_visualization":
-            return _seen_newer(block, names)
+            return _newer_block_text(block, names)
         case "image":
             return " ".join(filter(None, (_text(block.get("title"), names), str(block.get("alt_text", "")))))
         case "input":
@@ -88,32 +91,32 @@ def _seen_block(block: Json, names: Callable[[str], str]) -> str:
         case "markdown":
             parts = [{"type": "mrkdwn", "text": block.get("text", "")}]
         case _:
-            fields = " · ".join(_seen_field(field, names) for field in block.get("fields", []))
+            fields = " · ".join(_field_text(field, names) for field in block.get("fields", []))
             lines = [_text(block.get("text"), names), fields, _text(block.get("accessory"), names)]
             return "\n".join(filter(None, lines))
     return "  ".join(text for part in parts if (text := _text(part, names)))
 
 
-def _seen_newer(block: Json, names: Callable[[str], str]) -> str:
+def _newer_block_text(block: Json, names: Callable[[str], str]) -> str:
     def rich(part: Json) -> str:
         return "".join(_leaves(part, names)).rstrip("\n")
 
     match block["type"]:
         case "table" | "data_table":
             caption = [str(block["caption"])] if block.get("caption") else []
-            return "\n".join([*caption, newer_blocks.seen_table(block["rows"], rich)])
+            return "\n".join([*caption, newer_blocks.table_text(block["rows"], rich)])
         case "plan":
-            return "\n".join([str(block["title"]), newer_blocks.seen_tasks(block.get("tasks", []), rich)])
+            return "\n".join([str(block["title"]), newer_blocks.tasks_text(block.get("tasks", []), rich)])
         case "task_card":
-            return newer_blocks.seen_tasks([block], rich)
+            return newer_blocks.tasks_text([block], rich)
         case "container":
             title = rich(block["rich_text_title"]) if "rich_text_title" in block else _text(block["title"], names)
-            return "\n".join([title, seen(block["child_blocks"], names)])
-    return newer_blocks.seen_chart(block)
+            return "\n".join([title, visible_text(block["child_blocks"], names)])
+    return newer_blocks.chart_text(block)
 
 
-def _seen_field(field: Json, names: Callable[[str], str]) -> str:
-    """A field's bold first line is its label: `Commit: aa5c0ffee1`."""
+def _field_text(field: Json, names: Callable[[str], str]) -> str:
+    """Return `Commit: aa5c0ffee1` for a field whose bold first line is its label."""
     label, _, value = _text(field, names).partition("\n")
     return f"{label}: {value}" if value else label
 
@@ -165,7 +168,7 @@ def _leaves(node: Json, names: Callable[[str], str]) -> Iterator[str]:
 
 
 def controls(blocks: Sequence[Json]) -> Iterator[Control]:
-    """Every interactive element, in reading order; an overflow menu gives one control per option."""
+    """Yield every interactive element in reading order; an overflow menu has one control per option."""
     for block in blocks:
         yield from controls(block.get("child_blocks", []))
         for element in _elements(block):
@@ -192,7 +195,7 @@ def _elements(block: Json) -> list[Json]:
 
 
 def initial_state(blocks: Sequence[Json]) -> dict[str, dict[str, Json]]:
-    """`state.values` of untouched blocks."""
+    """Return `state.values` of blocks without input."""
     values: dict[str, dict[str, Json]] = {}
     for control in controls(blocks):
         if not control.pressable:
@@ -230,12 +233,12 @@ def empty(state: Json) -> bool:
 
 
 def options(element: Json) -> list[Json]:
-    """The options of a select, its groups flattened."""
+    """Return the options of a select, including those in groups."""
     return [*element.get("options", []), *(o for group in element.get("option_groups", []) for o in group["options"])]
 
 
 def with_ids(blocks: Sequence[Json]) -> list[Json]:
-    """The blocks as Slack stores them: with a `block_id` and `action_id` if the app gave none."""
+    """Return the blocks as Slack stores them: with generated ids where the app set none."""
     stored = []
     for block in blocks:
         block = {**block, "block_id": block.get("block_id") or _short_id()}
@@ -264,36 +267,34 @@ def _short_id() -> str:
 
 
 def complaints(blocks: object, limit: int = MESSAGE_BLOCKS, surface: str = "message") -> list[str]:
-    """Return why Slack would answer `invalid_blocks`; empty if it would accept them. Limits:
-    docs.slack.dev/reference/block-kit. The surface is a `message`, a `modal` or the `home` tab.
+    """Return the reasons why Slack would answer `invalid_blocks`; empty if it would accept the blocks.
+
+    `surface` is `message`, `modal` or `home`. The limits are from docs.slack.dev/reference/block-kit.
     """
     if not isinstance(blocks, list):
         return ["blocks must be an array"]
-    found = [f"no more than {limit} items allowed [json-pointer:/blocks]"] if len(blocks) > limit else []
+    problems = [f"no more than {limit} items allowed [json-pointer:/blocks]"] if len(blocks) > limit else []
     block_ids: list[str] = []
     for index, block in enumerate(blocks):
-        where = f"/blocks/{index}"
+        pointer = f"/blocks/{index}"
         if not isinstance(block, dict) or block.get("type") not in _BLOCK_TYPES:
-            found.append(f"unsupported type [json-pointer:{where}/type]")
+            problems.append(f"unsupported type [json-pointer:{pointer}/type]")
             continue
         block_ids += [block["block_id"]] if block.get("block_id") else []
-        found += [f"{problem} [json-pointer:{where}]" for problem in _block_complaints(block)]
+        problems += [f"{problem} [json-pointer:{pointer}]" for problem in _block_complaints(block)]
     if len(set(block_ids)) < len(block_ids):
-        found.append("block_id already exists [json-pointer:/blocks]")
-    return [*found, *newer_blocks.of_a_place([block for block in blocks if isinstance(block, dict)], surface)]
+        problems.append("block_id already exists [json-pointer:/blocks]")
+    return [
+        *problems,
+        *newer_blocks.combination_complaints([block for block in blocks if isinstance(block, dict)], surface),
+    ]
 
 
 def _block_complaints(block: Json) -> Iterator[str]:
     yield from limits.length("block_id", block.get("block_id", "-"), 255)
     match block["type"]:
         case "section":
-            if "text" not in block and "fields" not in block:
-                yield "missing required field: text or fields"
-            if "text" in block:
-                yield from limits.text_object("text", block["text"], 3000)
-            yield from limits.count("fields", block.get("fields", ["-"]), 10)
-            for field in block.get("fields", []):
-                yield from limits.text_object("field", field, 2000)
+            yield from _section_complaints(block)
         case "header":
             yield from limits.text_object("text", block.get("text"), 150, plain=True)
         case "context":
@@ -317,6 +318,16 @@ def _block_complaints(block: Json) -> Iterator[str]:
         yield "action_id already exists"
     for element in elements:
         yield from _element_complaints(element)
+
+
+def _section_complaints(block: Json) -> Iterator[str]:
+    if "text" not in block and "fields" not in block:
+        yield "missing required field: text or fields"
+    if "text" in block:
+        yield from limits.text_object("text", block["text"], 3000)
+    yield from limits.count("fields", block.get("fields", ["-"]), 10)
+    for field in block.get("fields", []):
+        yield from limits.text_object("field", field, 2000)
 
 
 def _element_complaints(element: Json) -> Iterator[str]:
@@ -346,45 +357,45 @@ def _confirm_complaints(confirm: Json) -> Iterator[str]:
 
 
 def view_complaints(view: object) -> list[str]:
-    """Return why Slack would answer `invalid_arguments` to a view."""
+    """Return the reasons why Slack would answer `invalid_arguments` to a view."""
     if not isinstance(view, dict) or view.get("type") not in ("modal", "home"):
         return ["view must be an object of type modal or home"]
-    found = complaints(view.get("blocks", []), VIEW_BLOCKS, view["type"])
+    problems = complaints(view.get("blocks", []), VIEW_BLOCKS, view["type"])
     for key in ("title", "submit", "close"):
         if view["type"] == "modal" and (key == "title" or view.get(key)):
-            found += [
+            problems += [
                 f"{problem} [json-pointer:/view/{key}]"
                 for problem in limits.text_object(key, view.get(key), 24, plain=True)
             ]
     if len(view.get("private_metadata") or "") > 3000:
-        found.append("private_metadata: must be less than 3001 characters [json-pointer:/view/private_metadata]")
+        problems.append("private_metadata: must be less than 3001 characters [json-pointer:/view/private_metadata]")
     if (
         view["type"] == "modal"
         and not view.get("submit")
         and any(b.get("type") == "input" for b in view.get("blocks", []))
     ):
-        found.append("a view with input blocks needs a submit button [json-pointer:/view/submit]")
-    return found
+        problems.append("a view with input blocks needs a submit button [json-pointer:/view/submit]")
+    return problems
 
 
 def slack_files(blocks: Sequence[Json]) -> Iterator[str]:
-    """The ids of the uploaded files in image blocks."""
+    """Yield the ids of the uploaded files in image blocks."""
 
     def find(node: object) -> Iterator[str]:
         if isinstance(node, dict):
             file = node.get("slack_file")
             if isinstance(file, dict):
                 yield str(file.get("id") or str(file.get("url", "")).rpartition("/")[2])
-            for below in node.values():
-                yield from find(below)
-        for below in node if isinstance(node, list) else ():
-            yield from find(below)
+            for child in node.values():
+                yield from find(child)
+        for child in node if isinstance(node, list) else ():
+            yield from find(child)
 
     return find(list(blocks))
 
 
 def characters(blocks: Sequence[Json]) -> int:
-    """The number of characters in the blocks, for Slack's undocumented total limit."""
+    """Return the number of characters in the blocks, for Slack's undocumented total limit."""
 
     def count(node: object) -> int:
         if isinstance(node, dict):

@@ -7,7 +7,7 @@ from sandbox.slack.history import APP, CHANNEL
 
 
 class NoBookmark(Exception):
-    """Slack's error code for a request that cannot be fulfilled."""
+    """The request cannot be fulfilled; the message is Slack's error code."""
 
 
 class Bookmarks:
@@ -19,30 +19,32 @@ class Bookmarks:
             "bookmarks.edit": self._edit,
         }
 
-    def _list(self, asked: Json) -> Json:
-        _refuse_other_channels(asked)
-        return {"bookmarks": [dict(each) for each in self.shown]}
+    def _list(self, arguments: Json) -> Json:
+        _refuse_other_channels(arguments)
+        return {"bookmarks": [dict(bookmark) for bookmark in self.shown]}
 
-    def _add(self, asked: Json) -> Json:
-        _refuse_other_channels(asked)
-        if asked.get("type") != "link" or not asked.get("title"):
+    def _add(self, arguments: Json) -> Json:
+        _refuse_other_channels(arguments)
+        if arguments.get("type") != "link" or not arguments.get("title"):
             raise NoBookmark("invalid_arguments")
-        if not str(asked.get("link", "")).startswith(("http://", "https://")):
+        if not str(arguments.get("link", "")).startswith(("http://", "https://")):
             raise NoBookmark("invalid_link")
-        fields = {name: asked.get(name, "") for name in ("title", "link", "emoji", "type")}
+        fields = {name: arguments.get(name, "") for name in ("title", "link", "emoji", "type")}
         bookmark = {"id": f"Bk{len(self.shown):06d}", "channel_id": CHANNEL, "app_id": APP, **fields}
         self.shown.append(bookmark)
         return {"bookmark": dict(bookmark)}
 
-    def _edit(self, asked: Json) -> Json:
-        _refuse_other_channels(asked)
-        found = next((each for each in self.shown if each["id"] == asked.get("bookmark_id")), None)
-        if found is None:
+    def _edit(self, arguments: Json) -> Json:
+        _refuse_other_channels(arguments)
+        bookmark = next(
+            (candidate for candidate in self.shown if candidate["id"] == arguments.get("bookmark_id")), None
+        )
+        if bookmark is None:
             raise NoBookmark("not_found")
-        found |= {name: asked[name] for name in ("title", "link", "emoji") if name in asked}
-        return {"bookmark": dict(found)}
+        bookmark |= {name: arguments[name] for name in ("title", "link", "emoji") if name in arguments}
+        return {"bookmark": dict(bookmark)}
 
 
-def _refuse_other_channels(asked: Json) -> None:
-    if asked.get("channel_id") != CHANNEL:
+def _refuse_other_channels(arguments: Json) -> None:
+    if arguments.get("channel_id") != CHANNEL:
         raise NoBookmark("channel_not_found")

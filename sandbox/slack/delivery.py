@@ -1,4 +1,4 @@
-"""Delivers users' actions to the app: over Socket Mode, or with signed HTTP requests."""
+"""The protocol of the two ways to deliver users' actions to the app: Socket Mode and signed HTTP requests."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from sandbox.slack.blocks import Json
 
 
 class NotDelivered(Exception):
-    """The app has no connection, and did not connect in time."""
+    """The app did not connect in time."""
 
 
 class NotAcknowledged(Exception):
@@ -20,9 +20,10 @@ class Delivery(Protocol):
         """Wait until the app is reachable; raises NotDelivered if it is not in time."""
 
     async def deliver(self, kind: str, payload: Json) -> Json:
-        """Deliver a payload of a `kind` (slash_commands, interactive, events_api); returns the content of the
-        acknowledgement.
+        """Deliver a payload of a `kind` (slash_commands, interactive, events_api).
+
+        Returns the content of the acknowledgement; raises NotDelivered or NotAcknowledged.
         """
 
     async def disconnect(self) -> None:
-        """Close every connection, like Slack does when it refreshes them."""
+        """Close every connection, as Slack does when it refreshes them."""

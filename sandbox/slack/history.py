@@ -1,4 +1,4 @@
-"""The state of the workspace: people, conversations, messages, modals, Homes, and what each user has seen since when."""
+"""The state of the workspace: people, conversations, messages, modals, Homes, and the texts that users have seen."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ OUTSIDERS = (
     User("U0STRANGER", "stranger", "Stan Stranger", team="T0OTHERORG"),
     User("U0GUEST", "guest", "Gus Guest", is_guest=True),
 )
-"""Also in the channel: a person of another organisation (Slack Connect), and a guest of this workspace."""
+"""Other members of the channel: a person of another organisation (Slack Connect), and a guest of this workspace."""
 USERS = {
     user.id: user
     for user in (
@@ -56,7 +56,7 @@ USERGROUP_NAMES = {"S0APPROVERS": "gpu-approvers"}
 
 
 def direct(user: str) -> str:
-    """The id of the direct conversation between the app and this user."""
+    """Return the id of the direct conversation between the app and this user."""
     return "D" + user[1:]
 
 
@@ -68,7 +68,7 @@ DIRECTS = {direct(user.id): user.id for user in (*PEOPLE, *OUTSIDERS)}
 
 @dataclass
 class Message:
-    """One message; `only_for` is the only reader of an ephemeral one."""
+    """One message; an ephemeral message is visible to `only_for`."""
 
     channel: str
     ts: str
@@ -101,10 +101,10 @@ class Modal:
 
 @dataclass(frozen=True)
 class Revision:
-    """Content that became visible at one time (monotonic seconds), to one user or (None) to all.
+    """Content that became visible at one time (monotonic seconds), to one `reader` or (None) to all.
 
-    `source` is the message or view that was revised, and `before` its previous content: empty for a new one, and for a
-    Home that the user opens.
+    `source` is the id of the message or view, and `before` its previous content: empty for a new message or view, and
+    for a Home that the user opens.
     """
 
     at: float
@@ -135,9 +135,9 @@ class History:
         self.modals: dict[str, list[Modal]] = {}
         self.homes: dict[str, Modal] = {}
         self.at_home: set[str] = set()
-        """Users who look at the app's Home instead of a conversation."""
+        """Users whose screen shows the app's Home instead of a conversation."""
         self.archived = False
-        """True if the channel is archived: nobody can write or click there."""
+        """True if the channel is archived, so that nobody can write or click there."""
         self.has_bot = True
         """True if the app is a member of the channel."""
         self.revisions: list[Revision] = []
@@ -152,7 +152,7 @@ class History:
     # ── time and change ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_ts(self) -> str:
-        """A new timestamp, later than all others, in the form `1700000000.000100`."""
+        """Return a new timestamp, later than all others, in the form `1700000000.000100`."""
         self._last_ts = max(int(self.date().timestamp() * 1_000_000), self._last_ts + 100)
         return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
 
@@ -165,7 +165,7 @@ class History:
         self._changed = asyncio.Event()
 
     async def changed(self, since: int, timeout: float) -> bool:
-        """Wait until `version` differs from `since`; False if it does not in time."""
+        """Wait until `version` differs from `since`; returns False after `timeout` seconds without a change."""
         if self.version != since:
             return True
         try:
@@ -199,12 +199,12 @@ class History:
         self.touch()
 
     def newest_card(self) -> Message | None:
-        """The newest message of the app in the channel, outside threads."""
+        """Return the newest message of the app in the channel, outside threads."""
         cards = [m for m in self.messages.values() if m.channel == CHANNEL and m.user == BOT_USER and m.blocks]
         return max((m for m in cards if not m.is_reply and not m.only_for), key=lambda m: m.ts, default=None)
 
     def whisper(self, user: str, channel: str, text: str, *, thread: str | None = None) -> None:
-        """Slackbot posts a message that only one user can see."""
+        """Post a message of Slackbot that only one user can see."""
         self.post(Message(channel, self.next_ts(), SLACKBOT, text, thread_ts=thread, only_for=user))
 
     def replies(self, parent: Message) -> list[Message]:
@@ -218,7 +218,7 @@ class History:
         ]
 
     def name(self, target: str) -> str:
-        """The name of a user, group or channel."""
+        """Return the name of a user, group or channel."""
         if target in USERS:
             return USERS[target].name
         if target in USERGROUPS:
@@ -226,14 +226,14 @@ class History:
         return CHANNEL_NAME if target == CHANNEL else target
 
     def text_of(self, message: Message) -> str:
-        """The visible text of a message; its fallback text only if it has no blocks."""
-        body = kit.seen(message.blocks, self.name) if message.blocks else kit.readable(message.text, self.name)
+        """Return the visible text of a message; its fallback text only if it has no blocks."""
+        body = kit.visible_text(message.blocks, self.name) if message.blocks else kit.readable(message.text, self.name)
         return "\n".join([body, *(f"[file {file['title']}]" for file in message.files)])
 
     # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def new_view(self, user: str, view: Json, previous: Json | None = None) -> Json:
-        """The view as Slack stores and returns it."""
+        """Return the view as Slack stores and returns it."""
         view_id = self.next_id("V")
         return self._stored(
             {
@@ -250,7 +250,7 @@ class History:
         )
 
     def open(self, user: str, view: Json) -> Json:
-        """Push a view onto the user's modals."""
+        """Push a view onto the user's modals and return it."""
         stack = self.modals.setdefault(user, [])
         stored = self.new_view(user, view, stack[-1].view if stack else None)
         stack.append(Modal(stored, kit.initial_state(stored["blocks"])))
@@ -258,14 +258,18 @@ class History:
         return stored
 
     def update_view(self, user: str, modal: Modal, view: Json) -> Json:
-        """Replace the content of a modal or Home; input stays if block and action are the same."""
+        """Replace the content of a modal or Home. The input of an element stays if its block and action ids do."""
         modal.view = self._stored(modal.view, view)
-        kept, fresh = modal.values, kit.initial_state(modal.view["blocks"])
-        for block_id, actions in fresh.items():
+        old_values, new_values = modal.values, kit.initial_state(modal.view["blocks"])
+        for block_id, actions in new_values.items():
             actions.update(
-                {k: v for k, v in kept.get(block_id, {}).items() if k in actions and v["type"] == actions[k]["type"]}
+                {
+                    k: v
+                    for k, v in old_values.get(block_id, {}).items()
+                    if k in actions and v["type"] == actions[k]["type"]
+                }
             )
-        modal.values, modal.errors = fresh, {}
+        modal.values, modal.errors = new_values, {}
         self._reveal_modal(user, modal)
         return modal.view
 
@@ -274,9 +278,9 @@ class History:
         modal.errors = errors
         self._reveal_modal(user, modal)
 
-    def close(self, user: str, *, all_of_them: bool = False) -> None:
+    def close(self, user: str, *, whole_stack: bool = False) -> None:
         stack = self.modals.get(user, [])
-        del stack[0 if all_of_them else -1 :]
+        del stack[0 if whole_stack else -1 :]
         self.touch()
 
     def publish_home(self, user: str, view: Json) -> Json:
@@ -293,7 +297,7 @@ class History:
         return home.view
 
     def find_view(self, view_id: str, external_id: str) -> tuple[str, Modal] | None:
-        """The owner and the view with this id, modal or Home."""
+        """Return the modal or Home with this id, and its user; None without one."""
         places = [(user, modal) for user, stack in self.modals.items() for modal in stack]
         for user, modal in [*places, *self.homes.items()]:
             if modal.view["id"] == view_id or (external_id and modal.view["external_id"] == external_id):
@@ -301,7 +305,7 @@ class History:
         return None
 
     def modal(self, user: str) -> Modal | None:
-        """The visible modal: the topmost."""
+        """Return the topmost modal, which is the visible one; None without one."""
         stack = self.modals.get(user)
         return stack[-1] if stack else None
 
@@ -309,24 +313,26 @@ class History:
         view = modal.view
         buttons = [f"[{view[key]['text']}]" for key in ("submit", "close") if view.get(key)]
         title = (view.get("title") or {}).get("text", "")
-        return "\n".join([title, kit.seen(view["blocks"], self.name), *modal.errors.values(), " ".join(buttons)])
+        return "\n".join(
+            [title, kit.visible_text(view["blocks"], self.name), *modal.errors.values(), " ".join(buttons)]
+        )
 
     # ── visible content ────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[Revision]:
-        """Everything that became visible to this user at or after this time (monotonic seconds)."""
+        """Return the content that became visible to this user at or after this time (monotonic seconds)."""
         return [r for r in self.revisions if r.at >= since and r.reader in (None, user)]
 
     def now_visible(self, user: str) -> list[str]:
-        """Return the messages that this user can read now."""
+        """Return the texts of the messages and of the modal that this user can read now."""
         texts = [self.text_of(message) for message in self.messages.values() if message.readable_by(user)]
         modal = self.modal(user)
         return [*texts, *([self.text_of_view(modal)] if modal else [])]
 
     def controls(self, user: str) -> Iterator[tuple[Place, Control]]:
-        """All controls that this user can use now.
+        """Yield all controls that this user can use now.
 
-        The open modal first; then the Home, if they look at it; then messages from the newest; then the Home.
+        The order is: the open modal; the Home, if it is on the screen; messages from the newest; otherwise the Home.
         """
         modal, home = self.modal(user), self.homes.get(user)
         for view in filter(None, (modal, home if user in self.at_home else None)):
@@ -342,26 +348,26 @@ class History:
         return ((place, control) for control in kit.controls(blocks))
 
     def notified(self, user: str, since: float) -> list[Notification]:
-        """Notifications sent to this user at or after this time (monotonic seconds)."""
+        """Return the notifications sent to this user at or after this time (monotonic seconds)."""
         return [n for n in self.notifications if n.user == user and n.at >= since]
 
     def _notify(self, message: Message) -> None:
         if message.only_for:
             return
         if reader := DIRECTS.get(message.channel):
-            people, how = {reader}, "direct message"
+            people, kind = {reader}, "direct message"
         else:
             members = [user.id for user in (*PEOPLE, *OUTSIDERS)]
-            people, how = mentioned(message.text, message.blocks, members, USERGROUPS), "mention"
+            people, kind = mentioned(message.text, message.blocks, members, USERGROUPS), "mention"
         text = pushed(message.text, message.blocks, self.name)
         key = str(((message.metadata or {}).get("event_payload") or {}).get("key") or "")
         now = time.monotonic()
         self.notifications += [
-            Notification(now, user, how, text, message.channel, message.ts, key)
+            Notification(now, user, kind, text, message.channel, message.ts, key)
             for user in sorted(people - {message.user})
         ]
 
-    # ── the record ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── revisions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _reveal_message(self, message: Message) -> None:
         reader = message.only_for or DIRECTS.get(message.channel)
@@ -369,14 +375,14 @@ class History:
         self._reveal(reader, place, USERS[message.user].name, self.text_of(message), message.ts)
 
     def open_home(self, user: str) -> None:
-        """The user opens the Home and sees its content."""
+        """Open the Home of a user, whose content counts as new."""
         self.at_home.add(user)
         if home := self.homes.get(user):
             self._shown.pop(home.view["id"], None)
         self.reveal_home(user)
 
     def reveal_home(self, user: str) -> None:
-        """Show the current Home to its user."""
+        """Record that the current Home is visible to its user."""
         if home := self.homes.get(user):
             self._reveal(user, "home", USERS[BOT_USER].name, self.text_of_view(home), home.view["id"])
 

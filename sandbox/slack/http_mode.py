@@ -1,4 +1,4 @@
-"""Slack's requests over HTTP: one signed POST per delivery, to the app's one URL for all three kinds."""
+"""Slack's requests over HTTP: one signed POST per delivery. All three kinds go to the same URL of the app."""
 
 import asyncio
 import hashlib
@@ -21,8 +21,8 @@ ATTEMPTS = 3
 class HttpMode:
     """Posts to `url`, signed with `secret`.
 
-    `ack_within`: seconds that Slack waits for a response (3, as documented). `patience`: seconds that a delivery waits
-    for an app that is restarting.
+    `ack_within` is the time in seconds that Slack waits for a response (3, as documented), `patience` the time that a
+    delivery waits for an app that is restarting.
     """
 
     def __init__(self, url: str, secret: str, ack_within: float = 3.0, patience: float = 15.0) -> None:
@@ -30,7 +30,7 @@ class HttpMode:
         self._ack_within, self._patience = ack_within, patience
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app answers Slack's challenge, like the form for the request URL."""
+        """Wait until the app answers Slack's challenge, as the form for the request URL does; raises NotDelivered."""
         challenge = {"type": "url_verification", "token": "verification", "challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY"}
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -83,7 +83,7 @@ class HttpMode:
 
 
 def _encode(kind: str, payload: Json) -> tuple[str, str]:
-    """The content type and body: a form for commands, a form with one field for clicks, JSON for events."""
+    """Return content type and body: a form for commands, a form with one field for clicks, JSON for events."""
     if kind == "events_api":
         return "application/json", json.dumps(payload)
     form = payload if kind == "slash_commands" else {"payload": json.dumps(payload)}
@@ -94,7 +94,7 @@ def _acknowledgement(answer: httpx.Response) -> Json:
     if not answer.text.strip():
         return {}
     try:
-        said = answer.json()
+        content = answer.json()
     except ValueError:
         return {"text": answer.text}
-    return said if isinstance(said, dict) else {"text": str(said)}
+    return content if isinstance(content, dict) else {"text": str(content)}

@@ -1,6 +1,4 @@
-"""Users' actions as deliveries to the app: commands, clicks, submissions, events; and the effect of the
-acknowledgements.
-"""
+"""Deliveries of users' actions to the app (commands, clicks, submissions, events), and the effects of its answers."""
 
 import secrets
 import time
@@ -35,7 +33,7 @@ RESPONSE_URL_USES = 5
 
 
 class UnusableTrigger(Exception):
-    """A trigger_id that cannot open a view; the text is Slack's error."""
+    """The trigger_id cannot open a view; the message is Slack's error code."""
 
 
 @dataclass
@@ -48,12 +46,12 @@ class _ResponseURL:
 
 
 class Interactions:
-    """The users' side of the app, as registered in its manifest."""
+    """Sends the actions that the app's manifest registers, and applies the app's answers."""
 
     def __init__(
         self, history: History, delivery: Delivery, manifest: Manifest, faults: Faults, *, trigger_valid: float
     ) -> None:
-        """`trigger_valid`: seconds for which a trigger can be used."""
+        """`trigger_valid` is the time in seconds for which a trigger can be used."""
         self._history, self._trigger_valid = history, trigger_valid
         self._faults = faults
         self._delivery = delivery
@@ -65,7 +63,7 @@ class Interactions:
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: User, text: str, channel: str = CHANNEL, thread: str | None = None) -> None:
-        """A line typed in a conversation or thread: a slash command, or a message."""
+        """Send a line that the user types in a conversation or thread: a slash command, or a message."""
         self._history.at_home.discard(user.id)
         if not text.startswith("/"):
             await self._say(user, text, channel, thread)
@@ -74,7 +72,7 @@ class Interactions:
         if command == "/invite":
             await self._invite(user, arguments, channel)
             return
-        if command not in {known.command for known in self._manifest.commands}:
+        if command not in {registered.command for registered in self._manifest.commands}:
             self._history.whisper(user.id, channel, f"{command} is not a valid command.", thread=thread)
             return
         if thread:
@@ -118,7 +116,7 @@ class Interactions:
         await self._deliver("interactive", self._block_actions(place, action), place.user, channel, "The app")
 
     async def submit(self, user: User, modal: Modal) -> None:
-        """Press the submit button of a modal; Slack itself refuses an empty required input."""
+        """Press the submit button of a modal. Slack itself refuses an empty required input."""
         empty = {
             control.block["block_id"]: "Please complete this required field."
             for control in kit.controls(modal.view["blocks"])
@@ -152,7 +150,7 @@ class Interactions:
             await self._deliver("interactive", payload, user.id, CHANNEL, "The app")
 
     async def suggest(self, place: Place, control: Control, typed: str) -> list[Json]:
-        """The options that the app offers in an external select."""
+        """Return the options that the app offers in an external select; none if it does not answer."""
         payload = self._block_actions(place, {}) | {
             "type": "block_suggestion",
             "action_id": control.element["action_id"],
@@ -174,7 +172,7 @@ class Interactions:
         await self._event("app_home_opened", event | ({"view": home.view} if home else {}))
 
     async def shortcut(self, user: User, shortcut: Shortcut, message: Message | None = None) -> None:
-        """Choose an entry of a message's three dots, or of the shortcuts menu."""
+        """Choose an entry in a message's ⋮ menu, or in the shortcuts menu."""
         payload: Json = {
             "type": "message_action" if message else "shortcut",
             **self._who(user.id),
@@ -191,10 +189,12 @@ class Interactions:
             }
         await self._deliver("interactive", payload, user.id, message.channel if message else CHANNEL, shortcut.name)
 
-    async def _invite(self, user: User, whom: str, channel: str) -> None:
-        """`/invite @stoker`: add the app to the channel (again)."""
-        if whom.strip().lstrip("@").casefold() != "stoker" or channel in DIRECTS:
-            self._history.whisper(user.id, channel, f"There is nobody called {whom.strip() or 'that'} to invite here.")
+    async def _invite(self, user: User, invitee: str, channel: str) -> None:
+        """Handle `/invite @stoker`, which adds the app to the channel."""
+        if invitee.strip().lstrip("@").casefold() != "stoker" or channel in DIRECTS:
+            self._history.whisper(
+                user.id, channel, f"There is nobody called {invitee.strip() or 'that'} to invite here."
+            )
             return
         self._history.has_bot = True
         text = f"<@{BOT_USER}> was added to #{CHANNEL_NAME} by <@{user.id}>."
@@ -209,20 +209,20 @@ class Interactions:
         message = self._history.post(Message(channel, self._history.next_ts(), user.id, text, thread_ts=thread))
         event: Json = {"user": user.id, "text": text, "ts": message.ts, "channel": channel, "event_ts": message.ts}
         event |= {"team": user.team, "thread_ts": thread} if thread else {"team": user.team}
-        # docs.slack.dev/apis/slack-connect: events about a person of another organisation contain it.
+        # Events about a person of another organisation contain these fields (docs.slack.dev/apis/slack-connect).
         if user.team != TEAM:
             event |= {"user_team": user.team, "source_team": user.team, "user_profile": {"team": user.team}}
         if channel in DIRECTS:
             await self._event("message.im", {**event, "type": "message", "channel_type": "im"})
             return
-        if not self._history.has_bot:  # Slack sends no events of a channel that the app is not in
+        if not self._history.has_bot:  # Slack sends no events from channels that the app is not in
             return
         if mention in text:
             await self._event("app_mention", {**event, "type": "app_mention"})
         await self._event("message.channels", {**event, "type": "message", "channel_type": "channel"})
 
     async def _event(self, subscription: str, event: Json) -> None:
-        """Send an event to the app, if its manifest subscribes to it; the subscription contains the conversation type."""
+        """Send an event to the app if its manifest subscribes to it. `subscription` includes the conversation type."""
         if subscription not in self._manifest.events:
             return
         payload = {
@@ -243,7 +243,7 @@ class Interactions:
     # ── the app's answers ────────────────────────────────────────────────────────────────────────────────────────
 
     def use_trigger(self, trigger_id: str) -> str:
-        """The user of this trigger; it can be used once, and not for long."""
+        """Return the user of this trigger; raises UnusableTrigger if it was used before, or has expired."""
         if trigger_id not in self._triggers:
             raise UnusableTrigger("invalid_trigger_id")
         user, born = self._triggers[trigger_id]
@@ -255,7 +255,7 @@ class Interactions:
         return user
 
     def respond(self, token: str, body: Json) -> str | None:
-        """A POST to a response_url; returns Slack's error, or None."""
+        """Handle a POST to a response_url; returns Slack's error, or None."""
         target = self._response_urls.get(token)
         if target is None or time.monotonic() - target.born > RESPONSE_URL_SECONDS:
             return "expired_url"
@@ -293,17 +293,17 @@ class Interactions:
             case "push":
                 self._history.open(user, answer["view"])
             case "clear":
-                self._history.close(user, all_of_them=True)
+                self._history.close(user, whole_stack=True)
             case _:
                 self._history.close(user)
 
-    async def _deliver(self, kind: str, payload: Json, user: str, channel: str, what: str) -> Json | None:
+    async def _deliver(self, kind: str, payload: Json, user: str, channel: str, subject: str) -> Json | None:
         try:
             return await self._delivery.deliver(kind, payload)
         except NotAcknowledged:
-            self._history.whisper(user, channel, f'{what} failed with the error "operation_timeout"')
+            self._history.whisper(user, channel, f'{subject} failed with the error "operation_timeout"')
         except NotDelivered:
-            self._history.whisper(user, channel, f'{what} failed with the error "dispatch_failed"')
+            self._history.whisper(user, channel, f'{subject} failed with the error "dispatch_failed"')
         return None
 
     # ── payloads ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -364,13 +364,13 @@ def _name_of(channel: str) -> str:
 
 
 def direct_or_channel(place: Place) -> str:
-    """The conversation in which Slackbot reports an error in a view."""
+    """Return the conversation in which Slackbot reports an error in a view."""
     return CHANNEL if place.view and place.view.get("type") == "modal" else direct(place.user)
 
 
 def message_json(message: Message, *, metadata: bool = False) -> Json:
-    """A message in the format of the Web API and of interaction payloads."""
-    shown: dict[str, Any] = {
+    """Return a message in the format of the Web API and of interaction payloads."""
+    message_object: dict[str, Any] = {
         "type": "message",
         "user": message.user,
         "ts": message.ts,
@@ -379,13 +379,13 @@ def message_json(message: Message, *, metadata: bool = False) -> Json:
         "blocks": message.blocks,
     }
     if USERS[message.user].is_bot:
-        shown |= {"bot_id": BOT, "app_id": APP}
+        message_object |= {"bot_id": BOT, "app_id": APP}
     if message.thread_ts:
-        shown["thread_ts"] = message.thread_ts
+        message_object["thread_ts"] = message.thread_ts
     if message.edited:
-        shown["edited"] = {"user": message.user, "ts": message.edited}
+        message_object["edited"] = {"user": message.user, "ts": message.edited}
     if message.metadata and metadata:
-        shown["metadata"] = message.metadata
+        message_object["metadata"] = message.metadata
     if message.files:
-        shown["files"] = message.files
-    return shown
+        message_object["files"] = message.files
+    return message_object

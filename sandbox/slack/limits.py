@@ -1,4 +1,4 @@
-"""The checks of one value of Block Kit against Slack's limits."""
+"""Checks of one value in Block Kit against Slack's limits."""
 
 from collections.abc import Iterator, Sequence
 

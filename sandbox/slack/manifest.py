@@ -1,7 +1,7 @@
 """The app's manifest: the scopes of its token, and its registered commands, events and shortcuts.
 
-Slack refuses a method without its scope (`missing_scope`), and sends no event, command or shortcut that is not in the
-manifest; this workspace does the same. Scopes of methods and events: docs.slack.dev/reference.
+Like Slack, this workspace refuses a method without its scope (`missing_scope`), and sends no event, command or shortcut
+that is not in the manifest. The scopes of methods and events are from docs.slack.dev/reference.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,12 +47,12 @@ EVENT_SCOPES: Mapping[str, str] = {
 
 
 class BadManifest(ValueError):
-    """Text that is not a valid app manifest."""
+    """The text is not a valid app manifest."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command, and its hint in the composer."""
+    """A slash command with its hint in the composer."""
 
     command: str
     description: str = ""
@@ -61,7 +61,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """An entry of the shortcuts menu (`global`) or of a message's three dots (`message`)."""
+    """An entry in the shortcuts menu (`global`) or in a message's ⋮ menu (`message`)."""
 
     name: str
     kind: str
@@ -81,7 +81,7 @@ class Manifest:
     """True if people may write to the app in its Messages tab."""
 
     def shortcut(self, name: str, kind: str) -> Shortcut | None:
-        """The shortcut with this name (any case) or callback id."""
+        """Return the shortcut with this name (case is ignored) or callback id; None without one."""
         return next(
             (s for s in self.shortcuts if s.kind == kind and name.casefold() in (s.name.casefold(), s.callback_id)),
             None,
@@ -94,13 +94,13 @@ class Manifest:
 def read_manifest(text: str) -> Manifest:
     """Parse a manifest from JSON or YAML; raises BadManifest with the problem."""
     try:
-        given = YAML(typ="safe").load(text)
+        document = YAML(typ="safe").load(text)
     except YAMLError as e:
         raise BadManifest(f"The manifest is neither JSON nor YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(given, Mapping) or "features" not in given:
-        raise BadManifest("The manifest has no features: it starts with display_information, features, oauth_config.")
-    features, settings = given["features"], given.get("settings") or {}
-    scopes = frozenset(((given.get("oauth_config") or {}).get("scopes") or {}).get("bot") or ())
+    if not isinstance(document, Mapping) or "features" not in document:
+        raise BadManifest("The manifest has no features: it must have display_information, features and oauth_config.")
+    features, settings = document["features"], document.get("settings") or {}
+    scopes = frozenset(((document.get("oauth_config") or {}).get("scopes") or {}).get("bot") or ())
     events = frozenset((settings.get("event_subscriptions") or {}).get("bot_events") or ())
     commands = tuple(
         Command(c["command"], c.get("description", ""), c.get("usage_hint", ""))
@@ -108,15 +108,15 @@ def read_manifest(text: str) -> Manifest:
     )
     shortcuts = tuple(Shortcut(s["name"], s["type"], s["callback_id"]) for s in features.get("shortcuts") or ())
     home = features.get("app_home") or {}
-    wanting = [
+    problems = [
         f"event {event} needs the scope {scope}" for event, scope in _needed_scopes(events) if scope not in scopes
     ]
     if (commands or shortcuts) and "commands" not in scopes:
-        wanting.append("slash commands and shortcuts need the scope commands")
+        problems.append("slash commands and shortcuts need the scope commands")
     unknown = sorted(events - EVENT_SCOPES.keys())
-    wanting += [f"event {event} is not one that this workspace sends" for event in unknown]
-    if wanting:
-        raise BadManifest(f"Slack would not take the manifest: {'; '.join(wanting)}.")
+    problems += [f"this workspace does not send the event {event}" for event in unknown]
+    if problems:
+        raise BadManifest(f"Slack would not accept the manifest: {'; '.join(problems)}.")
     return Manifest(
         scopes,
         commands,
@@ -132,11 +132,11 @@ def _needed_scopes(events: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def everything(**features: Any) -> Manifest:
-    """A manifest with every scope and event of this workspace, for an app without its own."""
+    """Return a manifest with every scope and event of this workspace, for an app without a manifest."""
     scopes = {scope.format(kind=kind) for scope in METHOD_SCOPES.values() for kind in ("channels", "im")}
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "scopes": frozenset(scopes | {scope for scope in EVENT_SCOPES.values() if scope} | {"commands"}),
         "commands": (Command("/gpu"), Command("/model")),
         "events": frozenset(EVENT_SCOPES),
     }
-    return Manifest(**(given | features))
+    return Manifest(**(fields | features))

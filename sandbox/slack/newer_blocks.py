@@ -1,8 +1,8 @@
-"""Slack's newer blocks: tables, plans, containers, alerts and charts. Their visible text, and what Slack refuses.
+"""Slack's newer blocks (tables, plans, containers, alerts, charts): their visible text, and Slack's checks.
 
 The limits are those of docs.slack.dev/reference/block-kit/blocks: table-block, data-table-block, plan-block,
-task-card-block, container-block, alert-block, data-visualization-block. Where Slack raised a limit later (data tables of
-201 rows, charts of 12 series), the older one is checked here, because not every workspace has the newer.
+task-card-block, container-block, alert-block, data-visualization-block. If Slack has raised a limit (data tables of
+201 rows, charts of 12 series), the older limit is checked, because not every workspace has the newer one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 NEWER = {"table", "data_table", "plan", "task_card", "container", "alert", "data_visualization"}
 TABLE_CHARACTERS = 10_000
-"""In the cells of all tables of one message."""
+"""Maximum number of characters in the cells of all tables of one message."""
 TASKS = 50
 CHILDREN = {
     "actions", "context", "divider", "file", "header", "image", "input", "rich_text", "section", "table", "video",
@@ -29,20 +29,20 @@ _SURFACES: Mapping[str, frozenset[str]] = {
     "data_visualization": frozenset({"message", "home"}),
 }
 _AT_MOST = {"table": 1, "data_visualization": 2}
-"""In one message or view."""
+"""Maximum number of blocks of a type in one message or view."""
 ICONS = {"complete": "✔️", "in_progress": "🔸", "pending": "▫️", "error": "✖️"}
 
 
 # ── visible text ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def seen_table(rows: Sequence[Sequence[Json]], cell: Callable[[Json], str]) -> str:
-    """One line per row."""
-    return "\n".join(" · ".join(cell(each) for each in row) for row in rows)
+def table_text(rows: Sequence[Sequence[Json]], cell: Callable[[Json], str]) -> str:
+    """Return the text of a table, one line per row."""
+    return "\n".join(" · ".join(cell(cell_block) for cell_block in row) for row in rows)
 
 
-def seen_tasks(tasks: Sequence[Json], rich: Callable[[Json], str]) -> str:
-    """One line per task: its state, its title and its details."""
+def tasks_text(tasks: Sequence[Json], rich: Callable[[Json], str]) -> str:
+    """Return the text of tasks, one line per task with its state, title and details."""
     lines = []
     for task in tasks:
         more = [text for key in ("details", "output") if key in task and (text := rich(task[key]).strip())]
@@ -50,8 +50,8 @@ def seen_tasks(tasks: Sequence[Json], rich: Callable[[Json], str]) -> str:
     return "\n".join(lines)
 
 
-def seen_chart(block: Json) -> str:
-    """The title, and one line per series or slice."""
+def chart_text(block: Json) -> str:
+    """Return the title of a chart, and one line per series or slice."""
     chart = block["chart"]
     if chart["type"] == "pie":
         rows = [f"{segment['label']}: {segment['value']:g}" for segment in chart["segments"]]
@@ -66,8 +66,8 @@ def seen_chart(block: Json) -> str:
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def of_a_place(blocks: Sequence[Json], surface: str) -> Iterator[str]:
-    """Faults of the newer blocks of one message or view together."""
+def combination_complaints(blocks: Sequence[Json], surface: str) -> Iterator[str]:
+    """Yield problems of the combination of newer blocks in one message or view."""
     every = [*blocks, *(child for block in blocks for child in block.get("child_blocks") or ())]
     for kind, most in _AT_MOST.items():
         if sum(block.get("type") == kind for block in every) > most:
@@ -82,7 +82,7 @@ def of_a_place(blocks: Sequence[Json], surface: str) -> Iterator[str]:
 
 
 def unknown_to_old_workspaces(blocks: Sequence[Json]) -> list[str]:
-    """The error of a workspace without the newer blocks, for each of them."""
+    """Return the errors of a workspace that does not support the newer blocks."""
     return [
         f"unsupported type: {block['type']} [json-pointer:/blocks/{index}/type]"
         for index, block in enumerate(blocks)
@@ -91,7 +91,7 @@ def unknown_to_old_workspaces(blocks: Sequence[Json]) -> list[str]:
 
 
 def complaints(block: Json, nested: Callable[[Json], Iterator[str]]) -> Iterator[str]:
-    """Faults of one of the newer blocks; `nested` checks a block inside it."""
+    """Yield problems of one newer block; `nested` checks a block inside it."""
     match block["type"]:
         case "table":
             yield from _table(block)
@@ -127,9 +127,9 @@ def _table(block: Json) -> Iterator[str]:
             yield from _cell(cell)
     settings = block.get("column_settings", [])
     yield from count("column_settings", settings, 20, least=0)
-    for each in settings:
-        if each and (
-            set(each) - {"align", "is_wrapped"} or each.get("align", "left") not in ("left", "center", "right")
+    for column in settings:
+        if column and (
+            set(column) - {"align", "is_wrapped"} or column.get("align", "left") not in ("left", "center", "right")
         ):
             yield "column_settings: not valid"
 
@@ -167,7 +167,7 @@ def _cell(cell: Json) -> Iterator[str]:
 
 
 def _rich_text(name: str, block: object) -> Iterator[str]:
-    """Every element with the fields that it needs, and no empty text."""
+    """Check that every element has the fields that it needs, and no empty text."""
     needs = {"text": "text", "link": "url", "user": "user_id", "usergroup": "usergroup_id", "emoji": "name"}
     if not isinstance(block, dict) or block.get("type") != "rich_text" or not block.get("elements"):
         yield f"{name}: must be a rich_text block"
@@ -238,23 +238,23 @@ def _series(chart: Json) -> Iterator[str]:
     yield from count("series", series, 6)
     if len(set(categories)) < len(categories):
         yield "categories: must be unique"
-    if len({each.get("name") for each in series}) < len(series):
+    if len({one_series.get("name") for one_series in series}) < len(series):
         yield "series: names must be unique"
     for category in categories:
         yield from length("category", category, 20)
     for key in ("x_label", "y_label"):
         if key in config:
             yield from length(key, config[key], 50)
-    for each in series:
-        yield from length("name", each.get("name"), 20)
-        if [point.get("label") for point in each.get("data") or []] != categories:
+    for one_series in series:
+        yield from length("name", one_series.get("name"), 20)
+        if [point.get("label") for point in one_series.get("data") or []] != categories:
             yield "data: must have one value for each category"
-        if not all(isinstance(point.get("value"), int | float) for point in each.get("data") or []):
+        if not all(isinstance(point.get("value"), int | float) for point in one_series.get("data") or []):
             yield "data: values must be numbers"
 
 
 def _characters(block: Json) -> int:
-    """In the cells of a table."""
+    """Return the number of characters in the cells of a table."""
 
     def within(node: object) -> int:
         if isinstance(node, dict):

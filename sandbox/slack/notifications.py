@@ -1,8 +1,8 @@
-"""Slack's notifications of a new message: the users, and the text.
+"""Slack's notifications of a new message: the notified users, and the text.
 
 Source: docs.slack.dev and Slack's help centre ("Configure your Slack notifications"). With the default preferences
 people are notified of direct messages, of mentions of themselves or of one of their user groups, and of @channel, @here
-and @everyone. Nobody is notified of their own message. An edit (`chat.update`) and an ephemeral message notify nobody.
+and @everyone, but not of their own messages, of edits (`chat.update`) or of ephemeral messages.
 The notification contains the message's `text`; Slack finds mentions in the rendered content, which is the blocks if
 there are any.
 """
@@ -34,24 +34,24 @@ class Notification:
 
 
 def mentioned(text: str, blocks: list[Json], members: Collection[str], groups: Mapping[str, Iterable[str]]) -> set[str]:
-    """The members of a conversation whom a message mentions, directly or by a group."""
-    found = set[str]()
+    """Return the members of a conversation that a message mentions, directly or with a group."""
+    user_ids = set[str]()
     for markup in _markup(blocks) if blocks else [text]:
-        found.update(_PEOPLE.findall(markup))
+        user_ids.update(_PEOPLE.findall(markup))
         for group in _GROUPS.findall(markup):
-            found.update(groups.get(group, ()))
+            user_ids.update(groups.get(group, ()))
         if _EVERYBODY.search(markup):
-            found.update(members)
-    return found & set(members)
+            user_ids.update(members)
+    return user_ids & set(members)
 
 
 def pushed(text: str, blocks: list[Json], names: Callable[[str], str]) -> str:
-    """The text of the notification: the message's own, or Slack's rendering of its blocks."""
-    return kit.readable(text, names) if text else kit.seen(blocks, names)
+    """Return the text of the notification: the message's text, otherwise Slack's rendering of its blocks."""
+    return kit.readable(text, names) if text else kit.visible_text(blocks, names)
 
 
 def _markup(node: object) -> Iterator[str]:
-    """All mrkdwn in blocks; mentions in rich text are converted to mrkdwn."""
+    """Yield all mrkdwn in blocks; mentions in rich text are converted to mrkdwn."""
     match node:
         case {"type": "mrkdwn" | "markdown", "text": str(text)}:
             yield text

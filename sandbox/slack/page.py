@@ -1,4 +1,4 @@
-"""The workspace as a web page: sends snapshots as server-sent events, receives actions as POST requests."""
+"""The workspace's web page: sends snapshots as server-sent events, and receives actions as POST requests."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ COALESCE = 0.05
 """Seconds in which several changes are combined into one snapshot."""
 
 KEEP_ALIVE = 15.0
-SHOWN = 400
+RECENT_MESSAGES = 400
 """Number of recent messages on the page."""
 
 _TYPES = {
@@ -42,7 +42,7 @@ _TYPES = {
     **{f"{name}.js": "text/javascript" for name in ("app", "blocks", "messages", "modal", "panel", "state", "surface")},
     "style.css": "text/css",
 }
-# The page shows text from bots, models and APIs: only its own scripts may run.
+# The page shows text from bots, models and APIs, so only its own scripts may run.
 _POLICY = "default-src 'self'; img-src 'self' https: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
@@ -52,9 +52,10 @@ def _nothing() -> Json:
 
 @dataclass(frozen=True)
 class Outside:
-    """The panel's content from outside Slack (`panel`), and its actions.
+    """The content and actions of the panel beside the channel, which are not part of Slack.
 
-    `actions` are buttons without arguments; `set_speed` and `scale` are None without a cluster.
+    `panel` returns the content. `actions` are buttons without arguments. `set_speed` and `scale` are None if they are not
+    available.
     """
 
     panel: Callable[[], Json] = _nothing
@@ -89,7 +90,7 @@ class Page:
             web.get("/", self._file),
             web.get("/page/{name}", self._file),
             web.get("/stream", self._stream),
-            web.post("/do/{what}", self._do),
+            web.post("/do/{gesture}", self._do),
             web.get("/cluster.json", self._cluster),
             web.post("/faults/{name}", self._fault),
             web.post("/actions/{name}", self._action),
@@ -133,7 +134,7 @@ class Page:
             self._streams.discard(task)
 
     def snapshot(self, user: User) -> Json:
-        """The content of the page for one user."""
+        """Return the content of the page for one user."""
         messages = [m for m in self._history.messages.values() if m.readable_by(user.id)]
         modal, home = self._history.modal(user.id), self._history.homes.get(user.id)
         return {
@@ -150,36 +151,36 @@ class Page:
             "commands": [asdict(command) for command in self._manifest.commands],
             "shortcuts": [asdict(shortcut) for shortcut in self._manifest.shortcuts if shortcut.kind == "message"],
             "notified": {u.id: [[n.channel, n.ts] for n in self._history.notified(u.id, 0)] for u in PEOPLE},
-            "messages": [_shown(m) for m in sorted(messages, key=lambda m: m.ts)[-SHOWN:]],
-            "modal": _shown_view(modal) if modal else None,
-            "home": _shown_view(home) if home else None,
+            "messages": [_message_state(m) for m in sorted(messages, key=lambda m: m.ts)[-RECENT_MESSAGES:]],
+            "modal": _view_state(modal) if modal else None,
+            "home": _view_state(home) if home else None,
         }
 
     # ── receiving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _do(self, request: web.Request) -> web.Response:
         _refuse_other_origins(request)
-        asked = await request.json()
-        user = _person(asked.get("user", ""))
-        match request.match_info["what"]:
+        body = await request.json()
+        user = _person(body.get("user", ""))
+        match request.match_info["gesture"]:
             case "command":
-                channel = self._channel(user, asked)
-                self._start(self._interactions.command(user, asked["text"], channel, asked.get("thread")))
+                channel = self._channel(user, body)
+                self._start(self._interactions.command(user, body["text"], channel, body.get("thread")))
             case "shortcut":
-                message, shortcut = self._shortcut(user, asked)
+                message, shortcut = self._shortcut(user, body)
                 self._start(self._interactions.shortcut(user, shortcut, message))
             case "act":
-                place, control = self._control(user, asked)
-                self._start(self._interactions.act(place, control, asked.get("chosen")))
+                place, control = self._control(user, body)
+                self._start(self._interactions.act(place, control, body.get("chosen")))
             case "suggest":
-                place, control = self._control(user, asked)
-                return web.json_response(await self._interactions.suggest(place, control, asked.get("typed", "")))
+                place, control = self._control(user, body)
+                return web.json_response(await self._interactions.suggest(place, control, body.get("typed", "")))
             case "submit":
-                modal = self._modal(user, asked)
-                modal.values |= asked["values"]
+                modal = self._modal(user, body)
+                modal.values |= body["values"]
                 self._start(self._interactions.submit(user, modal))
             case "dismiss":
-                self._start(self._interactions.dismiss(user, self._modal(user, asked)))
+                self._start(self._interactions.dismiss(user, self._modal(user, body)))
             case "home":
                 self._start(self._interactions.open_home(user))
             case _:
@@ -187,52 +188,54 @@ class Page:
         return web.json_response({"ok": True}, status=202)
 
     def _start(self, work: Awaitable[None]) -> None:
-        """Run in the background: the page receives the result in its stream."""
+        """Run in the background; the page receives the result in its stream."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    def _channel(user: User, asked: Json) -> str:
-        return direct_messages(user.id) if asked.get("channel") in DIRECTS else CHANNEL
+    def _channel(user: User, body: Json) -> str:
+        return direct_messages(user.id) if body.get("channel") in DIRECTS else CHANNEL
 
-    def _shortcut(self, user: User, asked: Json) -> tuple[Message, Shortcut]:
-        message = self._history.messages.get((str(asked.get("channel")), str(asked.get("ts"))))
-        shortcut = self._manifest.shortcut(str(asked.get("callback_id")), "message")
+    def _shortcut(self, user: User, body: Json) -> tuple[Message, Shortcut]:
+        message = self._history.messages.get((str(body.get("channel")), str(body.get("ts"))))
+        shortcut = self._manifest.shortcut(str(body.get("callback_id")), "message")
         if message is None or not message.readable_by(user.id) or shortcut is None:
-            raise web.HTTPGone(text="This is no longer there.")
+            raise web.HTTPGone(text="This message no longer exists.")
         return message, shortcut
 
-    def _modal(self, user: User, asked: Json) -> Modal:
+    def _modal(self, user: User, body: Json) -> Modal:
         modal = self._history.modal(user.id)
-        if modal is None or modal.view["id"] != asked.get("view_id"):
+        if modal is None or modal.view["id"] != body.get("view_id"):
             raise web.HTTPGone(text="This modal is no longer open.")
         return modal
 
-    def _control(self, user: User, asked: Json) -> tuple[Place, Control]:
-        """The control of a request: by its message or view, block, action and, in a menu, option."""
+    def _control(self, user: User, body: Json) -> tuple[Place, Control]:
+        """Find the control of a request by its message or view, block, action and, in a menu, option."""
         for place, control in self._history.controls(user.id):
             holder = place.message.ts if place.message else (place.view or {}).get("id")
             option = control.option.get("value") if control.option else None
-            found = (holder, control.block["block_id"], control.element["action_id"], option)
-            if found == (asked.get("holder"), asked.get("block_id"), asked.get("action_id"), asked.get("option")):
-                place.values.update(asked.get("values") or {})
+            key = (holder, control.block["block_id"], control.element["action_id"], option)
+            if key == (body.get("holder"), body.get("block_id"), body.get("action_id"), body.get("option")):
+                place.values.update(body.get("values") or {})
                 return place, control
-        raise web.HTTPGone(text="This is no longer there.")
+        raise web.HTTPGone(text="This control no longer exists.")
 
     # ── the panel ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _cluster(self, request: web.Request) -> web.Response:
-        faults = [{"name": name, "what": what, "on": name in self._faults} for name, what in KNOWN.items()]
+        faults = [
+            {"name": name, "what": description, "on": name in self._faults} for name, description in KNOWN.items()
+        ]
         return web.json_response({**self._outside.panel(), "faults": faults, "actions": list(self._outside.actions)})
 
     async def _fault(self, request: web.Request) -> web.Response:
         _refuse_other_origins(request)
-        name, wanted = request.match_info["name"], (await request.text()).strip()
-        if wanted not in ("on", "off"):
-            raise web.HTTPBadRequest(text="The body is on or off.")
+        name, state = request.match_info["name"], (await request.text()).strip()
+        if state not in ("on", "off"):
+            raise web.HTTPBadRequest(text="The body must be on or off.")
         try:
-            (self._faults.add if wanted == "on" else self._faults.discard)(name)
+            (self._faults.add if state == "on" else self._faults.discard)(name)
         except UnknownFault as e:
             raise web.HTTPNotFound(text=str(e)) from e
         return web.json_response({"ok": True})
@@ -252,17 +255,17 @@ class Page:
         try:
             self._outside.set_speed(float(await request.text()))
         except ValueError as e:
-            raise web.HTTPBadRequest(text="The body is a number above 0.") from e
+            raise web.HTTPBadRequest(text="The body must be a number above 0.") from e
         return web.json_response({"ok": True})
 
     async def _scale(self, request: web.Request) -> web.Response:
-        """`kubectl scale` by somebody who does not use the bot."""
+        """Scale a Deployment like `kubectl scale`, without the bot."""
         _refuse_other_origins(request)
         if self._outside.scale is None:
             raise web.HTTPNotFound
-        asked = await request.json()
+        body = await request.json()
         try:
-            await self._outside.scale(str(asked["name"]), int(asked["replicas"]))
+            await self._outside.scale(str(body["name"]), int(body["replicas"]))
         except LookupError as e:
             raise web.HTTPNotFound(text=str(e)) from e
         return web.json_response({"ok": True})
@@ -275,13 +278,13 @@ def _person(user: str) -> User:
 
 
 def _refuse_other_origins(request: web.Request) -> None:
-    """Other pages in the same browser must not press buttons here."""
+    """Raise 403 for a request from another page in the same browser."""
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"{request.scheme}://{request.host}":
         raise web.HTTPForbidden(text="not from this page")
 
 
-def _shown(message: Message) -> Json:
+def _message_state(message: Message) -> Json:
     return message_json(message) | {
         "channel": message.channel,
         "only_for": message.only_for,
@@ -291,5 +294,5 @@ def _shown(message: Message) -> Json:
     }
 
 
-def _shown_view(modal: Modal) -> Json:
+def _view_state(modal: Modal) -> Json:
     return {**modal.view, "values": modal.values or kit.initial_state(modal.view["blocks"]), "errors": modal.errors}

@@ -1,4 +1,4 @@
-"""Slack's side of Socket Mode: connections, and the delivery of each envelope until it is acknowledged once."""
+"""Slack's side of Socket Mode: connections, and the delivery of each envelope until it is acknowledged."""
 
 import asyncio
 import contextlib
@@ -49,8 +49,8 @@ class _Connection:
 class SocketMode:
     """The open connections of the app.
 
-    `ack_within`: seconds that Slack waits for an acknowledgement (3, as documented). `patience`: seconds that an
-    envelope waits for an app that is restarting.
+    `ack_within` is the time in seconds that Slack waits for an acknowledgement (3, as documented), `patience` the time
+    that an envelope waits for an app that is restarting.
     """
 
     def __init__(self, ack_within: float = 3.0, patience: float = 15.0) -> None:
@@ -62,7 +62,7 @@ class SocketMode:
         self._someone = asyncio.Event()
 
     def ticket(self) -> str:
-        """A new ticket, valid for one connection."""
+        """Return a new ticket, which is valid for one connection."""
         ticket = secrets.token_urlsafe(16)
         self._tickets.add(ticket)
         return ticket
@@ -75,8 +75,9 @@ class SocketMode:
             raise NotDelivered(f"No app connected within {timeout:g} s.") from e
 
     async def deliver(self, kind: str, payload: Json) -> Json:
-        """Send an envelope over one connection; returns the content of the acknowledgement. Retries if the connection
-        closes.
+        """Send an envelope over one connection, and again if the connection closes.
+
+        Returns the content of the acknowledgement; raises NotDelivered or NotAcknowledged.
         """
         envelope = {
             "envelope_id": str(uuid.uuid4()),
@@ -94,7 +95,7 @@ class SocketMode:
         raise AssertionError("itertools.count() does not end")
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """GET /link: the WebSocket URL from `apps.connections.open`."""
+        """Handle GET /link, the WebSocket URL from `apps.connections.open`."""
         ticket = request.query.get("ticket", "")
         if ticket not in self._tickets:
             raise web.HTTPUnauthorized(text="invalid ticket")
@@ -114,7 +115,7 @@ class SocketMode:
         return socket
 
     async def disconnect(self) -> None:
-        """Close every connection, like Slack does when it refreshes them."""
+        """Close every connection, as Slack does when it refreshes them."""
         for connection in list(self._connections):
             await connection.socket.close(code=1001)
 

@@ -1,4 +1,4 @@
-"""Workspace: HTTP server for Slack's API and the page, plus user actions for stories."""
+"""The workspace: an HTTP server for Slack's API and the page, and the actions of users in stories."""
 
 import re
 import time
@@ -38,18 +38,18 @@ SIGNING_SECRET = "sandbox-signing-secret"
 
 
 class NotThere(LookupError):
-    """A user tried to use something that is not on the screen; the message lists what is."""
+    """A control, message or user does not exist; the message lists those that do."""
 
 
 class Workspace:
-    """A Slack workspace on 127.0.0.1; an async context manager.
+    """A Slack workspace on 127.0.0.1, as an async context manager.
 
-    Without `port` it uses a free one. Without `manifest` the app may do everything. With `request_url` the app gets
+    Without `port` it uses a free port. Without `manifest` the app has all rights. With `request_url` the app receives
     signed requests there; otherwise it uses Socket Mode.
 
-    `ack_within`: seconds that Slack waits for an acknowledgement, and for which a trigger is valid. Both are 3 in Slack, and
-    more here: a machine that runs many tests stalls for longer, independent of the bot (`benchmarks/ack.py` measures
-    the bot's). `patience`: seconds that a delivery waits for an app that is restarting.
+    `ack_within` is the time in seconds that Slack waits for an acknowledgement, and for which a trigger is valid. Slack's
+    3 seconds would be too short on a machine that runs many tests (`benchmarks/ack.py` measures the bot). `patience` is
+    the time in seconds that a delivery waits for an app that is restarting.
     """
 
     app_token = APP_TOKEN
@@ -115,52 +115,48 @@ class Workspace:
             await self._runner.cleanup()
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app can be reached: by its Socket Mode connection, or at its request URL."""
+        """Wait until the app is connected in Socket Mode, or answers at its request URL."""
         await self._delivery.connected(timeout)
 
     async def disconnect(self) -> None:
-        """Close the app's connections, like Slack does occasionally."""
+        """Close the app's connections, as Slack does occasionally."""
         await self._delivery.disconnect()
 
     def deactivate(self, user: str) -> None:
-        """The user's account is deactivated: direct messages fail."""
+        """Deactivate a user's account, so that direct messages fail."""
         self._api.closed.add(direct_messages(_person(user).id))
 
     def delete_card(self) -> None:
-        """Somebody deletes the newest message of the app in the channel; its replies stay, like in Slack."""
+        """Delete the newest message of the app in the channel; its replies stay, as in Slack."""
         card = self._history.newest_card()
         if card is None:
             raise NotThere("There is no message of the app in the channel.")
         self._history.delete(card)
 
     def archive(self, *, archived: bool = True) -> None:
-        """Archive or unarchive the channel: nobody can write or click in an archived channel."""
+        """Archive or unarchive the channel. Nobody can write or click in an archived channel."""
         self._history.archived = archived
         self._history.touch()
 
     async def remove_bot(self) -> None:
-        """Somebody removes the app from the channel."""
+        """Remove the app from the channel."""
         self._history.has_bot = False
         self._history.touch()
 
     async def invite_bot(self) -> None:
-        """Somebody adds the app to the channel (again)."""
+        """Add the app to the channel."""
         await self._interactions.command(PEOPLE[-1], "/invite @stoker")
 
     # ── actions of users ──────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: str, text: str) -> None:
-        """Type a line in the channel, or in a direct message while it is archived; returns when the app has
-        acknowledged it.
-        """
+        """Type a line in the channel (in a direct message if it is archived), and wait for the app's acknowledgement."""
         person = _person(user)
-        where = direct_messages(person.id) if self._history.archived else CHANNEL
-        await self._interactions.command(person, text, where)
+        channel = direct_messages(person.id) if self._history.archived else CHANNEL
+        await self._interactions.command(person, text, channel)
 
     async def say(self, user: str, text: str, *, on: str = "", direct: bool = False) -> None:
-        """Write a message: in the channel, in the thread of the newest message that contains `on`, or to the app
-        directly.
-        """
+        """Write a message in the channel, in the thread of the newest message with the text `on`, or (`direct`) to the app."""
         person = _person(user)
         if direct:
             if not self._manifest.messages:
@@ -173,32 +169,33 @@ class Workspace:
         await self._interactions.command(person, text, thread=(thread.thread_ts or thread.ts) if thread else None)
 
     async def shortcut(self, user: str, name: str, on: str) -> None:
-        """Choose an entry of the three dots of the newest message that contains `on`."""
+        """Choose an entry in the ⋮ menu of the newest message that contains `on`."""
         person = _person(user)
         shortcut = self._manifest.shortcut(name, "message")
         if shortcut is None:
-            seen = ", ".join(f"“{s.name}”" for s in self._manifest.shortcuts if s.kind == "message") or "none"
-            raise NotThere(f"There is no message shortcut “{name}”. Shortcuts there: {seen}.")
+            names = ", ".join(f"“{s.name}”" for s in self._manifest.shortcuts if s.kind == "message") or "none"
+            raise NotThere(f"There is no message shortcut “{name}”. Shortcuts there: {names}.")
         await self._interactions.shortcut(person, shortcut, self._message(person, on))
 
     async def click(self, user: str, label: str, timeout: float = 60.0) -> None:
-        """Press the newest visible button with this label (case is ignored), and confirm a confirmation dialog."""
+        """Press the newest visible button with this label (case is ignored), and confirm its dialog if it has one."""
         person = _person(user)
         until = time.monotonic() + timeout
         while True:
             version = self._history.version
-            for shown, press in self._buttons(person):
-                if shown.casefold() == label.casefold():
+            for button, press in self._buttons(person):
+                if button.casefold() == label.casefold():
                     await press()
                     return
             left = until - time.monotonic()
             if left <= 0 or not await self._history.changed(version, left):
-                seen = ", ".join(f"“{shown}”" for shown, _ in self._buttons(person)) or "none"
-                raise NotThere(f"@{user} sees no button “{label}” within {timeout:g} s. Buttons there: {seen}.")
+                labels = ", ".join(f"“{button}”" for button, _ in self._buttons(person)) or "none"
+                raise NotThere(f"@{user} sees no button “{label}” within {timeout:g} s. Buttons there: {labels}.")
 
     async def fill(self, user: str, label: str, value: str) -> None:
-        """Fill the input with this label in the user's open modal, or in the Home that they look at, and press Enter if
-        it is Home's; for a select, choose the option with this text.
+        """Fill the input with this label in the user's open modal, or in the Home if it is on the screen.
+
+        For a select, choose the option with this text. An input of the Home is sent to the app, as with Enter.
         """
         person = _person(user)
         at_home = person.id in self._history.at_home and not self._history.modal(person.id)
@@ -210,8 +207,8 @@ class Workspace:
             if control.label.casefold() == label.casefold():
                 break
         else:
-            seen = ", ".join(f"“{control.label}”" for control in fields) or "none"
-            raise NotThere(f"@{user} sees no field “{label}” in the open modal. Fields there: {seen}.")
+            names = ", ".join(f"“{control.label}”" for control in fields) or "none"
+            raise NotThere(f"@{user} sees no field “{label}” in the open modal. Fields there: {names}.")
         state = await self._state(place, control, value)
         modal.values.setdefault(control.block["block_id"], {})[control.element["action_id"]] = state
         self._history.touch()
@@ -223,7 +220,7 @@ class Workspace:
         person = _person(user)
         modal = self._open_modal(person)
         if not modal.view["submit"]:
-            raise NotThere(f"The modal that @{user} has open cannot be submitted (yet).")
+            raise NotThere(f"The open modal of @{user} has no submit button.")
         await self._interactions.submit(person, modal)
 
     async def open_home(self, user: str) -> None:
@@ -233,43 +230,42 @@ class Workspace:
     # ── visible content ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[str]:
-        """Each text that became visible to this user since then (time.monotonic()); each update of a message is
-        separate.
-        """
+        """Return each text that became visible to this user since a `time.monotonic()`, including each update."""
         return [revision.text for revision in self.revisions(user, since)]
 
     def revisions(self, user: str, since: float) -> list[Revision]:
-        """Like `visible`, with the source of each text."""
+        """Return the texts of `visible` with their sources."""
         return self._history.visible(_person(user).id, since)
 
     def notified(self, user: str, since: float = 0.0) -> list[Notification]:
-        """Notifications sent to this user since then (time.monotonic()): mentions and direct messages, not edits."""
+        """Return the notifications sent to this user since a `time.monotonic()`."""
         return self._history.notified(_person(user).id, since)
 
     def now_visible(self, user: str) -> list[str]:
-        """Each text that this user can see now."""
+        """Return each text that this user can see now."""
         return self._history.now_visible(_person(user).id)
 
     def home(self, user: str) -> str:
-        """The content of the user's Home tab; empty if the app published none."""
+        """Return the content of the user's Home tab; empty if the app has published none."""
         home = self._history.homes.get(_person(user).id)
         return self._history.text_of_view(home) if home else ""
 
     def bookmarks(self) -> list[str]:
-        """The titles of the bookmarks at the top of the channel."""
-        return [str(each["title"]) for each in self._api.bookmarks.shown]
+        """Return the titles of the bookmarks at the top of the channel."""
+        return [str(bookmark["title"]) for bookmark in self._api.bookmarks.shown]
 
     def posted(self, channel: str, *, threads: bool = False) -> list[str]:
-        """Each message in a channel that everybody can read, as it is now, oldest first; or each message in its
-        threads.
+        """Return the current texts of the messages in a channel that all members can read, oldest first.
+
+        With `threads`, return the messages in threads instead.
         """
-        found = [m for m in self._history.messages.values() if m.channel == channel and not m.only_for]
-        found = [message for message in found if message.is_reply == threads]
-        return [self._history.text_of(message) for message in sorted(found, key=lambda m: m.ts)]
+        messages = [m for m in self._history.messages.values() if m.channel == channel and not m.only_for]
+        messages = [message for message in messages if message.is_reply == threads]
+        return [self._history.text_of(message) for message in sorted(messages, key=lambda m: m.ts)]
 
     @property
     def transcript(self) -> tuple[Revision, ...]:
-        """Everything that was ever shown, in order."""
+        """All revisions, in order."""
         return tuple(self._history.revisions)
 
     # ── helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,27 +277,27 @@ class Workspace:
         return web.Response(text="ok")
 
     def _buttons(self, person: User) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Every button on the user's screen, newest first, with its action."""
+        """Yield every button on the user's screen, newest first, with its action."""
         modal = self._history.modal(person.id)
         if modal and modal.view["submit"]:
             yield modal.view["submit"]["text"], lambda: self._interactions.submit(person, modal)
         if modal:
             close = modal.view["close"]["text"] if modal.view["close"] else "Cancel"
-            found = [control.label.casefold() for _, control in self._history.controls(person.id) if control.pressable]
+            labels = [control.label.casefold() for _, control in self._history.controls(person.id) if control.pressable]
             # Slack's own "Cancel" must not hide a button of the app with that name.
-            if modal.view["close"] or close.casefold() not in found:
+            if modal.view["close"] or close.casefold() not in labels:
                 yield close, lambda: self._interactions.dismiss(person, modal)
         for place, control in self._history.controls(person.id):
             if control.pressable:
                 yield control.label, lambda place=place, control=control: self._interactions.act(place, control)  # type: ignore[misc]
 
     def _message(self, person: User, words: str) -> Message:
-        """The newest message of the channel that contains this text (case is ignored)."""
+        """Return the newest message in the channel that contains this text (case is ignored)."""
         for message in sorted(self._history.messages.values(), key=lambda m: m.ts, reverse=True):
-            shown = self._history.text_of(message) if message.channel == CHANNEL else ""
-            if words.casefold() in shown.casefold() and message.readable_by(person.id) and not message.only_for:
+            text = self._history.text_of(message) if message.channel == CHANNEL else ""
+            if words.casefold() in text.casefold() and message.readable_by(person.id) and not message.only_for:
                 return message
-        raise NotThere(f"@{person.name} sees no message that says “{words}”.")
+        raise NotThere(f"@{person.name} sees no message with the text “{words}”.")
 
     def _open_modal(self, person: User) -> Modal:
         modal = self._history.modal(person.id)
@@ -310,7 +306,7 @@ class Workspace:
         return modal
 
     async def _state(self, place: Place, control: Control, value: str) -> Json:
-        """The element's state after writing or choosing this value."""
+        """Return the element's state after a user has written or chosen this value."""
         element, kind = control.element, control.element["type"]
         if kind in ("plain_text_input", "number_input", "email_text_input", "url_text_input"):
             return {"type": kind, "value": value or None}
@@ -325,8 +321,8 @@ class Workspace:
             return {"type": kind, "selected_date_time": _moment(value, self._history.date())}
         external = kind.endswith("external_select")
         offered = await self._interactions.suggest(place, control, value) if external else kit.options(element)
-        wanted = [value] if kind not in _MANY else [part.strip() for part in value.split(",") if part.strip()]
-        chosen = [_option(offered, text) for text in wanted]
+        texts = [value] if kind not in _MANY else [part.strip() for part in value.split(",") if part.strip()]
+        chosen = [_option(offered, text) for text in texts]
         return (
             {"type": kind, "selected_options": chosen}
             if kind in _MANY
@@ -338,7 +334,7 @@ _MANY = ("checkboxes", "multi_static_select", "multi_external_select")
 
 
 def _moment(value: str, now: datetime) -> int:
-    """Unix time of `2026-01-31 18:00` (UTC), or of `+2h` from `now`."""
+    """Return the Unix time of `2026-01-31 18:00` (UTC), or of `+2h` from `now`."""
     if later := re.fullmatch(r"\+(\d+)\s?(m|h|d)", value):
         return int(now.timestamp()) + int(later[1]) * {"m": 60, "h": 3600, "d": 86400}[later[2]]
     try:
@@ -354,8 +350,8 @@ def _option(offered: list[Json], text: str) -> Json:
     close = [option for option in offered if text.casefold() in option["text"]["text"].casefold()]
     if len(close) == 1:
         return close[0]
-    seen = ", ".join(f"“{option['text']['text']}”" for option in offered) or "none"
-    raise NotThere(f"There is no option “{text}”. Options there: {seen}.")
+    names = ", ".join(f"“{option['text']['text']}”" for option in offered) or "none"
+    raise NotThere(f"There is no option “{text}”. Options there: {names}.")
 
 
 def _person(name: str) -> User:

@@ -61,7 +61,7 @@ def test_three_hundred_endpoints_are_on_pages() -> None:
     assert button(found[0], LIST_PREVIOUS) is None
     assert button(found[3], LIST_PREVIOUS) == "2"
     for page in found:
-        text = kit.seen(older(page), str)
+        text = kit.visible_text(older(page), str)
         assert all(f"{name} — " in text for name in names(page))
         assert "…" not in text
 
@@ -88,7 +88,7 @@ def test_home_shows_three_hundred_endpoints_in_pages() -> None:
     while True:
         blocks = in_home(endpoints(300), search)
         assert form_complaints({"type": "home", "blocks": blocks}) == []
-        found.append(kit.seen(blocks, str))
+        found.append(kit.visible_text(blocks, str))
         if not (value := button(blocks, HOME_NEXT)):
             break
         search = Search.of_value(value)

@@ -30,4 +30,4 @@ def test_each_option_has_its_field() -> None:
     pages = [change_form(ChangeForm(verb="add", names=("a",), options=options)), advanced_form("add", (), "{}")]
     labels = {block["label"]["text"] for page in pages for block in page["blocks"] if "label" in block}
     assert set(LABELS.values()) <= labels
-    assert "price-in" not in kit.seen(pages[0]["blocks"], lambda name: name)
+    assert "price-in" not in kit.visible_text(pages[0]["blocks"], lambda name: name)

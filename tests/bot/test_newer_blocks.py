@@ -40,7 +40,7 @@ MORE = container("More of the plan", [section(md("*Commit*: {commit}", commit=co
 
 
 def seen(blocks: list[Block]) -> str:
-    return kit.seen(blocks, lambda name: name)
+    return kit.visible_text(blocks, lambda name: name)
 
 
 @pytest.mark.parametrize(

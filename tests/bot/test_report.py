@@ -52,15 +52,15 @@ def test_the_report_fits_with_many_people_and_models() -> None:
     bills = [a_bill(NOW - timedelta(weeks=n % 8), 1 + n, f"model-{n % 9}-" + "x" * 40, f"U{n}") for n in range(40)]
     view = usage(weekly(bills, NOW, 8), len(bills), 0)
     assert complaints(view) == []
-    assert "20 more" in kit.seen(view.blocks, str)
-    assert "$" in kit.seen(older(view.blocks), str)
+    assert "20 more" in kit.visible_text(view.blocks, str)
+    assert "$" in kit.visible_text(older(view.blocks), str)
 
 
 def test_the_report_names_the_people_who_used_the_gpu() -> None:
     """The person with the most hours first; a week without a session has no row, and an estimate is called one."""
     bills = [a_bill(NOW, 1, holder="U1", idle=0.3), a_bill(NOW, 2, holder="U2")]
     view = usage(weekly(bills, NOW, 2), 2, 1)
-    shown = kit.seen(view.blocks, lambda user: {"U1": "dev", "U2": "lead"}[user])
+    shown = kit.visible_text(view.blocks, lambda user: {"U1": "dev", "U2": "lead"}[user])
     assert "@lead 2 h · @dev 1 h" in shown
     assert "3 h in 2 sessions, $2.55, idle 10% of the time up." in shown
     assert "The cost of 1 of them is an estimate" in shown
@@ -68,7 +68,7 @@ def test_the_report_names_the_people_who_used_the_gpu() -> None:
     assert "cost: 16 Nov 0, 23 Nov 2.55" in shown
     assert "2026-11-23 · 3 h · 10% · $2.55" in shown
     assert "2026-11-16" not in shown
-    assert "estimate" not in kit.seen(usage(weekly(bills, NOW, 1), 2, 0).blocks, str)
+    assert "estimate" not in kit.visible_text(usage(weekly(bills, NOW, 1), 2, 0).blocks, str)
 
 
 def test_days_are_counted_where_their_sessions_began() -> None:

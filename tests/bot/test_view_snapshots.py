@@ -240,7 +240,7 @@ def rendered(view: View | dict[str, Any]) -> str:
     blocks = view.blocks if isinstance(view, View) else view["blocks"]
     head = "" if isinstance(view, View) or "title" not in view else f"── {view['title']['text']} ──\n"
     foot = "" if isinstance(view, View) or "submit" not in view else f"\n[{view['submit']['text']}]"
-    return head + kit.seen(blocks, lambda name: PEOPLE.get(name, name)) + foot + "\n"
+    return head + kit.visible_text(blocks, lambda name: PEOPLE.get(name, name)) + foot + "\n"
 
 
 @pytest.mark.parametrize("name", VIEWS)

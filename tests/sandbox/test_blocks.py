@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.slack.blocks import readable, seen
+from sandbox.slack.blocks import readable, visible_text
 
 
 def name(target: str) -> str:
@@ -35,4 +35,4 @@ def test_fields_are_read_as_label_and_value() -> None:
         return {"type": "mrkdwn", "text": text}
 
     section = {"type": "section", "fields": [field("*Serves*\nQwen/Q as q"), field("*Commit*\n`aa5c`"), field("alone")]}
-    assert seen([section], name) == "Serves: Qwen/Q as q · Commit: aa5c · alone"
+    assert visible_text([section], name) == "Serves: Qwen/Q as q · Commit: aa5c · alone"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.slack.blocks import complaints, controls, seen, view_complaints, with_ids
+from sandbox.slack.blocks import complaints, controls, view_complaints, visible_text, with_ids
 
 Json = dict[str, Any]
 RAW = {"type": "raw_text", "text": "x"}
@@ -119,4 +119,4 @@ def test_what_is_inside_a_container_can_be_read_and_pressed() -> None:
     (block,) = with_ids([container(child_blocks=[SECTION, {"type": "actions", "elements": [button]}])])
     assert [control.label for control in controls([block])] == ["Press"]
     assert all(child["block_id"] for child in block["child_blocks"])
-    assert seen([block], str) == "Title\nx\n[Press]"
+    assert visible_text([block], str) == "Title\nx\n[Press]"

@@ -75,7 +75,7 @@ async def test_a_mention_in_a_thread_is_answered_there(workspace: Workspace, app
     assert [(m["text"], m["reply_count"]) for m in history] == [("Bring up coder-chat", 2)]
     await workspace.say("dev", "/gpu status", on="bring up")
     assert "/gpu is not supported in threads. Sorry!" in workspace.now_visible("dev")
-    with pytest.raises(NotThere, match="no message that says"):
+    with pytest.raises(NotThere, match="no message with the text"):
         await workspace.say("dev", "hello", on="nothing like it")
 
 
