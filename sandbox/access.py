@@ -30,20 +30,20 @@ class Request:
     name: str = ""
 
     def __str__(self) -> str:
-        where = f" in {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}{where}"
+        place = f" in {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}{place}"
 
 
 def request_of(method: str, route: Mapping[str, str], query: Mapping[str, str]) -> Request:
-    """The request for a method and the parts of a path."""
+    """Return the request for an HTTP method, the parts of a path and its query."""
     name, subresource = route.get("name", ""), route.get("subresource", "")
     verb = _WRITES.get(method, "")
     if method == "DELETE":
         verb = "delete" if name else "deletecollection"
     elif method in ("GET", "HEAD"):
         verb = "get" if name else "watch" if query.get("watch") in {"1", "true", "True"} else "list"
-    if not name and (one := _ONE_NAME.search(query.get("fieldSelector", ""))):
-        name = one[1]
+    if not name and (match := _ONE_NAME.search(query.get("fieldSelector", ""))):
+        name = match[1]
     resource = route["plural"] + (f"/{subresource}" if subresource else "")
     return Request(verb, route.get("group", ""), resource, route.get("namespace", ""), name)
 
@@ -65,8 +65,9 @@ class Account:
         return frozenset(grant for grant in _grants(self._roles) if grant not in self._taken)
 
     def take(self, grant: Request) -> None:
-        """Remove a right, like somebody who edits the Role. A review still allows it: the test is about the request
-        itself.
+        """Remove a right, as if somebody had edited the Role; raises KeyError if it was not granted.
+
+        A SelfSubjectAccessReview still allows it, so that a test reaches the refusal of the request itself.
         """
         if grant not in self.granted:
             raise KeyError(f"{self.user} has no right to {grant}")
@@ -86,11 +87,17 @@ class Account:
         await self._has_refused.wait()
         return self.refused[0]
 
-    def review(self, asked: Mapping[str, Any]) -> bool:
-        """The answer to a SelfSubjectAccessReview about `resourceAttributes`."""
-        resource = asked.get("resource", "") + (f"/{asked['subresource']}" if asked.get("subresource") else "")
+    def review(self, attributes: Mapping[str, Any]) -> bool:
+        """Return the answer to a SelfSubjectAccessReview about `resourceAttributes`."""
+        resource = attributes.get("resource", "") + (
+            f"/{attributes['subresource']}" if attributes.get("subresource") else ""
+        )
         request = Request(
-            asked.get("verb", ""), asked.get("group", ""), resource, asked.get("namespace", ""), asked.get("name", "")
+            attributes.get("verb", ""),
+            attributes.get("group", ""),
+            resource,
+            attributes.get("namespace", ""),
+            attributes.get("name", ""),
         )
         return bool(self._covering(request))
 
@@ -118,16 +125,16 @@ def _grants(roles: Iterable[Object]) -> Iterable[Request]:
 
 
 def forbidden(user: str, request: Request) -> ApiError:
-    """The refusal with Kubernetes' message."""
+    """Return the 403 error with Kubernetes' message."""
     resource = request.resource.partition("/")[0]
-    about = f"{resource}.{request.group}" if request.group else resource
+    subject = f"{resource}.{request.group}" if request.group else resource
     if request.name:
-        about = f'{about} "{request.name}"'
-    where = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
+        subject = f'{subject} "{request.name}"'
+    place = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
     return ApiError(
         403,
         "Forbidden",
-        f'{about} is forbidden: User "{user}" cannot {request.verb} resource "{request.resource}" in API group'
-        f' "{request.group}" {where}',
+        f'{subject} is forbidden: User "{user}" cannot {request.verb} resource "{request.resource}" in API group'
+        f' "{request.group}" {place}',
         {key: value for key, value in (("name", request.name), ("group", request.group), ("kind", resource)) if value},
     )

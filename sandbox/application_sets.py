@@ -1,7 +1,8 @@
 """The Applications that an ApplicationSet of Argo CD generates: one for each directory, file or element of its generators.
 
 Sources: argo-cd.readthedocs.io/en/stable/operator-manual/applicationset (git directory and file generators, list, Go
-templates, templatePatch). Of Go templates it supports what ApplicationSets over git directories use: paths, and `if` with `eq`.
+templates, templatePatch). Only those Go templates are supported that ApplicationSets over git directories use: paths,
+and `if` with `eq`.
 """
 
 import posixpath
@@ -18,14 +19,14 @@ Parameters = dict[str, str]
 
 def generated_applications(application_set: Object, files: Mapping[str, str]) -> list[Object]:
     spec = application_set["spec"]
-    made = []
+    applications = []
     for parameters in _parameters(spec.get("generators") or (), files):
         application = _substitute(copied(spec["template"]), parameters)
         if patch := spec.get("templatePatch"):
             for change in documents(_text(_conditions(patch, parameters), parameters)):
                 merge_patch(application, change)
-        made.append({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **application})
-    return made
+        applications.append({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **application})
+    return applications
 
 
 def _parameters(generators: Any, files: Mapping[str, str]) -> Iterator[Parameters]:
@@ -34,21 +35,23 @@ def _parameters(generators: Any, files: Mapping[str, str]) -> Iterator[Parameter
         for element in elements:
             yield {str(key): str(value) for key, value in element.items()}
         yield from _directories(git.get("directories") or (), files)
-        for each in git.get("files") or ():
+        for file_generator in git.get("files") or ():
             for path in sorted(files):
-                if fnmatchcase(path, each["path"]):
-                    said = load(files[path])
-                    flat = {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
+                if fnmatchcase(path, file_generator["path"]):
+                    content = load(files[path])
+                    flat = {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
                     yield _path_parameters(posixpath.dirname(path)) | flat
 
 
-def _directories(wanted: Any, files: Mapping[str, str]) -> Iterator[Parameters]:
+def _directories(patterns: Any, files: Mapping[str, str]) -> Iterator[Parameters]:
     every = {parent for path in files for parent in _parents(path)}
     for path in sorted(every):
         fits = [
-            each for each in wanted if path.count("/") == each["path"].count("/") and fnmatchcase(path, each["path"])
+            pattern
+            for pattern in patterns
+            if path.count("/") == pattern["path"].count("/") and fnmatchcase(path, pattern["path"])
         ]
-        if fits and not any(each.get("exclude") for each in fits):
+        if fits and not any(pattern.get("exclude") for pattern in fits):
             yield _path_parameters(path)
 
 
@@ -63,9 +66,9 @@ def _path_parameters(path: str) -> Parameters:
 
 def _substitute(value: Any, parameters: Parameters) -> Any:
     if isinstance(value, dict):
-        return {key: _substitute(each, parameters) for key, each in value.items()}
+        return {key: _substitute(child, parameters) for key, child in value.items()}
     if isinstance(value, list):
-        return [_substitute(each, parameters) for each in value]
+        return [_substitute(child, parameters) for child in value]
     return _text(value, parameters) if isinstance(value, str) else value
 
 
@@ -75,7 +78,7 @@ def _text(text: str, parameters: Parameters) -> str:
 
 def _conditions(text: str, parameters: Parameters) -> str:
     def block(match: re.Match[str]) -> str:
-        holds = [parameters.get(name) == said for name, said in re.findall(r'eq \.([\w.]+) "([^"]*)"', match[1])]
+        holds = [parameters.get(name) == literal for name, literal in re.findall(r'eq \.([\w.]+) "([^"]*)"', match[1])]
         every = " and " in f" {match[1]} " or match[1].strip().startswith("and")
         return match[2] if holds and (all(holds) if every else any(holds)) else ""
 

@@ -1,4 +1,4 @@
-"""The sources of an Application, and the manifests that they render to: directories, charts in git, a proxy's chart."""
+"""Render the sources of an Application: directories, charts in git, and external charts."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def sources_of(app: Object) -> list[Object]:
 
 
 def render(app: Object, files: dict[str, str]) -> list[Object]:
-    """The manifests that the Application's sources render to."""
+    """Return the manifests that the Application's sources render to."""
     manifests: list[Object] = []
     for source in sources_of(app):
         path = posixpath.normpath(source.get("path", ".")).strip("/")
@@ -34,29 +34,29 @@ def render(app: Object, files: dict[str, str]) -> list[Object]:
         elif (helm := source.get("helm")) and source.get("chart"):
             manifests += _chart(app, source, helm, files)
     name, namespace = app["metadata"]["name"], app["spec"]["destination"].get("namespace", "default")
-    found = [manifest for manifest in manifests if known(manifest)]
-    for manifest in found:
+    rendered = [manifest for manifest in manifests if known(manifest)]
+    for manifest in rendered:
         if BY_KIND[manifest["kind"]].namespaced:
             manifest["metadata"].setdefault("namespace", namespace)
         manifest["metadata"].setdefault("annotations", {})["argocd.argoproj.io/tracking-id"] = name
-    return found
+    return rendered
 
 
 def values_path(source: Object, named: str) -> str:
-    """A values file by its path in the repository: below a `ref`, or relative to the chart."""
+    """Return the path of a values file in the repository; in the source it is below a `ref`, or relative to the chart."""
     if named.startswith("$"):
         return named.partition("/")[2]
     return posixpath.normpath(posixpath.join(source.get("path", ""), named))
 
 
 def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
-    """An external chart: a supported one, otherwise a proxy's, if its values contain anything.
+    """Render an external chart: a supported one, otherwise LiteLLM's, if it has a proxy configuration or that name.
 
     The proxy's config becomes a ConfigMap, and its Deployment restarts when the config changes.
     """
     values = _values(source, helm, files)
-    if (made := known_chart(helm.get("releaseName") or app["metadata"]["name"], values)) is not None:
-        return made
+    if (objects := known_chart(helm.get("releaseName") or app["metadata"]["name"], values)) is not None:
+        return objects
     release = helm.get("releaseName") or source["chart"]
     proxy = _proxy_config(values)
     if not proxy and "litellm" not in str(source.get("chart")):
@@ -83,14 +83,14 @@ def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> 
 
 
 def _values(source: Object, helm: Object, files: dict[str, str]) -> Object:
-    """The values of a chart; later sources override earlier ones: files, `values`, `valuesObject`, `parameters`."""
+    """Return the values of a chart. Later sources override earlier ones: files, `values`, `valuesObject`, `parameters`."""
     values: Object = {}
-    for each in helm.get("valueFiles") or ():
-        merge_patch(values, copied(load(files.get(values_path(source, each), "")) or {}))
+    for file in helm.get("valueFiles") or ():
+        merge_patch(values, copied(load(files.get(values_path(source, file), "")) or {}))
     merge_patch(values, copied(load(helm.get("values") or "") or {}))
     merge_patch(values, copied(helm.get("valuesObject") or {}))
-    for each in helm.get("parameters") or ():
-        _set(values, re.findall(r"[^.\[\]]+", each["name"]), each.get("value"))
+    for parameter in helm.get("parameters") or ():
+        _set(values, re.findall(r"[^.\[\]]+", parameter["name"]), parameter.get("value"))
     return values
 
 
@@ -109,9 +109,9 @@ def _set(values: Any, path: list[str], value: Any) -> None:
 
 
 def _proxy_config(values: Any) -> Object:
-    """LiteLLM's configuration, anywhere in a chart's values."""
+    """Return LiteLLM's configuration from any depth of a chart's values; {} without one."""
     if not isinstance(values, dict):
         return {}
     if isinstance(values.get("proxy_config"), dict):
         return dict(values["proxy_config"])
-    return next((found for each in values.values() if (found := _proxy_config(each))), {})
+    return next((config for child in values.values() if (config := _proxy_config(child))), {})

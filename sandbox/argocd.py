@@ -1,8 +1,8 @@
 """The sandbox's Argo CD: discovers Applications in git, compares them with it, and syncs them at the requested commit.
 
 Its state is in the Applications, as in Argo CD: the last entry of `status.history` is the last sync. A Helm source
-becomes a Deployment and a ConfigMap with the values' `proxy_config`, from which the gateway (`gateway.py`) reads the
-*synced* configuration.
+becomes a Deployment and a ConfigMap with the values' `proxy_config`; the gateway (`gateway.py`) reads its *synced*
+configuration from there.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class ArgoCD:
         self._syncing: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Initial state: everything of the first commit exists and is synced, as on a platform in use."""
+        """Create and sync everything of the first commit, so that the platform looks as if it were in use."""
         commit = await self._git.main_commit()
         await self._discover(commit)
         for app in self._store.find("Application", NAMESPACE):
@@ -70,7 +70,7 @@ class ArgoCD:
             except (
                 SyncError,
                 *UNUSUAL,
-            ) as error:  # in an unknown repository: only this Application fails
+            ) as error:  # a manifest of an unknown repository must not fail the other Applications
                 self._fail(app, commit, {"sync": {"revision": commit}}, message_of(error))
             else:
                 self._succeed(app, commit)
@@ -78,26 +78,28 @@ class ArgoCD:
         self._looked_at = commit
 
     async def run(self) -> None:
-        """Polls git every three simulated minutes, and immediately when an Application requests a refresh."""
+        """Poll git every three simulated minutes, and immediately when an Application requests a refresh."""
         clock = self._clock
         due = self._next_poll()
-        judged = -1  # the store's version
+        judged_version = -1  # the store's version
         try:
             while True:
-                seen = self._store.version
-                asked = self._take_refreshes()
-                if asked or clock.now() >= due:
+                version = self._store.version
+                requested = self._take_refreshes()
+                if requested or clock.now() >= due:
                     due = self._next_poll()
-                    await self._reconcile(asked)
+                    await self._reconcile(requested)
                 self._begin_operations()
                 self._finish_deletions()
-                if self._store.version != judged:
+                if self._store.version != judged_version:
                     self._update_health()
                     await self._heal()
-                    judged = -1 if self._syncing else seen  # `_heal` leaves out what is being synced
+                    judged_version = (
+                        -1 if self._syncing else version
+                    )  # `_heal` skips Applications that are being synced
                 try:
                     async with asyncio.timeout(max(0.01, (due - clock.now()) / clock.speed)):
-                        await self._store.changed(seen)
+                        await self._store.changed(version)
                 except TimeoutError:
                     pass
         finally:
@@ -108,13 +110,13 @@ class ArgoCD:
         return self._clock.now() + max(RECONCILE_SECONDS, LEAST * self._clock.speed)
 
     def _take_refreshes(self) -> set[str]:
-        asked = set()
+        requested = set()
         for app in self._store.stored("Application", NAMESPACE):
             if REFRESH in (app["metadata"].get("annotations") or {}):
-                asked.add(app["metadata"]["name"])
-        return asked
+                requested.add(app["metadata"]["name"])
+        return requested
 
-    async def _reconcile(self, asked: set[str]) -> None:
+    async def _reconcile(self, requested: set[str]) -> None:
         commit = await self._git.main_commit()
         if commit != self._looked_at:
             await self._discover(commit)
@@ -122,7 +124,7 @@ class ArgoCD:
         self._looked_at, self._faults_seen = commit, frozenset(self._faults)
         for app in self._store.stored("Application", NAMESPACE):
             name = app["metadata"]["name"]
-            if name in asked or stale:
+            if name in requested or stale:
                 await self._compare(name, commit)
                 self._update(name, lambda live: live["metadata"].get("annotations", {}).pop(REFRESH, None))
         for app in self._store.stored("Application", NAMESPACE):
@@ -143,18 +145,18 @@ class ArgoCD:
             self._update(name, lambda live: live.update(operation=operation))
 
     async def _discover(self, commit: str) -> None:
-        """Acts like the ApplicationSet: one Application per file in the catalog of an enabled group.
+        """Create one Application per file in the catalog of each enabled group, like the platform's ApplicationSet.
 
-        While a file does not parse, it reports an error and changes no Application.
+        If a file does not parse, no Application changes.
         """
         files = await self._git.files_at(commit, self._catalog)
         if not any(path.startswith((f"{self._catalog}/catalog/", f"{self._catalog}/groups.")) for path in files):
-            self._install({each["metadata"]["name"]: each for each in await self._declared_applications(commit)})
+            self._install({app["metadata"]["name"]: app for app in await self._declared_applications(commit)})
             return
         listed = files.get(f"{self._catalog}/groups.generated.yaml")
         groups = load(listed) if listed else [{"enabled": "true", "catalogPath": f"{self._catalog}/catalog"}]
         enabled = tuple(g["catalogPath"].rstrip("/") + "/" for g in groups if str(g["enabled"]).lower() == "true")
-        wanted: dict[str, Object] = {}
+        declared: dict[str, Object] = {}
         for path, text in files.items():
             if path.startswith(enabled) and path.endswith((".yaml", ".yml")):
                 try:
@@ -163,26 +165,26 @@ class ArgoCD:
                     return
                 for manifest in manifests:
                     if manifest.get("kind") == "Application":
-                        wanted[manifest["metadata"]["name"]] = manifest
-        self._install(wanted)
+                        declared[manifest["metadata"]["name"]] = manifest
+        self._install(declared)
 
     async def _declared_applications(self, commit: str) -> list[Object]:
-        """Every Application that is declared in a repository with another layout: somebody has applied all of them."""
+        """Return all Applications of a repository with another layout, as if somebody had applied every one of them."""
         files = await self._git.files_at(commit, "")
-        found: list[Object] = []
+        applications: list[Object] = []
         for path, text in sorted(files.items()):
             if not path.endswith((".yaml", ".yml")) or "argoproj.io" not in text:
                 continue
             with suppress(*UNUSUAL):  # a chart's template is not a manifest
-                for each in documents(text):
-                    if each.get("kind") == "ApplicationSet":
-                        found += generated_applications(each, files)
-                    elif each.get("kind") == "Application":
-                        found.append(each)
-        return found
+                for manifest in documents(text):
+                    if manifest.get("kind") == "ApplicationSet":
+                        applications += generated_applications(manifest, files)
+                    elif manifest.get("kind") == "Application":
+                        applications.append(manifest)
+        return applications
 
-    def _install(self, wanted: dict[str, Object]) -> None:
-        for name, manifest in wanted.items():
+    def _install(self, declared: dict[str, Object]) -> None:
+        for name, manifest in declared.items():
             if not self._store.exists("Application", name, NAMESPACE):
                 fresh = {"sync": {"status": "Unknown"}, "health": {"status": "Missing"}, "history": []}
                 meta = manifest["metadata"] | {"namespace": NAMESPACE}
@@ -190,48 +192,48 @@ class ArgoCD:
             else:
                 self._update(name, lambda live, spec=manifest["spec"]: live.update(spec=spec))
         for app in self._store.find("Application", NAMESPACE):
-            if app["metadata"]["name"] not in wanted:
+            if app["metadata"]["name"] not in declared:
                 self._store.delete("Application", app["metadata"]["name"], NAMESPACE)
 
     async def _compare(self, name: str, commit: str) -> None:
-        """Synced means that the files of the Application's sources are the same as at the last sync."""
+        """Set the sync status: Synced if the files of the Application's sources are the same as at the last sync."""
         app = self._store.get("Application", name, NAMESPACE)
         if app is None:
             return
         history = app["status"].get("history") or []
-        wanted = await self._sources(app, commit)
+        current = await self._sources(app, commit)
         conditions, resources = [], []
         if "argocd-comparison-error" in self._faults:
             state = "Unknown"
             conditions = [
                 {"type": "ComparisonError", "message": COMPARISON, "lastTransitionTime": self._store.timestamp()}
             ]
-        elif not wanted:
+        elif not current:
             state = "Unknown"
         else:
-            same = bool(history) and await self._sources(app, history[-1]["deployedBy"]["commit"]) == wanted
+            same = bool(history) and await self._sources(app, history[-1]["deployedBy"]["commit"]) == current
             state = "Synced" if same and "argocd-outofsync" not in self._faults else "OutOfSync"
-            if same and state == "OutOfSync":  # like when an autoscaler or a webhook changes the applied objects
+            if same and state == "OutOfSync":  # as if an autoscaler or a webhook had changed the applied objects
                 resources = [{"group": "apps", "kind": "Deployment", "name": name, "status": "OutOfSync"}]
         self._status(
             name, sync={"status": state, **_revisions(app, commit)}, conditions=conditions, resources=resources
         )
 
     async def _sources(self, app: Object, commit: str) -> dict[str, str]:
-        """The files of git that the Application renders at a commit."""
+        """Return the files in git that the Application renders at a commit: path -> text."""
         files: dict[str, str] = {}
         for source in sources_of(app):
             if "path" in source:
                 path = posixpath.normpath(source["path"]).strip("/")
-                below = await self._git.files_at(commit, "" if path == "." else path)
+                own_files = await self._git.files_at(commit, "" if path == "." else path)
                 outside = any(
-                    ".." in text for name, text in below.items() if name.endswith(("kustomization.yaml", ".yml"))
+                    ".." in text for name, text in own_files.items() if name.endswith(("kustomization.yaml", ".yml"))
                 )
-                files |= read_by(path, await self._git.files_at(commit, "")) if outside else below
+                files |= read_by(path, await self._git.files_at(commit, "")) if outside else own_files
             for value_file in (source.get("helm") or {}).get("valueFiles") or ():
                 path = values_path(source, value_file)
-                found = await self._git.files_at(commit, path)
-                files |= {path: found[path]} if path in found else {}
+                value_files = await self._git.files_at(commit, path)
+                files |= {path: value_files[path]} if path in value_files else {}
         return files
 
     def _begin_operations(self) -> None:
@@ -254,15 +256,15 @@ class ArgoCD:
         app = self._store.get("Application", name, NAMESPACE)
         if app is None:
             return
-        asked = (operation.get("sync") or {}).get("revision") or ""
-        asked = asked or next(iter(reversed((operation.get("sync") or {}).get("revisions") or [""])))
-        commit = await self._git.main_commit() if asked in {"", "HEAD", "main"} else asked
+        revision = (operation.get("sync") or {}).get("revision") or ""
+        revision = revision or next(iter(reversed((operation.get("sync") or {}).get("revisions") or [""])))
+        commit = await self._git.main_commit() if revision in {"", "HEAD", "main"} else revision
         try:
             if "argocd-comparison-error" in self._faults:
                 raise SyncError(f"ComparisonError: {COMPARISON}")
             if "sync-fails" in self._faults:
                 raise SyncError(DENIED)
-            # As measured: only Argo CD's API server copies the Application's options into an operation.
+            # Measured: only Argo CD's API server copies the Application's options into an operation.
             sync = operation.get("sync") or {}
             await self._apply(app, commit, tuple(sync.get("syncOptions") or ()), sync.get("resources") or ())
         except (SyncError, ApiError) as e:
@@ -275,15 +277,15 @@ class ArgoCD:
     async def _wait_while_blocked(self, name: str) -> bool:
         """Wait while a hook or a sync window blocks the operation; returns whether somebody terminated it."""
         while True:
-            seen = self._store.version
+            version = self._store.version
             app = self._store.get("Application", name, NAMESPACE)
             state = app["status"]["operationState"] if app else {}
             if not state or state["phase"] == "Terminating":
                 ended = {"phase": "Failed", "message": "Operation terminated", "finishedAt": self._store.timestamp()}
                 self._status(name, operationState=state | ended)
                 return True
-            held = {"argocd-hook-hangs": HOOK.format(name=name), "argocd-sync-window": WINDOW}
-            message = next((text for fault, text in held.items() if fault in self._faults), "")
+            blocking = {"argocd-hook-hangs": HOOK.format(name=name), "argocd-sync-window": WINDOW}
+            message = next((text for fault, text in blocking.items() if fault in self._faults), "")
             if not message:
                 return False
             if state["message"] != message:
@@ -291,7 +293,7 @@ class ArgoCD:
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LEAST):
-                        await self._store.changed(seen)
+                        await self._store.changed(version)
 
     async def _apply(self, app: Object, commit: str, options: tuple[str, ...], only: Sequence[Object] = ()) -> None:
         try:
@@ -339,12 +341,12 @@ class ArgoCD:
         self._store.update(kind, meta["name"], meta.get("namespace", ""), change)
 
     def _succeed(self, app: Object, commit: str, operation: Object | None = None, *, partly: bool = False) -> None:
-        """Record a sync. One of some resources only is not in the history (docs: Selective Sync)."""
+        """Record a sync. A sync of selected resources is not in the history (Argo CD's documentation, "Selective Sync")."""
         name, revisions = app["metadata"]["name"], _revisions(app, commit)
         live = self._store.get("Application", name, NAMESPACE) or app
         history = live["status"].get("history") or []
-        # `deployedBy` is our own field: a multi-source entry has several revisions, and the commit is not always the
-        # last.
+        # `deployedBy` does not exist in Argo CD: a multi-source entry has several revisions, and the commit may be any
+        # of them.
         entry = revisions | {
             "id": len(history),
             "deployedAt": self._store.timestamp(),
@@ -367,8 +369,9 @@ class ArgoCD:
         return ended | {"operation": operation, "syncResult": dict(revisions)}
 
     def _finish_deletions(self) -> None:
-        """The resources finalizer: deletes everything that the Application applied, including the claim with its
-        weights.
+        """Delete everything that a deleted Application applied, including the claim with its weights.
+
+        This is the resources finalizer.
         """
         for app in self._store.stored("Application", NAMESPACE):
             if "deletionTimestamp" in app["metadata"]:
@@ -391,9 +394,9 @@ class ArgoCD:
                 self._status(name, health={"status": worst})
 
     async def _heal(self) -> None:
-        """With `selfHeal`, replicas that differ from git are reverted immediately (`SelfHealTimeoutSeconds` is 5).
+        """Revert replicas that differ from git, if `selfHeal` is set (`SelfHealTimeoutSeconds` is 5).
 
-        Other differences do not occur here. Those in `ignoreDifferences` do not count.
+        Differences in `ignoreDifferences` do not count; other differences do not occur in the sandbox.
         """
         for app in self._store.stored("Application", NAMESPACE):
             automated = (app["spec"].get("syncPolicy") or {}).get("automated") or {}
@@ -414,7 +417,10 @@ class ArgoCD:
         replicas = manifest["spec"]["replicas"]
         if live["spec"].get("replicas", 1) != replicas:
             self._store.update(
-                "Deployment", meta["name"], meta["namespace"], lambda found: found["spec"].update(replicas=replicas)
+                "Deployment",
+                meta["name"],
+                meta["namespace"],
+                lambda deployment: deployment["spec"].update(replicas=replicas),
             )
 
     def _update(self, name: str, change: Any) -> None:
@@ -430,7 +436,7 @@ def _identity(manifest: Object) -> tuple[str, str, str]:
 
 
 def _commits_of(state: Object) -> list[str]:
-    """The commits of an operation: Argo CD does not automatically sync to the same commit again, independent of the result."""
+    """Return the commits of an operation. Argo CD does not sync to them again automatically, independent of the result."""
     result = state.get("syncResult") or {}
     return [*(result.get("revisions") or ()), result.get("revision") or ""]
 
@@ -440,7 +446,7 @@ def _options(app: Object) -> tuple[str, ...]:
 
 
 def _revisions(app: Object, commit: str) -> Object:
-    """`revision` for one source, `revisions` for several; a chart's revision is its version."""
+    """Return `revision` for one source, `revisions` for several; a chart's revision is its version."""
     if not app["spec"].get("sources"):
         return {"revision": commit}
     return {"revisions": [s.get("targetRevision", "") if "chart" in s else commit for s in app["spec"]["sources"]]}
@@ -451,7 +457,7 @@ def _application_of(obj: Object) -> str | None:
 
 
 def _keep_replicas(app: Object, manifest: Object, live: Object) -> None:
-    """`RespectIgnoreDifferences`: an ignored `/spec/replicas` keeps its live value."""
+    """Keep the live value of an ignored `/spec/replicas`, for `RespectIgnoreDifferences`."""
     for ignored in app["spec"].get("ignoreDifferences") or ():
         mine = ignored.get("name") in {None, "", manifest["metadata"]["name"]}
         pointed = "/spec/replicas" in (ignored.get("jsonPointers") or ())
@@ -460,11 +466,11 @@ def _keep_replicas(app: Object, manifest: Object, live: Object) -> None:
 
 
 def _storage(claim: Object) -> float:
-    asked = str(claim["spec"]["resources"]["requests"]["storage"])
-    return float(asked[:-2]) * UNITS[asked[-2:]] if asked[-2:] in UNITS else float(asked)
+    quantity = str(claim["spec"]["resources"]["requests"]["storage"])
+    return float(quantity[:-2]) * UNITS[quantity[-2:]] if quantity[-2:] in UNITS else float(quantity)
 
 
 def _health(deployment: Object) -> str:
-    status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    status, replicas = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
     rolled = status.get("observedGeneration") == deployment["metadata"]["generation"]
-    return "Healthy" if rolled and status.get("readyReplicas", 0) >= wanted else "Progressing"
+    return "Healthy" if rolled and status.get("readyReplicas", 0) >= replicas else "Progressing"

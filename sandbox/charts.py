@@ -1,7 +1,7 @@
-"""Charts in the repository: rendered by Helm's own library, if it is installed.
+"""Charts in the repository, rendered by Helm's own library if it is installed.
 
-It has wheels only for Linux on x86-64. Without it, only templates with `{{ .Values.… }}`, `.Release.Name`, `with` and
-`if` are rendered.
+The library has wheels only for Linux on x86-64. Without it, only `{{ .Values.… }}`, `.Release.Name`, `with` and `if`
+are supported in templates.
 """
 
 import importlib
@@ -25,19 +25,23 @@ def is_chart(path: str, files: Mapping[str, str]) -> bool:
 
 
 def own_chart(path: str, files: Mapping[str, str], values: Object, release: str, namespace: str) -> list[Object]:
-    """The objects of a chart with these values over its own, without those of Helm's hooks."""
-    own = tuple(sorted((name, text) for name, text in files.items() if name.startswith(f"{path}/")))
-    given = json.dumps(values, sort_keys=True, default=str)
+    """Return the objects of a chart with `values` over its own values, without Helm's hooks."""
+    sources = tuple(sorted((name, text) for name, text in files.items() if name.startswith(f"{path}/")))
+    values_json = json.dumps(values, sort_keys=True, default=str)
     render = _by_helm if importlib.util.find_spec(_HELM) else _by_hand
-    made = [copied(each) for each in render(path, own, given, release, namespace)]
-    return [each for each in made if "helm.sh/hook" not in (each.get("metadata") or {}).get("annotations", {})]
+    manifests = [copied(manifest) for manifest in render(path, sources, values_json, release, namespace)]
+    return [
+        manifest
+        for manifest in manifests
+        if "helm.sh/hook" not in (manifest.get("metadata") or {}).get("annotations", {})
+    ]
 
 
 @lru_cache(maxsize=64)
 def _by_helm(
     path: str, files: tuple[tuple[str, str], ...], values: str, release: str, namespace: str
 ) -> tuple[Object, ...]:
-    helm = importlib.import_module(_HELM)  # takes a while, and is not needed without a chart
+    helm = importlib.import_module(_HELM)  # slow to import, and only needed for charts
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, text in files:
@@ -50,7 +54,7 @@ def _by_helm(
     except helm.HelmError as error:
         raise RenderError(f"helm template {path} failed: {error}") from error
     return tuple(
-        each for name, text in sorted(rendered.items()) if not name.endswith(".txt") for each in documents(text)
+        manifest for name, text in sorted(rendered.items()) if not name.endswith(".txt") for manifest in documents(text)
     )
 
 
@@ -61,11 +65,11 @@ def _by_hand(
     merged: Object = load(dict(files).get(f"{path}/values.yaml", "")) or {}
     merged = copied(merged)
     merge_patch(merged, json.loads(values))
-    made: list[Object] = []
+    manifests: list[Object] = []
     for name, template in files:
         if name.startswith(f"{path}/templates/") and name.endswith((".yaml", ".yml")):
-            made += documents(_substitute(template, {"Values": merged, "Release": {"Name": release}}))
-    return tuple(made)
+            manifests += documents(_substitute(template, {"Values": merged, "Release": {"Name": release}}))
+    return tuple(manifests)
 
 
 _BLOCK = re.compile(r"\n?[ \t]*\{\{-? *(?:with|if) \.([\w.]+) *-?\}\}(.*?)\n?[ \t]*\{\{-? *end *-?\}\}", re.DOTALL)
@@ -82,8 +86,8 @@ def _substitute(template: str, scope: Object) -> str:
 
 def _writer(scope: Object) -> Callable[[re.Match[str]], str]:
     def write(match: re.Match[str]) -> str:
-        found = _at(scope, match[1][1:])
-        return json.dumps(str(found)) if match[2] == "quote" else str("" if found is None else found)
+        content = _at(scope, match[1][1:])
+        return json.dumps(str(content)) if match[2] == "quote" else str("" if content is None else content)
 
     return write
 

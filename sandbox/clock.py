@@ -1,7 +1,7 @@
-"""The platform's clock: its speed relative to real time, which can change while tasks sleep.
+"""The platform's clock, whose speed relative to real time can change while tasks sleep.
 
-In a demonstration it is the clock of everything: the bot's, Slack's, GitHub's, and that of the objects in the cluster.
-Otherwise only the boots, syncs and bills of the platform are fast, and everything has the real date.
+In a demonstration everything uses it: the bot, Slack, GitHub and the objects in the cluster. Otherwise only the boots,
+syncs and bills of the platform are fast, and everything has the real date.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ def real_date() -> datetime:
 
 
 class Clock:
-    """Seconds of the platform; `speed` of them pass in one real second.
+    """Counts the platform's seconds, of which `speed` pass in one real second.
 
-    `shared`: it is the clock of everything, and its speed cannot change.
+    If it is `shared`, the bot, Slack and GitHub use it too, and its speed cannot change.
     """
 
     def __init__(self, speed: float, *, shared: bool = False) -> None:
@@ -33,27 +33,27 @@ class Clock:
 
     @speed.setter
     def speed(self, speed: float) -> None:
-        """Every running sleep continues at the new speed."""
+        """Set the speed, also of sleeps in progress; raises ValueError for a shared clock or a speed of 0 or less."""
         if speed <= 0:
-            raise ValueError(f"A clock's speed is above 0, not {speed:g}.")
+            raise ValueError(f"A clock's speed must be above 0, not {speed:g}.")
         if self.shared:
-            raise ValueError("The bot has the same clock, and cannot change its speed.")
+            raise ValueError("The bot uses the same clock and cannot change its speed.")
         self._before, self._since, self._speed = self.now(), time.monotonic(), speed
         self._changed.set()
         self._changed = asyncio.Event()
 
     def now(self) -> float:
-        """Seconds of the platform since the start."""
+        """Return the platform's seconds since the start."""
         return self._before + (time.monotonic() - self._since) * self._speed
 
     def date(self) -> datetime:
-        """The date and time that messages, objects and pull requests get."""
+        """Return the date and time for messages, objects and pull requests."""
         if not self.shared:
             return real_date()
         return self.began + (real_date() - self.began) * self._speed
 
     def for_the_bot(self) -> dict[str, str]:
-        """The environment variables that give the bot this clock."""
+        """Return the environment variables with which the bot uses this clock; empty for a clock that is not shared."""
         return {"STOKER_CLOCK": f"{self._speed:g}x since {self.began.isoformat()}"} if self.shared else {}
 
     async def sleep(self, seconds: float) -> None:

@@ -33,9 +33,9 @@ from sandbox.volumes import ZONE, ZONES, Volumes
 CPU_NODES = 3
 
 CPU_START = 45.0
-"""Start time of LiteLLM 1.108 with a database in seconds, measured: 45 to 50."""
+"""Seconds that LiteLLM 1.108 with a database takes to start; measured: 45 to 50."""
 TERMINATE = 20.0
-"""Seconds until a container has terminated."""
+"""Seconds that a container takes to terminate."""
 
 
 class Cluster:
@@ -84,7 +84,7 @@ class Cluster:
         self.api.logs, self.api.previous_logs = self._kubelet.read_log, self._kubelet.read_previous_log
         await self._argocd.start()
         await self._flux.start()
-        self.volumes.control(used_before=True)  # the models of the sample were up before
+        self.volumes.control(used_before=True)  # as if the models of the sample had been up before
         self._control()
         for work in (self._argocd.run(), self._flux.run(), self._run()):
             task = asyncio.create_task(work)
@@ -102,25 +102,30 @@ class Cluster:
         return self.api.kubeconfig(path, token)
 
     async def scale(self, name: str, replicas: int) -> None:
-        """Like `kubectl scale deployment NAME`, in the namespace of the Deployment."""
-        found = self._deployment(name)
-        if found is None:
+        """Scale a Deployment like `kubectl scale deployment NAME`; raises LookupError if it does not exist."""
+        deployment = self._deployment(name)
+        if deployment is None:
             raise LookupError(f'deployments.apps "{name}" not found in any namespace')
-        namespace = found["metadata"]["namespace"]
+        namespace = deployment["metadata"]["namespace"]
         self.store.update("Deployment", name, namespace, lambda live: live["spec"].update(replicas=replicas))
 
     def replicas(self, name: str) -> int | None:
-        """The current request of the Deployment; None if it does not exist."""
-        found = self._deployment(name)
-        return int(found["spec"].get("replicas", 1)) if found else None
+        """Return `spec.replicas` of the Deployment; None if it does not exist."""
+        deployment = self._deployment(name)
+        return int(deployment["spec"].get("replicas", 1)) if deployment else None
 
     def _deployment(self, name: str) -> Object | None:
-        """The Deployment of this name: in the namespace `serving`, otherwise in the first one that has it."""
-        found = [each for each in self.store.stored("Deployment") if each["metadata"]["name"] == name]
-        return min(found, key=lambda each: each["metadata"]["namespace"] != "serving", default=None)
+        """Return the Deployment of this name, from the namespace `serving` if it is there; None if it does not exist."""
+        deployments = [
+            deployment for deployment in self.store.stored("Deployment") if deployment["metadata"]["name"] == name
+        ]
+        return min(deployments, key=lambda deployment: deployment["metadata"]["namespace"] != "serving", default=None)
 
     def reclaim_node(self) -> None:
-        """The cloud reclaims the GPU node: its pod is gone too, and the replacement pod has no node."""
+        """Reclaim the GPU node, as a cloud does: its pods are removed, and their replacements have no node.
+
+        Raises LookupError if no GPU node is in use.
+        """
         holders = tuple(self._gpu.holders)
         if not self._gpu.name or not holders:
             raise LookupError("there is no GPU node in use that could be reclaimed")
@@ -133,7 +138,7 @@ class Cluster:
         self.store.wake()
 
     def engine_crashes(self, name: str) -> None:
-        """The engine of a ready model dies, and again at each restart of its container; a new pod works."""
+        """Crash the engine of a ready model, and again at each restart of its container; a new pod works."""
         self._pods.crash(self._serving(name))
 
     def engine_says(self, line: str, name: str) -> None:
@@ -154,19 +159,19 @@ class Cluster:
         self.store.wake()
 
     def ready_models(self) -> list[str]:
-        """The GPU models that answer requests."""
+        """Return the names of the GPU models that answer requests."""
         pods = self.store.stored("Pod")
         return sorted({_deployment_of(pod) for pod in pods if _gpus(pod["spec"]) and is_ready(pod)})
 
     def panel(self) -> Object:
-        """The page's panel beside the channel. Dollars and seconds are in the platform's time, not the viewer's."""
+        """Return the data of the panel beside the channel. Dollars and seconds are in the platform's time."""
         seconds = self._gpu.billed
         pods = [pod for pod in self.store.stored("Pod") if _gpus(pod["spec"])]
         models = [d for d in self.store.stored("Deployment") if _gpus(d["spec"]["template"]["spec"])]
         return {
             "node": self._gpu.name,
             "node_state": self._gpu.state,
-            "holder": ", ".join(each.name for each in self._gpu.holders) or None,
+            "holder": ", ".join(holder.name for holder in self._gpu.holders) or None,
             "price": GPU_NODE_PRICE,
             "billed_seconds": round(seconds),
             "cost_usd": round(GPU_NODE_PRICE * seconds / 3600, 4),
@@ -180,12 +185,12 @@ class Cluster:
 
     async def _run(self) -> None:
         while True:
-            seen = self.store.version
+            version = self.store.version
             self._control()
-            await self.store.changed(seen)
+            await self.store.changed(version)
 
     def _control(self) -> None:
-        """One reconciliation: start and stop pods, and update the status of each Deployment."""
+        """Reconcile once: start and stop pods, and update the status of each Deployment."""
         self._kserve.control()
         for pod in self.store.stored("Pod"):
             address = _address(pod)
@@ -193,10 +198,10 @@ class Cluster:
                 self._terminate(address)
         for deployment in self.store.stored("Deployment"):
             self._match(deployment)
-        wanted = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self.store.stored("Deployment")}
+        existing = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self.store.stored("Deployment")}
         for pod in self.store.stored("Pod"):
             owner = (pod["metadata"]["namespace"], _deployment_of(pod))
-            if owner[1] and owner not in wanted and "deletionTimestamp" not in pod["metadata"]:
+            if owner[1] and owner not in existing and "deletionTimestamp" not in pod["metadata"]:
                 self.store.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
         self._jobs.control()
         self.volumes.control()
@@ -217,8 +222,8 @@ class Cluster:
         if not (recreate and old_ones_left):
             for _ in range(replicas - len(current)):
                 self._start_pod(deployment, template_hash, replaces=bool(outdated))
-        kept = [] if replaced else outdated
-        self._tell_status(deployment, current[:replicas], outdated=len(kept))
+        remaining = [] if replaced else outdated
+        self._update_status(deployment, current[:replicas], outdated=len(remaining))
 
     def _start_pod(self, deployment: Object, template_hash: str, *, replaces: bool) -> None:
         meta, template = deployment["metadata"], deployment["spec"]["template"]
@@ -249,17 +254,17 @@ class Cluster:
         )
         self._lives[address] = asyncio.create_task(life)
 
-    def _tell_status(self, deployment: Object, pods: list[Object], *, outdated: int) -> None:
+    def _update_status(self, deployment: Object, pods: list[Object], *, outdated: int) -> None:
         meta, replicas, ready = deployment["metadata"], len(pods), sum(is_ready(pod) for pod in pods)
-        wanted = deployment["spec"].get("replicas", 1)
-        available = {"type": "Available", "status": "True" if ready >= wanted else "False"}
+        desired = deployment["spec"].get("replicas", 1)
+        available = {"type": "Available", "status": "True" if ready >= desired else "False"}
         progressing = {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}
         counts = {
             "replicas": replicas + outdated,
             "updatedReplicas": replicas,
             "readyReplicas": ready,
             "availableReplicas": ready,
-            "unavailableReplicas": wanted - ready,
+            "unavailableReplicas": desired - ready,
         }
         status: Object = {key: count for key, count in counts.items() if count}
         status |= {"observedGeneration": meta["generation"], "conditions": [available, progressing]}
@@ -276,7 +281,7 @@ class Cluster:
         self._kubelet.update(address, lambda live: live["status"].update(phase="Running"))
 
     def _terminate(self, address: Address) -> None:
-        """Terminate a pod; after the grace period it is gone and its GPU is free."""
+        """Terminate a pod; after the grace period, remove it and free its GPU."""
         self._lives.pop(address).cancel()
         pod = self.store.get("Pod", address.name, address.namespace)
         self._kubelet.event(address, "Killing", "Stopping container " + (pod or {})["spec"]["containers"][0]["name"])
@@ -292,17 +297,17 @@ class Cluster:
         ending.add_done_callback(self._endings.discard)
 
     def _secret(self, namespace: str, name: str, field: str, also: Object) -> None:
-        """A key, in the sample's Secret, and in the one of the settings, which somebody has created there."""
+        """Create a Secret with a random key, and the same key in the Secret that the settings name (`also`)."""
         value = base64.b64encode(f"sk-{secrets.token_urlsafe(18)}".encode()).decode()
         usual = {"namespace": namespace, "name": name, "field": field}
-        for where in (usual, usual | also) if also.get("namespace") and usual | also != usual else (usual,):
-            meta = {"name": where["name"], "namespace": where["namespace"]}
-            held = self.store.get("Secret", meta["name"], meta["namespace"])
-            if held is None:
-                made = {"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {where["field"]: value}}
-                self.store.create(made)
-            elif where["field"] not in held["data"]:
-                data = held["data"] | {where["field"]: value}
+        for place in (usual, usual | also) if also.get("namespace") and usual | also != usual else (usual,):
+            meta = {"name": place["name"], "namespace": place["namespace"]}
+            secret = self.store.get("Secret", meta["name"], meta["namespace"])
+            if secret is None:
+                secret = {"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {place["field"]: value}}
+                self.store.create(secret)
+            elif place["field"] not in secret["data"]:
+                data = secret["data"] | {place["field"]: value}
                 self.store.update("Secret", meta["name"], meta["namespace"], partial(_with_data, data))
 
     async def _sleep(self, seconds: float) -> None:
@@ -328,7 +333,7 @@ def is_ready(pod: Object) -> bool:
 
 
 def displayed_phase(pod: Object) -> str:
-    """The STATUS column of `kubectl get pods`."""
+    """Return the text of the STATUS column of `kubectl get pods`."""
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
     for number, status in enumerate(inits := pod["status"].get("initContainerStatuses") or []):
@@ -345,7 +350,7 @@ def _address(pod: Object) -> Address:
 
 
 def _deployment_of(pod: Object) -> str:
-    """The Deployment that owns the pod; empty for any other pod."""
+    """Return the name of the Deployment that owns the pod; empty for any other pod."""
     owners = pod["metadata"].get("ownerReferences") or [{"kind": "", "name": ""}]
     return str(owners[0]["name"]).rpartition("-")[0] if owners[0]["kind"] == "ReplicaSet" else ""
 

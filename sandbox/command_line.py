@@ -1,7 +1,7 @@
-"""The actual command of a container: its command and arguments after the kubelet and a shell.
+"""The command line of a container, after the kubelet and a shell have expanded it.
 
-The kubelet replaces `$(NAME)` by variables of the container, including those from a ConfigMap; a shell replaces
-`$NAME`, and runs the last command of its script; vLLM reads further arguments from the file in `--config`.
+The kubelet replaces `$(NAME)` with variables of the container, including those from a ConfigMap. A shell replaces
+`$NAME` and runs the last command of its script. vLLM reads further arguments from the file in `--config`.
 """
 
 import re
@@ -19,7 +19,7 @@ _SHELLS = ("sh", "bash", "/bin/sh", "/bin/bash")
 
 
 def engine_container(pod_spec: Object) -> Object:
-    """The container that serves: the one with the GPU, otherwise the first."""
+    """Return the container that serves requests: the one with a GPU, otherwise the first."""
     containers: list[Object] = pod_spec["containers"]
     with_gpu = (c for c in containers if any(is_gpu(name) for name in ((c.get("resources") or {}).get("limits") or {})))
     return next(with_gpu, containers[0])
@@ -38,17 +38,17 @@ class CommandLine:
 
     @property
     def program(self) -> str:
-        """The text that identifies the engine: its image, and the words before the first flag."""
+        """The text that identifies the engine: its image and the words before the first flag."""
         return " ".join(
             [str(self.container.get("image", "")), *takewhile(lambda word: not word.startswith("-"), self.words)]
         )
 
     def values(self, *flags: str) -> list[str]:
-        """The values of a flag, by any of its names: after `=`, or the following words."""
-        for position, word in reversed(list(enumerate(self.words))):  # the last one counts, as in argparse
+        """Return the values of a flag, by any of its names: the text after `=`, or the following words."""
+        for position, word in reversed(list(enumerate(self.words))):  # the last occurrence counts, as in argparse
             name, equals, value = word.partition("=")
             if name.replace("_", "-") in flags:
-                following = takewhile(lambda each: not re.match(r"-{1,2}[a-zA-Z]", each), self.words[position + 1 :])
+                following = takewhile(lambda word: not re.match(r"-{1,2}[a-zA-Z]", word), self.words[position + 1 :])
                 return [value] if equals else list(following)
         return next((self._config[flag] for flag in flags if flag in self._config), [])
 
@@ -56,7 +56,7 @@ class CommandLine:
         return next(iter(self.values(*flags)), "")
 
     def positional(self) -> str:
-        """The model without a flag: after `serve`, or first if the image's entrypoint is the server."""
+        """Return the model as a positional argument: after `serve`, or the first word if the entrypoint is the server."""
         words = self.words[self.words.index("serve") + 1 :] if "serve" in self.words else self.words
         return words[0] if words and not words[0].startswith("-") else ""
 
@@ -69,48 +69,50 @@ class CommandLine:
         lines = [line for line in re.split(r"\n|&&|;", script) if _SERVERS.search(line)]
         text = re.sub(r"\$\{?(\w+)\}?", self._variable, lines[-1] if lines else script)
         try:
-            said = shlex.split(text, comments=True)
+            parts = shlex.split(text, comments=True)
         except ValueError:
             return text.split()
-        return said[1:] if said[:1] == ["exec"] else said
+        return parts[1:] if parts[:1] == ["exec"] else parts
 
     def _variable(self, match: re.Match[str]) -> str:
         return self.environment.get(match[1], match[0])
 
     def _environment(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for source in self.container.get("envFrom") or ():
-            found |= self._config_map((source.get("configMapRef") or {}).get("name", ""))
-        for each in self.container.get("env") or ():
-            ref = ((each.get("valueFrom") or {}).get("configMapKeyRef")) or {}
-            if "value" in each:
-                found[each["name"]] = re.sub(r"\$\((\w+)\)", lambda m: found.get(m[1], m[0]), str(each["value"]))
+            variables |= self._config_map((source.get("configMapRef") or {}).get("name", ""))
+        for variable in self.container.get("env") or ():
+            ref = ((variable.get("valueFrom") or {}).get("configMapKeyRef")) or {}
+            if "value" in variable:
+                variables[variable["name"]] = re.sub(
+                    r"\$\((\w+)\)", lambda m: variables.get(m[1], m[0]), str(variable["value"])
+                )
             elif ref:
-                found[each["name"]] = self._config_map(ref.get("name", "")).get(ref.get("key", ""), "")
-        return found
+                variables[variable["name"]] = self._config_map(ref.get("name", "")).get(ref.get("key", ""), "")
+        return variables
 
     def _config_map(self, name: str) -> dict[str, str]:
-        found = self._store.get("ConfigMap", name, self._namespace) if name else None
-        return {key: str(value) for key, value in ((found or {}).get("data") or {}).items()}
+        config_map = self._store.get("ConfigMap", name, self._namespace) if name else None
+        return {key: str(value) for key, value in ((config_map or {}).get("data") or {}).items()}
 
     def _file_arguments(self) -> dict[str, list[str]]:
-        """vLLM's `--config FILE`: the keys of a YAML file are arguments, with underscores for dashes."""
+        """Return the arguments in the YAML file of vLLM's `--config FILE`, whose keys may have underscores for dashes."""
         position = next((n for n, word in enumerate(self.words) if word.partition("=")[0] == "--config"), None)
         if position is None:
             return {}
         word = self.words[position]
         path = word.partition("=")[2] or (self.words[position + 1] if position + 1 < len(self.words) else "")
         for mount in self.container.get("volumeMounts") or ():
-            volume: Object = next((each for each in self._volumes if each.get("name") == mount.get("name")), {})
+            volume: Object = next((volume for volume in self._volumes if volume.get("name") == mount.get("name")), {})
             data = self._config_map((volume.get("configMap") or {}).get("name", ""))
             for key, text in data.items():
                 if path in (f"{mount['mountPath'].rstrip('/')}/{key}", mount["mountPath"]):
                     try:
-                        said = YAML(typ="safe").load(text)
+                        arguments = YAML(typ="safe").load(text)
                     except YAMLError:
                         return {}
                     return {
                         f"--{name.replace('_', '-')}": [str(v) for v in (value if isinstance(value, list) else [value])]
-                        for name, value in (said or {}).items()
+                        for name, value in (arguments or {}).items()
                     }
         return {}

@@ -1,8 +1,8 @@
-"""The download of weights in the sandbox: a pod's script, the sandbox's Hub, and a volume.
+"""Downloads of weights, from the sandbox's Hub to a volume.
 
-The script behaves like `huggingface_hub`: existing files are not downloaded again, and `allow_patterns` selects files
-by name. The size of each file comes from the Hub over the network; the content is only counted, at 62 MB per second of
-the platform's clock (5.6 GB of a 7B AWQ in 90 s, as measured on a real platform).
+A download behaves like `huggingface_hub`: existing files are not downloaded again, and `allow_patterns` selects files
+by name. The Hub returns the size of each file over HTTP; the content is not transferred, but counted at 62 MB per
+second of the platform's clock (5.6 GB of a 7B AWQ in 90 s, as measured on a real platform).
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Script:
 
 
 class Refused(Exception):
-    """The download fails, with this as the last line of its log."""
+    """The download fails; the message is the last line of its log."""
 
 
 class Downloads:
@@ -78,14 +78,14 @@ class Downloads:
         if script.offline:
             raise Refused("huggingface_hub.errors.OfflineModeIsEnabled: Cannot reach the Hub: offline mode is enabled.")
         files = await self._files(script.model)
-        wanted = {
+        selected = {
             n: s for n, s in files.items() if not script.patterns or any(fnmatch.fnmatch(n, p) for p in script.patterns)
         }
-        total, there = float(sum(wanted.values())), self._volumes.downloaded[claim]
+        total, downloaded = float(sum(selected.values())), self._volumes.downloaded[claim]
         if script.reports_progress:
             self._make_room(script, claim, total, log)
         since_last_line = 0.0
-        have, since = there.get(script.model, 0.0), self._clock.now()
+        have, since = downloaded.get(script.model, 0.0), self._clock.now()
         while have < total:
             await asyncio.sleep(min(_REPORT_EVERY, 0.1))
             self._refuse_if_broken(script.model)
@@ -94,7 +94,7 @@ class Downloads:
             if grown > self._volumes.free(claim):
                 raise Refused("OSError: [Errno 28] No space left on device")
             have += grown
-            there[script.model] = have
+            downloaded[script.model] = have
             since_last_line += 0.1
             if script.reports_progress and since_last_line >= _REPORT_EVERY:
                 since_last_line = 0.0
@@ -102,14 +102,14 @@ class Downloads:
         self._volumes.complete[claim].add(script.model)
         if script.reports_progress:
             log("stoker " + json.dumps({"bytes": int(total), "of": int(total)}))
-        log(f"Fetching {len(wanted)} files: 100%|##########| {len(wanted)}/{len(wanted)}")
+        log(f"Fetching {len(selected)} files: 100%|##########| {len(selected)}/{len(selected)}")
 
     def _make_room(self, script: Script, claim: Claim, total: float, log: Callable[..., None]) -> None:
-        there = self._volumes.downloaded[claim]
-        needed = total - there.get(script.model, 0.0)
-        for model in [each for each in there if script.kept and each not in (*script.kept, script.model)]:
+        downloaded = self._volumes.downloaded[claim]
+        needed = total - downloaded.get(script.model, 0.0)
+        for model in [model for model in downloaded if script.kept and model not in (*script.kept, script.model)]:
             if self._volumes.free(claim) < needed:
-                log("stoker " + json.dumps({"removed": model, "bytes": int(there[model])}))
+                log("stoker " + json.dumps({"removed": model, "bytes": int(downloaded[model])}))
                 self._volumes.forget(claim, model)
         if (free := self._volumes.free(claim)) < needed:
             raise Refused(
@@ -127,10 +127,10 @@ class Downloads:
             raise Refused(
                 _ERRORS.get(answer.status_code, f"{answer.status_code} Error for url: {{url}}").format(url=url)
             )
-        about = answer.json()
-        if about.get("gated"):
+        repository = answer.json()
+        if repository.get("gated"):
             raise Refused(_ERRORS[403].format(url=url))
-        return {each["rfilename"]: int(each.get("size") or 0) for each in about["siblings"]}
+        return {sibling["rfilename"]: int(sibling.get("size") or 0) for sibling in repository["siblings"]}
 
     def _refuse_if_broken(self, model: str) -> None:
         url = f"https://huggingface.co/api/models/{model}/revision/main"

@@ -1,4 +1,4 @@
-"""The model servers of the sandbox: vLLM 0.32 in every ready pod, as measured; TEI; llama.cpp and SGLang (`other_engines`).
+"""The model servers of the sandbox: vLLM 0.32 (its answers were measured), TEI, and llama.cpp and SGLang (`other_engines`).
 
 A server's name and model come from the arguments of its running pod, so a swap is only visible after a restart.
 """
@@ -24,7 +24,7 @@ from sandbox.objects import Object, ObjectStore
 _BASE = re.compile(
     r"(?i)-base\b|(^|/)(qwen2|(meta-)?llama-[23]|codellama|starcoder|codegemma|granite-3|gemma-[23]?-?\d+b)[^/]*$"
 )
-"""Base models by their names: the chat models of these families have a suffix, those of others need none."""
+"""Names of base models. In these families, only the chat models have a suffix."""
 ANSWER = "Hello there, this is the model speaking ."
 FINISHED = ("stop", "length", "abort", "error", "repetition")
 DIMENSIONS = 768
@@ -74,7 +74,7 @@ class Engine:
 
     @property
     def served_names(self) -> list[str]:
-        """vLLM answers to each name, and lists each in /v1/models; the first is the one in its answers and metrics."""
+        """The names that vLLM answers to and lists in /v1/models; the first one is in its answers and metrics."""
         return self.command.values("--served-model-name", "--model-name", "--alias", "-a") or [self.model]
 
     @property
@@ -83,9 +83,9 @@ class Engine:
 
     @property
     def has_key(self) -> bool:
-        """vLLM requires a key only if it has one."""
-        given = {"VLLM_API_KEY", "LLAMA_API_KEY"} & self.variables
-        return not self.is_tei and bool(given or self.command.value("--api-key"))
+        """True if the engine requires a key, because it was started with one."""
+        key_variables = {"VLLM_API_KEY", "LLAMA_API_KEY"} & self.variables
+        return not self.is_tei and bool(key_variables or self.command.value("--api-key"))
 
     @property
     def variables(self) -> set[str]:
@@ -93,12 +93,12 @@ class Engine:
 
     @property
     def context(self) -> int:
-        said = self.command.value("--max-model-len", "--context-length", "--ctx-size", "-c")
-        return int(said) if said.isdecimal() else 4096
+        argument = self.command.value("--max-model-len", "--context-length", "--ctx-size", "-c")
+        return int(argument) if argument.isdecimal() else 4096
 
     @property
     def chats(self) -> bool:
-        """A base model has no chat template. In llama.cpp every model has one, because it falls back to ChatML."""
+        """True if the model has a chat template. llama.cpp falls back to ChatML, so every model has one there."""
         words = f"{self.model} {self.served_name}".lower()
         is_tuned = any(word in words for word in ("instruct", "chat", "-it", "-omni")) or not _BASE.search(self.model)
         return self.name == "llama.cpp" or is_tuned or self.has_flag("--tool-call-parser", "--enable-auto-tool-choice")
@@ -136,13 +136,13 @@ class Engines:
         selector = (service or {"spec": {}})["spec"].get("selector") or {}
         for pod in self._store.stored("Pod", namespace) if selector else ():
             if is_ready(pod) and selector.items() <= (pod["metadata"].get("labels") or {}).items():
-                found = Engine(CommandLine(self._store, pod), self._counters[pod["metadata"]["uid"]])
-                _refuse_other_paths(request, found)
-                return found
+                engine = Engine(CommandLine(self._store, pod), self._counters[pod["metadata"]["uid"]])
+                _refuse_other_paths(request, engine)
+                return engine
         raise web.HTTPServiceUnavailable(text=f"connection refused: {name}.{namespace} has no ready pod\n")
 
     def _check_key(self, request: web.Request, engine: Engine) -> None:
-        """vLLM checks its key before anything else. All engines have the same one."""
+        """Check the key, as vLLM does before anything else. All engines have the same key."""
         secret = self._store.get("Secret", "vllm-api-key", "serving")
         key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
         if engine.has_key and request.headers.get("Authorization") != f"Bearer {key}":
@@ -153,7 +153,7 @@ class Engines:
         return web.json_response({"status": "ok"}) if engine.name == "llama.cpp" else web.Response()
 
     async def _health_generate(self, request: web.Request) -> web.Response:
-        """SGLang's check: it generates one token first."""
+        """Answer SGLang's health check, which generates one token first."""
         if self._require_engine(request, "SGLang") and "smoke-fails" in self._faults:
             raise web.HTTPServiceUnavailable
         return web.Response()
@@ -195,7 +195,7 @@ class Engines:
             raise web.HTTPNotFound(text="")
         if engine.name == "SGLang":
             return web.json_response(other_engines.sglang_models(engine))
-        about = {
+        description = {
             "object": "model",
             "created": int(time.time()),
             "owned_by": "vllm",
@@ -203,28 +203,30 @@ class Engines:
             "parent": None,
             "max_model_len": engine.context,
         }
-        return web.json_response({"object": "list", "data": [{"id": name} | about for name in engine.served_names]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": name} | description for name in engine.served_names]}
+        )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        engine, asked = await self._parse_request(request, generates=True)
+        engine, body = await self._parse_request(request, generates=True)
         if not engine.chats:
             message = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a "
             message += "chat template if the tokenizer does not define one."
             raise _bad(400, "BadRequestError", message)
-        prompt = " ".join(str(message.get("content", "")) for message in asked.get("messages") or [])
-        return await self._generate(request, engine, asked, prompt, chat=True)
+        prompt = " ".join(str(message.get("content", "")) for message in body.get("messages") or [])
+        return await self._generate(request, engine, body, prompt, chat=True)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        engine, asked = await self._parse_request(request, generates=True)
-        return await self._generate(request, engine, asked, str(asked.get("prompt", "")), chat=False)
+        engine, body = await self._parse_request(request, generates=True)
+        return await self._generate(request, engine, body, str(body.get("prompt", "")), chat=False)
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
-        engine, asked = await self._parse_request(request)
+        engine, body = await self._parse_request(request)
         if engine.is_tei and "rerank" in engine.model.lower():
             raise web.HTTPFailedDependency(text=json.dumps({"error": "model is not an embedding model"}))
         if not engine.is_tei and "embed" not in engine.model.lower():
             raise _bad(400, "BadRequestError", "The model does not support Embeddings API")
-        inputs = asked.get("input")
+        inputs = body.get("input")
         texts = inputs if isinstance(inputs, list) else [inputs]
         tokens = sum(_tokens(str(text)) for text in texts)
         engine.counters.requests += 1
@@ -235,13 +237,13 @@ class Engines:
         return web.json_response({"object": "list", "model": name, "data": vectors, "usage": usage})
 
     async def _rank(self, request: web.Request) -> web.StreamResponse:
-        """The API of a vLLM with `--runner=pooling` that scores pairs; other models do not have this path."""
-        engine, asked = await self._parse_request(request)
+        """Answer like a vLLM with `--runner=pooling` that scores pairs; other models do not have this path."""
+        engine, body = await self._parse_request(request)
         if "rerank" not in engine.model.lower() or engine.is_tei:
             raise web.HTTPNotFound(text=json.dumps({"detail": "Not Found"}), content_type="application/json")
-        documents = asked.get("documents")
+        documents = body.get("documents")
         texts = [str(text) for text in documents] if isinstance(documents, list) else []
-        tokens = sum(_tokens(f"{asked.get('query')} {text}") for text in texts)
+        tokens = sum(_tokens(f"{body.get('query')} {text}") for text in texts)
         engine.counters.requests += 1
         engine.counters.prompt_tokens += tokens
         results = [
@@ -252,13 +254,13 @@ class Engines:
         )
 
     async def _rank_texts(self, request: web.Request) -> web.StreamResponse:
-        """TEI's own API for rerankers; vLLM ranks below `/v1`."""
-        engine, asked = self._engine(request), await request.json()
+        """Answer TEI's own API for rerankers; vLLM ranks below `/v1`."""
+        engine, body = self._engine(request), await request.json()
         if not engine.is_tei or "rerank" not in engine.model.lower():
             raise web.HTTPFailedDependency(text=json.dumps({"error": "model is not a re-ranker model"}))
-        texts = [str(text) for text in asked["texts"]]
+        texts = [str(text) for text in body["texts"]]
         engine.counters.requests += 1
-        engine.counters.prompt_tokens += sum(_tokens(f"{asked['query']} {text}") for text in texts)
+        engine.counters.prompt_tokens += sum(_tokens(f"{body['query']} {text}") for text in texts)
         return web.json_response([{"index": n, "score": 1 / (n + 2)} for n in range(len(texts))])
 
     async def _parse_request(self, request: web.Request, *, generates: bool = False) -> tuple[Engine, Object]:
@@ -267,20 +269,20 @@ class Engines:
             raise web.HTTPNotFound(text="")
         self._check_key(request, engine)
         try:
-            asked: Object = await request.json()
+            body: Object = await request.json()
         except ValueError as e:
             raise _bad(400, "BadRequestError", f"Invalid JSON: {e}") from e
         if "smoke-fails" in self._faults:
             raise _refusal(500, {"error": ENGINE_DEAD})
-        if engine.name == "vLLM" and asked.get("model") not in engine.served_names:
-            known = f"Valid aliases: {engine.served_name}."
-            raise _bad(404, "NotFoundError", f"The model `{asked.get('model')}` does not exist. {known}", "model")
-        return engine, asked
+        if engine.name == "vLLM" and body.get("model") not in engine.served_names:
+            aliases = f"Valid aliases: {engine.served_name}."
+            raise _bad(404, "NotFoundError", f"The model `{body.get('model')}` does not exist. {aliases}", "model")
+        return engine, body
 
     async def _generate(
-        self, request: web.Request, engine: Engine, asked: Object, prompt: str, *, chat: bool
+        self, request: web.Request, engine: Engine, body: Object, prompt: str, *, chat: bool
     ) -> web.StreamResponse:
-        limit = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16)
+        limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or 16)
         words = ANSWER.split()[:limit]
         prompt_tokens = _tokens(prompt) + (12 if chat else 0)  # the tokens of the chat template
         usage = {
@@ -292,8 +294,8 @@ class Engines:
         reply = _Reply(engine.served_name, chat, "length" if len(words) == limit else "stop", usage)
         engine.counters.running += 1
         try:
-            if asked.get("stream"):
-                response = await self._stream(request, reply, words, asked, self._faults)
+            if body.get("stream"):
+                response = await self._stream(request, reply, words, body, self._faults)
             else:
                 await asyncio.sleep(TOKEN_SECONDS * len(words))
                 response = web.json_response(reply.whole(" ".join(words)))
@@ -306,7 +308,7 @@ class Engines:
 
     @staticmethod
     async def _stream(
-        request: web.Request, reply: "_Reply", words: list[str], asked: Object, faults: Set[str]
+        request: web.Request, reply: "_Reply", words: list[str], body: Object, faults: Set[str]
     ) -> web.StreamResponse:
         if "completion-endless" in faults:  # no end-of-sequence token, and an engine plugin that ignores the limit
             return await _endless(request, _sse(reply.chunk("again ", last=False)), TOKEN_SECONDS)
@@ -316,7 +318,7 @@ class Engines:
             await asyncio.sleep(TOKEN_SECONDS)
             ends = number == len(words) - 1
             await response.write(_sse(reply.chunk(word if ends else f"{word} ", last=ends)))
-        if (asked.get("stream_options") or {}).get("include_usage"):
+        if (body.get("stream_options") or {}).get("include_usage"):
             await response.write(_sse(reply.closing_usage()))
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
@@ -334,13 +336,13 @@ class _Reply:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def whole(self, text: str) -> Object:
-        said: Object = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": self.finish_reason, "stop_reason": None}
+        content: Object = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": self.finish_reason, "stop_reason": None}
         return self._envelope("chat.completion") | {"choices": [choice], "usage": self.usage}
 
     def chunk(self, text: str, *, last: bool) -> Object:
-        said: Object = {"delta": {"content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": self.finish_reason if last else None}
+        content: Object = {"delta": {"content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": self.finish_reason if last else None}
         return self._envelope("chat.completion.chunk") | {"choices": [choice]}
 
     def closing_usage(self) -> Object:
@@ -392,7 +394,7 @@ def _vllm_metrics(engine: Engine) -> str:
     def metric(name: str, kind: str, samples: dict[str, float]) -> None:
         lines.append(f"# HELP vllm:{name} {name.replace('_', ' ').capitalize()}.")
         lines.append(f"# TYPE vllm:{name} {kind}")
-        lines.extend(f"vllm:{name}{{{given}}} {float(value)}" for given, value in samples.items())
+        lines.extend(f"vllm:{name}{{{sample_labels}}} {float(value)}" for sample_labels, value in samples.items())
 
     metric("num_requests_running", "gauge", {labels: counters.running})
     metric("num_requests_waiting", "gauge", {labels: 0})
@@ -426,7 +428,7 @@ _METRICS = {
 
 
 def _refuse_other_paths(request: web.Request, engine: Engine) -> None:
-    """KServe's server has OpenAI's API below `/openai`, and V2's health; the others have neither."""
+    """Refuse `/openai` and `/v2` unless the server is KServe's, which has only these paths."""
     path = request.path.removeprefix(f"/vllm/{request.match_info['namespace']}/{request.match_info['service']}")
     if path != "/metrics" and path.startswith(("/openai", "/v2")) != ("huggingfaceserver" in engine.command.program):
         raise web.HTTPNotFound(text='{"detail":"Not Found"}', content_type="application/json")

@@ -1,8 +1,8 @@
-"""vLLM's log: at the start, when it is loaded, and when it fails.
+"""vLLM's log at its start, after loading, and on failure.
 
-The format is that of vLLM 0.11 to 0.32: the engine is a child process, each line names its process, and after an error
-of the engine come more than sixty lines of the API server's own traceback, which only report that the engine has failed
-(vllm-project/vllm#25837, #27508). The texts of both tracebacks are invented.
+The format is that of vLLM 0.11 to 0.32: the engine is a child process, and each line names its process. An error of the
+engine is followed by more than sixty lines of the API server's own traceback, which only report that the engine has
+failed (vllm-project/vllm#25837, #27508). The texts of both tracebacks are invented.
 """
 
 import re
@@ -16,26 +16,26 @@ GPU_GIB = 22.03
 _WEIGHTS_GIB, _TOKEN_KIB = 5.2, 56
 """For a 7B model in AWQ: its weights, and the KV cache of one token."""
 _FRAMES = 32
-"""Frames of the server's traceback, two lines each."""
+"""Number of frames in the server's traceback, of two lines each."""
 
 
 def banner(words: Sequence[str]) -> list[str]:
-    """The first lines: version, non-default arguments, the engine's process. `words` are those of its command."""
-    given = {flag.lstrip("-").replace("-", "_"): value for flag, value in _arguments(words)}
-    model = given.get("model", "unknown/model")
+    """Return the first lines: version, non-default arguments, the engine's process. `words` is the command line."""
+    arguments = {flag.lstrip("-").replace("-", "_"): value for flag, value in _arguments(words)}
+    model = arguments.get("model", "unknown/model")
     return [
         _line(SERVER, "INFO", "api_server.py:1896", f"vLLM API server version {VERSION}"),
-        _line(SERVER, "INFO", "utils.py:233", f"non-default args: {given}"),
+        _line(SERVER, "INFO", "utils.py:233", f"non-default args: {arguments}"),
         _line(ENGINE, "INFO", "core.py:77", f"Initializing a V1 LLM engine (v{VERSION}) with config: model='{model}'"),
         _line(ENGINE, "INFO", "gpu_model_runner.py:2602", f"Starting to load model {model}..."),
     ]
 
 
 def loaded(words: Sequence[str]) -> list[str]:
-    """The last lines of a successful start, with the results of memory profiling."""
-    given = dict(_arguments(words))
-    context = round(_number(given.get("--max-model-len", ""), 4096))
-    cache = max(0.5, GPU_GIB * _number(given.get("--gpu-memory-utilization", ""), 0.9) - _WEIGHTS_GIB - 1.2)
+    """Return the last lines of a successful start, with the results of memory profiling."""
+    arguments = dict(_arguments(words))
+    context = round(_number(arguments.get("--max-model-len", ""), 4096))
+    cache = max(0.5, GPU_GIB * _number(arguments.get("--gpu-memory-utilization", ""), 0.9) - _WEIGHTS_GIB - 1.2)
     tokens = int(cache * 1024 * 1024 / _TOKEN_KIB)
     return [
         _line(
@@ -54,7 +54,7 @@ def loaded(words: Sequence[str]) -> list[str]:
 
 
 def engine_fails(*error: str) -> list[str]:
-    """The engine's traceback with its error, followed by the server's."""
+    """Return the engine's traceback with its error, followed by the server's."""
     frames = [
         "EngineCore failed to start.",
         "Traceback (most recent call last):",
@@ -71,21 +71,21 @@ def engine_fails(*error: str) -> list[str]:
 
 
 def engine_dies(*error: str) -> list[str]:
-    """A running engine fails: its error, if it has one, and the server that exits because of it."""
+    """Return the lines of a running engine that fails: its error, if it has one, and the server's exit."""
     fatal = ["EngineCore encountered a fatal error.", "Traceback (most recent call last):", *error] if error else []
     logged = [_line(ENGINE, "ERROR", "core.py:715", line) for line in fatal]
     return [*logged, *server_follows("EngineCore encountered an issue. See stack trace (above) for the root cause.")]
 
 
-def server_follows(said: str) -> list[str]:
-    """The API server's traceback: long, and only about the failure of its child process."""
+def server_follows(error: str) -> list[str]:
+    """Return the API server's traceback, which is long and only reports the failure of its child process."""
     lines = ["Traceback (most recent call last):"]
     for number in range(_FRAMES):
         lines.append(
             f'  File "/usr/local/lib/python3.12/dist-packages/vllm/entrypoints/step_{number}.py", line {number + 40}, in run'
         )
         lines.append("    return await self.next(*args, **kwargs)")
-    lines.append(f"RuntimeError: {said} Failed core proc(s): {{}}")
+    lines.append(f"RuntimeError: {error} Failed core proc(s): {{}}")
     return [f"({SERVER}) {line}" for line in lines]
 
 
@@ -94,14 +94,14 @@ def _line(process: str, level: str, source: str, text: str) -> str:
 
 
 def _number(text: str, default: float) -> float:
-    """A plain number; of other notations (`16k`, `auto`) only the default matters here."""
+    """Return a plain number, or the default for other notations (`16k`, `auto`)."""
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else default
 
 
 def _arguments(words: Sequence[str]) -> list[tuple[str, str]]:
-    found = []
+    arguments = []
     for word, following in zip(words, [*words, ""][1:], strict=True):
         flag, equals, value = word.partition("=")
         if flag.startswith("--"):
-            found.append((flag, value if equals else "" if following.startswith("--") else following))
-    return found
+            arguments.append((flag, value if equals else "" if following.startswith("--") else following))
+    return arguments

@@ -8,7 +8,7 @@ KNOWN: Mapping[str, str] = MappingProxyType(
         "no-stock": "the cloud has no GPU left in the zone",
         "no-quota": "the project's GPU quota is used up",
         "image-missing": "the image of a model server cannot be pulled",
-        "hf-429": "Hugging Face answers 429 to everything: the weights' download and the model's facts",
+        "hf-429": "Hugging Face answers 429 to everything: the download of weights and the look-up of models",
         "hf-gated": "the weights are gated, and the cluster's token may not download them",
         "oom": "the kernel kills vLLM while it loads: out of memory",
         "crash": "vLLM ends with an error while it loads",
@@ -19,7 +19,7 @@ KNOWN: Mapping[str, str] = MappingProxyType(
         "secret-sync-blip": "the node gets a Secret a moment late",
         "pull-blip": "the first pull of an image times out",
         "zone-blip": "the first zone has no GPU, the second has",
-        "attach-stuck": "a pod on another node still has the volume of the weights",
+        "attach-stuck": "the volume of the weights is still attached to another node",
         "smoke-fails": "vLLM answers completions with an error",
         "sync-fails": "Argo CD's syncs fail",
         "flux-fails": "Flux cannot apply its Kustomizations",
@@ -34,22 +34,22 @@ KNOWN: Mapping[str, str] = MappingProxyType(
         "slack-old-blocks": "Slack refuses its newer blocks: tables, plans, containers, alerts, charts",
         "litellm-keeps-keys": "LiteLLM answers 500 when a virtual key is deleted",
         "litellm-down": "the LiteLLM gateway does not answer",
-        "metrics-down": "vLLM's metrics do not answer",
+        "metrics-down": "vLLM's metrics endpoint does not answer",
         "metrics-nan": "a gauge and a counter of vLLM's metrics are NaN and +Inf",
-        "metrics-drip": "vLLM's metrics come one byte every 5 s, and never end",
-        "metrics-huge": "vLLM's metrics never end: the same families again and again, as fast as they are read",
-        "hub-huge": "every config.json and tokenizer_config.json on Hugging Face has 400 MB, sent without its length",
+        "metrics-drip": "vLLM sends its metrics at one byte every 5 s, without an end",
+        "metrics-huge": "vLLM sends its metrics without an end: the same families repeatedly, as fast as they are read",
+        "hub-huge": "every config.json and tokenizer_config.json on Hugging Face is 400 MB, sent without a length",
         "completion-endless": "vLLM streams past max_tokens and never stops",
     }
 )
 
 
 class UnknownFault(ValueError):
-    """A name that no simulated system checks."""
+    """The name is not that of a fault; the message lists the names."""
 
 
 class Faults(set[str]):
-    """The active faults. Rejects unknown names, because a misspelled fault would have no effect."""
+    """The active faults. Unknown names raise UnknownFault, because a misspelled fault would have no effect."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The sandbox's Flux: Kustomizations from git are applied repeatedly, which reverts changes in the cluster.
+"""The sandbox's Flux. It applies Kustomizations from git repeatedly, which reverts changes in the cluster.
 
-Like kustomize-controller and helm-controller (fluxcd.io/flux/components): a Kustomization is applied at its interval
-and when the annotation `reconcile.fluxcd.io/requestedAt` requests it; server-side apply resets every field in
-git, including `replicas`; the last applied commit is in `status.lastAppliedRevision` as `main@sha1:COMMIT`.
+It behaves like kustomize-controller and helm-controller (fluxcd.io/flux/components). A Kustomization is applied at its
+interval and when the annotation `reconcile.fluxcd.io/requestedAt` requests it. Server-side apply resets every field in
+git, including `replicas`. `status.lastAppliedRevision` has the last applied commit as `main@sha1:COMMIT`.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ class Flux:
     def __init__(self, store: ObjectStore, git: Git, clock: Clock, faults: Set[str]) -> None:
         self._store, self._git, self._clock, self._faults = store, git, clock, faults
         self._installed: dict[tuple[str, str], object] = {}
-        """The replicas in the last release of each Deployment that a chart makes."""
+        """The replicas in the last release of each Deployment that a chart created."""
 
     async def start(self) -> None:
-        """Initial state: everything of the first commit exists and is applied, as on a platform in use."""
+        """Apply everything of the first commit, so that the platform looks as if it were in use."""
         commit = await self._git.main_commit()
         await self._discover(commit)
         await self._apply_all(commit)
@@ -47,7 +47,7 @@ class Flux:
         clock = self._clock
         due = clock.now() + self._pause
         while True:
-            seen = self._store.version
+            version = self._store.version
             if self._is_requested() or clock.now() >= due:
                 await clock.sleep(APPLY_SECONDS)
                 due = clock.now() + self._pause
@@ -56,7 +56,7 @@ class Flux:
                 await self._apply_all(commit)
             try:
                 async with asyncio.timeout(max(0.01, (due - clock.now()) / clock.speed)):
-                    await self._store.changed(seen)
+                    await self._store.changed(version)
             except TimeoutError:
                 pass
 
@@ -65,70 +65,82 @@ class Flux:
         return max(INTERVAL, LEAST * self._clock.speed)
 
     def _is_requested(self) -> bool:
-        return any(_requested_at(each) not in (None, _handled_at(each)) for each in self._store.stored("Kustomization"))
+        return any(
+            _requested_at(kustomization) not in (None, _handled_at(kustomization))
+            for kustomization in self._store.stored("Kustomization")
+        )
 
     def _kustomizations(self) -> list[Object]:
         return self._store.find("Kustomization")
 
     async def _discover(self, commit: str) -> None:
-        """Flux's own Kustomizations, anywhere in the repository: somebody has bootstrapped the topmost one."""
+        """Create all of Flux's Kustomizations in the repository, as if somebody had bootstrapped the topmost one."""
         declared: dict[tuple[str, str], Object] = {}
         files = await self._git.files_at(commit, "")
         spaces = placed(files)
         for path, text in files.items():
             if path.endswith((".yaml", ".yml")) and GROUP in text:
                 try:
-                    found = documents(text)
+                    manifests = documents(text)
                 except RenderError:
                     continue
-                for each in found:
-                    if each.get("kind") == "Kustomization" and str(each.get("apiVersion", "")).startswith(GROUP):
-                        each["metadata"]["namespace"] = (
-                            spaces.get(path) or each["metadata"].get("namespace") or "flux-system"
+                for manifest in manifests:
+                    if manifest.get("kind") == "Kustomization" and str(manifest.get("apiVersion", "")).startswith(
+                        GROUP
+                    ):
+                        manifest["metadata"]["namespace"] = (
+                            spaces.get(path) or manifest["metadata"].get("namespace") or "flux-system"
                         )
-                        declared[each["metadata"]["namespace"], each["metadata"]["name"]] = each
+                        declared[manifest["metadata"]["namespace"], manifest["metadata"]["name"]] = manifest
         for (namespace, name), manifest in declared.items():
             if self._store.get("Kustomization", name, namespace) is None:
                 self._store.create(manifest | {"status": {}})
             source = manifest["spec"].get("sourceRef") or {}
-            of = source.get("namespace") or namespace
-            if source.get("kind") == "GitRepository" and self._store.get("GitRepository", source["name"], of) is None:
+            source_namespace = source.get("namespace") or namespace
+            if (
+                source.get("kind") == "GitRepository"
+                and self._store.get("GitRepository", source["name"], source_namespace) is None
+            ):
                 spec = {"interval": "1m", "ref": {"branch": "main"}, "url": "ssh://git@example.com/platform"}
-                meta = {"name": source["name"], "namespace": of}
+                meta = {"name": source["name"], "namespace": source_namespace}
                 self._store.create({"kind": "GitRepository", "metadata": meta, "spec": spec, "status": {}})
-        for each in self._kustomizations():
-            if (each["metadata"]["namespace"], each["metadata"]["name"]) not in declared:
-                self._store.remove("Kustomization", each["metadata"]["name"], each["metadata"]["namespace"])
+        for kustomization in self._kustomizations():
+            if (kustomization["metadata"]["namespace"], kustomization["metadata"]["name"]) not in declared:
+                self._store.remove(
+                    "Kustomization", kustomization["metadata"]["name"], kustomization["metadata"]["namespace"]
+                )
 
     async def _apply_all(self, commit: str) -> None:
         files, revision = await self._git.files_at(commit, ""), f"main@sha1:{commit}"
         for source in self._store.find("GitRepository"):
             status = {"artifact": {"revision": revision}, "observedGeneration": source["metadata"]["generation"]}
             self._set_status(source, status, "Succeeded", f"stored artifact for revision '{revision}'")
-        for each in self._kustomizations():
-            if each["spec"].get("suspend"):
+        for kustomization in self._kustomizations():
+            if kustomization["spec"].get("suspend"):
                 continue
             status = {"lastAttemptedRevision": revision}
             try:
                 if "flux-fails" in self._faults:
-                    raise RenderError(DENIED.format(name=each["metadata"]["name"]))
-                self._apply(each, files)
+                    raise RenderError(DENIED.format(name=kustomization["metadata"]["name"]))
+                self._apply(kustomization, files)
             except UNUSUAL as e:
-                self._set_status(each, status, "ReconciliationFailed", message_of(e), ready=False)
+                self._set_status(kustomization, status, "ReconciliationFailed", message_of(e), ready=False)
             else:
                 status |= {"lastAppliedRevision": revision}
-                self._set_status(each, status, "ReconciliationSucceeded", f"Applied revision: {revision}")
+                self._set_status(kustomization, status, "ReconciliationSucceeded", f"Applied revision: {revision}")
 
     def _apply(self, kustomization: Object, files: dict[str, str]) -> None:
         spec, meta = kustomization["spec"], kustomization["metadata"]
         path = posixpath.normpath(str(spec.get("path") or ".")).strip("/")
-        below = path if path != "." else ""
-        if below and not any(name.startswith(f"{below}/") for name in files):
+        folder = path if path != "." else ""
+        if folder and not any(name.startswith(f"{folder}/") for name in files):
             raise RenderError(
-                f"kustomization path not found: stat /tmp/kustomization-1/{below}: no such file or directory"
+                f"kustomization path not found: stat /tmp/kustomization-1/{folder}: no such file or directory"
             )
-        components = [posixpath.normpath(posixpath.join(below, str(each))) for each in spec.get("components") or ()]
-        for manifest in substituted(kustomization, generated(below, files, components), files):
+        components = [
+            posixpath.normpath(posixpath.join(folder, str(component))) for component in spec.get("components") or ()
+        ]
+        for manifest in substituted(kustomization, generated(folder, files, components), files):
             if not known(manifest) or manifest["kind"] == "Kustomization":  # those are discovered
                 continue
             labels = {f"{GROUP}/name": meta["name"], f"{GROUP}/namespace": meta["namespace"]}
@@ -138,7 +150,7 @@ class Flux:
                 self._release(manifest, target, files)
 
     def _release(self, release: Object, namespace: str, files: dict[str, str]) -> None:
-        """Simulate helm-controller: install the objects and set the status. Without drift detection it reverts nothing.
+        """Install the objects of a release and set its status. Without drift detection, helm-controller reverts nothing.
 
         An upgrade is a three-way merge: it changes the replicas only if they differ from those of the last release.
         """
@@ -149,22 +161,22 @@ class Flux:
         if (live.get("status") or {}).get("observedGeneration") != live["metadata"].get("generation"):
             chart = posixpath.normpath(str(((release["spec"].get("chart") or {}).get("spec") or {}).get("chart") or ""))
             of_repository = own_chart(chart, files, values, name, namespace) if is_chart(chart, files) else None
-            made = known_chart(name, values) if of_repository is None else of_repository
-            for manifest in made or ():
+            objects = known_chart(name, values) if of_repository is None else of_repository
+            for manifest in objects or ():
                 if manifest["kind"] == "Deployment":
                     self._keep_replicas(manifest, namespace)
                 self._put(manifest, namespace, labels)
         self._set_status(live, {}, "UpgradeSucceeded", f"Helm upgrade succeeded for release {namespace}/{name}.v2")
 
     def _keep_replicas(self, manifest: Object, namespace: str) -> None:
-        key, wanted = (namespace, manifest["metadata"]["name"]), manifest["spec"].get("replicas", 1)
+        key, replicas = (namespace, manifest["metadata"]["name"]), manifest["spec"].get("replicas", 1)
         live = self._store.get("Deployment", key[1], namespace)
-        if live is not None and self._installed.get(key) == wanted:
+        if live is not None and self._installed.get(key) == replicas:
             manifest["spec"]["replicas"] = live["spec"].get("replicas", 1)
-        self._installed[key] = wanted
+        self._installed[key] = replicas
 
     def _put(self, manifest: Object, namespace: str, labels: dict[str, str]) -> None:
-        """Server-side apply: exactly the fields in the manifest."""
+        """Apply exactly the fields in the manifest, like server-side apply."""
         kind, meta = manifest["kind"], manifest["metadata"]
         if not BY_KIND[kind].namespaced:
             namespace = ""
@@ -179,16 +191,18 @@ class Flux:
         def change(live: Object) -> None:
             for field, value in manifest.items():
                 if field not in {"metadata", "status"}:
-                    kept = live.get(field)
-                    own = isinstance(value, dict) and isinstance(kept, dict) and field == "spec"
-                    live[field] = (kept | value) if own and isinstance(kept, dict) else value
+                    live_value = live.get(field)
+                    merges = isinstance(value, dict) and isinstance(live_value, dict) and field == "spec"
+                    live[field] = (live_value | value) if merges and isinstance(live_value, dict) else value
             live["metadata"]["labels"] = (live["metadata"].get("labels") or {}) | meta["labels"]
 
         if kind != "PersistentVolumeClaim":
             self._store.update(kind, meta["name"], namespace, change)
 
-    def _set_status(self, of: Object, status: dict[str, Any], reason: str, message: str, *, ready: bool = True) -> None:
-        meta = of["metadata"]
+    def _set_status(
+        self, owner: Object, status: dict[str, Any], reason: str, message: str, *, ready: bool = True
+    ) -> None:
+        meta = owner["metadata"]
         condition = {
             "type": "Ready",
             "status": "True" if ready else "False",
@@ -201,20 +215,20 @@ class Flux:
             known_before = (live.get("status") or {}).get("conditions") or [{}]
             same = {k: v for k, v in known_before[0].items() if k != "lastTransitionTime"} == condition
             updated = known_before[0] if same else condition | {"lastTransitionTime": self._store.timestamp()}
-            seen = {"observedGeneration": live["metadata"]["generation"], "conditions": [updated]}
-            asked = _requested_at(live)
+            observed = {"observedGeneration": live["metadata"]["generation"], "conditions": [updated]}
+            requested_at = _requested_at(live)
             live["status"] = (
-                (live.get("status") or {}) | status | seen | ({"lastHandledReconcileAt": asked} if asked else {})
+                (live.get("status") or {}) | status | observed | ({"lastHandledReconcileAt": requested_at} if requested_at else {})
             )
 
-        self._store.update(of["kind"], meta["name"], meta["namespace"], change)
+        self._store.update(owner["kind"], meta["name"], meta["namespace"], change)
 
 
-def _requested_at(of: Object) -> str | None:
-    found = (of["metadata"].get("annotations") or {}).get(REQUESTED)
-    return str(found) if found else None
+def _requested_at(kustomization: Object) -> str | None:
+    requested = (kustomization["metadata"].get("annotations") or {}).get(REQUESTED)
+    return str(requested) if requested else None
 
 
-def _handled_at(of: Object) -> str | None:
-    found = (of.get("status") or {}).get("lastHandledReconcileAt")
-    return str(found) if found else None
+def _handled_at(kustomization: Object) -> str | None:
+    handled = (kustomization.get("status") or {}).get("lastHandledReconcileAt")
+    return str(handled) if handled else None

@@ -28,7 +28,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 _RERANK_PROVIDERS = ("hosted_vllm", "huggingface", "infinity", "jina_ai", "cohere", "litellm_proxy")
-"""Providers with a handler in `litellm.rerank`; it refuses `openai/` (litellm/rerank_api/main.py)."""
+"""Providers with a handler in `litellm.rerank`, which refuses `openai/` (litellm/rerank_api/main.py)."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Route:
     price_in: float
     price_out: float
     namespace: str
-    """LiteLLM's own."""
+    """The namespace in which LiteLLM runs."""
 
     @property
     def model_id(self) -> str:
@@ -126,39 +126,41 @@ class Gateway:
         return b64decode(secret["data"]["PROXY_MASTER_KEY"]).decode() if secret else ""
 
     def routes(self) -> dict[str, Route]:
-        """The aliases in the database, and those of the last synced config."""
-        routes = {each["model_name"]: _route(each) for each in self._stored.values()}
+        """Return the aliases in the database, and those of the last synced config."""
+        routes = {model["model_name"]: _route(model) for model in self._stored.values()}
         for namespace, config in self._configurations():
             for entry in config.get("model_list") or ():
                 routes[entry["model_name"]] = _route(entry, namespace)
         return routes
 
     def _configurations(self) -> list[tuple[str, Object]]:
-        """LiteLLM's configuration, in any ConfigMap of a chart or a person, with its namespace."""
-        found = []
+        """Return each LiteLLM configuration in a ConfigMap, with its namespace."""
+        configurations = []
         for config_map in self._store.stored("ConfigMap"):
             for text in (config_map.get("data") or {}).values():
                 if re.search(r"model_list|general_settings|litellm_settings", str(text)):
                     config = load(str(text))
-                    found += [(config_map["metadata"]["namespace"], config)] if isinstance(config, dict) else []
-        return found
+                    configurations += (
+                        [(config_map["metadata"]["namespace"], config)] if isinstance(config, dict) else []
+                    )
+        return configurations
 
     def _stores_models(self) -> bool:
-        settings = [each.get("general_settings") or {} for _, each in self._configurations()]
-        return any(each.get("store_model_in_db") is True for each in settings)
+        settings = [config.get("general_settings") or {} for _, config in self._configurations()]
+        return any(general_settings.get("store_model_in_db") is True for general_settings in settings)
 
     async def _model_info(self, request: web.Request) -> web.Response:
-        """Every model without its key; `db_model` marks those in the database."""
+        """List every model without its key; `db_model` marks those in the database."""
         self._master_only(request)
         stored = [
-            each
+            model
             | {
-                "litellm_params": {key: given for key, given in each["litellm_params"].items() if key != "api_key"},
-                "model_info": each["model_info"] | {"db_model": True},
+                "litellm_params": {key: value for key, value in model["litellm_params"].items() if key != "api_key"},
+                "model_info": model["model_info"] | {"db_model": True},
             }
-            for each in self._stored.values()
+            for model in self._stored.values()
         ]
-        names = {each["model_name"] for each in stored}
+        names = {model["model_name"] for model in stored}
         configured = [
             {
                 "model_name": route.alias,
@@ -171,17 +173,17 @@ class Gateway:
         return web.json_response({"data": [*configured, *stored]})
 
     async def _new_model(self, request: web.Request) -> web.Response:
-        """Refused without `store_model_in_db`, with the status and message of LiteLLM's `add_new_model`."""
+        """Store a model in the database, or refuse it like LiteLLM's `add_new_model` without `store_model_in_db`."""
         self._master_only(request)
-        asked = await request.json()
+        body = await request.json()
         self._refuse_without_store()
-        identity = str((asked.get("model_info") or {}).get("id") or secrets.token_hex(16))
+        identity = str((body.get("model_info") or {}).get("id") or secrets.token_hex(16))
         if identity in self._stored:
             raise Refused(
                 400, "auth_error", "Authentication Error, Unique constraint failed on the fields: (`model_id`)"
             )
-        self._stored[identity] = asked | {"model_info": (asked.get("model_info") or {}) | {"id": identity}}
-        return web.json_response({"model_id": identity, "model_name": asked["model_name"]})
+        self._stored[identity] = body | {"model_info": (body.get("model_info") or {}) | {"id": identity}}
+        return web.json_response({"model_id": identity, "model_name": body["model_name"]})
 
     async def _delete_model(self, request: web.Request) -> web.Response:
         self._master_only(request)
@@ -204,23 +206,25 @@ class Gateway:
 
     async def _models(self, request: web.Request) -> web.Response:
         key = self._authenticate(request)
-        known = [alias for alias in self.routes() if key is None or not key.models or alias in key.models]
-        models = [{"id": alias, "object": "model", "created": 1677610602, "owned_by": "openai"} for alias in known]
+        aliases = [alias for alias in self.routes() if key is None or not key.models or alias in key.models]
+        models = [{"id": alias, "object": "model", "created": 1677610602, "owned_by": "openai"} for alias in aliases]
         return web.json_response({"data": models, "object": "list"})
 
     async def _generate_key(self, request: web.Request) -> web.Response:
         self._master_only(request)
-        asked = await request.json()
-        if asked.get("key_alias") in {key.key_alias for key in self._keys.values() if key.key_alias}:
-            message = f"Key with alias '{asked['key_alias']}' already exists. Unique key aliases across all keys are required."
+        body = await request.json()
+        if body.get("key_alias") in {key.key_alias for key in self._keys.values() if key.key_alias}:
+            message = (
+                f"Key with alias '{body['key_alias']}' already exists. Unique key aliases across all keys are required."
+            )
             raise Refused(400, "bad_request_error", message, "key_alias")
         key = VirtualKey(
             token=f"sk-{secrets.token_urlsafe(16)}",
-            key_alias=asked.get("key_alias"),
-            models=list(asked.get("models") or []),
-            max_budget=asked.get("max_budget"),
-            expires=_expiry(asked.get("duration")),
-            metadata=asked.get("metadata") or {},
+            key_alias=body.get("key_alias"),
+            models=list(body.get("models") or []),
+            max_budget=body.get("max_budget"),
+            expires=_expiry(body.get("duration")),
+            metadata=body.get("metadata") or {},
         )
         self._keys[key.token] = key
         return web.json_response(key.info() | {"key": key.token, "token": _hash(key.token)})
@@ -230,69 +234,71 @@ class Gateway:
         page, size = (int(request.query.get(name, default)) for name, default in (("page", "1"), ("size", "10")))
         now = datetime.now(UTC)
         alive = [key for key in self._keys.values() if key.expires is None or key.expires > now]
-        shown = alive[(page - 1) * size : page * size]
+        listed = alive[(page - 1) * size : page * size]
         full = request.query.get("return_full_object") == "true"
-        keys = [key.info() | {"token": _hash(key.token)} if full else _hash(key.token) for key in shown]
+        keys = [key.info() | {"token": _hash(key.token)} if full else _hash(key.token) for key in listed]
         pages = -(-len(alive) // size)
         return web.json_response({"keys": keys, "total_count": len(alive), "current_page": page, "total_pages": pages})
 
     async def _update_key(self, request: web.Request) -> web.Response:
         self._master_only(request)
-        asked = await request.json()
-        named = asked.get("key") or ""
-        found = next((key for token, key in self._keys.items() if named in {token, _hash(token)}), None)
-        if found is None:
+        body = await request.json()
+        named = body.get("key") or ""
+        key_object = next((key for token, key in self._keys.items() if named in {token, _hash(token)}), None)
+        if key_object is None:
             raise Refused(404, "not_found_error", f"Key not found: {named}")
-        if "models" in asked:
-            found.models = list(asked["models"] or [])
-        return web.json_response({"key": named, **found.info()})
+        if "models" in body:
+            key_object.models = list(body["models"] or [])
+        return web.json_response({"key": named, **key_object.info()})
 
     async def _delete_keys(self, request: web.Request) -> web.Response:
         self._master_only(request)
         if "litellm-keeps-keys" in self._faults:
             raise Refused(500, "internal_server_error", "Authentication Error, All connection attempts failed")
-        asked = await request.json()
-        tokens = {*(asked.get("keys") or ())}
-        aliases = {*(asked.get("key_aliases") or ())}
-        gone = [t for t, key in self._keys.items() if {t, _hash(t)} & tokens or key.key_alias in aliases]
-        if not gone:
+        body = await request.json()
+        tokens = {*(body.get("keys") or ())}
+        aliases = {*(body.get("key_aliases") or ())}
+        deleted = [t for t, key in self._keys.items() if {t, _hash(t)} & tokens or key.key_alias in aliases]
+        if not deleted:
             raise Refused(404, "not_found_error", "{'error': 'No keys found'}")
-        for token in gone:
+        for token in deleted:
             del self._keys[token]
         return web.json_response({"deleted_keys": [*tokens, *aliases]})
 
     async def _key_info(self, request: web.Request) -> web.Response:
         caller = self._authenticate(request)
-        asked = request.query.get("key") or (caller.token if caller else "")
-        found = next((key for token, key in self._keys.items() if asked in {token, _hash(token)}), None)
-        if found is None:
+        wanted_token = request.query.get("key") or (caller.token if caller else "")
+        key_object = next((key for token, key in self._keys.items() if wanted_token in {token, _hash(token)}), None)
+        if key_object is None:
             raise Refused(404, "not_found_error", "Key not found in database")
-        return web.json_response({"key": asked, "info": found.info()})
+        return web.json_response({"key": wanted_token, "info": key_object.info()})
 
     async def _call(self, request: web.Request) -> web.StreamResponse:
-        key, asked = self._authenticate(request), await request.json()
-        route = self._authorize(key, str(asked.get("model")))
+        key, body = self._authenticate(request), await request.json()
+        route = self._authorize(key, str(body.get("model")))
         if request.path.endswith("/v1/rerank") and route.provider not in _RERANK_PROVIDERS:
             message = f"litellm.APIConnectionError: Unsupported provider: {route.provider}"
             raise Refused(500, "None", message)
         upstream = f"{self._engine_of(route)}{request.path.removeprefix('/litellm')}"
-        body = asked | {"model": route.served_name}
+        upstream_body = body | {"model": route.served_name}
         ranks_texts = route.provider == "huggingface" and request.path.endswith("/v1/rerank")
-        if ranks_texts:  # TEI's own API, at the address itself (litellm/llms/huggingface/rerank)
-            below = urlsplit(route.api_base).path.rstrip("/").removesuffix("/rerank")
-            upstream = f"{self._engine_of(route)}{below}/rerank"
-            body = {"query": asked["query"], "texts": asked["documents"]}
-        if asked.get("stream"):
-            body["stream_options"] = {"include_usage": True}
+        if ranks_texts:  # TEI's own API is below the api_base without /v1 (litellm/llms/huggingface/rerank)
+            path = urlsplit(route.api_base).path.rstrip("/").removesuffix("/rerank")
+            upstream = f"{self._engine_of(route)}{path}/rerank"
+            upstream_body = {"query": body["query"], "texts": body["documents"]}
+        if body.get("stream"):
+            upstream_body["stream_options"] = {"include_usage": True}
         secret = self._store.get("Secret", "vllm-api-key", "serving")
         engine_key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
         try:
-            answer = await self._http.post(upstream, json=body, headers={"Authorization": f"Bearer {engine_key}"})
+            answer = await self._http.post(
+                upstream, json=upstream_body, headers={"Authorization": f"Bearer {engine_key}"}
+            )
         except httpx.HTTPError as e:
             raise Refused(500, "internal_server_error", "litellm.InternalServerError: Connection error.") from e
         if answer.is_error:
             raise _upstream_failed(route, answer)
-        content = _rank_answer(answer, asked) if ranks_texts else answer.content
+        content = _rank_answer(answer, body) if ranks_texts else answer.content
         usage = json.loads(content)["usage"] if ranks_texts else _usage(answer)
         # LiteLLM bills rankings of these providers by `search_units`, which they do not report (BerriAI/litellm#13797).
         cost = usage.get("prompt_tokens", 0) * route.price_in + usage.get("completion_tokens", 0) * route.price_out
@@ -324,7 +330,7 @@ class Gateway:
         return route
 
     def _authenticate(self, request: web.Request) -> VirtualKey | None:
-        """The virtual key of the request; None for the master key."""
+        """Return the virtual key of the request; None for the master key."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token:
             raise Refused(401, "auth_error", "Authentication Error, No api key passed in.")
@@ -352,49 +358,50 @@ class Gateway:
         task.add_done_callback(self._writing.discard)
 
     def _engine_of(self, route: Route) -> str:
-        """The sandbox's address of the api_base's Service: `http://NAME.NAMESPACE.svc…/v1`. A name without a namespace
-        is looked up in LiteLLM's own.
+        """Return the sandbox's URL of the Service in an api_base like `http://NAME.NAMESPACE.svc…/v1`.
+
+        A name without a namespace is a Service in LiteLLM's namespace.
         """
         address = urlsplit(route.api_base)
-        name, _, rest = (address.hostname or "").partition(".")
-        below = address.path.strip("/").split("/")
-        if len(below) > 2 and self._store.get("LLMInferenceService", below[1], below[0]):
+        name, _, domain = (address.hostname or "").partition(".")
+        path = address.path.strip("/").split("/")
+        if len(path) > 2 and self._store.get("LLMInferenceService", path[1], path[0]):
             # KServe's route of the inference gateway: /NAMESPACE/NAME
-            return f"{self.engines_url}/{below[0]}/{below[1]}-kserve-workload-svc"
-        return f"{self.engines_url}/{rest.partition('.')[0] or route.namespace}/{name}"
+            return f"{self.engines_url}/{path[0]}/{path[1]}-kserve-workload-svc"
+        return f"{self.engines_url}/{domain.partition('.')[0] or route.namespace}/{name}"
 
 
 def _route(entry: Object, namespace: str = NAMESPACE) -> Route:
-    given = entry["litellm_params"]
+    params = entry["litellm_params"]
     return Route(
         entry["model_name"],
-        str(given["model"]).partition("/")[0],
-        str(given["model"]).partition("/")[2],
-        given.get("api_base", ""),
-        _price(given.get("input_cost_per_token")),
-        _price(given.get("output_cost_per_token")),
+        str(params["model"]).partition("/")[0],
+        str(params["model"]).partition("/")[2],
+        params.get("api_base", ""),
+        _price(params.get("input_cost_per_token")),
+        _price(params.get("output_cost_per_token")),
         namespace,
     )
 
 
 def _upstream_failed(route: Route, answer: httpx.Response) -> Refused:
-    said = answer.text.strip()[:300]
+    text = answer.text.strip()[:300]
     kinds = {400: "BadRequestError", 404: "NotFoundError", 503: "InternalServerError"}
     kind = kinds.get(answer.status_code, "InternalServerError")
     status = 500 if answer.status_code == web.HTTPServiceUnavailable.status_code else answer.status_code
-    message = f"litellm.{kind}: OpenAIException - {said}. Received Model Group={route.alias}"
+    message = f"litellm.{kind}: OpenAIException - {text}. Received Model Group={route.alias}"
     return Refused(status, kind, message)
 
 
-def _rank_answer(answer: httpx.Response, asked: Object) -> bytes:
-    """TEI's list of scores in the form of LiteLLM, which counts the tokens itself."""
-    results = [{"index": each["index"], "relevance_score": each["score"]} for each in answer.json()]
-    tokens = sum(len(f"{asked['query']} {text}".split()) for text in asked["documents"])
+def _rank_answer(answer: httpx.Response, body: Object) -> bytes:
+    """Convert TEI's list of scores to LiteLLM's format. LiteLLM counts the tokens itself."""
+    results = [{"index": score["index"], "relevance_score": score["score"]} for score in answer.json()]
+    tokens = sum(len(f"{body['query']} {text}".split()) for text in body["documents"])
     return json.dumps({"results": results, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}).encode()
 
 
 def _usage(answer: httpx.Response) -> Object:
-    """The usage of an answer, or of the last event that has one of a stream."""
+    """Return the usage of an answer: for a stream, from the last event that contains one."""
     if "event-stream" not in answer.headers.get("content-type", ""):
         return answer.json().get("usage") or {}
     events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
@@ -402,12 +409,12 @@ def _usage(answer: httpx.Response) -> Object:
 
 
 def _names_to_replace(route: Route) -> tuple[bytes, bytes]:
-    """LiteLLM answers with the alias where the engine named itself."""
+    """Return the engine's served name in an answer and the alias by which LiteLLM replaces it."""
     return f'"model": "{route.served_name}"'.encode(), f'"model": "{route.alias}"'.encode()
 
 
 def _price(value: Any) -> float:
-    """A price that YAML read as a string is not a number, and LiteLLM then counts nothing."""
+    """Return a price; 0 for one that YAML parsed as a string, for which LiteLLM counts no cost."""
     return float(value) if isinstance(value, int | float) else 0.0
 
 

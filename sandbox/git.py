@@ -1,7 +1,6 @@
-"""The sandbox's git remote: one bare repository on disk, read and merged with plumbing commands, served over smart
-HTTP.
+"""The sandbox's git remote: a bare repository on disk, served over smart HTTP.
 
-This is real git; `sandbox.github` adds GitHub's features (pull requests, checks, webhooks).
+It uses the real git, with plumbing commands; `sandbox.github` adds GitHub's features (pull requests, checks, webhooks).
 """
 
 import asyncio
@@ -51,9 +50,9 @@ class CgiResponse:
 
 
 def _environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment in which no personal git settings affect the sandbox."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C", **(extra or {})}
+    """Return an environment in which no personal git settings affect the sandbox."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {**inherited, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C", **(extra or {})}
 
 
 async def _run(
@@ -85,7 +84,7 @@ async def seed(path_or_url: str | Path, bare: Path) -> None:
     if _is_plain_directory(source):
         await _commit_directory(source, bare)
         return
-    # Uses the caller's own environment: a private repository needs the caller's credentials.
+    # The caller's own environment is used, because a private repository needs the caller's credentials.
     await _run("git", "clone", "--quiet", "--bare", "--no-hardlinks", str(path_or_url), str(bare), env=os.environ)
     repository = BareRepository(bare)
     if await repository.commit(MAIN) is None:
@@ -112,7 +111,7 @@ async def _commit_directory(directory: Path, bare: Path) -> None:
 
 
 class BareRepository:
-    """A bare repository: its content at a commit, predicted merges, and git's own HTTP server."""
+    """A bare repository: its content at a commit, trial merges, and git's own HTTP server."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -126,15 +125,15 @@ class BareRepository:
         return out.decode(errors="replace").rstrip("\n")
 
     async def _lasting(self, *args: str) -> str:
-        """Cached output of git for full commit ids: it never changes."""
+        """Return git's output for full commit ids, cached because it never changes."""
         if args not in self._said:
             self._said[args] = await self.git(*args)
         return self._said[args]
 
     async def commit(self, ref: str) -> str | None:
-        """The commit of a branch, tag or id, or None."""
-        if known := self._loose(ref):
-            return known
+        """Return the commit id of a branch, tag or id; None if there is none."""
+        if loose_commit := self._loose(ref):
+            return loose_commit
         for name in (f"refs/heads/{ref}", ref):
             code, out = await _run(
                 *("git", "--git-dir", str(self.path), "rev-parse", "--verify", "--quiet", "--end-of-options"),
@@ -147,8 +146,9 @@ class BareRepository:
         return None
 
     def _loose(self, branch: str) -> str:
-        """The commit in a branch's file; empty if it has none. Argo CD asks several times a second: a process each
-        would take half of the sandbox's time.
+        """Return the commit in a branch's file; empty if there is no such file.
+
+        Argo CD reads it several times a second, and a git process for each would take half of the sandbox's time.
         """
         folder = self.path / "refs" / "heads"
         file = (folder / branch).resolve()
@@ -161,13 +161,13 @@ class BareRepository:
         return commit if _FULL_ID.fullmatch(commit) else ""
 
     async def heads(self) -> dict[str, str]:
-        """Branch name -> commit."""
+        """Return the commits by branch name."""
         listing = await self.git("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads")
         pairs = (line.split(" ", 1) for line in listing.splitlines())
         return {branch: commit for commit, branch in pairs}
 
     async def files_at(self, commit: str, prefix: str = "") -> dict[str, str]:
-        """Path -> text of the regular text files below a folder (or of one file) at a commit."""
+        """Return the text files below a folder (or one file) at a commit: path -> text."""
         if not _FULL_ID.fullmatch(commit):
             return await self._read(commit, prefix)
         key = commit, prefix.rstrip("/")
@@ -185,8 +185,10 @@ class BareRepository:
     async def _texts(self, blobs: Sequence[tuple[str, str]]) -> dict[str, str]:
         if not blobs:
             return {}
-        asked = "".join(f"{blob}\n" for _, blob in blobs).encode()
-        _, out = await _run("git", "--git-dir", str(self.path), "cat-file", "--batch", env=_environment(), stdin=asked)
+        blob_ids = "".join(f"{blob}\n" for _, blob in blobs).encode()
+        _, out = await _run(
+            "git", "--git-dir", str(self.path), "cat-file", "--batch", env=_environment(), stdin=blob_ids
+        )
         texts: dict[str, str] = {}
         at = 0
         for path, _ in blobs:
@@ -207,25 +209,25 @@ class BareRepository:
         return code == 0
 
     async def commits_between(self, base: str, head: str) -> list[str]:
-        """Commits in `head` that are not in `base`, oldest first."""
+        """Return the commits in `head` that are not in `base`, oldest first."""
         return (await self._lasting("rev-list", "--reverse", f"{base}..{head}")).split()
 
     async def message(self, commit: str) -> str:
         return await self.git("show", "--no-patch", "--format=%B", commit)
 
     async def changes(self, base: str, head: str) -> tuple[FileChange, ...]:
-        """The diff of a pull request: from the merge base to the head."""
+        """Return the diff of a pull request, from the merge base to the head."""
         span = f"{base}...{head}"
         stats = await self._lasting("diff", "--no-renames", "--numstat", "-z", span)
         status = (await self._lasting("diff", "--no-renames", "--name-status", "-z", span)).split("\0")
         words = {"A": "added", "D": "removed", "M": "modified", "T": "changed"}
         by_path = dict(zip(status[1::2], status[0::2], strict=False))
-        found = []
+        file_changes = []
         for line in filter(None, stats.split("\0")):
             added, deleted, path = line.split("\t", 2)
             diff = await self._lasting("diff", "--no-renames", span, "--", path)
             hunks = diff.find("\n@@")
-            found.append(
+            file_changes.append(
                 FileChange(
                     path=path,
                     status=words.get(by_path.get(path, "M"), "modified"),
@@ -234,10 +236,10 @@ class BareRepository:
                     patch=diff[hunks + 1 :] if hunks >= 0 else "",
                 )
             )
-        return tuple(found)
+        return tuple(file_changes)
 
     async def merge_tree(self, base: str, head: str) -> str:
-        """The tree after merging `head` into `base`; raises MergeConflict if a person has to resolve it."""
+        """Return the tree after merging `head` into `base`; raises MergeConflict if a person has to resolve it."""
         if self._plumbing is None:
             version = (await self.git("version")).split()[2].split(".")
             self._plumbing = (int(version[0]), int(version[1])) >= (2, 38)
@@ -266,7 +268,7 @@ class BareRepository:
             return await self._fetch_object(clone, tree.decode().strip())
 
     async def rebased(self, base: str, head: str, committer: Person) -> str:
-        """The last commit after replaying `head`'s commits on `base`."""
+        """Replay `head`'s commits on `base` and return the last new commit; raises MergeConflict."""
         async with self._clone(head) as clone:
             env = _environment(_identity("COMMITTER", committer))
             try:
@@ -303,7 +305,7 @@ class BareRepository:
         return await self.git("commit-tree", tree, *parent_options, env=env, stdin=message.encode())
 
     async def commit_file(self, branch: str, path: str, text: str, *, author: Person) -> str:
-        """Add a commit to a branch that writes one file, and move the branch to it."""
+        """Commit one file to a branch; returns the new commit's id."""
         tip = await self.git("rev-parse", f"refs/heads/{branch}")
         blob = await self.git("hash-object", "-w", "--stdin", stdin=text.encode())
         with tempfile.TemporaryDirectory() as scratch:
@@ -318,7 +320,7 @@ class BareRepository:
     async def serve(
         self, method: str, tail: str, query: str, headers: Mapping[str, str], body: bytes, user: str
     ) -> CgiResponse:
-        """One request of git's smart HTTP protocol, answered by `git http-backend` (CGI, RFC 3875)."""
+        """Answer one request of git's smart HTTP protocol with `git http-backend` (CGI, RFC 3875)."""
         env = _environment(
             {
                 "GIT_PROJECT_ROOT": str(self.path.parent),

@@ -30,7 +30,7 @@ _MEGABYTE = 1024**2
 
 
 class GitHub(PullRequests):
-    """One repository on GitHub. An async context manager; it serves git, REST and the page on one loopback port."""
+    """One repository on GitHub: an async context manager that serves git, REST and the page on one loopback port."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class GitHub(PullRequests):
         self.rules: list[Json] = []
         """The rulesets of the main branch, as returned by /rules/branches/main."""
         self.refuses: dict[str, Refused] = {}
-        """Refusals by a part of the URL (with its method in front, `POST /pulls`): what a token may not do."""
+        """Refusals by a part of the method and path, like `POST /pulls`, for a token without some permission."""
         self._faults = faults
         self._port = port
 
@@ -117,7 +117,7 @@ class GitHub(PullRequests):
     async def _answers(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Errors with GitHub's messages, the token check, and ETags, for the whole REST API."""
+        """Check the token, return errors with GitHub's messages, and add ETags, for the whole REST API."""
         is_rest = request.path == "/rate_limit" or request.path.startswith("/repos/")
         if not is_rest:
             return await handler(request)
@@ -136,14 +136,12 @@ class GitHub(PullRequests):
         return _with_etag(request, response)
 
     def _refuse_forbidden(self, request: web.Request) -> None:
-        """The error for a fine-grained token without the permission (docs: "Resource not accessible by personal access
-        token").
-        """
+        """Raise Refused for the requests in `refuses`, and for statuses if that fault is active."""
         if "statuses-refused" in self._faults and request.path.endswith("/status"):
             raise Refused(403, "Resource not accessible by personal access token")
-        asked = f"{request.method} {request.path.removeprefix(f'/repos/{self.repository}')}"
+        target = f"{request.method} {request.path.removeprefix(f'/repos/{self.repository}')}"
         for part, answer in self.refuses.items():
-            if part in asked:
+            if part in target:
                 raise answer
 
     async def _serve_git(self, request: web.Request) -> web.Response:
@@ -166,8 +164,8 @@ class GitHub(PullRequests):
     # REST: pull requests
 
     async def _open_pull(self, request: web.Request) -> web.Response:
-        asked = await _body(request)
-        head, base = str(asked.get("head", "")).rpartition(":")[2], str(asked.get("base", ""))
+        body = await _body(request)
+        head, base = str(body.get("head", "")).rpartition(":")[2], str(body.get("base", ""))
         async with self._changing:
             branches = await self.repo.heads()
             if head not in branches:
@@ -179,15 +177,15 @@ class GitHub(PullRequests):
             opened = self.ci.now()
             pull = Pull(
                 number=len(self._pulls) + 1,
-                title=str(asked.get("title") or ""),
-                body=str(asked.get("body") or ""),
+                title=str(body.get("title") or ""),
+                body=str(body.get("body") or ""),
                 head_ref=head,
                 base_ref=base,
                 head_sha=head_sha,
                 base_sha=base_sha,
                 shown_base=base_sha,
                 author=BOT,
-                draft=bool(asked.get("draft")),
+                draft=bool(body.get("draft")),
                 created_at=opened,
                 updated_at=opened,
             )
@@ -211,7 +209,7 @@ class GitHub(PullRequests):
         state, head, base = (request.query.get(name) for name in ("state", "head", "base"))
         state = state or "open"
         owner = self.repository.partition("/")[0]
-        found = [
+        pulls = [
             pull
             for pull in self._pulls.values()
             if state in ("all", pull.state)
@@ -220,20 +218,20 @@ class GitHub(PullRequests):
             and (not base or base == pull.base_ref)
         ]
         newest_first = request.query.get("direction", "desc") == "desc"
-        found.sort(key=lambda pull: pull.number, reverse=newest_first)
-        return web.json_response([self._brief(pull) for pull in _page(request, found)])
+        pulls.sort(key=lambda pull: pull.number, reverse=newest_first)
+        return web.json_response([self._brief(pull) for pull in _page(request, pulls)])
 
     async def _get_pull(self, request: web.Request) -> web.Response:
         return web.json_response(await self._pull_json(self._pull_of(request)))
 
     async def _patch_pull(self, request: web.Request) -> web.Response:
-        pull, asked = self._pull_of(request), await _body(request)
-        pull.title, pull.body = asked.get("title", pull.title), asked.get("body", pull.body) or ""
+        pull, body = self._pull_of(request), await _body(request)
+        pull.title, pull.body = body.get("title", pull.title), body.get("body", pull.body) or ""
         self._touch(pull)
-        if asked.get("base", pull.base_ref) != pull.base_ref:
+        if body.get("base", pull.base_ref) != pull.base_ref:
             async with self._changing:
-                await self._rebase_onto(pull, str(asked["base"]), by=BOT)
-        match asked.get("state"):
+                await self._rebase_onto(pull, str(body["base"]), by=BOT)
+        match body.get("state"):
             case "closed":
                 self._close(pull, by=BOT)
             case "open" if pull.state == "closed":
@@ -241,17 +239,17 @@ class GitHub(PullRequests):
         return web.json_response(await self._pull_json(pull))
 
     async def _put_merge(self, request: web.Request) -> web.Response:
-        pull, asked = self._pull_of(request), await _body(request)
-        method = asked.get("merge_method", "merge")
+        pull, body = self._pull_of(request), await _body(request)
+        method = body.get("merge_method", "merge")
         if method not in ("merge", "squash", "rebase"):
             raise _invalid("merge_method")
         async with self._changing:
             if self.collisions:
                 self.collisions -= 1
                 raise Refused(405, "Base branch was modified. Review and try the merge again.")
-            if pull.state == "open" and asked.get("sha", pull.head_sha) != pull.head_sha:
+            if pull.state == "open" and body.get("sha", pull.head_sha) != pull.head_sha:
                 raise Refused(409, "Head branch was modified. Review and try the merge again.")
-            title, message = asked.get("commit_title"), asked.get("commit_message")
+            title, message = body.get("commit_title"), body.get("commit_message")
             commit = await self._merge(pull, by=BOT, method=method, title=title, message=message)
         return web.json_response({"sha": commit, "merged": True, "message": "Pull Request successfully merged"})
 
@@ -277,10 +275,10 @@ class GitHub(PullRequests):
         return web.json_response([await self._commit_json(commit) for commit in _page(request, commits)])
 
     async def _commit_json(self, commit: str) -> dict[str, Any]:
-        said = await self.repo.git("show", "--no-patch", "--format=%an%x00%ae%x00%at%x00%B", commit)
-        name, address, at, message = said.split("\0", 3)
-        made = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        author = {"name": name, "email": address, "date": made}
+        output = await self.repo.git("show", "--no-patch", "--format=%an%x00%ae%x00%at%x00%B", commit)
+        name, address, at, message = output.split("\0", 3)
+        date = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        author = {"name": name, "email": address, "date": date}
         return {"sha": commit, "commit": {"author": author, "message": message.strip()}}
 
     async def _list_reviews(self, request: web.Request) -> web.Response:
@@ -305,8 +303,8 @@ class GitHub(PullRequests):
         )
 
     async def _add_labels(self, request: web.Request) -> web.Response:
-        pull, asked = self._pull_of(request), await _body(request)
-        for label in asked.get("labels", []):
+        pull, body = self._pull_of(request), await _body(request)
+        for label in body.get("labels", []):
             if label not in pull.labels:
                 pull.labels.append(str(label))
         return web.json_response([{"name": label} for label in pull.labels])
@@ -315,13 +313,13 @@ class GitHub(PullRequests):
         return web.json_response(_page(request, self._pull_of(request).comments))
 
     async def _add_comment(self, request: web.Request) -> web.Response:
-        pull, asked = self._pull_of(request), await _body(request)
-        if not asked.get("body"):
+        pull, body = self._pull_of(request), await _body(request)
+        if not body.get("body"):
             raise _invalid("body")
         number = len(pull.comments) + 1
         comment = {
             "id": pull.number * 1000 + number,
-            "body": asked["body"],
+            "body": body["body"],
             "user": user_json(BOT),
             "created_at": self.ci.now(),
         }
@@ -329,7 +327,7 @@ class GitHub(PullRequests):
         return web.json_response(comment, status=201)
 
     async def _list_check_runs(self, request: web.Request) -> web.Response:
-        runs = self.ci.runs(await self._commit_asked(request))
+        runs = self.ci.runs(await self._commit_of(request))
         return web.json_response({"total_count": len(runs), "check_runs": _page(request, runs)})
 
     async def _list_workflow_runs(self, request: web.Request) -> web.Response:
@@ -337,7 +335,7 @@ class GitHub(PullRequests):
         return web.json_response({"total_count": len(runs), "workflow_runs": _page(request, runs)})
 
     async def _get_status(self, request: web.Request) -> web.Response:
-        combined = self.ci.combined(await self._commit_asked(request))
+        combined = self.ci.combined(await self._commit_of(request))
         return web.json_response(combined | {"statuses": _page(request, combined["statuses"])})
 
     async def _get_ref(self, request: web.Request) -> web.Response:
@@ -357,7 +355,7 @@ class GitHub(PullRequests):
         return web.Response(status=204)
 
     async def _list_rules(self, request: web.Request) -> web.Response:
-        """The rules for a branch; an empty list instead of a 404 if there are none (docs: "Get rules for a branch")."""
+        """Return the rules for a branch; without any, GitHub returns an empty list, not 404 ("Get rules for a branch")."""
         return web.json_response(self.rules if request.match_info["branch"] == MAIN else [])
 
     async def _get_protection(self, request: web.Request) -> web.Response:
@@ -388,7 +386,7 @@ class GitHub(PullRequests):
         commit, path = request.match_info["commit"], request.match_info["path"]
         text = (await self.files_at(commit, path)).get(path)
         if text is None:
-            raise web.HTTPNotFound(text=f"{path} is not at {commit[:9]}\n")
+            raise web.HTTPNotFound(text=f"{path} does not exist at {commit[:9]}\n")
         return web.Response(text=github_page.file_page(path, commit, text), content_type="text/html")
 
     async def _show_pull(self, request: web.Request) -> web.Response:
@@ -412,7 +410,7 @@ class GitHub(PullRequests):
         return web.Response(text=page, content_type="text/html")
 
     async def _press(self, request: web.Request) -> web.Response:
-        """A button of the page. Requests from other sites are rejected by their origin."""
+        """Handle a button of the page. Requests from other sites are rejected by their origin."""
         pull = self._pulls.get(int(request.match_info["number"]))
         if pull is None:
             raise web.HTTPNotFound
@@ -441,7 +439,7 @@ class GitHub(PullRequests):
             raise Refused(404, "Not Found")
         return pull
 
-    async def _commit_asked(self, request: web.Request) -> str:
+    async def _commit_of(self, request: web.Request) -> str:
         ref = request.match_info["ref"]
         commit = await self.repo.commit(ref)
         if commit is None:

@@ -19,9 +19,9 @@ Conclusion = Literal[
 State = Literal["success", "failure", "error", "pending"]
 
 APP = {"id": 15368, "slug": "github-actions", "name": "GitHub Actions"}
-"""GitHub Actions' own App, with its real id."""
+"""The App of GitHub Actions, with its real id."""
 CHECK, WORKFLOW = "ci", "ci.yaml"
-"""The repository's usual check, and its workflow."""
+"""The repository's default check, and its workflow."""
 
 
 @dataclass
@@ -61,11 +61,11 @@ class CI:
     _ids: int = 1000
 
     def now(self) -> str:
-        """The current time in GitHub's format."""
+        """Return the current time in GitHub's format."""
         return self.date().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def start(self, sha: str) -> bool:
-        """Start the usual check of a commit if it has none; returns whether it was started."""
+        """Start the default check of a commit if it has none; returns whether it was started."""
         if not self.appears or self._runs.get(sha):
             return False
         self.add(sha)
@@ -80,7 +80,7 @@ class CI:
         workflow: str = WORKFLOW,
         suite: int | None = None,
     ) -> CheckRun:
-        """A new run of a check, as a workflow run with its own suite, unless a suite is given."""
+        """Add a run of a check and return it. Without `suite`, it is a workflow run with a suite of its own."""
         self._ids += 1
         at = self.now()
         ended = at if conclusion else None
@@ -95,14 +95,14 @@ class CI:
         self._runs.pop(sha, None)
 
     def complete(self, sha: str, conclusion: Conclusion) -> CheckRun:
-        """Complete the newest run of the usual check; if there is none, start it first."""
-        found = [run for run in self._runs.get(sha, []) if run.name == CHECK]
-        run = found[-1] if found else self.add(sha)
+        """Complete the newest run of the default check; if there is none, start it first."""
+        runs = [run for run in self._runs.get(sha, []) if run.name == CHECK]
+        run = runs[-1] if runs else self.add(sha)
         run.conclusion, run.completed_at = conclusion, self.now()
         return run
 
     def state(self, sha: str, context: str, state: State) -> None:
-        """An older CI sets a commit status; the newest of each context counts."""
+        """Set a commit status, as an older CI does; the newest of each context counts."""
         self._ids += 1
         self._statuses.setdefault(sha, []).append(CommitStatus(self._ids, context, state, self.now()))
 
@@ -110,16 +110,16 @@ class CI:
         return any(run.conclusion is None for run in self._runs.get(sha, []))
 
     def verdict(self, sha: str) -> Literal["success", "failure", "pending"]:
-        """All runs as one word, for the page."""
+        """Return the result of all runs as one word, for the page."""
         ends = [run.conclusion for run in self._runs.get(sha, [])]
         if not ends or None in ends:
             return "pending"
         return "success" if set(ends) <= {"success", "neutral", "skipped"} else "failure"
 
-    # Their JSON
+    # JSON
 
     def runs(self, sha: str) -> list[Json]:
-        """The newest first, as GitHub lists them."""
+        """Return the runs as JSON, newest first, as GitHub lists them."""
         return [self.run_json(sha, run) for run in reversed(self._runs.get(sha, []))]
 
     def run_json(self, sha: str, run: CheckRun) -> Json:
@@ -139,7 +139,7 @@ class CI:
         }
 
     def workflow_runs(self, sha: str) -> list[Json]:
-        """One per suite."""
+        """Return the workflow runs as JSON, one per suite."""
         suites = {run.suite: run for run in self._runs.get(sha, [])}
         return [
             {
@@ -158,12 +158,12 @@ class CI:
         ]
 
     def combined(self, sha: str) -> Json:
-        """The combined status: the newest of each context. Without any, GitHub returns pending with a count of 0."""
+        """Return the combined status: the newest of each context. Without any, GitHub returns pending with a count of 0."""
         newest = {status.context: status for status in self._statuses.get(sha, [])}
         states = {status.state for status in newest.values()}
         state = "failure" if states & {"failure", "error"} else "success" if states == {"success"} else "pending"
         statuses = [
-            {"id": each.id, "context": each.context, "state": each.state, "created_at": each.created_at}
-            for each in newest.values()
+            {"id": status.id, "context": status.context, "state": status.state, "created_at": status.created_at}
+            for status in newest.values()
         ]
         return {"state": state, "sha": sha, "total_count": len(statuses), "statuses": statuses}

@@ -1,4 +1,4 @@
-"""The HTML pages of the sandbox's GitHub: the list of pull requests, and one with its diff."""
+"""The HTML pages of the sandbox's GitHub: the list of pull requests, a pull request with its diff, and a file."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def file_page(path: str, commit: str, text: str) -> str:
-    """One file at a commit; `#L3` links to its third line."""
+    """Return the page of a file at a commit; `#L3` links to its third line."""
     lines = "".join(
         f'<span id="L{number}">{number:>4}  {escape(line)}</span>' for number, line in enumerate(text.splitlines(), 1)
     )
@@ -56,7 +56,7 @@ def pull_page(
     comments: Iterable[tuple[str, str]],
     changes: Sequence[FileChange],
 ) -> str:
-    """One pull request with its description, checks and diff, and buttons for actions of other people on GitHub."""
+    """Return the page of a pull request, with buttons for actions of other people on GitHub."""
     added, deleted = sum(c.additions for c in changes), sum(c.deletions for c in changes)
     marks = " ".join(f'<span class="label">{escape(label)}</span>' for label in labels)
     facts = f"<b>{escape(author)}</b> wants to merge <code>{escape(head)}</code> into <code>{escape(base)}</code>"
@@ -65,7 +65,7 @@ def pull_page(
         f"<h1>{escape(title)} <small>#{number}</small></h1>",
         f'<p class="facts"><span class="state {state}">{state.capitalize()}</span>{facts} {marks}</p>',
         _comment(author, body),
-        *(_comment(who, text) for who, text in comments),
+        *(_comment(commenter, text) for commenter, text in comments),
         _merge_box(number, checks, mergeable) if state == "open" else "",
         f'<h2>Files changed <small>{len(changes)}</small> <span class="plus">+{added}</span> <span class="minus">−{deleted}</span></h2>',
         f'<ol class="files">{rows}</ol>',
@@ -75,8 +75,8 @@ def pull_page(
 
 
 def _comment(author: str, text: str) -> str:
-    shown = _MARKDOWN.render(text)
-    return f'<section class="box"><header><b>{escape(author)}</b></header><div class="markdown">{shown}</div></section>'
+    html = _MARKDOWN.render(text)
+    return f'<section class="box"><header><b>{escape(author)}</b></header><div class="markdown">{html}</div></section>'
 
 
 def _merge_box(number: int, checks: str, mergeable: bool | None) -> str:
@@ -101,14 +101,14 @@ def _merge_box(number: int, checks: str, mergeable: bool | None) -> str:
         else "This branch has conflicts that must be resolved"
     )
     return (
-        f'<section class="box"><header>What other people and CI do here, without Slack</header>'
+        f'<section class="box"><header>Actions of other people and of CI, without Slack</header>'
         f'<p class="{checks}">● {words[checks]}</p><p class="{"success" if mergeable else "failure"}">● {conflicts}</p>'
         f"<p>{buttons}</p></section>"
     )
 
 
 def list_page(repository: str, pulls: Iterable[tuple[int, str, str]]) -> str:
-    """The newest pull requests first; each (number, title, state)."""
+    """Return the page with all pull requests, given as (number, title, state) with the newest first."""
     rows = "".join(
         f'<li><a href="/{escape(repository)}/pull/{number}">#{number} {escape(title)}</a> {state}</li>'
         for number, title, state in pulls
@@ -130,7 +130,7 @@ def _file(index: int, change: FileChange) -> str:
 
 
 def _rows(patch: str) -> Iterator[str]:
-    """The lines of a diff with their numbers before and after."""
+    """Yield the lines of a diff as table rows, with their numbers before and after."""
     old = new = 0
     for line in patch.splitlines():
         kind = {"+": "add", "-": "del", "@": "hunk", "\\": "note"}.get(line[:1], "same")

@@ -23,7 +23,6 @@ from sandbox.git import MAIN, BareRepository, FileChange, GitFailed, MergeConfli
 from sandbox.github_ci import CI, Conclusion, State
 
 Json = dict[str, Any]
-"""Called with the branch and its new commit."""
 
 OCTOCAT = "octocat"
 BOT = "stoker-bot"
@@ -59,7 +58,7 @@ class Pull:
     base_ref: str
     head_sha: str
     base_sha: str
-    """The base's tip while the pull request is open; afterwards the tip at its end, so that the diff stays."""
+    """The base's tip; it no longer changes after the pull request was closed, so that the diff stays the same."""
     shown_base: str
     """GitHub's `base.sha`: the base's tip when the head was last pushed or the base changed, not the current one."""
     author: str
@@ -84,7 +83,7 @@ class Webhook:
 
 
 class PullRequests:
-    """The repository with its pull requests, and the actions of people and CI on them."""
+    """The repository with its pull requests, and the actions of people and CI."""
 
     url: str
     """The URL of the page and the API; set when the server listens."""
@@ -121,42 +120,42 @@ class PullRequests:
         self._webhook = Webhook(url, secret)
 
     def newest(self) -> Pull:
-        """The newest open pull request."""
+        """Return the newest open pull request; raises LookupError if there is none."""
         for pull in sorted(self._pulls.values(), key=lambda pull: -pull.number):
             if pull.state == "open":
                 return pull
         raise LookupError("There is no open pull request.")
 
     async def checks(self, conclusion: Conclusion) -> None:
-        """Complete CI on the newest open pull request's head; if it has no check, the check appears first."""
+        """Complete CI on the newest open pull request's head; a check that does not exist is added first."""
         self._complete(self.newest().head_sha, conclusion)
 
     async def checks_appear(self) -> None:
-        """From now on each head gets a check run immediately: the newest pull request's is still running."""
+        """Let each head get a check run immediately from now on, and start one for the newest open pull request."""
         self.ci.appears = True
         for pull in self._open_pulls()[-1:]:
             self.ci.forget(pull.head_sha)
             self._start_check(pull.head_sha)
 
     async def checks_none(self) -> None:
-        """From now on no check run appears, as with a busy runner or failed CI; the newest head has none either."""
+        """Let no check run appear from now on, as with a busy runner, and remove those of the newest open pull request."""
         self.ci.appears = False
         for pull in self._open_pulls()[-1:]:
             self.ci.forget(pull.head_sha)
 
     async def status(self, context: str, state: State) -> None:
-        """An older CI sets a commit status on the newest open pull request's head."""
+        """Set a commit status on the newest open pull request's head, as an older CI does."""
         self.ci.state(self.newest().head_sha, context, state)
 
     async def push(self, path: str, text: str, old: str = "") -> str:
-        """Somebody adds a commit to the newest open pull request's branch; returns the commit's id.
+        """Commit as octocat to the newest open pull request's branch; returns the commit's id.
 
-        It writes the text to the file, or replaces `old` in it.
+        The commit writes `text` to the file, or replaces `old` in the file by it.
         """
         return await self._commit(self.newest().head_ref, path, text, old)
 
     async def change_main(self, path: str, text: str, old: str = "") -> str:
-        """Somebody commits to the main branch; returns the commit's id."""
+        """Commit as octocat to the main branch; returns the commit's id."""
         return await self._commit(MAIN, path, text, old)
 
     async def _commit(self, branch: str, path: str, text: str, old: str) -> str:
@@ -164,14 +163,14 @@ class PullRequests:
             if old:
                 before = (await self.files_at((await self.repo.heads())[branch], path)).get(path, "")
                 if old not in before:
-                    raise LookupError(f"There is no “{old}” in {path} on {branch}.")
+                    raise LookupError(f"{path} on {branch} does not contain “{old}”.")
                 text = before.replace(old, text)
             commit = await self.repo.commit_file(branch, path, text, author=_person(OCTOCAT))
             await self._refs_moved(OCTOCAT)
         return commit
 
     async def retarget(self, branch: str) -> None:
-        """Somebody changes the base of the newest open pull request. A branch that does not exist is created from main."""
+        """Change the base of the newest open pull request as octocat. A missing branch is created from main."""
         pull = self.newest()
         async with self._changing:
             if branch not in await self.repo.heads():
@@ -190,7 +189,7 @@ class PullRequests:
         self._emit("pull_request", edited | {"pull_request": await self._pull_json(pull)}, by)
 
     def merged_to(self) -> str | None:
-        """The branch into which the newest pull request was merged; None if it is not merged, or there is none."""
+        """Return the branch into which the newest pull request was merged; None if it is not merged, or there is none."""
         newest = max(self._pulls.values(), key=lambda pull: pull.number, default=None)
         return newest.base_ref if newest and newest.merge_commit else None
 
@@ -212,13 +211,13 @@ class PullRequests:
         return commit
 
     async def files_at(self, commit: str, prefix: str = "") -> dict[str, str]:
-        """Path -> text of the files below a folder at a commit; empty if there is no such folder."""
+        """Return the files below a folder at a commit as path -> text; empty if there is no such folder."""
         return await self.repo.files_at(commit, prefix)
 
     # Changes
 
     async def _refs_moved(self, by: str) -> None:
-        """Detect moved branches, and update pull requests, webhooks and listeners."""
+        """Detect moved branches, update their pull requests, and emit the webhooks."""
         before, self._heads = self._heads, await self.repo.heads()
         for branch, commit in self._heads.items():
             if before.get(branch) != commit:
@@ -238,7 +237,7 @@ class PullRequests:
                 await self._emit_pull("synchronize", pull, by)
             if pull.base_ref == branch:
                 if await self.repo.is_ancestor(pull.head_sha, commit):
-                    # Somebody merged it with git and pushed; GitHub shows such a pull request as merged.
+                    # It was merged with git and pushed; GitHub shows such a pull request as merged.
                     self._settle_merge(pull, commit, by)
                 else:
                     pull.base_sha = commit
@@ -294,7 +293,7 @@ class PullRequests:
         return await self.repo.commit_tree(tree, parents, text, author=author, committer=committer)
 
     async def _squashed_message(self, pull: Pull) -> str:
-        """GitHub's default: the one commit's body, or a list of all messages."""
+        """Return GitHub's default message: the body of a single commit, or a list of all messages."""
         messages = [await self.repo.message(c) for c in await self.repo.commits_between(pull.base_sha, pull.head_sha)]
         if len(messages) == 1:
             return messages[0].partition("\n")[2].strip()
@@ -366,14 +365,14 @@ class PullRequests:
         task.add_done_callback(self._tasks.discard)
 
     def panel(self) -> list[Json]:
-        """The page's panel beside the channel; the newest pull request first."""
+        """Return the pull requests for the panel beside the channel, newest first."""
         return [
             {"number": p.number, "title": p.title, "url": self._page_url(p), "state": shown_state(p), "checks": checks}
             for p in sorted(self._pulls.values(), key=lambda pull: -pull.number)
             for checks in [self.ci.verdict(p.head_sha)]
         ]
 
-    # Their JSON
+    # JSON
 
     async def _changes(self, pull: Pull) -> tuple[FileChange, ...]:
         with suppress(GitFailed):  # unrelated histories have no merge base, and GitHub shows an empty diff
@@ -384,7 +383,7 @@ class PullRequests:
         return f"{self.url}/{self.repository}/pull/{pull.number}"
 
     def _brief(self, pull: Pull) -> Json:
-        """A pull request as in a list."""
+        """Return a pull request with the fields that it has in a list."""
         owner = self.repository.partition("/")[0]
         repository = self._repository_json()
         return {
@@ -418,7 +417,7 @@ class PullRequests:
         return {"label": f"{owner}:{ref}", "ref": ref, "sha": sha, "user": user_json(owner), "repo": repository}
 
     async def _pull_json(self, pull: Pull) -> Json:
-        """A single pull request, with the fields that GitHub computes."""
+        """Return a single pull request, with the additional fields that GitHub computes for it."""
         changes = await self._changes(pull)
         mergeable = await self._is_mergeable(pull) if pull.state == "open" else None
         return {
@@ -433,7 +432,7 @@ class PullRequests:
         }
 
     def _mergeable_state(self, pull: Pull, mergeable: bool | None) -> str:
-        """GraphQL's MergeStateStatus: no rule requires the checks here, so failed ones only make it unstable."""
+        """Return GraphQL's MergeStateStatus. No rule requires the checks, so failed checks only make it unstable."""
         if mergeable is None:
             return "unknown"
         if not mergeable:

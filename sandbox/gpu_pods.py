@@ -1,4 +1,4 @@
-"""The lifecycle of a pod with a GPU: scheduled, attached, pulled, staged, loaded, ready; and how each step fails.
+"""The lifecycle of a pod with a GPU (scheduled, attached, pulled, staged, loaded, ready), and the failure of each step.
 
 The messages are those of Kubernetes 1.3x, GKE's autoscaler, containerd and huggingface_hub.
 """
@@ -25,15 +25,15 @@ REFUSED_DOWNLOADS = {
 # Seconds on the real platform.
 PROVISION = 60.0
 NO_NODE_AFTER = 20.0
-NO_NODE_RETRY = 600.0  # the autoscaler avoids a zone that failed for 5 to 30 minutes
+NO_NODE_RETRY = 600.0  # after a failure, the autoscaler avoids the zone for 5 to 30 minutes
 PULL = 240.0
 PULL_FAILS = 5.0
 STAGE = 90.0
 STAGE_WARM = 5.0
 LOAD = 210.0
 COMPILE = 72.0
-"""Part of LOAD: torch.compile, if no earlier boot of the image has left its files on the volume. Measured with vLLM on
-two consumer GPUs (https://blog.fulatoro.com/page-cache-vs-compile-cache/); it depends on the model.
+"""Part of LOAD for torch.compile, if no earlier boot of the image has left its files on the volume. It depends on the
+model; measured with vLLM on two consumer GPUs (https://blog.fulatoro.com/page-cache-vs-compile-cache/).
 """
 PROBE = 30.0
 STARTUP_LIMIT = 900.0
@@ -50,7 +50,7 @@ ILLEGAL_ACCESS = "torch.AcceleratorError: CUDA error: an illegal memory access w
 
 @dataclass(frozen=True)
 class Death:
-    """The end of a container: exit code, the kubelet's reason, its last log line, the runtime's message."""
+    """The end of a container: its exit code, the kubelet's reason, its last log lines, the runtime's message."""
 
     code: int = 1
     reason: str = "Error"
@@ -58,10 +58,10 @@ class Death:
     message: str = ""
 
 
-def _too_small(asked: int, needed: str, free: str, largest: str = "") -> str:
+def _too_small(context: int, needed: str, free: str, largest: str = "") -> str:
     estimate = f" Based on the available memory, the estimated maximum model length is {largest}." if largest else ""
     return (
-        f"ValueError: To serve at least one request with the model's max seq len ({asked}), ({needed} GiB KV cache is needed, which "
+        f"ValueError: To serve at least one request with the model's max seq len ({context}), ({needed} GiB KV cache is needed, which "
         f"is larger than the available KV cache memory ({free} GiB).{estimate} Try increasing `gpu_memory_utilization` or "
         "decreasing `max_model_len` when initializing the engine."
     )
@@ -102,7 +102,7 @@ class GpuPods:
         for container in containers:
             self._kubelet.container(address, container, waiting="PodInitializing")
         self._kubelet.condition(address, Initialized=not inits, ContainersReady=False, Ready=False)
-        await self._let_go(address, pod)
+        await self._wait_for_attachment(address, pod)
         await self._volumes.attached(address, pod["spec"], node)
         for container in inits:
             await self.pull(address, node, container, True)
@@ -120,10 +120,10 @@ class GpuPods:
                 self._kubelet.container(address, container, running=True, ready=True)
         self._kubelet.condition(address, ContainersReady=True, Ready=True)
         await self._crashed(address).wait()
-        await self._crash_again_and_again(address, engine, words)
+        await self._crash_repeatedly(address, engine, words)
 
     async def _schedule(self, address: Address) -> str:
-        """The node of the pod: the GPU node when it is free, provisioned if there is none."""
+        """Wait for the GPU node, which is created if there is none; returns its name."""
         while True:
             if not self._gpu.is_free_for(address):
                 self._kubelet.unschedulable(address)
@@ -137,20 +137,22 @@ class GpuPods:
                 return self._gpu.name
             self._kubelet.unschedulable(address)
             self._scale_up(address, "us-central1-a")
-            why = next((why for fault, why in NO_NODE_FAULTS.items() if fault in self._faults), None)
+            reason = next((reason for fault, reason in NO_NODE_FAULTS.items() if fault in self._faults), None)
             if self._gpu.scarce:  # a machine that was just reclaimed is not available immediately
-                why, self._gpu.scarce = why or NO_NODE_FAULTS["no-stock"], False
-            if why is None and "zone-blip" in self._faults:
+                reason, self._gpu.scarce = reason or NO_NODE_FAULTS["no-stock"], False
+            if reason is None and "zone-blip" in self._faults:
                 await self._clock.sleep(NO_NODE_AFTER)
-                why_a = NO_NODE_FAULTS["no-stock"]
-                self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=why_a), warning=True)
+                out_of_stock = NO_NODE_FAULTS["no-stock"]
+                self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=out_of_stock), warning=True)
                 await self._clock.sleep(BLIP)
                 self._scale_up(address, "us-central1-b")
-            if why is None:
+            if reason is None:
                 await self._clock.sleep(PROVISION)
-                return self._gpu.name or self._gpu.provision()  # a pod that shares the GPU waited for it, too
+                return (
+                    self._gpu.name or self._gpu.provision()
+                )  # another pod that shares the GPU may have created it meanwhile
             await self._clock.sleep(NO_NODE_AFTER)
-            self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=why), warning=True)
+            self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=reason), warning=True)
             self._gpu.leave(address)
             await self._clock.sleep(NO_NODE_RETRY)
 
@@ -170,19 +172,19 @@ class GpuPods:
             self._kubelet.container(address, container, init=init, waiting="ImagePullBackOff", message=back_off)
             await self._clock.sleep(CRASH_BACKOFF[0])
         if "pull-blip" in self._faults:
-            said = f'failed to resolve reference "{image}": dial tcp 142.250.1.82:443: i/o timeout'
-            self._pull_failed(address, container, init, said)
+            error = f'failed to resolve reference "{image}": dial tcp 142.250.1.82:443: i/o timeout'
+            self._pull_failed(address, container, init, error)
             await self._clock.sleep(BLIP)
             self._kubelet.event(address, "Pulling", f'Pulling image "{image}"')
         await self._clock.sleep(PULL)
         self._pulled.add((node, image))
-        took = f"{PULL:.0f}s ({PULL:.0f}s including waiting)"
+        duration = f"{PULL:.0f}s ({PULL:.0f}s including waiting)"
         self._kubelet.event(
-            address, "Pulled", f'Successfully pulled image "{image}" in {took}. Image size: 9437184000 bytes.'
+            address, "Pulled", f'Successfully pulled image "{image}" in {duration}. Image size: 9437184000 bytes.'
         )
 
     async def _stage(self, address: Address, container: Object, spec: Object) -> None:
-        """The init container: downloads the weights, or finds them in the cache."""
+        """Run the init container, which downloads the weights, or finds them on the volume."""
         model = Script.of(container.get("command") or [""], {}).model
         claim = (address.namespace, next(iter(claims_of(spec)), ""))
         warm = model in self._volumes.complete[claim]
@@ -209,13 +211,13 @@ class GpuPods:
         self._kubelet.container(address, container, init=True, terminated=ended, ready=True, restarts=restarts)
 
     async def _load(self, address: Address, container: Object, spec: Object, words: list[str]) -> None:
-        """The engine: weights, compilation and CUDA graphs; the startup probe fails until it listens."""
+        """Start the engine: weights, compilation and CUDA graphs. The startup probe fails until it listens."""
         cache = self._volumes.compile_cache(address.namespace, container, spec)
         takes = LOAD - COMPILE if cache in self._volumes.compiled else LOAD
         if "secret-sync-blip" in self._faults:
-            said = "failed to sync secret cache: timed out waiting for the condition"
-            self._kubelet.event(address, "Failed", f"Error: {said}", warning=True)
-            self._kubelet.container(address, container, waiting="CreateContainerConfigError", message=said)
+            error = "failed to sync secret cache: timed out waiting for the condition"
+            self._kubelet.event(address, "Failed", f"Error: {error}", warning=True)
+            self._kubelet.container(address, container, waiting="CreateContainerConfigError", message=error)
             await self._clock.sleep(BLIP)
         restarts = 0
         while True:
@@ -252,12 +254,12 @@ class GpuPods:
         self._kubelet.log(address, container, *engine_log.loaded(words))
         self._kubelet.container(address, container, running=True, ready=True, restarts=restarts)
 
-    async def _let_go(self, address: Address, pod: Object) -> None:
-        """With `attach-stuck`, a pod on another node holds the weights' claim until the fault ends."""
+    async def _wait_for_attachment(self, address: Address, pod: Object) -> None:
+        """With `attach-stuck`, let a pod on another node hold the weights' claim until the fault ends."""
         claims = claims_of(pod["spec"])
         if not claims or "attach-stuck" not in self._faults:
             return
-        self._hold(address.namespace, claims[0])
+        self._hold_claim(address.namespace, claims[0])
         self._kubelet.event(
             address,
             "FailedAttachVolume",
@@ -276,7 +278,7 @@ class GpuPods:
         attached = f'AttachVolume.Attach succeeded for volume "pvc-{claims[0]}"'
         self._kubelet.event(address, "SuccessfulAttachVolume", attached)
 
-    def _hold(self, namespace: str, claim: str) -> None:
+    def _hold_claim(self, namespace: str, claim: str) -> None:
         if self._store.get("Pod", HOLDER, namespace) is None:
             volume = {"name": "weights", "persistentVolumeClaim": {"claimName": claim}}
             container = {"name": "shell", "image": "busybox"}
@@ -290,30 +292,30 @@ class GpuPods:
             )
 
     async def _cannot_start(self, address: Address, container: Object, restarts: int) -> None:
-        """The runtime's hook refuses the container: exit code 128, and no log."""
-        said = (
+        """Fail a container that the runtime's hook refuses: exit code 128, and no log."""
+        error = (
             "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to "
             "start container process: error during container init: error running prestart hook #0: exit status 1, stderr: "
             "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.9, please update your driver to a newer "
             "version, or use an earlier cuda container: unknown"
         )
-        self._kubelet.event(address, "Failed", f"Error: {said}", warning=True)
-        self._kubelet.container(address, container, waiting="RunContainerError", message=said, restarts=restarts)
-        await self._crash(address, container, restarts, init=False, death=Death(128, "StartError", message=said))
+        self._kubelet.event(address, "Failed", f"Error: {error}", warning=True)
+        self._kubelet.container(address, container, waiting="RunContainerError", message=error, restarts=restarts)
+        await self._crash(address, container, restarts, init=False, death=Death(128, "StartError", message=error))
 
     def crash(self, address: Address) -> None:
-        """From now on the engine in this pod dies, at each restart of its container."""
+        """Crash the engine in this pod from now on, also after each restart of its container."""
         self._crashed(address).set()
 
     def _crashed(self, address: Address) -> asyncio.Event:
         return self._crashes.setdefault(address, asyncio.Event())
 
-    async def _crash_again_and_again(self, address: Address, container: Object, words: list[str]) -> None:
-        """The cause is the last error in the log; otherwise a CUDA error that a restart in the same pod does not fix."""
-        restarts, said = 0, self._kubelet.complained(address, container)
+    async def _crash_repeatedly(self, address: Address, container: Object, words: list[str]) -> None:
+        """Crash the engine with the last error in its log, or a CUDA error that a restart in the same pod does not fix."""
+        restarts, error = 0, self._kubelet.last_error(address, container)
         while True:
-            own = () if said and not restarts else (said or ILLEGAL_ACCESS,)
-            self._kubelet.log(address, container, *engine_log.engine_dies(*own))
+            new_lines = () if error and not restarts else (error or ILLEGAL_ACCESS,)
+            self._kubelet.log(address, container, *engine_log.engine_dies(*new_lines))
             self._kubelet.condition(address, ContainersReady=False, Ready=False)
             await self._crash(address, container, restarts, init=False)
             restarts += 1
@@ -325,16 +327,16 @@ class GpuPods:
         group = f"https://www.googleapis.com/compute/v1/projects/ai-lab/zones/{zone}/instanceGroups/gke-gpu"
         self._kubelet.event(address, "TriggeredScaleUp", f"pod triggered scale-up: [{{{group} 0->1 (max: 1)}}]")
 
-    def _pull_failed(self, address: Address, container: Object, init: bool, said: str) -> None:
+    def _pull_failed(self, address: Address, container: Object, init: bool, error: str) -> None:
         image = container["image"]
-        event = f'Failed to pull image "{image}": rpc error: code = Unknown desc = {said}'
+        event = f'Failed to pull image "{image}": rpc error: code = Unknown desc = {error}'
         self._kubelet.event(address, "Failed", event, warning=True)
-        self._kubelet.container(address, container, init=init, waiting="ErrImagePull", message=said)
+        self._kubelet.container(address, container, init=init, waiting="ErrImagePull", message=error)
 
     async def _crash(
         self, address: Address, container: Object, restarts: int, *, init: bool, death: Death | None = None
     ) -> None:
-        """The container died; the kubelet backs off before it restarts it."""
+        """End a container, and wait as long as the kubelet before it restarts the container."""
         death = death or Death()
         ended = {
             "exitCode": death.code,
@@ -346,13 +348,13 @@ class GpuPods:
         self._kubelet.container(address, container, init=init, terminated=ended, restarts=restarts)
         await self._clock.sleep(1)
         delay = CRASH_BACKOFF[min(restarts, len(CRASH_BACKOFF) - 1)]
-        what = f"container={container['name']} pod={address.name}_{address.namespace}"
+        failed = f"container={container['name']} pod={address.name}_{address.namespace}"
         self._kubelet.container(
             address,
             container,
             init=init,
             waiting="CrashLoopBackOff",
-            message=f"back-off {delay:.0f}s restarting failed {what}",
+            message=f"back-off {delay:.0f}s restarting failed {failed}",
             last=ended,
             restarts=restarts + 1,
         )
@@ -362,6 +364,6 @@ class GpuPods:
 
 
 def _refusal(fault: str, model: str) -> str:
-    """The last line of the download's traceback, with huggingface_hub's message."""
+    """Return the last line of the download's traceback, with huggingface_hub's message."""
     url = f"https://huggingface.co/api/models/{model}/revision/main"
     return REFUSED_DOWNLOADS[fault].format(url=url, model=model)

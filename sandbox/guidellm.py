@@ -1,4 +1,4 @@
-"""The benchmark in a Job's pod: GuideLLM 0.8, as far as its arguments, requests and table are used.
+"""The benchmark in a Job's pod: the arguments, requests and table of GuideLLM 0.8 that the bot uses.
 
 It sends real requests to the model's server, so it measures that server.
 """
@@ -21,7 +21,7 @@ TIMEOUT = 30.0
 
 
 class BadUsage(Exception):
-    """Arguments that the command line refuses, with its message."""
+    """The command line refuses the arguments; the message is GuideLLM's."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +56,28 @@ class Arguments:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Arguments":
-        """Raises BadUsage for arguments that GuideLLM refuses."""
+        """Parse the words after `guidellm`; raises BadUsage for arguments that GuideLLM refuses."""
         if not words or words[0] != "run":
             raise BadUsage(f"Error: No such command '{words[0] if words else ''}'.")
-        given: dict[str, list[dict[str, Any]]] = {}
+        options: dict[str, list[dict[str, Any]]] = {}
         streams: tuple[int, ...] = ()
-        rest = iter(words[1:])
-        for word in rest:
+        remaining = iter(words[1:])
+        for word in remaining:
             if word == "--override":
-                if next(rest, "") != "profile.streams":
+                if next(remaining, "") != "profile.streams":
                     raise BadUsage("Error: Invalid value for '--override'.")
-                streams = tuple(int(each) for each in next(rest, "").split(","))
+                streams = tuple(int(count) for count in next(remaining, "").split(","))
             elif word in ("--backend", "--tokenizer", "--profile", "--constraint", "--data", "--metrics", "--output"):
-                given.setdefault(word, []).append(json.loads(next(rest, "null")))
+                options.setdefault(word, []).append(json.loads(next(remaining, "null")))
             elif word != "--disable-console-interactive":
                 raise BadUsage(f"Error: No such option: {word}")
         try:
-            data, output = given["--data"][0], given["--output"][0]
+            data, output = options["--data"][0], options["--output"][0]
             return cls(
-                backend=given["--backend"][0],
-                tokenizer=given["--tokenizer"][0]["model"],
+                backend=options["--backend"][0],
+                tokenizer=options["--tokenizer"][0]["model"],
                 streams=streams,
-                seconds=next(float(c["seconds"]) for c in given["--constraint"] if c["kind"] == "max_duration"),
+                seconds=next(float(c["seconds"]) for c in options["--constraint"] if c["kind"] == "max_duration"),
                 prompt_tokens=int(data["prompt_tokens"]),
                 output_tokens=int(data["output_tokens"]),
                 path=output["path"],
@@ -86,58 +86,58 @@ class Arguments:
             raise BadUsage(f"Error: Missing option: {e}") from e
 
 
-async def run(asked: Arguments, key: str) -> str:
-    """Run the benchmark and return the table."""
-    found = []
+async def run(arguments: Arguments, key: str) -> str:
+    """Run the benchmark and return its table as CSV."""
+    measurements = []
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, headers=headers) as http:
-        for streams in asked.streams:
+        for streams in arguments.streams:
             measured, began = Measurement(streams), time.monotonic()
             async with asyncio.TaskGroup() as group:
                 for _ in range(streams):
-                    group.create_task(_stream(http, asked, measured, began + asked.seconds))
+                    group.create_task(_stream(http, arguments, measured, began + arguments.seconds))
             measured.seconds = time.monotonic() - began
-            found.append(measured)
-    return _table(found)
+            measurements.append(measured)
+    return _table(measurements)
 
 
-async def _stream(http: httpx.AsyncClient, asked: Arguments, measured: Measurement, ends: float) -> None:
-    """Send requests one after the other until the time is over: at least one, even on a slow machine."""
+async def _stream(http: httpx.AsyncClient, arguments: Arguments, measured: Measurement, ends: float) -> None:
+    """Send requests one after the other until the time is over, at least one."""
     while True:
         try:
-            measured.answers.append(await _request(http, asked))
+            measured.answers.append(await _request(http, arguments))
         except httpx.HTTPError:
             measured.errors += 1
         if time.monotonic() >= ends or measured.errors >= 20:
             return
 
 
-async def _request(http: httpx.AsyncClient, asked: Arguments) -> Answer:
-    prompt, route = "word " * asked.prompt_tokens, asked.backend["request_format"]
-    said = {"messages": [{"role": "user", "content": prompt}]} if "chat" in route else {"prompt": prompt}
-    body = said | {"model": asked.backend["model"], "max_tokens": asked.output_tokens, "stream": True}
-    began, heard = time.monotonic(), list[float]()
-    async with http.stream("POST", asked.backend["target"] + route, json=body) as answer:
+async def _request(http: httpx.AsyncClient, arguments: Arguments) -> Answer:
+    prompt, route = "word " * arguments.prompt_tokens, arguments.backend["request_format"]
+    content = {"messages": [{"role": "user", "content": prompt}]} if "chat" in route else {"prompt": prompt}
+    body = content | {"model": arguments.backend["model"], "max_tokens": arguments.output_tokens, "stream": True}
+    began, token_times = time.monotonic(), list[float]()
+    async with http.stream("POST", arguments.backend["target"] + route, json=body) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
-                heard.append(time.monotonic())
-    if not heard:
+                token_times.append(time.monotonic())
+    if not token_times:
         raise httpx.RemoteProtocolError("nothing was generated")
-    gaps = tuple(after - before for before, after in itertools.pairwise(heard))
-    return Answer(heard[-1] - began, heard[0] - began, gaps, len(heard))
+    gaps = tuple(after - before for before, after in itertools.pairwise(token_times))
+    return Answer(token_times[-1] - began, token_times[0] - began, gaps, len(token_times))
 
 
-def _table(found: Sequence[Measurement]) -> str:
-    rows = [_row(measured) for measured in found]
+def _table(measurements: Sequence[Measurement]) -> str:
+    rows = [_row(measured) for measured in measurements]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    written = io.StringIO()
-    table = csv.writer(written, lineterminator="\n")
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
     for level in range(3):
         table.writerow(column[level] for column in columns)
     for row in rows:
         table.writerow(row.get(column, "") for column in columns)
-    return written.getvalue()
+    return buffer.getvalue()
 
 
 def _row(measured: Measurement) -> dict[tuple[str, str, str], str]:
@@ -151,18 +151,18 @@ def _row(measured: Measurement) -> dict[tuple[str, str, str], str]:
         ("Request Counts", "Total", ""): str(len(answers) + measured.errors),
         ("Server Throughput", "Successful Requests/Sec", "Mean"): str(len(answers) / measured.seconds),
     }
-    if not answers:  # the real one omits these columns in this case, too
+    if not answers:  # GuideLLM also omits these columns in this case
         return row
     tokens = sum(answer.tokens for answer in answers)
     row["Token Throughput", "Successful Output Tokens/Sec", "Mean"] = str(tokens / measured.seconds)
-    for what, unit, values in (
+    for metric, unit, values in (
         ("Request Latency", "Successful Sec", [answer.seconds for answer in answers]),
         ("Time to First Token", "Successful ms", [1000 * answer.first for answer in answers]),
         ("Inter Token Latency", "Successful ms", [1000 * gap for answer in answers for gap in answer.gaps] or [0.0]),
     ):
-        row[what, unit, "Mean"] = str(statistics.fmean(values))
-        row[what, unit, "Median"] = str(statistics.median(values))
-        row[what, unit, "Percentiles"] = json.dumps(_percentiles(values))
+        row[metric, unit, "Mean"] = str(statistics.fmean(values))
+        row[metric, unit, "Median"] = str(statistics.median(values))
+        row[metric, unit, "Percentiles"] = json.dumps(_percentiles(values))
     return row
 
 

@@ -1,4 +1,4 @@
-"""The sandbox's Hugging Face: the Hub's model API and the small files of a handful of models, with their real figures.
+"""The sandbox's Hugging Face: the Hub's model API and the small files of a few models, with their real figures.
 
 The shapes are from each model's config.json, the sizes from its weights (rounded to a megabyte for AWQ); the commit ids
 are invented. Errors for unknown and gated models and for rate limits have the Hub's messages.
@@ -48,7 +48,7 @@ class Model:
         return {"model_max_length": self.config["max_position_embeddings"], **template}
 
     def listing(self) -> Json:
-        """The model in a search result."""
+        """Return the model as in a search result."""
         return {
             "id": self.id,
             "modelId": self.id,
@@ -61,16 +61,16 @@ class Model:
         }
 
     def details(self, *, blobs: bool) -> Json:
-        """A single model; file sizes only on request, like on the Hub."""
+        """Return a single model. As on the Hub, file sizes are only included with `blobs`."""
         files = {**self.weights, "config.json": 700, "tokenizer_config.json": 7_300, "README.md": 5_000}
         card = {"license": self.licence} | ({"license_name": self.licence_name} if self.licence_name else {})
-        shown = ("architectures", "model_type", "quantization_config")
+        fields = ("architectures", "model_type", "quantization_config")
         return {
             **self.listing(),
             "sha": self.sha,
             "disabled": False,
             "cardData": card,
-            "config": {key: self.config[key] for key in shown if key in self.config},
+            "config": {key: self.config[key] for key in fields if key in self.config},
             "safetensors": {"parameters": dict(self.parameters), "total": sum(self.parameters.values())},
             "siblings": [{"rfilename": name, **({"size": size} if blobs else {})} for name, size in files.items()],
         }
@@ -112,7 +112,7 @@ QWEN_CODER: Mapping[str, QwenShape] = MappingProxyType(
 
 
 def _qwen_coder(size: str, shape: QwenShape) -> Iterable[Model]:
-    """The base model, the instruct model, and its AWQ version, as published by Qwen."""
+    """Yield the base model, the instruct model, and its AWQ version, as published by Qwen."""
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -190,9 +190,9 @@ def _llama() -> Model:
 def _shards(total: int, count: int) -> dict[str, int]:
     if count == 1:
         return {"model.safetensors": total}
-    each = total // count
+    shard_bytes = total // count
     names = [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
-    return {**dict.fromkeys(names[:-1], each), names[-1]: total - each * (count - 1)}
+    return {**dict.fromkeys(names[:-1], shard_bytes), names[-1]: total - shard_bytes * (count - 1)}
 
 
 def _models() -> dict[str, Model]:
@@ -243,14 +243,14 @@ class Hub:
         return await handler(request)
 
     async def _whoami(self, _: web.Request) -> web.Response:
-        """The sandbox's Hub has no accounts, so every token is wrong."""
+        """Refuse every token: the sandbox's Hub has no accounts."""
         return web.json_response({"error": "Invalid credentials in Authorization header"}, status=401)
 
     async def _search(self, request: web.Request) -> web.Response:
-        wanted = request.query.get("search", "").lower()
+        search_text = request.query.get("search", "").lower()
         limit = int(request.query.get("limit", "20"))
-        found = [model.listing() for model in self.models.values() if wanted in model.id.lower()]
-        return web.json_response(found[:limit])
+        matches = [model.listing() for model in self.models.values() if search_text in model.id.lower()]
+        return web.json_response(matches[:limit])
 
     async def _model(self, request: web.Request) -> web.Response:
         model = self._model_of(request)
@@ -279,7 +279,7 @@ class Hub:
 
 
 async def _huge(request: web.Request) -> web.StreamResponse:
-    """A file of `HUGE` bytes that is valid JSON. Anybody can upload one to the Hub, which sends it in chunks."""
+    """Send a file of `HUGE` bytes of valid JSON in chunks. Anybody could upload such a file to the Hub."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     piece = b" " * 2**20
@@ -294,7 +294,7 @@ async def _huge(request: web.Request) -> web.StreamResponse:
 
 
 def _unknown(request: web.Request) -> web.Response:
-    """Without permission, the Hub does not reveal whether a repository is missing or private."""
+    """Return the error for a missing repository. Without a token, the Hub does not reveal whether it is private."""
     if "Authorization" in request.headers:
         return _error(404, "Repository not found", code="RepoNotFound")
     return _error(401, "Invalid username or password.")

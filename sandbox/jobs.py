@@ -1,8 +1,9 @@
-"""The sandbox's Jobs: one pod each, on a permitted node, and Kubernetes' report of the result.
+"""The sandbox's Jobs: one pod for each, on a permitted node, and the Job's status.
 
-There are two kinds: a benchmark, whose first container measures and whose second prints, and a download of weights. A
-benchmark sends requests to real servers, so a Job runs in real time; only its image pull runs at the platform's speed.
-Finished Jobs stay: with an accelerated clock, `ttlSecondsAfterFinished` would delete them within a moment.
+There are two kinds of Jobs: a download of weights, and a benchmark, whose first container measures and whose second
+prints. A benchmark sends requests to real servers, so a Job runs in real time; only its image pull runs at the
+platform's speed. Finished Jobs are not deleted, because `ttlSecondsAfterFinished` would be over immediately with an
+accelerated clock.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ class JobController:
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
 
     def control(self) -> None:
-        """One reconciliation: create a pod for each new Job, and stop the deleted ones."""
+        """Reconcile once: create a pod for each new Job, and remove the pods of deleted Jobs."""
         jobs = {job["metadata"]["uid"]: job for job in self._store.stored("Job")}
         for job in jobs.values():
             if job.get("status"):
@@ -47,7 +48,7 @@ class JobController:
             if "activeDeadlineSeconds" in job["spec"]:
                 self._start(job)
             elif not job["spec"].get("suspend"):
-                self._completed(job)  # one of the platform's own: what it runs is not known here
+                self._completed(job)  # a Job of the platform itself, which the sandbox does not run
         for pod in self._store.stored("Pod"):
             owner = owner_of(pod)
             address = Address(pod["metadata"]["namespace"], pod["metadata"]["name"])
@@ -61,7 +62,7 @@ class JobController:
         name = f"{meta['name']}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=5))}"
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "controller": True, "uid": meta["uid"]}
         labels = {**template["metadata"].get("labels", {}), "batch.kubernetes.io/job-name": meta["name"]}
-        self._tell(job, active=1, startTime=self._store.timestamp())
+        self._set_status(job, active=1, startTime=self._store.timestamp())
         self._store.create(
             {
                 "kind": "Pod",
@@ -78,7 +79,7 @@ class JobController:
         address = Address(meta["namespace"], name)
         self._lives[address] = asyncio.create_task(self._life(job, address, template["spec"]))
 
-    def _tell(self, job: Object, **status: object) -> None:
+    def _set_status(self, job: Object, **status: object) -> None:
         meta = job["metadata"]
         if self._store.get("Job", meta["name"], meta["namespace"]):
             self._store.update("Job", meta["name"], meta["namespace"], lambda live: live.update(status=status))
@@ -88,7 +89,7 @@ class JobController:
             async with asyncio.timeout(job["spec"]["activeDeadlineSeconds"]):
                 succeeded = await self._run(address, spec)
         except TimeoutError:
-            self._over(job, "DeadlineExceeded", "Job was active longer than specified deadline")
+            self._failed(job, "DeadlineExceeded", "Job was active longer than specified deadline")
             self._store.remove("Pod", address.name, address.namespace)
             return
         if succeeded:
@@ -96,25 +97,25 @@ class JobController:
             self._completed(job)
         else:
             self._kubelet.update(address, lambda pod: pod["status"].update(phase="Failed"))
-            self._over(job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+            self._failed(job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
 
     def _completed(self, job: Object) -> None:
         condition = {"type": "Complete", "status": "True", "lastTransitionTime": self._store.timestamp()}
-        self._tell(job, succeeded=1, completionTime=self._store.timestamp(), conditions=[condition])
+        self._set_status(job, succeeded=1, completionTime=self._store.timestamp(), conditions=[condition])
 
-    def _over(self, job: Object, reason: str, message: str) -> None:
+    def _failed(self, job: Object, reason: str, message: str) -> None:
         failed = {"type": "Failed", "status": "True", "reason": reason, "message": message}
-        self._tell(job, failed=1, conditions=[failed | {"lastTransitionTime": self._store.timestamp()}])
+        self._set_status(job, failed=1, conditions=[failed | {"lastTransitionTime": self._store.timestamp()}])
 
     async def _run(self, address: Address, spec: Object) -> bool:
-        """Return whether each container succeeded."""
-        node = await self._place(address, spec)
+        """Run the pod; returns whether each container succeeded."""
+        node = await self._wait_for_node(address, spec)
         self._kubelet.bound(address, node)
         await self._volumes.attached(address, spec, node)
         return await (self._benchmark if spec.get("initContainers") else self._download)(address, spec, node)
 
     async def _download(self, address: Address, spec: Object, node: str) -> bool:
-        """The staging Job for weights."""
+        """Download weights; returns whether the volume has all of them."""
         container = spec["containers"][0]
         self._kubelet.container(address, container, waiting="ContainerCreating")
         await self._pull(address, node, container, False)
@@ -132,7 +133,7 @@ class JobController:
         return staged
 
     async def _benchmark(self, address: Address, spec: Object, node: str) -> bool:
-        """The first container measures, the second prints the result."""
+        """Measure in the first container and print the result in the second; returns whether both succeeded."""
         measures, prints = spec["initContainers"][0], spec["containers"][0]
         self._kubelet.container(address, measures, init=True, waiting="PodInitializing")
         await self._pull(address, node, measures, True)
@@ -152,9 +153,9 @@ class JobController:
         return True
 
     async def _measure(self, address: Address, container: Object, spec: Object) -> str:
-        """The table; empty if the command failed, with its error in the log."""
+        """Return the table; empty if the command failed, with its error in the log."""
         try:
-            asked = guidellm.Arguments.parse(container["args"])
+            arguments = guidellm.Arguments.parse(container["args"])
         except guidellm.BadUsage as refused:
             self._kubelet.log(address, container, "Usage: guidellm run [OPTIONS]", str(refused))
             return ""
@@ -162,30 +163,30 @@ class JobController:
         if not self._has_cache(address.namespace, environment.get("HF_HOME", ""), container, spec):
             self._kubelet.log(address, container, "Traceback (most recent call last):", NO_TOKENIZER)
             return ""
-        return await guidellm.run(asked, environment.get("GUIDELLM__SPEC__BACKEND__API_KEY", ""))
+        return await guidellm.run(arguments, environment.get("GUIDELLM__SPEC__BACKEND__API_KEY", ""))
 
-    async def _place(self, address: Address, spec: Object) -> str:
-        """A node for the pod, possibly after a wait."""
+    async def _wait_for_node(self, address: Address, spec: Object) -> str:
+        """Wait until a node fits the pod, and return its name."""
         while True:
-            node, why = fitting(self._store, self._volumes, address.namespace, spec)
+            node, reason = fitting(self._store, self._volumes, address.namespace, spec)
             if node:
                 return node
-            self._kubelet.unschedulable(address, why)
+            self._kubelet.unschedulable(address, reason)
             await self._store.changed(self._store.version)
 
     def _environment(self, namespace: str, container: Object) -> dict[str, str]:
         values: dict[str, str] = {}
-        for each in container.get("env") or ():
-            if "value" in each:
-                values[each["name"]] = each["value"]
+        for variable in container.get("env") or ():
+            if "value" in variable:
+                values[variable["name"]] = variable["value"]
             else:
-                wanted = each["valueFrom"]["secretKeyRef"]
-                secret = self._store.get("Secret", wanted["name"], namespace) or {"data": {}}
-                values[each["name"]] = base64.b64decode(secret["data"].get(wanted["key"], "")).decode()
+                reference = variable["valueFrom"]["secretKeyRef"]
+                secret = self._store.get("Secret", reference["name"], namespace) or {"data": {}}
+                values[variable["name"]] = base64.b64decode(secret["data"].get(reference["key"], "")).decode()
         return values
 
     def _has_cache(self, namespace: str, home: str, container: Object, spec: Object) -> bool:
-        """Return whether HF_HOME is on an existing claim: the engine has stored the tokenizer there."""
+        """Return whether HF_HOME is on an existing claim, where the engine has stored the tokenizer."""
         claims = {
             volume["name"]: volume["persistentVolumeClaim"]["claimName"]
             for volume in spec.get("volumes") or ()
@@ -198,5 +199,5 @@ class JobController:
 
 
 def owner_of(pod: Object) -> str | None:
-    """The uid of the Job that made the pod."""
+    """Return the uid of the Job that owns the pod; None for other pods."""
     return next((o["uid"] for o in pod["metadata"].get("ownerReferences") or () if o["kind"] == "Job"), None)

@@ -1,9 +1,12 @@
-"""KServe's controller, as far as it creates Deployments: InferenceServices in raw mode, and LLMInferenceServices.
+"""KServe's controller for services that become Deployments: InferenceServices in raw mode, and LLMInferenceServices.
 
-Sources, in kserve/kserve: pkg/controller/v1beta1/inferenceservice/reconcilers/deployment/deployment_reconciler.go
-(replicas of a Deployment are ignored for an autoscaler, and those of `autoscalerClass: external` or `none` are
-`minReplicas`), …/hpa/hpa_reconciler.go (never less than one replica: `minReplicas: 0` does not stop a model, issue 3514),
-the annotation `serving.kserve.io/stop`; pkg/controller/v1alpha2/llmisvc (an update replaces the whole Deployment).
+Sources in kserve/kserve:
+
+- pkg/controller/v1beta1/inferenceservice/reconcilers/deployment/deployment_reconciler.go: an autoscaler's replicas are
+  kept; with `autoscalerClass: external` or `none` they are `minReplicas`
+- …/hpa/hpa_reconciler.go: at least one replica, so `minReplicas: 0` does not stop a model (issue 3514)
+- the annotation `serving.kserve.io/stop`
+- pkg/controller/v1alpha2/llmisvc: an update replaces the whole Deployment
 """
 
 import json
@@ -26,39 +29,41 @@ class KServe:
         self._store = store
 
     def control(self) -> None:
-        """One reconciliation."""
+        """Reconcile all services once."""
         services = (*self._store.find("InferenceService"), *self._store.find("LLMInferenceService"))
-        wanted = {name for each in services if (name := self._reconcile(each))}
-        for kind in ("Deployment", "Service") if services or self._made() else ():
-            for each in self._store.stored(kind):
-                meta = each["metadata"]
-                if _is_owned(each) and (meta["namespace"], meta["name"]) not in wanted:
-                    other = (meta["namespace"], meta["name"].removesuffix("-workload-svc"))
-                    if other not in wanted:
+        expected = {name for service in services if (name := self._reconcile(service))}
+        for kind in ("Deployment", "Service") if services or self._owns_deployments() else ():
+            for owned in self._store.stored(kind):
+                meta = owned["metadata"]
+                if _is_owned(owned) and (meta["namespace"], meta["name"]) not in expected:
+                    service_owner = (meta["namespace"], meta["name"].removesuffix("-workload-svc"))
+                    if service_owner not in expected:
                         self._store.remove(kind, meta["name"], meta["namespace"])
 
-    def _made(self) -> bool:
-        return any(_is_owned(each) for each in self._store.stored("Deployment"))
+    def _owns_deployments(self) -> bool:
+        return any(_is_owned(owned) for owned in self._store.stored("Deployment"))
 
     def _reconcile(self, service: Object) -> tuple[str, str] | None:
-        """The namespace and name of the Deployment that a service has."""
+        """Create or update the objects of a service; returns its Deployment's namespace and name, None if it has none."""
         meta, notes = service["metadata"], service["metadata"].get("annotations") or {}
         of_llm = service["kind"] == "LLMInferenceService"
         if notes.get(_STOP) == "true":
-            self._tell(service, ready=False, reason="Stopped", message="the service is stopped")
+            self._set_status(service, ready=False, reason="Stopped", message="the service is stopped")
             return None
         if not of_llm and notes.get("serving.kserve.io/deploymentMode") in _SERVERLESS:
-            self._tell(service, ready=False, reason="RevisionMissing", message="Knative Serving is not installed")
+            self._set_status(service, ready=False, reason="RevisionMissing", message="Knative Serving is not installed")
             return None
         try:
-            made = _llm(service) if of_llm else _predictor(service)
+            manifests = _llm(service) if of_llm else _predictor(service)
         except (LookupError, TypeError, AttributeError) as error:
-            self._tell(service, ready=False, reason="InvalidSpec", message=f"failed to create the pod spec: {error}")
+            self._set_status(
+                service, ready=False, reason="InvalidSpec", message=f"failed to create the pod spec: {error}"
+            )
             return None
-        deployment, exposed = made
+        deployment, exposed = manifests
         name, namespace = deployment["metadata"]["name"], meta["namespace"]
-        for each in made:
-            each["metadata"] |= {"namespace": namespace, "ownerReferences": [_owner(service)]}
+        for manifest in manifests:
+            manifest["metadata"] |= {"namespace": namespace, "ownerReferences": [_owner(service)]}
         if self._store.get("Service", exposed["metadata"]["name"], namespace) is None:
             self._store.create(exposed)
         live = self._store.get("Deployment", name, namespace)
@@ -68,49 +73,51 @@ class KServe:
             self._update(deployment, live, whole=of_llm)
         now = self._store.get("Deployment", name, namespace) or deployment
         ready = int((now.get("status") or {}).get("readyReplicas") or 0)
-        wanted = int(now["spec"].get("replicas", 1))
-        is_up = ready >= wanted
+        replicas = int(now["spec"].get("replicas", 1))
+        is_up = ready >= replicas
         reason = "" if is_up else "MinimumReplicasUnavailable"
-        self._tell(service, ready=is_up, reason=reason, message="" if is_up else f"{ready} of {wanted} pods are ready")
+        self._set_status(
+            service, ready=is_up, reason=reason, message="" if is_up else f"{ready} of {replicas} pods are ready"
+        )
         return namespace, name
 
-    def _update(self, wanted: Object, live: Object, *, whole: bool) -> None:
-        """Update a Deployment from its service. An LLMInferenceService's Deployment is replaced with its annotations."""
-        spec, now = dict(wanted["spec"]), live["spec"]
-        if not whole and (wanted["metadata"].get("annotations") or {}).get(_SCALER) not in _UNSCALED:
+    def _update(self, desired: Object, live: Object, *, whole: bool) -> None:
+        """Update a Deployment from its service; `whole` replaces it, including its annotations."""
+        spec, now = dict(desired["spec"]), live["spec"]
+        if not whole and (desired["metadata"].get("annotations") or {}).get(_SCALER) not in _UNSCALED:
             least = spec.pop("replicas")
             replicas = int(now.get("replicas", 1))
             spec["replicas"] = max(replicas, least) if replicas else 0  # the autoscaler does nothing at zero
-        if _same({key: now.get(key) for key in spec}, spec):
+        if _is_same({key: now.get(key) for key in spec}, spec):
             return
 
-        def change(found: Object) -> None:
-            found["spec"] |= copied(spec)
+        def change(live_object: Object) -> None:
+            live_object["spec"] |= copied(spec)
             if whole:
-                found["metadata"]["annotations"] = dict(wanted["metadata"].get("annotations") or {})
+                live_object["metadata"]["annotations"] = dict(desired["metadata"].get("annotations") or {})
 
-        self._store.update("Deployment", wanted["metadata"]["name"], wanted["metadata"]["namespace"], change)
+        self._store.update("Deployment", desired["metadata"]["name"], desired["metadata"]["namespace"], change)
 
-    def _tell(self, service: Object, *, ready: bool, reason: str, message: str) -> None:
+    def _set_status(self, service: Object, *, ready: bool, reason: str, message: str) -> None:
         meta = service["metadata"]
-        about = {"reason": reason, "message": message} if reason else {}
+        explanation = {"reason": reason, "message": message} if reason else {}
         first = "WorkloadsReady" if service["kind"] == "LLMInferenceService" else "PredictorReady"
-        status = {"status": "True" if ready else "False", **about}
+        status = {"status": "True" if ready else "False", **explanation}
         stopped = {"type": "Stopped", "status": "True" if reason == "Stopped" else "False"}
         conditions = [{"type": first, **status}, {"type": "Ready", **status}, stopped]
-        wanted = {"observedGeneration": meta["generation"], "conditions": conditions}
-        if service.get("status") != wanted:
+        status_object = {"observedGeneration": meta["generation"], "conditions": conditions}
+        if service.get("status") != status_object:
             self._store.update(
-                service["kind"], meta["name"], meta["namespace"], lambda live: live.update(status=wanted)
+                service["kind"], meta["name"], meta["namespace"], lambda live: live.update(status=status_object)
             )
 
 
 def _predictor(service: Object) -> tuple[Object, Object]:
-    """The Deployment and the Service of an InferenceService in raw mode."""
+    """Return the Deployment and the Service of an InferenceService in raw mode."""
     meta, predictor = service["metadata"], service["spec"]["predictor"]
     name = f"{meta['name']}-predictor"
     model = predictor.get("model")
-    pod = {key: each for key, each in predictor.items() if key in ("volumes", "nodeSelector", "tolerations")}
+    pod = {key: value for key, value in predictor.items() if key in ("volumes", "nodeSelector", "tolerations")}
     if model:
         pod["containers"] = [_served_model(meta["name"], model)]
         if model.get("storageUri"):
@@ -126,21 +133,21 @@ def _predictor(service: Object) -> tuple[Object, Object]:
 
 
 def _served_model(name: str, model: Object) -> Object:
-    """The container of a ServingRuntime: its arguments come before those of the model."""
+    """Return the container of a ServingRuntime, whose arguments come before those of the model."""
     form = str((model.get("modelFormat") or {}).get("name", "")).lower()
     of_vllm = "vllm" in f"{form} {model.get('runtime', '')}".lower()
     args = ["--port=8080", f"--served-model-name={name}"] if of_vllm else [f"--model_name={name}"]
     if model.get("storageUri"):
         args.append("--model=/mnt/models" if of_vllm else "--model_dir=/mnt/models")
     program = ["python", "-m", "vllm.entrypoints.openai.api_server" if of_vllm else "huggingfaceserver"]
-    given = {key: copied(model[key]) for key in ("env", "resources", "image") if model.get(key)}
+    overrides = {key: copied(model[key]) for key in ("env", "resources", "image") if model.get(key)}
     image = "docker.io/vllm/vllm-openai:v0.11.0" if of_vllm else "docker.io/kserve/huggingfaceserver:v0.16.0-gpu"
-    container = {"name": "kserve-container", "image": image, "command": program, **given}
+    container = {"name": "kserve-container", "image": image, "command": program, **overrides}
     return container | {"args": [*args, *map(str, model.get("args") or ())]}
 
 
 def _llm(service: Object) -> tuple[Object, Object]:
-    """The Deployment and the Service of an LLMInferenceService on one node."""
+    """Return the Deployment and the Service of an LLMInferenceService on one node."""
     meta, spec = service["metadata"], service["spec"]
     name, model = f"{meta['name']}-kserve", spec["model"]
     pod: Object = copied(spec.get("template") or {})
@@ -152,11 +159,13 @@ def _llm(service: Object) -> tuple[Object, Object]:
         "command": ["vllm", "serve", "/mnt/models"],
         "args": served,
     }
-    own = containers[0]
-    pod["containers"] = [{**usual, **own, "args": own.get("args") or served}, *containers[1:]]
+    container = containers[0]
+    pod["containers"] = [{**usual, **container, "args": container.get("args") or served}, *containers[1:]]
     pod["initContainers"] = [*(pod.get("initContainers") or ()), _initializer(str(model["uri"]))]
     labels = {"app.kubernetes.io/name": meta["name"], "app.kubernetes.io/part-of": "llminferenceservice"}
-    idle = ((spec.get("scaling") or {}).get("keda") or {}).get("idleReplicaCount")  # nobody asks for it here
+    idle = ((spec.get("scaling") or {}).get("keda") or {}).get(
+        "idleReplicaCount"
+    )  # nothing in the sandbox scales it up from there
     deployment = _deployment(name, labels, labels, pod, int(spec.get("replicas", 1) if idle is None else idle), {})
     return deployment, _service(f"{name}-workload-svc", labels, 8000, 8000)
 
@@ -192,10 +201,10 @@ def _owner(service: Object) -> Object:
     }
 
 
-def _is_owned(each: Object) -> bool:
-    owners = each["metadata"].get("ownerReferences") or ()
+def _is_owned(owned: Object) -> bool:
+    owners = owned["metadata"].get("ownerReferences") or ()
     return any(owner.get("kind") in ("InferenceService", "LLMInferenceService") for owner in owners)
 
 
-def _same(one: Any, other: Any) -> bool:
-    return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
+def _is_same(first: Any, second: Any) -> bool:
+    return json.dumps(first, sort_keys=True, default=str) == json.dumps(second, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""The output of the sandbox's kubelet and scheduler: a pod's conditions, its containers' states, events and logs."""
+"""The output of the sandbox's kubelet and scheduler: conditions of pods, states of containers, events and logs."""
 
 import re
 from collections import defaultdict
@@ -22,12 +22,12 @@ class Address:
 
 
 class Kubelet:
-    """Writes to the pods in `store` that still exist."""
+    """Writes to the pods in `store`; a pod that no longer exists is ignored."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._logs: dict[tuple[Address, str], list[list[str]]] = defaultdict(lambda: [[]])
-        """The logs of each container, one per run: a restart begins a new one."""
+        """The logs of each container, one for each run."""
 
     def update(self, address: Address, change: Callable[[Object], None]) -> None:
         if self._store.exists("Pod", address.name, address.namespace):
@@ -37,18 +37,18 @@ class Kubelet:
         def change(pod: Object) -> None:
             for kind, holds in conditions.items():
                 value = "True" if holds else "False"
-                found = next((c for c in pod["status"]["conditions"] if c["type"] == kind), None)
-                if found is None:
-                    found = {"type": kind}
-                    pod["status"]["conditions"].append(found)
-                if found.get("status") != value:
-                    found |= {"status": value, "lastTransitionTime": self._store.timestamp()}
-                    found.pop("message", None)
+                condition = next((c for c in pod["status"]["conditions"] if c["type"] == kind), None)
+                if condition is None:
+                    condition = {"type": kind}
+                    pod["status"]["conditions"].append(condition)
+                if condition.get("status") != value:
+                    condition |= {"status": value, "lastTransitionTime": self._store.timestamp()}
+                    condition.pop("message", None)
 
         self.update(address, change)
 
     def unschedulable(self, address: Address, message: str = "") -> None:
-        """By default: no node has a free GPU."""
+        """Report that no node fits the pod; the default message is that no node has a free GPU."""
         message = message or NO_GPU.format(nodes=len(self._store.stored("Node")))
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         condition["lastTransitionTime"] = self._store.timestamp()
@@ -100,17 +100,17 @@ class Kubelet:
 
         def change(pod: Object) -> None:
             statuses = pod["status"].setdefault("initContainerStatuses" if init else "containerStatuses", [])
-            for known in statuses:
-                if known["name"] == container["name"] and restarts and not last:
+            for status_before in statuses:
+                if status_before["name"] == container["name"] and restarts and not last:
                     # The result of the previous run stays until the next one ends.
-                    before = known["state"].get("terminated") or known["lastState"].get("terminated")
+                    before = status_before["state"].get("terminated") or status_before["lastState"].get("terminated")
                     status["lastState"] = {"terminated": before} if before else {}
-                if known["name"] == container["name"] and "running" in known["state"]:
-                    # A run has one start time, whether it is running, ready or finished.
+                if status_before["name"] == container["name"] and "running" in status_before["state"]:
+                    # The start time of a run does not change when it becomes ready or ends.
                     for life in ("running", "terminated"):
                         if state.get(life):
-                            state[life]["startedAt"] = known["state"]["running"]["startedAt"]
-            statuses[:] = [*(other for other in statuses if other["name"] != container["name"]), status]
+                            state[life]["startedAt"] = status_before["state"]["running"]["startedAt"]
+            statuses[:] = [*(existing for existing in statuses if existing["name"] != container["name"]), status]
 
         self.update(address, change)
 
@@ -125,9 +125,9 @@ class Kubelet:
     ) -> None:
         """Record an event, or increase its count if it exists."""
         kind, name = involved or ("Pod", address.name)
-        for known in self._store.stored("Event", address.namespace, fields=f"involvedObject.name={name}"):
-            if (known["reason"], known["message"]) == (reason, message):
-                self._store.update("Event", known["metadata"]["name"], address.namespace, self._count_up)
+        for event in self._store.stored("Event", address.namespace, fields=f"involvedObject.name={name}"):
+            if (event["reason"], event["message"]) == (reason, message):
+                self._store.update("Event", event["metadata"]["name"], address.namespace, self._count_up)
                 return
         pod = self._store.get("Pod", address.name, address.namespace) or {"metadata": {}}
         reference = {"kind": kind, "namespace": address.namespace, "name": name, "apiVersion": "v1"}
@@ -157,8 +157,8 @@ class Kubelet:
     def log(self, address: Address, container: Object, *lines: str) -> None:
         self._logs[address, container["name"]][-1].extend(lines)
 
-    def complained(self, address: Address, container: Object) -> str:
-        """The last line of the current run's log that contains an error; empty if there is none."""
+    def last_error(self, address: Address, container: Object) -> str:
+        """Return the last line of the current run's log that contains an error; empty if there is none."""
         lines = self._logs[address, container["name"]][-1]
         return next((line for line in reversed(lines) if re.search(r"Error|ERROR|[Ff]ailed|denied", line)), "")
 

@@ -1,7 +1,7 @@
 """The sandbox's Kubernetes API: the REST, watch and discovery protocol on top of an `ObjectStore`.
 
-It implements what clients of a real API server rely on: versions that guard writes, the scale subresource, watches that
-resume or answer 410, `Status` bodies. The controllers are in `cluster.py`.
+It implements the features that clients of a real API server rely on: resource versions that guard writes, the scale
+subresource, watches that resume or answer 410, and `Status` bodies. The controllers are in `cluster.py`.
 """
 
 import asyncio
@@ -40,8 +40,9 @@ REVIEW = "selfsubjectaccessreviews"
 
 
 class KubernetesAPI:
-    """Serves an `ObjectStore` on loopback at `.url`: everything to `.token`, the administrator's token, and to an
-    account what its Roles grant.
+    """Serves an `ObjectStore` on loopback at `.url`.
+
+    `.token` is the administrator's token, which grants everything; the Roles of an account grant its rights.
     """
 
     def __init__(self, faults: Set[str] = frozenset(), date: Callable[[], datetime] = real_date) -> None:
@@ -51,7 +52,7 @@ class KubernetesAPI:
         self._accounts: dict[str, Account] = {}
         self.url = ""
         self.logs: Callable[[str, str, str], list[str] | None] = lambda _namespace, _pod, _container: None
-        self.previous_logs: Callable[[str, str, str], list[str] | None] = lambda *which: self.logs(*which)
+        self.previous_logs: Callable[[str, str, str], list[str] | None] = lambda *address: self.logs(*address)
         self.call_counts = Counter[str]()
         """The number of requests for each resource, including refused requests: `GET pods`, `PATCH deployments`."""
         self._closing = False
@@ -89,15 +90,15 @@ class KubernetesAPI:
         await self._stack.aclose()
 
     def account(self, namespace: str, name: str, roles: Iterable[Object]) -> tuple[Account, str]:
-        """Create a ServiceAccount with these Roles and ClusterRoles, and a token for it."""
-        made, token = Account(namespace, name, roles), secrets.token_urlsafe(24)
-        self._accounts[token] = made
-        return made, token
+        """Create a ServiceAccount with these Roles and ClusterRoles; returns it with its token."""
+        account, token = Account(namespace, name, roles), secrets.token_urlsafe(24)
+        self._accounts[token] = account
+        return account, token
 
     def kubeconfig(self, path: Path, token: str = "") -> Path:
         """Write a kubeconfig for this server to `path` (JSON, which is YAML), for an account or the administrator.
 
-        kubectl sends no bearer token over plain HTTP, so the URL contains it as well.
+        kubectl sends no bearer token over plain HTTP, so the URL also contains the token.
         """
         token = token or self.token
         config = {
@@ -118,7 +119,7 @@ class KubernetesAPI:
         self.call_counts[f"{request.method} {request.match_info.get('plural', request.path)}"] += 1
         if "api-away" in self._faults and request.transport:
             request.transport.abort()
-            return web.Response()  # nobody receives this
+            return web.Response()  # never sent: the connection is closed
         try:
             account = self._account_of(request)
             if account and "plural" in request.match_info:
@@ -132,11 +133,11 @@ class KubernetesAPI:
         return answer
 
     def _account_of(self, request: web.Request) -> Account | None:
-        """The account of the token; None for the administrator."""
-        given = request.match_info.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if given in self._accounts:
-            return self._accounts[given]
-        if not secrets.compare_digest(given.encode(), self.token.encode()):
+        """Return the account of the token; None for the administrator."""
+        token = request.match_info.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token in self._accounts:
+            return self._accounts[token]
+        if not secrets.compare_digest(token.encode(), self.token.encode()):
             raise ApiError(401, "Unauthorized", "Unauthorized")
         return None
 
@@ -187,21 +188,21 @@ class KubernetesAPI:
         )
 
     async def _review(self, request: web.Request) -> web.Response:
-        """The administrator may do everything; kubectl asks for that in protobuf, and accepts the answer in JSON."""
+        """Answer a SelfSubjectAccessReview. kubectl sends the administrator's in protobuf, and accepts the answer in JSON."""
         review = await _body(request) if request.content_type == "application/json" else {}
-        account, known = (
+        account, identity = (
             self._account_of(request),
             {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"},
         )
         if account and not review:
             raise ApiError(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
         allowed = account is None or account.review(review["spec"]["resourceAttributes"])
-        return web.json_response(review | known | {"status": {"allowed": allowed}}, status=201)
+        return web.json_response(review | identity | {"status": {"allowed": allowed}}, status=201)
 
     async def _collection(self, request: web.Request) -> web.StreamResponse:
         resource, namespace = self._resource(request), request.match_info.get("namespace", "")
         query = request.query
-        wanted = Selection(namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        selection = Selection(namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
         if request.method == "POST":
             manifest = await _body(request)
             manifest |= {"kind": resource.kind, "apiVersion": resource.api_version}
@@ -209,7 +210,7 @@ class KubernetesAPI:
                 manifest.setdefault("metadata", {})["namespace"] = namespace
             return web.json_response(self.store.create(manifest), status=201)
         if request.method == "DELETE":
-            for obj in self.store.find(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields):
+            for obj in self.store.find(resource.kind, namespace, labels=selection.labels, fields=selection.fields):
                 self.store.delete(resource.kind, obj["metadata"]["name"], obj["metadata"].get("namespace", ""))
             return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success"})
         if request.method != "GET":
@@ -218,17 +219,17 @@ class KubernetesAPI:
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
             with suppress(ConnectionError):  # the client disconnected
                 await response.prepare(request)
-                await self._watch(request, response, resource, wanted)
+                await self._watch(request, response, resource, selection)
                 await response.write_eof()
             return response
-        items = self.store.stored(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields)
+        items = self.store.stored(resource.kind, namespace, labels=selection.labels, fields=selection.fields)
         items, meta = _page_of(items, self.store.version, query.get("limit", ""), query.get("continue", ""))
         return web.json_response(
             {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": items}
         )
 
     async def _watch(
-        self, request: web.Request, response: web.StreamResponse, resource: Resource, wanted: Selection
+        self, request: web.Request, response: web.StreamResponse, resource: Resource, selection: Selection
     ) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + float(request.query.get("timeoutSeconds", WATCH_SECONDS))
@@ -239,25 +240,27 @@ class KubernetesAPI:
 
         async def bookmark() -> None:
             if bookmarks:
-                meta = {"resourceVersion": str(seen)}
+                meta = {"resourceVersion": str(sent_version)}
                 await send("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta})
 
         try:
-            seen = int(request.query.get("resourceVersion") or 0)
-            if not seen:
-                seen = self.store.version
-                found = self.store.stored(resource.kind, wanted.namespace, labels=wanted.labels, fields=wanted.fields)
-                for obj in found:
+            sent_version = int(request.query.get("resourceVersion") or 0)
+            if not sent_version:
+                sent_version = self.store.version
+                existing = self.store.stored(
+                    resource.kind, selection.namespace, labels=selection.labels, fields=selection.fields
+                )
+                for obj in existing:
                     await send("ADDED", obj)
             while not self._closing and "api-away" not in self._faults and (left := ends - loop.time()) > 0:
                 upto = self.store.version
-                for change in self.store.since(seen):
-                    if change.resource is resource and (event := _event(change, wanted)):
+                for change in self.store.since(sent_version):
+                    if change.resource is resource and (event := _event(change, selection)):
                         await send(*event)
-                seen = max(seen, upto)
+                sent_version = max(sent_version, upto)
                 try:
                     async with asyncio.timeout(min(left, BOOKMARK_SECONDS)):
-                        await self.store.changed(seen)
+                        await self.store.changed(sent_version)
                 except TimeoutError:
                     await bookmark()
         except ApiError as expired:
@@ -279,10 +282,10 @@ class KubernetesAPI:
         namespace = request.match_info.get("namespace", "")
         match request.method:
             case "GET":
-                found = self.store.get(resource.kind, name, namespace)
-                if found is None:
+                found_object = self.store.get(resource.kind, name, namespace)
+                if found_object is None:
                     raise not_found(resource, name)
-                return web.json_response(found)
+                return web.json_response(found_object)
             case "DELETE":
                 if resource.kind == "Job" and request.query.get("propagationPolicy") not in (
                     "Background",
@@ -300,7 +303,7 @@ class KubernetesAPI:
                 raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the resource")
 
     def _orphan(self, job: str, namespace: str) -> None:
-        """By default, deleting a Job in batch/v1 orphans its pods."""
+        """Remove the owner of a Job's pods: by default, deleting a Job in batch/v1 orphans its pods."""
         for pod in self.store.find("Pod", namespace, labels=f"batch.kubernetes.io/job-name={job}"):
             name = pod["metadata"]["name"]
             self.store.update("Pod", name, namespace, lambda live: live["metadata"].pop("ownerReferences", None))
@@ -345,16 +348,17 @@ class KubernetesAPI:
 
     def _resource(self, request: web.Request) -> Resource:
         info = request.match_info
-        found = BY_PATH.get((info.get("group", ""), info["version"], info["plural"]))
-        if found is None:
+        resource = BY_PATH.get((info.get("group", ""), info["version"], info["plural"]))
+        if resource is None:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
-        return found
+        return resource
 
 
 def _page_of(items: list[Object], version: int, limit: str, token: str) -> tuple[list[Object], Object]:
-    """At most `limit` objects, and the token for the rest
-    (https://kubernetes.io/docs/reference/using-api/api-concepts/, "Retrieving large results sets in chunks"). The pages
-    of one list have the version of the first page.
+    """Return at most `limit` objects, and the list's metadata with the token for the next page.
+
+    All pages of a list have the version of the first page. Source:
+    https://kubernetes.io/docs/reference/using-api/api-concepts/, "Retrieving large results sets in chunks".
     """
     first, start = token.split(":") if token else (str(version), "0")
     end = int(start) + (int(limit) if limit.isdecimal() and int(limit) else len(items))
@@ -365,7 +369,7 @@ def _page_of(items: list[Object], version: int, limit: str, token: str) -> tuple
 
 
 def _resizing(change: Callable[[Object], None], classes: list[Object]) -> Callable[[Object], None]:
-    """A change of a claim, with the API server's admission (PersistentVolumeClaimResize) and validation."""
+    """Add the API server's admission (PersistentVolumeClaimResize) and validation to a change of a claim."""
 
     def resized(claim: Object) -> None:
         before, version = claim["spec"]["resources"]["requests"]["storage"], claim["metadata"]["resourceVersion"]
@@ -376,9 +380,13 @@ def _resizing(change: Callable[[Object], None], classes: list[Object]) -> Callab
         if size < quantity(before):
             message = "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
             raise ApiError(422, "Invalid", f'PersistentVolumeClaim "{name}" is invalid: {message}')
-        wanted = claim["spec"].get("storageClassName")
-        mine = [each for each in classes if wanted in (None, each["metadata"]["name"])]
-        if size > quantity(before) and not any(each.get("allowVolumeExpansion") for each in mine):
+        class_name = claim["spec"].get("storageClassName")
+        own_classes = [
+            storage_class for storage_class in classes if class_name in (None, storage_class["metadata"]["name"])
+        ]
+        if size > quantity(before) and not any(
+            storage_class.get("allowVolumeExpansion") for storage_class in own_classes
+        ):
             message = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
             raise ApiError(403, "Forbidden", f'persistentvolumeclaims "{name}" is forbidden: {message}')
 
@@ -392,21 +400,23 @@ async def _body(request: web.Request) -> Any:
         raise ApiError(400, "BadRequest", f"the object provided is unrecognized: {e}") from e
 
 
-def _event(change: Change, wanted: Selection) -> tuple[str, Object] | None:
-    """The event that a watcher of `wanted` receives for a change: an object that no longer matches appears as deleted."""
-    known = change.before if change.before and wanted.matches(change.before) else None
-    if change.after and wanted.matches(change.after):
-        return ("MODIFIED" if known else "ADDED"), change.after
-    if known:
-        return "DELETED", known | {"metadata": known["metadata"] | {"resourceVersion": str(change.version)}}
+def _event(change: Change, selection: Selection) -> tuple[str, Object] | None:
+    """Return the event that a watcher of `selection` receives; an object that no longer matches appears as deleted."""
+    matched_before = change.before if change.before and selection.matches(change.before) else None
+    if change.after and selection.matches(change.after):
+        return ("MODIFIED" if matched_before else "ADDED"), change.after
+    if matched_before:
+        return "DELETED", matched_before | {
+            "metadata": matched_before["metadata"] | {"resourceVersion": str(change.version)}
+        }
     return None
 
 
 def _writer(method: str, body: Any, resource: Resource, *, status: bool) -> Callable[[Object], None]:
-    """Return how a PUT or PATCH changes an object; if the status is a subresource, the status does not change."""
+    """Return the change of a PUT or PATCH. If the status is a subresource, it only changes with `status`."""
 
     def write(obj: Object) -> None:
-        kept = obj.get("status")
+        status_before = obj.get("status")
         if method == "PUT":
             obj.clear()
             obj.update(body)
@@ -415,10 +425,10 @@ def _writer(method: str, body: Any, resource: Resource, *, status: bool) -> Call
         else:
             merge_patch(obj, body)
         if "status" in resource.subresources and not status:
-            if kept is None:
+            if status_before is None:
                 obj.pop("status", None)
             else:
-                obj["status"] = kept
+                obj["status"] = status_before
 
     return write
 

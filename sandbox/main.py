@@ -1,6 +1,6 @@
-"""`stoker sandbox`: a whole platform on loopback with the unchanged bot.
+"""`stoker sandbox`: runs a simulated platform on loopback with the unchanged bot.
 
-Two modes: a page for manual use, until Ctrl-C, and a story without a browser, which ends with an exit code.
+It has two modes: a page for manual use until Ctrl-C, and a story without a browser, which ends with an exit code.
 """
 
 import asyncio
@@ -28,23 +28,23 @@ from sandbox.story_runner import run_story
 from sandbox.world import Sandbox, merged, nested, opened
 
 SAMPLES = Path(__file__).parent / "platforms"
-"""Small repositories with the different structures in which teams serve models."""
+"""Small sample repositories, each with another structure."""
 USERS = frozenset({"dev", "lead", "admin", "stranger", "guest"})
 CHECKS_PASS_AFTER = 5.0
 """Seconds after which the checks of a pull request pass automatically in the browser mode."""
 
 
-PATIENT: Mapping[str, Any] = {
+IDLE_SETTINGS: Mapping[str, Any] = {
     "idle": {"remind_after": "30m", "down_after": "2h", "queue_remind_after": "30m", "queue_down_after": "2h"}
 }
-"""A story about idle time sets it (`given idle.…`); otherwise a slow machine would bring models down unexpectedly."""
-UNHURRIED: Mapping[str, Any] = {
+"""Idle settings of a story without its own (`given idle.…`), so that models stay up on a slow machine."""
+STORY_LIMITS: Mapping[str, Any] = {
     "gpu": {"boot_limit": "120s"},
     "argocd": {"sync_limit": "120s"},
     "litellm": {"wait": "15s"},
     "lease": {"offer": "10m"},
 }
-"""Limits in real time for a story: the platform is fast, but the machine may stall for many seconds."""
+"""Limits in real time for a story, during which the machine may stall for many seconds."""
 
 
 class UsageError(Exception):
@@ -62,10 +62,10 @@ async def run(
     open_browser: bool = False,
     patience: float = 0,
 ) -> int:
-    """Start a sandbox, use it, and shut it down. A story's steps wait at least `patience` seconds for what they expect.
+    """Start a sandbox, use it, and shut it down. Each step of a story waits at least `patience` seconds for its outcome.
 
-    Returns the exit code: 0 success, 1 a story failed or the bot exited, 2 the start failed, 130 a story was
-    interrupted. Ctrl-C on the page's sandbox is a success.
+    Returns the exit code: 0 for success, 1 if a story failed or the bot exited, 2 if the start failed, 130 if a story
+    was interrupted. Without a story, Ctrl-C is a success.
     """
     directory = Path(tempfile.mkdtemp(prefix="stoker-sandbox-"))
     working = asyncio.create_task(_run(platform, speed, port, script, config, http, open_browser, patience, directory))
@@ -82,7 +82,7 @@ async def run(
         print(problem, file=sys.stderr)
         code = 1
     if code == 1:
-        print(f"Everything that was written is kept in {directory}.", file=sys.stderr)
+        print(f"All files of the sandbox are kept in {directory}.", file=sys.stderr)
     else:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
     return code
@@ -100,12 +100,12 @@ async def _run(
     directory: Path,
 ) -> int:
     story = _story(script) if script else None
-    given = dict(story.given) if story else {}
-    speed, one_clock = _clock(given, speed, demonstration=story is None)
-    named = given.pop("platform", platform)
+    overrides = dict(story.given) if story else {}
+    speed, one_clock = _clock(overrides, speed, demonstration=story is None)
+    named = overrides.pop("platform", platform)
     platform = str(named) if named else None
-    patient = merged(PATIENT, {} if one_clock else UNHURRIED) if story else {}
-    settings = merged(merged(patient, _settings(config) if config else {}), nested(given))
+    story_settings = merged(IDLE_SETTINGS, {} if one_clock else STORY_LIMITS) if story else {}
+    settings = merged(merged(story_settings, _settings(config) if config else {}), nested(overrides))
     async with opened(
         platform=_platform(platform),
         speed=speed,
@@ -122,7 +122,7 @@ async def _run(
 
 
 async def _until_bot_ends(world: Sandbox, use: Coroutine[Any, Any, int]) -> int:
-    """Use the sandbox; raises ProcessError if the bot exits."""
+    """Run `use` to its end; raises ProcessError if the bot exits before."""
     using = asyncio.create_task(use)
     watching = asyncio.create_task(world.bot.watch())
     try:
@@ -148,8 +148,9 @@ def _story(script: Path) -> Story:
 
 
 async def story_exit_code(story: Story, world: Sandbox, *, patience: float = 0) -> int:
-    """Run a story and return its exit code. It also fails, immediately, if the bot needs a right that its Roles do not
-    grant.
+    """Run a story and return its exit code.
+
+    The story fails immediately if Kubernetes refuses a request of the bot that none of its Roles grants.
     """
     running = asyncio.create_task(run_story(story, world, lambda line: print(line, flush=True), patience=patience))
     refusal = asyncio.create_task(world.account.refusal())
@@ -183,7 +184,7 @@ WELCOME = """
                   /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
                   /model swap {model} Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
 
-  Everything has one clock, {speed:g} times faster than real time: two hours pass in {two:g} s.
+  Everything uses one clock, {speed:g} times faster than real time: two hours pass in {two:g} s.
   Ctrl-C ends it.
 """
 
@@ -210,10 +211,10 @@ def _box(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ settings
 
 
-def _clock(given: dict[str, Any], speed: float, *, demonstration: bool) -> tuple[float, bool]:
-    """The clock's speed, and whether it is the only clock. In a demonstration, and after `given clock 60x`, it is the bot's, too."""
-    shared = given.pop("clock", f"{speed:g}x" if demonstration else "")
-    fast = _speed(given.pop("speed", speed))
+def _clock(overrides: dict[str, Any], speed: float, *, demonstration: bool) -> tuple[float, bool]:
+    """Return the clock's speed, and whether the bot uses it too: in a demonstration, and after `given clock 60x`."""
+    shared = overrides.pop("clock", f"{speed:g}x" if demonstration else "")
+    fast = _speed(overrides.pop("speed", speed))
     if not shared:
         return fast, False
     times = str(shared).removesuffix("x")
@@ -227,11 +228,11 @@ def _speed(value: object) -> float:
 
 
 def _platform(platform: str | None) -> str | None:
-    """A path or an address, or the name of a sample platform."""
+    """Return the path or URL of a platform; the name of a sample is replaced by its path."""
     if platform and (SAMPLES / platform).is_dir() and "/" not in platform:
         return str(SAMPLES / platform)
     if platform and "://" not in platform and "@" not in platform and not Path(platform).exists():
-        samples = ", ".join(sorted(each.name for each in SAMPLES.iterdir() if each.is_dir()))
+        samples = ", ".join(sorted(directory.name for directory in SAMPLES.iterdir() if directory.is_dir()))
         raise UsageError(
             f"--platform {platform}: there is no such directory or sample, and it is not a git URL. Samples: {samples}."
         )
@@ -239,13 +240,13 @@ def _platform(platform: str | None) -> str | None:
 
 
 def _free_or_next(port: int) -> int:
-    """The requested port, or the next free one."""
+    """Return the requested port, or the next one that is free."""
     for candidate in range(port, min(port + 20, 65536)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", candidate))
             return candidate
-    raise UsageError(f"--port {port}: it and the 20 above are taken")
+    raise UsageError(f"--port {port}: this port and the next 19 are in use")
 
 
 def _settings(path: Path) -> Mapping[str, Any]:

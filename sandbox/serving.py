@@ -1,4 +1,4 @@
-"""The HTTP addresses of the sandbox's models: each engine (`engine.py`) and the gateway (`gateway.py`)."""
+"""The HTTP server for the sandbox's models: each engine (`engine.py`) and the gateway (`gateway.py`)."""
 
 import asyncio
 import ssl
@@ -25,7 +25,7 @@ class Serving:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        # Plain HTTP on loopback: a TLS context without system certificates, which take 40 ms to read.
+        # The TLS context is unused on loopback; without the system's certificates, 40 ms of reading them are saved.
         http = httpx.AsyncClient(
             timeout=TRAFFIC_TIMEOUT, trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
@@ -55,9 +55,9 @@ class Serving:
         return f"{self.url}/litellm"
 
     async def traffic(self, name: str, per_second: float, seconds: float) -> None:
-        """Tenants call the endpoint `name` by its alias through the gateway.
+        """Send requests to the endpoint `name` through the gateway, as tenants do.
 
-        Raises LookupError if the gateway has no such alias; failed requests only affect the tenants.
+        Raises LookupError if the gateway has no such alias; failed requests are ignored.
         """
         alias = self._alias(name)
         async with asyncio.TaskGroup() as tenants:
@@ -66,7 +66,7 @@ class Serving:
                 await asyncio.sleep(1 / per_second)
 
     def _alias(self, name: str) -> str:
-        """The alias `name`, or the alias of the Service `name`."""
+        """Return the alias `name`, or the alias of the Service `name`."""
         routes = self._gateway.routes()
         if name in routes:
             return name
@@ -76,7 +76,7 @@ class Serving:
         raise LookupError(f"LiteLLM has no alias {name}; it has {', '.join(routes) or 'none'}")
 
     async def _one_request(self, alias: str) -> None:
-        """A completion works for chat and base models; an embeddings model answers only to embeddings."""
+        """Request a completion, which chat and base models support; if that is not found, an embedding."""
         headers = {"Authorization": f"Bearer {self._gateway.master_key}"}
         completion: dict[str, Any] = {"model": alias, "prompt": "def add(a, b):", "max_tokens": 8}
         with suppress(httpx.HTTPError):

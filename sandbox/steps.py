@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """`@dev /gpu up coder-chat`: a slash command; done when the bot has acknowledged it."""
+    """`@dev /gpu up coder-chat`: a slash command; the step ends when the bot has acknowledged it."""
 
     user: str
     text: str
@@ -47,7 +47,7 @@ class Write:
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """`@dev picks "Operation status" on "Bring up"`: an entry of a message's three dots."""
+    """`@dev picks "Operation status" on "Bring up"`: an entry in a message's ⋮ menu."""
 
     user: str
     name: str
@@ -70,7 +70,7 @@ class Submit:
 
 @dataclass(frozen=True, kw_only=True)
 class Expect:
-    """`expect "text" within 10s`: visible at least once since the last action."""
+    """`expect "text" within 10s`: the text becomes visible at least once since the last action."""
 
     text: str
     within: float
@@ -78,7 +78,7 @@ class Expect:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNot:
-    """`expect not "text" within 2s`: not visible since the last action, nor during that time."""
+    """`expect not "text" within 2s`: the text is not visible since the last action, nor during that time."""
 
     text: str
     within: float
@@ -86,7 +86,7 @@ class ExpectNot:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNotified:
-    """`expect notified @lead "text" within 10s`: Slack has sent this text as a notification since the last action."""
+    """`expect notified @lead "text" within 10s`: Slack sends a notification with this text since the last action."""
 
     user: str
     text: str
@@ -95,7 +95,7 @@ class ExpectNotified:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNotNotified:
-    """`expect not notified @dev "text" within 5s`: not sent since the last action, nor during that time."""
+    """`expect not notified @dev "text" within 5s`: no such notification since the last action, nor during that time."""
 
     user: str
     text: str
@@ -113,12 +113,12 @@ class ExpectReplicas:
 
 @dataclass(frozen=True, kw_only=True)
 class SlackDeletes:
-    """`slack deletes the card`: the newest message of the bot in the channel."""
+    """`slack deletes the card`: deletes the newest message of the bot in the channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlackArchives:
-    """`slack archives the channel`, `slack unarchives the channel`."""
+    """`slack archives the channel`, `slack unarchives the channel`: changes the state of the bot's channel."""
 
     archived: bool
 
@@ -149,7 +149,7 @@ class ChecksNone:
 
 @dataclass(frozen=True, kw_only=True)
 class PushToPull:
-    """`github pushes "PATH" as "TEXT"`: somebody adds a commit to the newest open pull request's branch.
+    """`github pushes "PATH" as "TEXT"`: adds a commit to the newest open pull request's branch.
 
     With `old`, only that part of the file is replaced.
     """
@@ -161,14 +161,14 @@ class PushToPull:
 
 @dataclass(frozen=True, kw_only=True)
 class Retarget:
-    """`github retargets to "release"`: somebody changes the base of the newest open pull request."""
+    """`github retargets to "release"`: changes the base of the newest open pull request."""
 
     branch: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeMain:
-    """`main changes "PATH" as "TEXT"`: somebody commits to the main branch; `old` as above."""
+    """`main changes "PATH" as "TEXT"`: adds a commit to the main branch; `old` has the meaning of `PushToPull.old`."""
 
     path: str
     text: str
@@ -177,7 +177,7 @@ class ChangeMain:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectMerged:
-    """`expect merged to "main"`: the newest pull request has been merged into that branch."""
+    """`expect merged to "main"`: the newest pull request is merged into that branch."""
 
     branch: str
     within: float
@@ -192,17 +192,17 @@ class ExpectNotMerged:
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """`github merges`: somebody merges the newest open pull request on GitHub."""
+    """`github merges`: merges the newest open pull request on GitHub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Close:
-    """`github closes`: somebody closes the newest open pull request on GitHub."""
+    """`github closes`: closes the newest open pull request on GitHub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """`traffic coder-chat 2/s for 10s`: tenants use a model; done when the traffic ends."""
+    """`traffic coder-chat 2/s for 10s`: tenants use a model; the step ends with the traffic."""
 
     model: str
     per_second: float
@@ -211,7 +211,7 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """`kubectl scale coder-fim 1`: somebody uses kubectl instead of the bot."""
+    """`kubectl scale coder-fim 1`: scales a Deployment with kubectl instead of the bot."""
 
     name: str
     replicas: int
@@ -219,17 +219,17 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class RedisStops:
-    """`redis stops`."""
+    """`redis stops`: stops Redis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisStarts:
-    """`redis starts`: on the same port, with the same data."""
+    """`redis starts`: starts Redis on the same port, with the same data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisFlushed:
-    """`redis is flushed`: all data is deleted."""
+    """`redis is flushed`: deletes all data in Redis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +273,7 @@ class Mend:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """`wait 2s`."""
+    """`wait 2s`: waits without a condition."""
 
     seconds: float
 
@@ -281,7 +281,7 @@ class Wait:
 Gesture = Command | Say | Write | Pick | OpenHome | Click | Fill | Submit
 """An action of a person in Slack."""
 Expectation = Expect | ExpectNot | ExpectNotified | ExpectNotNotified | ExpectReplicas | ExpectMerged | ExpectNotMerged
-"""A text that must appear, or must not."""
+"""A state that must be reached, or must not be."""
 SlackEvent = SlackDeletes | SlackArchives | SlackMembership
 RepositoryEvent = Checks | ChecksAppear | ChecksNone | PushToPull | Retarget | ChangeMain | Merge | Close
 """An event in the GitOps repository or its pull requests."""

@@ -1,6 +1,6 @@
 """The story language: one step per line, for actions and expectations.
 
-A story is parsed completely before anything starts, so a typing mistake costs a second instead of a minute.
+A story is parsed completely before anything starts, so a typing mistake is reported immediately.
 `story_runner.py` runs it.
 """
 
@@ -56,10 +56,10 @@ from sandbox.steps import (
 )
 
 PATIENCE = 30.0
-"""Seconds that a click waits for its button, and an `expect` without `within` for its text."""
+"""Maximum seconds that a click waits for its button, and an `expect` without `within` for its text."""
 
-_GLANCE = 3.0
-"""Seconds of `expect not merged` without `within`: longer than the bot needs for a merge."""
+_NOT_MERGED_SECONDS = 3.0
+"""Seconds of `expect not merged` without `within`, more than the bot needs for a merge."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Story:
-    """A parsed file: its steps, and the settings of its `given` lines (dotted key -> YAML value)."""
+    """A parsed file: its steps, and the settings in its `given` lines (dotted key -> YAML value)."""
 
     path: Path
     lines: tuple[Line, ...]
@@ -84,7 +84,7 @@ class Story:
 
 
 class StoryError(Exception):
-    """A story with errors; one line per error: file, line, and the expected text."""
+    """The story has errors; the message has one line per error: file, line number, expected text."""
 
 
 _USER = r"@(?P<user>\S+)"
@@ -100,8 +100,8 @@ def _seconds(text: str | None) -> float:
     return float(number) * _UNITS[unit]
 
 
-def _written(text: str) -> str:
-    """A quoted text of several lines: `\n` is a line break."""
+def _unescaped(text: str) -> str:
+    """Replace `\n` in a quoted text by a line break."""
     return text.replace("\\n", "\n")
 
 
@@ -145,7 +145,7 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
     (
         "expect not merged [within 2s]",
         rf"expect not merged{_WITHIN}",
-        lambda g: ExpectNotMerged(within=_seconds(g["within"]) if g["within"] else _GLANCE),
+        lambda g: ExpectNotMerged(within=_seconds(g["within"]) if g["within"] else _NOT_MERGED_SECONDS),
     ),
     (
         'expect merged to "BRANCH" [within 10s]',
@@ -183,12 +183,12 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
     (
         'github pushes "PATH" as "TEXT"',
         r'github pushes "(?P<path>[^"]+)" as "(?P<text>.*)"',
-        lambda g: PushToPull(path=g["path"], text=_written(g["text"])),
+        lambda g: PushToPull(path=g["path"], text=_unescaped(g["text"])),
     ),
     (
         'github pushes "PATH" with "OLD" as "TEXT"',
         r'github pushes "(?P<path>[^"]+)" with "(?P<old>[^"]+)" as "(?P<text>.*)"',
-        lambda g: PushToPull(path=g["path"], text=_written(g["text"]), old=_written(g["old"])),
+        lambda g: PushToPull(path=g["path"], text=_unescaped(g["text"]), old=_unescaped(g["old"])),
     ),
     (
         'github retargets to "BRANCH"',
@@ -198,12 +198,12 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
     (
         'main changes "PATH" as "TEXT"',
         r'main changes "(?P<path>[^"]+)" as "(?P<text>.*)"',
-        lambda g: ChangeMain(path=g["path"], text=_written(g["text"])),
+        lambda g: ChangeMain(path=g["path"], text=_unescaped(g["text"])),
     ),
     (
         'main changes "PATH" with "OLD" as "TEXT"',
         r'main changes "(?P<path>[^"]+)" with "(?P<old>[^"]+)" as "(?P<text>.*)"',
-        lambda g: ChangeMain(path=g["path"], text=_written(g["text"]), old=_written(g["old"])),
+        lambda g: ChangeMain(path=g["path"], text=_unescaped(g["text"]), old=_unescaped(g["old"])),
     ),
     ("github merges", "github merges", lambda _: Merge()),
     ("github closes", "github closes", lambda _: Close()),
@@ -234,7 +234,7 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
 )
 _GIVEN = ("given KEY VALUE", r"given (?P<key>[\w.]+) (?P<value>.+)")
 _COMMENT = re.compile(r'(?P<line>(?:"[^"]*"|[^"])*?)(?:^#|\s+#\s|\s{2,}#).*')
-"""A comment starts a line, or follows a blank (`# …`) outside quotes; `#42` in a reason is not a comment."""
+"""A comment starts a line, or follows a space (`# …`) outside quotes; `#42` in a reason is not a comment."""
 
 
 def parse(text: str, path: Path, *, users: frozenset[str], faults: frozenset[str]) -> Story:
@@ -283,7 +283,7 @@ def _step(line: str, users: frozenset[str], faults: frozenset[str]) -> Step:
     for _, pattern, build in _FORMS:
         if match := re.fullmatch(pattern, normal):
             step = build(match.groupdict())
-            _known(step, users, faults)
+            _check_names(step, users, faults)
             return step
     first = "@user" if line.startswith("@") else line.split()[0]
     fitting = [form for form, *_ in _FORMS if form.split()[0] == first]
@@ -291,7 +291,7 @@ def _step(line: str, users: frozenset[str], faults: frozenset[str]) -> Step:
     raise StoryError(f"cannot read “{line}”; expected{' one of' if len(expected) > 1 else ''}: {' · '.join(expected)}")
 
 
-def _known(step: Step, users: frozenset[str], faults: frozenset[str]) -> None:
+def _check_names(step: Step, users: frozenset[str], faults: frozenset[str]) -> None:
     user = getattr(step, "user", None)
     if user is not None and user not in users:
         raise StoryError(f"there is no @{user} here; expected one of: {' · '.join(f'@{u}' for u in sorted(users))}")

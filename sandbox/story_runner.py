@@ -1,6 +1,6 @@
-"""Runs a story against a world and prints each step with its outcome, followed by the bot's messages.
+"""Runs a story on a sandbox and prints each step with its outcome, followed by the bot's messages.
 
-The world is a protocol, so this module does not depend on Slack or on processes.
+`World` is a protocol, so this module does not depend on Slack or on processes.
 """
 
 import asyncio
@@ -61,10 +61,10 @@ from sandbox.steps import (
 from sandbox.story import PATIENCE, Line, Story
 
 LOOK_EVERY = 0.1
-"""Seconds between two checks of what is visible."""
+"""Seconds between two checks of the visible texts."""
 
 _TIME = re.compile(r"\b\d+(?:\.\d+)?\s?(?:ms|s|min|m|h)\b")
-"""A duration: a running phase is printed once, not every second."""
+"""Matches durations, which are ignored so that a running phase is printed once, not every second."""
 
 _WAITING = (
     Expect,
@@ -77,30 +77,30 @@ _WAITING = (
     Traffic,
     Wait,
 )
-"""Steps that wait for the bot; the messages caused by an action are printed below it, not above."""
+"""Steps that wait, during which new messages are printed. The messages after another step are printed below it."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A text that became visible, its message or view (its id), and its previous content."""
+    """A text that became visible: the id of its message or view, the text, and its previous text."""
 
     source: str
     text: str
     before: str = ""
 
     def shows(self, words: str) -> bool:
-        """Return whether the text (case and line breaks are ignored) is new in this revision, or in a line that changed.
+        """Return whether `words` are new in this revision, or in a line that changed; case and line breaks are ignored.
 
-        Older content does not count, nor does a line in which only a duration changed.
+        A line in which only a duration changed does not count.
         """
-        wanted = _fold(words)
+        folded = _fold(words)
         changed = _changed_lines(self.before, self.text)
-        return wanted in changed or _fold(self.text).count(wanted) > _fold(self.before).count(wanted)
+        return folded in changed or _fold(self.text).count(folded) > _fold(self.before).count(folded)
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """A notification: the user name, the cause (`mention`, `direct message`), and the text."""
+    """A notification: its time, the user name, the cause (`mention`, `direct message`), and the text."""
 
     at: float
     user: str
@@ -112,8 +112,9 @@ class Pushed:
 
 
 class World(Protocol):
-    """The system that a story acts on. A method returns when its action is done; it raises StepError if the action is
-    not possible yet.
+    """The system on which a story acts.
+
+    A method returns when its action is done, and raises StepError if the action is not possible yet.
     """
 
     async def command(self, user: str, text: str) -> None: ...
@@ -154,11 +155,11 @@ class World(Protocol):
 
 
 class StepError(Exception):
-    """The step is not possible: no such button, no open modal, no pull request."""
+    """The step failed, or is not possible: there is no such button, no open modal, no pull request."""
 
 
 class StoryRun:
-    """One run of a story: the last actor, the time of the action, and what has been printed."""
+    """One run of a story, with the last actor, the time of the last action, and the printed lines."""
 
     def __init__(self, story: Story, world: World, say: Callable[[str], None], patience: float) -> None:
         self.story, self._patience = story, patience
@@ -170,7 +171,7 @@ class StoryRun:
         """The printed lines of each message, without durations."""
 
     async def run(self) -> bool:
-        """Run the whole story; returns False at the first step that fails, and explains it."""
+        """Run the whole story; at the first step that fails, print the reason and return False."""
         began = time.monotonic()
         for line in self.story.lines:
             start = time.monotonic()
@@ -330,7 +331,7 @@ class StoryRun:
         self._actor, self._since = user, self._world.now()
 
     async def _patiently(self, user: str, act: Callable[[], Awaitable[None]]) -> None:
-        """Retry until the action is possible: a button may appear a moment after the previous step."""
+        """Retry the action until it is possible, because a button may appear a moment after the previous step."""
         began = time.monotonic()
         since = self._world.now()
         while True:
@@ -339,7 +340,7 @@ class StoryRun:
                 await act()
             except StepError:
                 if time.monotonic() > began + max(PATIENCE, self._patience):
-                    self._since = since  # so that a failure shows everything since then
+                    self._since = since  # so that the failure shows all texts since the first attempt
                     raise
             else:
                 return
@@ -349,7 +350,7 @@ class StoryRun:
         return self._world.visible(self._actor, self._since)
 
     def _sees(self, text: str) -> bool:
-        return any(seen.shows(text) for seen in self._seen())
+        return any(visible_text.shows(text) for visible_text in self._seen())
 
     async def _expect(self, text: str, within: float) -> None:
         deadline = time.monotonic() + max(within, self._patience)
@@ -358,12 +359,12 @@ class StoryRun:
                 raise StepError(f"“{text}” was not seen within {within:g} s")
             await asyncio.sleep(LOOK_EVERY)
 
-    async def _expect_replicas(self, name: str, wanted: int, within: float) -> None:
+    async def _expect_replicas(self, name: str, expected: int, within: float) -> None:
         deadline = time.monotonic() + max(within, self._patience)
-        while (found := self._world.replicas(name)) != wanted:
+        while (replicas := self._world.replicas(name)) != expected:
             if time.monotonic() > deadline:
-                has = "is not in the cluster" if found is None else f"has {found}"
-                raise StepError(f"{name} {has} after {within:g} s, not {wanted} replicas")
+                has = "is not in the cluster" if replicas is None else f"has {replicas}"
+                raise StepError(f"{name} {has} after {within:g} s, not {expected} replicas")
             await asyncio.sleep(LOOK_EVERY)
 
     async def _expect_not(self, text: str, within: float) -> None:
@@ -380,8 +381,8 @@ class StoryRun:
         deadline = time.monotonic() + max(within, self._patience)
         while not any(pushed.says(text) for pushed in self._pushed_to(user)):
             if time.monotonic() > deadline:
-                got = " · ".join(f"“{pushed.text}”" for pushed in self._pushed_to(user)) or "nothing"
-                raise StepError(f"@{user} was not notified of “{text}” within {within:g} s, but of: {got}")
+                received = " · ".join(f"“{pushed.text}”" for pushed in self._pushed_to(user)) or "nothing"
+                raise StepError(f"@{user} was not notified of “{text}” within {within:g} s, but of: {received}")
             await asyncio.sleep(LOOK_EVERY)
 
     async def _expect_not_notified(self, user: str, text: str, within: float) -> None:
@@ -415,48 +416,48 @@ class StoryRun:
 
     def _show_new(self) -> None:
         """Print new and changed lines since the last check; unchanged lines of a card are not repeated."""
-        for seen in self._seen():
-            printed = self._printed[seen.source]
-            for line in filter(None, map(str.strip, seen.text.splitlines())):
+        for item in self._seen():
+            printed = self._printed[item.source]
+            for line in filter(None, map(str.strip, item.text.splitlines())):
                 timeless = _TIME.sub("", line)
                 if timeless not in printed:
                     printed.add(timeless)
                     self._say(f"      │ {line}")
 
     def _count_notifications(self) -> None:
-        """The table at the end: the notifications of each user."""
+        """Print the number of notifications of each user."""
         counted = Counter((p.user, p.how, " ".join(p.text.split())) for p in self._world.pushed(self._began))
         self._say("\nNotified:" if counted else "\nNobody was notified.")
         for user in sorted({user for user, *_ in counted}):
-            self._say(f"  @{user}: {sum(n for (who, *_), n in counted.items() if who == user)}")
-            for (who, how, text), times in counted.items():
-                if who == user:
-                    self._say(f"    {times} × {how}: {text}")
+            self._say(f"  @{user}: {sum(n for (receiver, *_), n in counted.items() if receiver == user)}")
+            for (receiver, kind, text), times in counted.items():
+                if receiver == user:
+                    self._say(f"    {times} × {kind}: {text}")
 
     def _explain(self, line: Line, failure: str) -> None:
         self._say(f"\n{self.story.path}:{line.number}: {line.text}\n  {failure}.")
-        seen = list(dict.fromkeys(seen.text for seen in self._seen()))
+        texts = list(dict.fromkeys(item.text for item in self._seen()))
         self._say(f"  Seen since @{self._actor} acted:" if self._actor else "  Seen since the start:")
-        for text in seen or ["nothing"]:
+        for text in texts or ["nothing"]:
             self._say("    • " + "\n      ".join(filter(None, map(str.rstrip, text.splitlines()))))
 
 
 async def run_story(story: Story, world: World, say: Callable[[str], None], *, patience: float = 0) -> bool:
-    """Run a story on a world and print its transcript with `say`; returns whether every step succeeded.
+    """Run a story and print its transcript with `say`; returns whether every step succeeded.
 
-    A step that waits for something waits at least `patience` seconds, even if its `within` is shorter.
+    A step that waits does so for at least `patience` seconds, even if its `within` is shorter.
     """
     return await StoryRun(story, world, say, patience).run()
 
 
-@lru_cache(maxsize=1000)  # a story looks at the same texts ten times a second
+@lru_cache(maxsize=1000)  # a story checks the same texts ten times a second
 def _changed_lines(before: str, text: str) -> str:
-    """The folded lines of `text` that are not in `before`, apart from durations."""
-    known = {_TIME.sub("", line) for line in before.splitlines()}
-    return _fold("\n".join(line for line in text.splitlines() if _TIME.sub("", line) not in known))
+    """Return the folded lines of `text` that are not in `before`; durations are ignored."""
+    lines_before = {_TIME.sub("", line) for line in before.splitlines()}
+    return _fold("\n".join(line for line in text.splitlines() if _TIME.sub("", line) not in lines_before))
 
 
 @lru_cache(maxsize=1000)
 def _fold(text: str) -> str:
-    """Ignore case and line breaks."""
+    """Return the text in lower case and without line breaks, for comparisons."""
     return " ".join(text.casefold().split())

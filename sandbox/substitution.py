@@ -1,7 +1,7 @@
-"""Flux's `postBuild`: variables in the manifests, replaced after kustomize (fluxcd.io/flux/components/kustomize).
+"""Flux's `postBuild`, which replaces variables in the rendered manifests (fluxcd.io/flux/components/kustomize).
 
-`${VAR}`, `${VAR:-default}` and `${VAR:=default}`; `$${VAR}` stays `${VAR}`. A variable that nothing sets becomes empty.
-The values of a Secret are not in git, so its variables are not replaced.
+The forms are `${VAR}`, `${VAR:-default}` and `${VAR:=default}`; `$${VAR}` becomes `${VAR}`. A variable without a value
+becomes empty. The values of a Secret are not in git, so its variables are not replaced.
 """
 
 import json
@@ -17,7 +17,7 @@ _DISABLED = "kustomize.toolkit.fluxcd.io/substitute"
 
 
 def substituted(kustomization: Object, manifests: list[Object], files: Mapping[str, str]) -> list[Object]:
-    """The manifests with the values of a Kustomization's variables."""
+    """Return the manifests with the values of a Kustomization's variables."""
     post = kustomization["spec"].get("postBuild")
     if not post:
         return manifests
@@ -32,12 +32,12 @@ def substituted(kustomization: Object, manifests: list[Object], files: Mapping[s
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: filled(each) for key, each in value.items()}
+            return {key: filled(child) for key, child in value.items()}
         if isinstance(value, list):
-            return [filled(each) for each in value]
+            return [filled(child) for child in value]
         return _parse_value(_substitute(value, values, from_secrets), value) if isinstance(value, str) else value
 
-    return [each if _is_disabled(each) else filled(each) for each in manifests]
+    return [manifest if _is_disabled(manifest) else filled(manifest) for manifest in manifests]
 
 
 def _substitute(text: str, values: Mapping[str, str], keep: bool) -> str:
@@ -52,11 +52,11 @@ def _substitute(text: str, values: Mapping[str, str], keep: bool) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def _parse_value(text: str, written: str) -> Any:
-    """A plain scalar that consists of one variable gets the YAML type of its value: `replicas: ${REPLICAS}` is a number."""
-    if text == written or not re.fullmatch(r"-?\d+|true|false", text):
+def _parse_value(text: str, template: str) -> Any:
+    """Parse a value that replaced a whole scalar, so that `replicas: ${REPLICAS}` becomes a number."""
+    if text == template or not re.fullmatch(r"-?\d+|true|false", text):
         return text
-    return json.loads(text) if _VARIABLE.fullmatch(written) else text
+    return json.loads(text) if _VARIABLE.fullmatch(template) else text
 
 
 def _is_disabled(manifest: Object) -> bool:
@@ -68,10 +68,10 @@ def _config_map(name: str, files: Mapping[str, str]) -> dict[str, str]:
     for path, text in files.items():
         if path.endswith((".yaml", ".yml")) and "ConfigMap" in text and name in text:
             try:
-                found = documents(text)
+                manifests = documents(text)
             except RenderError:
                 continue
-            for each in found:
-                if each.get("kind") == "ConfigMap" and (each.get("metadata") or {}).get("name") == name:
-                    return {key: str(value) for key, value in (each.get("data") or {}).items()}
+            for manifest in manifests:
+                if manifest.get("kind") == "ConfigMap" and (manifest.get("metadata") or {}).get("name") == name:
+                    return {key: str(value) for key, value in (manifest.get("data") or {}).items()}
     return {}

@@ -1,7 +1,7 @@
-"""The sandbox's volumes: zonal disks that a claim binds, one node mounts, and downloads fill.
+"""The sandbox's volumes: zonal disks that are bound to claims, attached to one node, and filled by downloads.
 
-Like GKE's `standard-rwo`: a claim waits for its first consumer and is bound in that pod's zone; a disk that is attached
-to one node cannot be attached to another (`FailedAttachVolume`, Multi-Attach); it can grow but not shrink.
+They behave like GKE's `standard-rwo`: a claim waits for its first consumer and is bound in that pod's zone. A disk that
+is attached to one node cannot be attached to another (`FailedAttachVolume`, Multi-Attach). It can grow but not shrink.
 """
 
 import secrets
@@ -27,11 +27,11 @@ STORAGE_CLASS = {
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 Claim = tuple[str, str]
-"""Namespace and name."""
+"""Namespace and name of a claim."""
 
 
 class Volumes:
-    """The volumes: where each is bound, the node to which it is attached, and the weights that it contains."""
+    """The volumes: their zones, the nodes to which they are attached, and the weights that they contain."""
 
     def __init__(self, store: ObjectStore, kubelet: Kubelet) -> None:
         self._store, self._kubelet = store, kubelet
@@ -43,17 +43,15 @@ class Volumes:
         store.create(STORAGE_CLASS)
 
     def control(self, *, used_before: bool = False) -> None:
-        """One reconciliation of the claims: a bound one grows with its request. `used_before`: bind the existing ones
-        now.
-        """
+        """Reconcile the claims once: a bound claim grows with its request. `used_before` binds all claims immediately."""
         for claim in self._store.stored("PersistentVolumeClaim"):
             bound = bool(claim["spec"].get("volumeName"))
             if not bound and used_before:
                 self._bind(claim, GPU_ZONE)
             elif not bound:
-                self._tell(claim, {"phase": "Pending"})
+                self._update_status(claim, {"phase": "Pending"})
             else:
-                self._tell(claim, {"phase": "Bound", "capacity": {"storage": _requested(claim)}})
+                self._update_status(claim, {"phase": "Bound", "capacity": {"storage": _requested(claim)}})
 
     async def attached(self, address: Address, spec: Object, node: str) -> None:
         """Wait until all volumes of the pod are attached to the node."""
@@ -62,31 +60,31 @@ class Volumes:
             claim = self._store.get("PersistentVolumeClaim", name, address.namespace)
             if claim and not claim["spec"].get("volumeName"):
                 self._bind(claim, zone)
-            while other := self._elsewhere(address.namespace, name, node):
+            while other_pod := self._elsewhere(address.namespace, name, node):
                 volume = (self._store.get("PersistentVolumeClaim", name, address.namespace) or claim or {})["spec"]
                 self._kubelet.event(
                     address,
                     "FailedAttachVolume",
-                    f'Multi-Attach error for volume "{volume.get("volumeName")}" Volume is already used by pod(s) {other}',
+                    f'Multi-Attach error for volume "{volume.get("volumeName")}" Volume is already used by pod(s) {other_pod}',
                     warning=True,
                 )
                 await self._store.changed(self._store.version)
 
     def zone_of(self, claim: Claim) -> str:
-        """The zone of the volume; empty while it is not bound."""
-        found = self._store.get("PersistentVolumeClaim", claim[1], claim[0]) or {"spec": {}}
-        volume = self._store.get("PersistentVolume", found["spec"].get("volumeName", "")) or {}
+        """Return the zone of the volume; empty while the claim is not bound."""
+        claim_object = self._store.get("PersistentVolumeClaim", claim[1], claim[0]) or {"spec": {}}
+        volume = self._store.get("PersistentVolume", claim_object["spec"].get("volumeName", "")) or {}
         terms = (((volume.get("spec") or {}).get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms")
         return str(terms[0]["matchExpressions"][0]["values"][0]) if terms else ""
 
     def free(self, claim: Claim) -> float:
-        """Bytes."""
-        found = self._store.get("PersistentVolumeClaim", claim[1], claim[0])
-        return (quantity(_requested(found)) if found else 0) - sum(self.downloaded[claim].values())
+        """Return the free bytes of the volume."""
+        claim_object = self._store.get("PersistentVolumeClaim", claim[1], claim[0])
+        return (quantity(_requested(claim_object)) if claim_object else 0) - sum(self.downloaded[claim].values())
 
     def compile_cache(self, namespace: str, container: Object, spec: Object) -> tuple[Claim, str] | None:
-        """Return where the engine stores compiled kernels; None if that is lost with the pod."""
-        environment = {each["name"]: each.get("value") or "" for each in container.get("env") or ()}
+        """Return the claim and path with the engine's compiled kernels; None if they are lost with the pod."""
+        environment = {variable["name"]: variable.get("value") or "" for variable in container.get("env") or ()}
         path = environment.get("VLLM_CACHE_ROOT") or environment.get("XDG_CACHE_HOME") or ""
         claims = {
             v["name"]: v["persistentVolumeClaim"]["claimName"]
@@ -103,14 +101,14 @@ class Volumes:
         self.complete[claim].discard(model)
 
     def _elsewhere(self, namespace: str, claim: str, node: str) -> str:
-        """The pod on another node that has the volume attached."""
-        found = self._store.get("PersistentVolumeClaim", claim, namespace)
-        if found and "ReadWriteMany" in (found["spec"].get("accessModes") or ()):
+        """Return the pod on another node to which the volume is attached; empty if there is none."""
+        claim_object = self._store.get("PersistentVolumeClaim", claim, namespace)
+        if claim_object and "ReadWriteMany" in (claim_object["spec"].get("accessModes") or ()):
             return ""
         for pod in self._store.stored("Pod", namespace):
-            over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-            on = pod["spec"].get("nodeName")
-            if on and on != node and not over and claim in claims_of(pod["spec"]):
+            is_finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+            pod_node = pod["spec"].get("nodeName")
+            if pod_node and pod_node != node and not is_finished and claim in claims_of(pod["spec"]):
                 return str(pod["metadata"]["name"])
         return ""
 
@@ -136,7 +134,7 @@ class Volumes:
 
         self._store.update("PersistentVolumeClaim", meta["name"], meta["namespace"], bound)
 
-    def _tell(self, claim: Object, status: Mapping[str, object]) -> None:
+    def _update_status(self, claim: Object, status: Mapping[str, object]) -> None:
         meta = claim["metadata"]
         if claim.get("status") != status:
             self._store.update(
@@ -145,13 +143,13 @@ class Volumes:
 
 
 def claims_of(spec: Object) -> list[str]:
-    """The claims that a pod mounts."""
+    """Return the names of the claims in a pod's volumes."""
     volumes = spec.get("volumes") or ()
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 
 
 def quantity(text: str) -> float:
-    """Bytes of a Kubernetes quantity."""
+    """Return the bytes of a Kubernetes quantity."""
     for suffix, factor in _UNITS.items():
         if text.endswith(suffix):
             return float(text.removesuffix(suffix)) * factor

@@ -1,6 +1,6 @@
-"""The complete sandbox: starts every simulated system and both processes in order, connected only by addresses.
+"""The complete sandbox: starts every simulated system and both processes, which are connected only by addresses.
 
-It defines the bot's configuration (environment and settings file) and the actions of a story on the platform.
+It also defines the bot's configuration (environment and settings file), and the actions of a story on the platform.
 """
 
 import asyncio
@@ -55,13 +55,13 @@ SHORTLIST = (
 
 
 def policy(speed: float, *, shared: bool = False) -> dict[str, Any]:
-    """The bot's settings file: the people of the workspace, and times that match the platform's speed.
+    """Return the bot's settings: the people of the workspace, and times that match the platform's speed.
 
-    `shared`: the bot has the platform's clock, so its times are those of a real installation.
+    If the clock is `shared` with the bot, its times are those of a real installation.
     """
 
     def fast(minutes: float, least: float = 1.0) -> str:
-        """Minutes of the platform; they take at least that many seconds."""
+        """Convert minutes of the platform to a setting; they take at least `least` real seconds."""
         real = max(least, minutes * 60 / speed)
         return f"{real * (speed if shared else 1):g}s"
 
@@ -87,9 +87,9 @@ def policy(speed: float, *, shared: bool = False) -> dict[str, Any]:
         "litellm": {"wait": fast(2, least=6.0)},
         "argocd": {"sync_limit": fast(5, least=20.0)},
         "approvals": {"checks_grace": fast(5, least=0.1)}
-        | ({"expire_after": fast(60, least=900.0)} if shared else {}),  # people are not faster
+        | ({"expire_after": fast(60, least=900.0)} if shared else {}),  # people are not accelerated
         "github": {"poll_every": fast(0, least=2.0)},
-        # GuideLLM's stand-in sends real requests, in real time.
+        # The simulated GuideLLM sends real requests in real time.
         "bench": {"image": BENCH_IMAGE, "each": f"{max(1.0, 30 / speed):g}s", "limit": "5m"},
         "staging": {
             "mode": "auto",
@@ -102,11 +102,11 @@ def policy(speed: float, *, shared: bool = False) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` overridden by `over`, section by section."""
+    """Return `base` overridden by `over`, section by section."""
     result = dict(base)
     for key, value in over.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        current = result.get(key)
+        result[key] = merged(current, value) if isinstance(current, Mapping) and isinstance(value, Mapping) else value
     return result
 
 
@@ -127,7 +127,7 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """All systems together, as the world that a story acts on."""
+    """All systems together, as the `World` on which a story acts."""
 
     workspace: Workspace
     github: GitHub
@@ -139,7 +139,7 @@ class Sandbox:
     account: Account
     """The bot's account in the cluster, with exactly the Roles that the chart renders."""
     report: str = ""
-    """The report of `stoker init` about another team's platform, and the parts that the sandbox does not simulate."""
+    """For a custom platform: the report of `stoker init`, and the parts that the sandbox does not simulate."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -273,7 +273,7 @@ class Sandbox:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turn an error of a part of the platform into a failed step with the same message."""
+    """Convert an error of a simulated system to a StepError with the same message."""
     try:
         yield
     except (NotThere, GitHubRefused, LookupError, ValueError, RuntimeError, TimeoutError) as e:
@@ -293,12 +293,12 @@ async def opened(
     elsewhere: Mapping[str, str] | None = None,
     one_clock: bool = False,
 ) -> AsyncIterator[Sandbox]:
-    """Start everything, with the bot last; all files are below `directory`.
+    """Start all systems, and the bot last; all files are below `directory`.
 
     `settings` overrides `policy`. With `checks_pass_after` (seconds) the checks of a pull request pass automatically.
     With `one_clock` the bot and Slack are as fast as the platform. With `http` Slack sends signed requests to the bot's
-    port instead of using Socket Mode. `elsewhere` has environment variables that override the bot's, for example to
-    point it to services outside the sandbox.
+    port instead of using Socket Mode. `elsewhere` overrides environment variables of the bot, for example with the
+    addresses of services outside the sandbox.
     """
     faults, clock = Faults(), Clock(speed, shared=one_clock)
     bot_port = free_port()
@@ -315,8 +315,8 @@ async def opened(
         report = ""
         if platform:
             files = await github.files_at(await github.main_commit(), "")
-            found, report = await _discover_settings(files, directory)
-            settings = merged(found, settings)
+            discovered, report = await _discover_settings(files, directory)
+            settings = merged(discovered, settings)
             report = "\n".join(filter(None, (report, unsimulated(files))))
         environment = await environment_of(github, settings)
         settings = merged({"platform": {"environment": environment}}, settings)
@@ -341,7 +341,7 @@ async def opened(
             await asyncio.gather(*(serving.traffic(name, 2, 20) for name in cluster.ready_models()))
 
         actions = {
-            "use what is up for 20 s": use,
+            "send requests for 20 s": use,
             "kill the bot": kill_bot,
             "stop Redis": redis.stop,
             "start Redis": redis.start,
@@ -362,7 +362,7 @@ async def opened(
                 port=port,
                 manifest=read_manifest(manifest),
                 request_url=f"http://127.0.0.1:{bot_port}/slack/events" if http else "",
-                patience=120,  # a killed bot takes long to start again on a busy machine
+                patience=120,  # on a busy machine, a killed bot needs a long time to start
             )
         )
         mode = {"SLACK_SIGNING_SECRET": workspace.signing_secret} if http else {"SLACK_APP_TOKEN": workspace.app_token}
@@ -391,10 +391,9 @@ async def opened(
 
 
 async def _discover_settings(files: Mapping[str, str], directory: Path) -> tuple[dict[str, Any], str]:
-    """The settings for a custom platform: those of its .stoker.yaml, combined with the results of `stoker init`, and the
-    report of that.
+    """Return the settings that `stoker init` finds for a custom platform, and its report.
 
-    Only vLLM's volumes contain weights that Stoker can stage, and the sandbox's other platforms have no volumes.
+    Staging is off by default, because only vLLM's volumes contain weights that Stoker can stage.
     """
     checkout = directory / "checkout"
     for path, text in files.items():
@@ -406,7 +405,7 @@ async def _discover_settings(files: Mapping[str, str], directory: Path) -> tuple
 
 
 async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
-    """The environment to operate: the one in the settings, otherwise the sample's, otherwise the first in the repo."""
+    """Return the environment in the settings, otherwise the sample's, otherwise the first in the repository."""
     configured = (settings.get("platform") or {}).get("environment")
     if configured:
         return str(configured)
@@ -415,15 +414,13 @@ async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
 
 
 def gpu_shares(settings: Mapping[str, Any]) -> int:
-    """Return how many pods share the GPU, as NVIDIA's device plugin advertises it with time-slicing: the models that may run
-    at a time, and the workloads beside them.
-    """
+    """Return the number of pods that may share the GPU with time-slicing: the slots and the workloads beside them."""
     gpu = settings.get("gpu") or {}
     return int(gpu.get("slots") or 1) + len(gpu.get("beside") or ())
 
 
 def keys(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the places of the engines' key and LiteLLM's master key in the settings."""
+    """Return the Secrets in the settings for the engines' key and for LiteLLM's master key."""
     return {
         "engine": dict((settings.get("vllm") or {}).get("api_key") or {}),
         "master": dict((settings.get("litellm") or {}).get("master_key") or {}),

@@ -16,7 +16,7 @@ from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.messages import Messages
 from sandbox.faults import Faults
-from sandbox.main import PATIENT, UNHURRIED
+from sandbox.main import IDLE_SETTINGS, STORY_LIMITS
 from sandbox.slack import Workspace
 from sandbox.slack.manifest import everything
 from sandbox.world import merged, opened
@@ -80,7 +80,7 @@ async def test_a_refusal_by_slack_has_no_other_effect(workspace: tuple[Workspace
 @pytest.mark.timeout(400)
 async def test_the_bot_keeps_it_up_to_date(tmp_path: Path) -> None:
     """The running bot, with the scopes of `stoker manifest --bookmark`."""
-    settings = merged(merged(PATIENT, UNHURRIED), {"slack": {"bookmark": True}})
+    settings = merged(merged(IDLE_SETTINGS, STORY_LIMITS), {"slack": {"bookmark": True}})
     async with opened(
         platform=None, speed=120, port=0, checks_pass_after=None, settings=settings, directory=tmp_path
     ) as world:

@@ -126,7 +126,7 @@ async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
             "GGUF files for llama.cpp only: use the model itself (Qwen/Qwen2.5-",
         ),
         ("yard1/llama-2-7b-sql-lora-test", "a LoRA adapter"),
-        ("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "a draft for speculative decoding"),
+        ("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "a draft model for speculative decoding"),
         ("openai/whisper-large-v3", "transcribes speech"),
         ("google-t5/t5-base", "encoder-decoder"),
         ("jinaai/jina-embeddings-v3", "its own code"),

@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.access import Account, Request
 from sandbox.faults import KNOWN
-from sandbox.main import PATIENT, UNHURRIED, USERS, story_exit_code
+from sandbox.main import IDLE_SETTINGS, STORY_LIMITS, USERS, story_exit_code
 from sandbox.story import parse
 from sandbox.world import merged, nested, opened
 from tests.helm.chart import MEASURING, of_kind, render
@@ -115,7 +115,7 @@ async def run_story(name: str, directory: Path, *, without: Request | None = Non
     story = parse(path.read_text("utf-8"), path, users=USERS, faults=frozenset(KNOWN))
     given = dict(story.given)
     speed = float(given.pop("speed", 60))
-    settings = merged(merged(PATIENT, UNHURRIED), nested(given))
+    settings = merged(merged(IDLE_SETTINGS, STORY_LIMITS), nested(given))
     async with opened(
         platform=None, speed=speed, port=0, checks_pass_after=None, settings=settings, directory=directory
     ) as world:

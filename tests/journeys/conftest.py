@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.main import PATIENT, UNHURRIED
+from sandbox.main import IDLE_SETTINGS, STORY_LIMITS
 from sandbox.slack.history import CHANNEL
 from sandbox.slack.workspace import NotThere
 from sandbox.world import Sandbox, merged, opened
@@ -113,7 +113,7 @@ async def open_sandbox_fixture(tmp_path: Path) -> AsyncIterator[Callable[..., Aw
         async def open_sandbox(
             *, speed: float = 60, settings: dict[str, Any] | None = None, one_clock: bool = False
         ) -> ObservedSandbox:
-            patient = PATIENT if one_clock else merged(PATIENT, UNHURRIED)
+            patient = IDLE_SETTINGS if one_clock else merged(IDLE_SETTINGS, STORY_LIMITS)
             world = await stack.enter_async_context(
                 opened(
                     platform=None,

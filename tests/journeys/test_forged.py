@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from sandbox.main import UNHURRIED
+from sandbox.main import STORY_LIMITS
 from sandbox.slack import history
 from sandbox.world import WEBHOOK_SECRET, merged, opened
 from tests.journeys.conftest import ObservedSandbox
@@ -24,7 +24,7 @@ async def here(tmp_path: Path) -> AsyncIterator[ObservedSandbox]:
     """A sandbox whose Slack uses HTTP, so that anybody may send the bot a request."""
     async with opened(
         platform=None, speed=60, port=0, checks_pass_after=None, directory=tmp_path, http=True,
-        settings=merged(UNHURRIED, {"roles": {"approvers": ["S0APPROVERS"]}}),
+        settings=merged(STORY_LIMITS, {"roles": {"approvers": ["S0APPROVERS"]}}),
     ) as world:  # fmt: skip
         yield ObservedSandbox(world)
 

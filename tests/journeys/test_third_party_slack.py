@@ -15,7 +15,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from sandbox.main import UNHURRIED
+from sandbox.main import STORY_LIMITS
 from sandbox.process import app_manifest, free_port
 from sandbox.slack import Workspace
 from sandbox.slack.http_mode import HttpMode
@@ -187,7 +187,7 @@ async def test_somebody_elses_slack_accepts_every_call(elsewhere: Elsewhere, tmp
         speed=120,
         port=0,
         checks_pass_after=1,
-        settings=merged(UNHURRIED, {"slack": {"channel": elsewhere.channel}, "roles": roles, "idle": IDLE}),
+        settings=merged(STORY_LIMITS, {"slack": {"channel": elsewhere.channel}, "roles": roles, "idle": IDLE}),
         directory=tmp_path,
         http=True,
         elsewhere={"SLACK_API_URL": f"{elsewhere.url}/api/", "SLACK_BOT_TOKEN": BOT_TOKEN},

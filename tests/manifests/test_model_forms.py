@@ -145,7 +145,11 @@ def test_hybrid_layers_store_attention_and_state() -> None:
             "",
         ),
         (repository("RWKV/v5-Eagle-7B-HF", llama("rwkv5"), BASE), "completion", "one that vLLM does not serve"),
-        (repository("z-lab/Qwen3-8B-DFlash-b16", llama("qwen3", 5), BASE), "draft", "a draft model for speculative decoding"),
+        (
+            repository("z-lab/Qwen3-8B-DFlash-b16", llama("qwen3", 5), BASE),
+            "draft",
+            "a draft model for speculative decoding",
+        ),
         (
             repository("mlx-community/Qwen2.5-7B-Instruct-4bit", llama("qwen2", quantization={"bits": 4})),
             "chat",

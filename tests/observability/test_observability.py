@@ -17,12 +17,12 @@ from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sandbox.main import UNHURRIED
+from sandbox.main import STORY_LIMITS
 from sandbox.world import Sandbox, merged, opened
 from tests.forked import start_stoker
 from tests.helm.chart import CHART
 
-PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices": {"g2-standard-4": 3600.0}}}
+IDLE_SETTINGS = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices": {"g2-standard-4": 3600.0}}}
 """Times that do not expire during the tests, and a machine that costs one dollar per second."""
 
 pytestmark = [
@@ -71,7 +71,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncI
             speed=300,
             port=0,
             checks_pass_after=None,
-            settings=merged(UNHURRIED, PATIENT),
+            settings=merged(STORY_LIMITS, IDLE_SETTINGS),
             directory=directory,
             elsewhere={"OTEL_EXPORTER_OTLP_ENDPOINT": str(server.make_url("")), "STOKER_LOG": "json"},
         ) as world,

@@ -187,7 +187,7 @@ def test_one_sentence_lists_the_parts_that_are_not_simulated() -> None:
     said = unsimulated(files)
     assert (
         said
-        == "The sandbox does not simulate the chart kubeai, StatefulSet s: what they would start does not exist here."
+        == "The sandbox does not simulate the chart kubeai, StatefulSet s: the objects that they would create do not exist here."
     )
     assert unsimulated({"d.yaml": DEPLOYMENT}) == ""
 

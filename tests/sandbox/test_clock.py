@@ -52,5 +52,5 @@ async def test_a_shared_clock_dates_everything_and_keeps_its_speed() -> None:
     assert abs(float(History(own.date).next_ts()) - real) < 10
     assert own.for_the_bot() == {}
     assert shared.for_the_bot()["STOKER_CLOCK"].startswith("3600x since 20")
-    with pytest.raises(ValueError, match="The bot has the same clock"):
+    with pytest.raises(ValueError, match="The bot uses the same clock"):
         shared.speed = 1

@@ -374,7 +374,7 @@ async def test_people_push_and_commit(dev: Developer) -> None:
         "serving/pvc.yaml": "PersistentVolumeClaimPersistentVolumeClaim\n"
     }
     assert (await dev.pull())["base"]["sha"] == opened["base"]["sha"] != main
-    with pytest.raises(LookupError, match="There is no “absent”"):
+    with pytest.raises(LookupError, match="does not contain “absent”"):
         await dev.github.change_main("README.md", "", "absent")
 
 
