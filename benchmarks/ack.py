@@ -3,7 +3,7 @@
     python benchmarks/ack.py [ROUNDS]
 
 The bot runs unchanged in a separate process and receives signed requests over HTTP, with 100 operations in progress:
-roll-outs that wait for Argo CD, each with a card that is updated. The bare app has one command, which only calls `ack()`.
+roll-outs that wait for Argo CD, each with a card that is updated. The bare app has one command that only calls `ack()`.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ async def send_commands(url: str, secret: str, response_url: str) -> list[float]
 
 
 async def serve_response_url() -> tuple[web.AppRunner, str]:
-    """Start a server that receives the bot's answers and discards them; return it and its address."""
+    """Start a server that discards the bot's answers; return its runner and its URL."""
 
     async def discard(request: web.Request) -> web.Response:
         await request.read()
@@ -106,7 +106,7 @@ async def nothing() -> None:
 
 
 async def keep_busy(world: Sandbox) -> None:
-    """Store operations for the bot's `sweep`: roll-outs of a commit that never reaches the main branch."""
+    """Store operations for the bot's `sweep`: roll-outs of a commit that is never merged to the main branch."""
     now = datetime.now(UTC)
     await world.command("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
     async with Redis.from_url(world.redis.url) as redis:
@@ -114,8 +114,8 @@ async def keep_busy(world: Sandbox) -> None:
         async with asyncio.timeout(60):
             while not (plans := [op.plan for op in await operations.open(ChangeOperation) if op.plan]):
                 await asyncio.sleep(0.2)
-        shown = plans[0]
-        commit = shown.pull.head
+        example_plan = plans[0]
+        commit = example_plan.pull.head
         ledger = StepLedger(redis)
         for number in range(IN_PROGRESS):
             # The checks before and after the merge would fail, because there are neither votes nor a pull request.
@@ -137,7 +137,7 @@ async def keep_busy(world: Sandbox) -> None:
                     plan=ChangePlan(
                         commit=commit,
                         target=commit,
-                        bound=shown.bound,
+                        bound=example_plan.bound,
                         pull=pull,
                         pushed=commit,
                         own=OwnChange(),
@@ -154,7 +154,7 @@ async def keep_busy(world: Sandbox) -> None:
 
 
 async def measure(url: str, secret: str, response_url: str) -> list[float]:
-    """Run `send_commands` in a separate process, so that the sandbox's own work is not measured."""
+    """Run `send_commands` in a separate process, so that the sandbox's work is not measured."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "load", url, secret, response_url, stdout=asyncio.subprocess.PIPE
     )

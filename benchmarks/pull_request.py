@@ -2,9 +2,10 @@
 
     python benchmarks/pull_request.py [--files 100 10000 100000] [--rounds 5]
 
-Each repository contains the sample platform and the given number of other files. A GitHub stand-in on loopback serves it
-(git over HTTP and the REST API), one for each side: otherwise the second push of the same files would be cheaper, and the
-manual steps would fetch Stoker's branch. Stoker starts with its bare mirror, the manual steps with a full clone, both up to date.
+Each repository contains the sample platform and the given number of other files. The sandbox's GitHub serves it on loopback
+(git over HTTP and the REST API). Each side has its own copy, because the second push of the same files would be cheaper, and
+the manual steps would fetch Stoker's branch. Stoker starts with its bare mirror, the manual steps with a full clone; both
+are up to date.
 Each round first adds a commit to main, so that both have something to fetch, and then measures both:
 
 - Stoker: fetch, read the tree at main, plan the swap (including the search for other files that contain the served name),
@@ -12,8 +13,8 @@ Each round first adds a commit to main, so that both have something to fetch, an
 - by hand: `git fetch`, `git switch -c … origin/main`, write the same files, `git add`, `git commit`, `git push`, and the same
   request to open the pull request. The time that a person needs to think and type is not included.
 
-Prints the medians in milliseconds and their ratio. The goal is a ratio of 1.2; the exit code is 1 if it exceeds that, or if
-Stoker needs more than twice as long for the largest repository as for the smallest.
+It prints the medians in milliseconds and their ratio. The goal is a ratio of at most 1.2; the exit code is 1 if the ratio is
+higher, or if Stoker needs more than twice as long for the largest repository as for the smallest.
 """
 
 import argparse
@@ -71,15 +72,15 @@ class Times:
 
 
 async def measure(files: int, rounds: int, directory: Path) -> Times:
-    bare, other, clone = directory / "platform.git", directory / "other.git", directory / "clone"
+    bare, manual_bare, clone = directory / "platform.git", directory / "other.git", directory / "clone"
     await seed(SAMPLE, bare)
     add_files(bare, files)
-    subprocess.run(["git", "config", "uploadpack.allowFilter", "true"], cwd=bare, check=True)  # as on GitHub
-    shutil.copytree(bare, other)
+    subprocess.run(["git", "config", "uploadpack.allowFilter", "true"], cwd=bare, check=True)  # GitHub allows it too
+    shutil.copytree(bare, manual_bare)
     name, faults = "acme/llm-platform", Faults()
     async with (
         GitHub(bare, faults, repository=name) as github,
-        GitHub(other, faults, repository=name) as manual_github,
+        GitHub(manual_bare, faults, repository=name) as manual_github,
         rest_client(github) as client,
         rest_client(manual_github) as manual_client,
     ):
@@ -92,7 +93,7 @@ async def measure(files: int, rounds: int, directory: Path) -> Times:
         times = Times()
         for number in range(rounds + 1):
             add_commit_to_main(bare, number)
-            add_commit_to_main(other, number)
+            add_commit_to_main(manual_bare, number)
             began = time.perf_counter()
             change = await propose_with_stoker(repository, client, number)
             middle = time.perf_counter()

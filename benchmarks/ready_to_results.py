@@ -27,7 +27,7 @@ MODEL = "coder-chat"
 
 
 async def wait_until(holds: Callable[[], bool]) -> float:
-    """Wait until the condition holds, and return the time, accurate to two milliseconds."""
+    """Wait until the condition holds, and return the time in seconds, accurate to two milliseconds."""
     async with asyncio.timeout(LIMIT):
         while not holds():
             await asyncio.sleep(0.002)
@@ -67,9 +67,11 @@ async def main(runs: int) -> None:
             redis = Redis.from_url(world.redis.url)
             overheads = []
             for run in range(1, runs + 1):
-                took, tests = await measure(world, redis)
-                overheads.append(took - tests)
-                print(f"run {run}: ready to results {took:.3f} s, tests {tests:.3f} s, overhead {took - tests:.3f} s")
+                seconds, tests = await measure(world, redis)
+                overheads.append(seconds - tests)
+                print(
+                    f"run {run}: ready to results {seconds:.3f} s, tests {tests:.3f} s, overhead {seconds - tests:.3f} s"
+                )
             print(f"overhead: median {statistics.median(overheads):.3f} s, worst {max(overheads):.3f} s")
             await redis.aclose()
 

@@ -24,7 +24,7 @@ MODEL = "coder-chat"
 
 
 async def holders(redis: Redis) -> dict[object, object]:
-    """The running tasks, with the worker that holds each."""
+    """Return the worker that holds each running task, by message id."""
     pending = await redis.xpending_range("stoker:stream", "docket-workers", "-", "+", 100)
     return {entry["message_id"]: entry["consumer"] for entry in pending}
 
@@ -52,13 +52,13 @@ async def main(runs: int) -> int:
             async with asyncio.timeout(LIMIT):
                 while world.replicas(MODEL) == 0:
                     await asyncio.sleep(0.1)
-            took = []
+            durations = []
             for run in range(1, runs + 1):
                 await asyncio.sleep(3)
-                took.append(await measure(world, redis))
-                print(f"run {run}: {took[-1]:.2f} s", flush=True)
-            median = statistics.median(took)
-            print(f"killed to working again: median {median:.2f} s, worst {max(took):.2f} s (goal at most {GOAL} s)")
+                durations.append(await measure(world, redis))
+                print(f"run {run}: {durations[-1]:.2f} s", flush=True)
+            median = statistics.median(durations)
+            print(f"kill to takeover: median {median:.2f} s, worst {max(durations):.2f} s (goal at most {GOAL} s)")
             await redis.aclose()
     return int(median > GOAL)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/start.py [ROUNDS [PYTHON]]
 
-PYTHON is another interpreter to run both, for example that of an environment with the image's packages.
+PYTHON is the interpreter that runs both, for example of an environment with the image's packages.
 
 The bare app is an `AsyncApp` on Socket Mode that has also imported the Kubernetes client. Each round starts both, one after
 the other. The bot is ready when /readyz first answers 200, after it has connected to Slack; the bare app is ready when it
@@ -71,13 +71,13 @@ async def wait_until_ready(url: str) -> None:
 
 
 def processor(pid: int) -> float:
-    """Processor time used, in seconds."""
+    """Return the processor time of a process in seconds."""
     user, system = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> float:
-    """MiB."""
+    """Return the resident memory of a process in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
@@ -127,9 +127,13 @@ def main() -> int:
     results = asyncio.run(measure(rounds, python))
     ratios = {}
     for quantity, unit, pairs in (
-        ("start to ready", "s", [(one.seconds, one.bare_seconds) for one in results]),
-        ("processor until ready", "s", [(one.processor_seconds, one.bare_processor_seconds) for one in results]),
-        ("idle memory", "MiB", [(one.memory, one.bare_memory) for one in results]),
+        ("start to ready", "s", [(result.seconds, result.bare_seconds) for result in results]),
+        (
+            "processor until ready",
+            "s",
+            [(result.processor_seconds, result.bare_processor_seconds) for result in results],
+        ),
+        ("idle memory", "MiB", [(result.memory, result.bare_memory) for result in results]),
     ):
         bot, bare = (statistics.median(values) for values in zip(*pairs, strict=True))
         ratio = ratios[quantity] = statistics.median(bot_value / bare_value for bot_value, bare_value in pairs)

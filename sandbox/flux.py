@@ -218,7 +218,10 @@ class Flux:
             observed = {"observedGeneration": live["metadata"]["generation"], "conditions": [updated]}
             requested_at = _requested_at(live)
             live["status"] = (
-                (live.get("status") or {}) | status | observed | ({"lastHandledReconcileAt": requested_at} if requested_at else {})
+                (live.get("status") or {})
+                | status
+                | observed
+                | ({"lastHandledReconcileAt": requested_at} if requested_at else {})
             )
 
         self._store.update(owner["kind"], meta["name"], meta["namespace"], change)
