@@ -133,8 +133,8 @@ class Forms:
 
     async def _change(self, tree: Tree, verb: Verb, values: Mapping[str, str], options: Options) -> Change:
         facts = await self._look_up(model_id(values["hf_id"]))
-        every = self.chosen_options(verb, values, options)
-        return await asyncio.to_thread(plan_change, tree, self._config, verb, values["name"], every, facts)
+        all_options = self.chosen_options(verb, values, options)
+        return await asyncio.to_thread(plan_change, tree, self._config, verb, values["name"], all_options, facts)
 
     async def _look_up(self, hf_id: str) -> ModelFacts:
         """Look up a model's facts, and cache them. If Hugging Face does not answer, the form asks for the missing figures."""
@@ -149,8 +149,8 @@ class Forms:
         return self._facts[hf_id]
 
     def chosen_options(self, verb: Verb, values: Mapping[str, str], advanced: Options) -> Options:
-        """Return every option in the form. The default template is omitted if the model is known, so that the template is
-        chosen by the model.
+        """Return every option in the form. The default template is omitted if the model is known, so that the template
+        closest to the model is used.
         """
         options = [(key, values[key]) for key in _OPTIONS if key in values and (verb == "add" or key != "like")]
         usual = ("like", self._config.platform.template) if model_id(values["hf_id"]) in self._facts else None

@@ -152,12 +152,12 @@ async def _findings(settings: Settings, config: Config) -> Mrkdwn:
     findings = await examine(settings.model_copy(update={"config": config}))
     rights = [finding for finding in findings if finding.fix == ADD_RIGHT]
     if len(rights) > 1:
-        more = f"{rights[0].said}, and lacks {len(rights) - 1} more rights"
+        message = f"{rights[0].said}, and lacks {len(rights) - 1} more rights"
         findings = (
             *(finding for finding in findings if finding.fix != ADD_RIGHT),
             wrong(
                 KUBERNETES,
-                more,
+                message,
                 "Add these settings below `config` in the chart's values; the chart then grants the rights.",
             ),
         )

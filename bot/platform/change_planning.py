@@ -272,9 +272,9 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
         if (key == "arg" and verb in ("add", "swap")) or (key in FIGURES and verb not in ("remove", "tune")):
             continue
         if key not in allowed:
-            more = {"remove": (), "tune": (), "fit": tuple(FIGURES)}.get(verb, ("arg", *FIGURES))
-            there_are = ", ".join(f"{option}=" for option in (*allowed, *more))
-            raise BotError(f"{key}= is not an option of model {verb}; there are {there_are}.")
+            other_options = {"remove": (), "tune": (), "fit": tuple(FIGURES)}.get(verb, ("arg", *FIGURES))
+            available = ", ".join(f"{option}=" for option in (*allowed, *other_options))
+            raise BotError(f"{key}= is not an option of model {verb}; there are {available}.")
         field, parse = _OPTIONS[key]
         if field in fields:
             raise BotError(f"{key}= is set twice; set it once.")

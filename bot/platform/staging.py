@@ -190,8 +190,8 @@ class Staging:
         """
         while staging := await self.under_way(run.model, but=run.op.id):
             phase = staging.phases[-1] if staging.phases else None
-            doing = f"{phase.text} {phase.detail}".strip() if phase else phases.START_STAGING.label
-            await run.enter(phases.WAIT_FOR_WEIGHTS, f"{doing}. Cancel the staging to start without it")
+            phase_text = f"{phase.text} {phase.detail}".strip() if phase else phases.START_STAGING.label
+            await run.enter(phases.WAIT_FOR_WEIGHTS, f"{phase_text}. Cancel the staging to start without it")
             await run.cancellable(asyncio.sleep(2))
 
 

@@ -213,13 +213,16 @@ def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
     """
     before = dict(plan.before) if isinstance(plan, ChangePlan) else {}
     rows = [(inline(label, 60), _change_text(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
-    same = {inline(label, 60) for label, value in plan.rows if before.get(label) == value}
-    less = [row for row in rows if (row[0] in _DETAILS and row[0] not in before) or row[0] in same]
-    if len(less) < 2:
+    unchanged_labels = {inline(label, 60) for label, value in plan.rows if before.get(label) == value}
+    minor_rows = [row for row in rows if (row[0] in _DETAILS and row[0] not in before) or row[0] in unchanged_labels]
+    if len(minor_rows) < 2:
         return _fields(rows)
-    more = [row for row in rows if row not in less]
-    more.sort(key=lambda row: _FIRST.index(row[0]) if row[0] in _FIRST else len(_FIRST))
-    return [*_fields(more), container("Details: " + ", ".join(str(label) for label, _ in less), _fields(less))]
+    main_rows = [row for row in rows if row not in minor_rows]
+    main_rows.sort(key=lambda row: _FIRST.index(row[0]) if row[0] in _FIRST else len(_FIRST))
+    return [
+        *_fields(main_rows),
+        container("Details: " + ", ".join(str(label) for label, _ in minor_rows), _fields(minor_rows)),
+    ]
 
 
 def _change_text(value: str, before: str) -> Mrkdwn:

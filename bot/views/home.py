@@ -192,14 +192,16 @@ def _own_requests(operations: list[Operation], links: Links) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
         phase = op.running_phase
-        doing = md(", {name} since {began}", name=inline(phase.text, 60), began=clock(phase.began)) if phase else ""
+        phase_text = (
+            md(", {name} since {began}", name=inline(phase.text, 60), began=clock(phase.began)) if phase else ""
+        )
         blocks.append(
             section(
                 md(
-                    "*{title}* — {status}{doing}{card_link}",
+                    "*{title}* — {status}{phase_text}{card_link}",
                     title=inline(title(op), 200),
                     status=op.status,
-                    doing=doing,
+                    phase_text=phase_text,
                     card_link=_card_link(op, links),
                 )
             )

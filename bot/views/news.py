@@ -28,7 +28,7 @@ def link_to(url: str, label: str = "See the card") -> Mrkdwn:
 def requested(op: Operation) -> Mrkdwn:
     """One sentence with the requester, the request, its duration, its cost and its reason."""
     request, usd = op.request, estimate(op)
-    wish = (
+    subject = (
         md("{model}", model=code(request.model))
         if isinstance(request, BringUp)
         else md("“{title}”", title=inline(title(op), 150))
@@ -40,9 +40,9 @@ def requested(op: Operation) -> Mrkdwn:
     instead = md(", in place of {model}", model=code(replaced.model)) if replaced else ""
     reason = md(", because {reason}", reason=inline(request.reason, 300)) if request.reason else ""
     return md(
-        "{actor} requests {wish}{hold}{costs}{instead}{reason}",
+        "{actor} requests {subject}{hold}{costs}{instead}{reason}",
         actor=person(request.actor),
-        wish=wish,
+        subject=subject,
         hold=hold,
         costs=costs,
         instead=instead,
@@ -61,12 +61,12 @@ def to_replace(op: Operation, url: str) -> View:
     lease = lease_in_plan(op)
     model = lease.model if lease else op.request.model
     reason = because(op.request.reason)
-    demand = (
+    action = (
         md("replace your session of {model} with {new_model}", model=code(model), new_model=code(op.request.model))
         if _replaced_lease(op)
         else md("end your session of {model}", model=code(model))
     )
-    text = md("{actor} asks to {demand}{reason}", actor=person(op.request.actor), demand=demand, reason=reason)
+    text = md("{actor} asks to {action}{reason}", actor=person(op.request.actor), action=action, reason=reason)
     line = md("🔁 {text}. An approver decides. {see}", text=text, see=link_to(url))
     buttons = [button("Object", OBJECT, op.shown)]
     if lease:
@@ -122,13 +122,15 @@ def end(op: Operation, url: str) -> tuple[str, str, View] | None:
             event, icon, text = "closed", "↩️", md("{name}: {reason}", name=name, reason=_first_line(outcome))
         case _:
             return None
-    more = [] if event in ("failed", "expired", "closed") else [section(cut(outcome, 1500))] if outcome.strip() else []
+    details = (
+        [] if event in ("failed", "expired", "closed") else [section(cut(outcome, 1500))] if outcome.strip() else []
+    )
     line = section(md("{icon} {text}. {see}", icon=icon, text=text.strip("."), see=link_to(url)))
     buttons = _next(op, event)
     return (
         event,
         request.actor,
-        View(text=text, blocks=[line, *more, *([actions(*buttons, about=title(op))] if buttons else [])]),
+        View(text=text, blocks=[line, *details, *([actions(*buttons, about=title(op))] if buttons else [])]),
     )
 
 
