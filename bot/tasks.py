@@ -183,9 +183,9 @@ class OperationTasks:
                 reason=record["why"],
             )
             await self.audit.note_set_aside(location, record["why"], self.clock())
-            await self.presentation.tell_admins(f"set-aside:{record['at']}:{location}", lines(text))
+            await self.presentation.notify_admins(f"set-aside:{record['at']}:{location}", lines(text))
         if unreadable:
-            await self.records.reported(len(unreadable))
+            await self.records.mark_reported(len(unreadable))
 
     @task_refs.SET_ASIDE
     async def set_aside(self, name: str, key: str, error: str) -> None:

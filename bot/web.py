@@ -108,7 +108,7 @@ class HttpPort:
             alerts=await self.alerts.all(),
             idle_limit=self.config.idle.down_after.total_seconds(),
             reconciled=await self.alerts.last_reconciled(),
-            set_aside=await self.records.kept(),
+            set_aside=await self.records.set_aside_count(),
             costs={
                 lease.model: running_total(self.config.gpu, lease, nodes.get(lease.model), now)[0] for lease in leases
             },

@@ -168,14 +168,14 @@ class Gate:
             case "app_mention":
                 await slack.whisper(event["channel"], user, reason, thread=event.get("thread_ts"))
             case "message":
-                await slack.tell(user, reason)
+                await slack.send(user, reason)
             case "block_actions" | "message_action" | "shortcut" if context.respond and context.response_url:
                 view = lines(reason)
                 await context.respond(
                     text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False
                 )
             case "block_actions" | "message_action" | "shortcut":
-                await slack.tell(user, reason)
+                await slack.send(user, reason)
 
 
 def _acknowledgement(body: Body, reason: Mrkdwn) -> BoltResponse:

@@ -180,6 +180,6 @@ def dm_responder(slack: Slack, user: str) -> Respond:
     """Return a responder for clicks in Home, where ephemeral messages are not possible: it sends a direct message."""
 
     async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
-        await slack.tell(user, View(text=text, blocks=blocks) if blocks else text)
+        await slack.send(user, View(text=text, blocks=blocks) if blocks else text)
 
     return respond

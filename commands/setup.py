@@ -136,7 +136,7 @@ class SettingsInUse:
         count = len(await self.endpoints.all(used.commit))
         findings = await _findings(self.settings, self.settings.config)
         text = lines(md("{settings}\n{findings}", settings=in_use(used.commit, count), findings=findings))
-        await self.presentation.tell_admins(f"setup:{used.commit}", text)
+        await self.presentation.notify_admins(f"setup:{used.commit}", text)
         await self.state.use(used.model_copy(update={"announced": True}))
 
 

@@ -68,6 +68,7 @@ class Application(BaseModel, frozen=True, defer_build=True):
 
 
 def state_of(resource: KubeObject) -> KubeObject:
+    """The state of the latest operation (`status.operationState`); empty if there was none."""
     return (resource.get("status") or {}).get("operationState") or {}
 
 
@@ -89,10 +90,12 @@ def initiator_of(operation: KubeObject) -> str:
 
 
 def is_requested_by(resource: KubeObject, actor: str, revision: str) -> bool:
+    """Return whether the requested or running operation is a sync to `revision` by `actor`."""
     return under_way(resource) == revision and initiator_of(operation_of(resource)) == actor
 
 
 def is_blocked(resource: KubeObject) -> bool:
+    """Return whether a sync window blocks the running operation."""
     return state_of(resource).get("phase") == "Running" and _WINDOW in (state_of(resource).get("message") or "")
 
 
@@ -111,6 +114,7 @@ def is_running(resource: KubeObject) -> bool:
 
 
 def describe(application: Application | None) -> str:
+    """The state, the health and the latest operation as one line, for error messages."""
     if application is None:
         return "it does not exist"
     words = [application.sync, application.health, f"last operation {application.phase or 'none'}", application.message]
@@ -118,6 +122,7 @@ def describe(application: Application | None) -> str:
 
 
 def application_of(resource: KubeObject) -> Application:
+    """Parse an Application from Argo CD's JSON."""
     spec, status, state = resource["spec"], resource.get("status") or {}, state_of(resource)
     sync = status.get("sync") or {}
     sources = spec.get("sources") or [spec.get("source") or {}]

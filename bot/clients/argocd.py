@@ -89,6 +89,7 @@ class ArgoCD:
         self._repository = repository
 
     async def get(self, name: str) -> Application | None:
+        """The Application of this name; None if it does not exist, or without a name."""
         application = await self._kube.get(self._applications, name) if name else None
         return application_of(application) if application else None
 
@@ -98,6 +99,7 @@ class ArgoCD:
         )
 
     async def of(self, workload: Workload) -> Application | None:
+        """The Application that deploys a Deployment, from its label or annotation; None if there is none."""
         return await self.get(workload.deployed_by)
 
     async def refresh(self, name: str) -> None:
@@ -286,7 +288,7 @@ class ArgoCD:
     ) -> Application | _Doubt:
         """Judge the Application at each change, until it is synced or a doubt about it has persisted.
 
-        A doubt must persist for its own time, but at most for `longest` seconds.
+        A doubt must persist for its `seconds`, but at most for `longest` seconds.
         """
 
         async def next_verdict(doubt: _Doubt) -> Application | _Doubt:

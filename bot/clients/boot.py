@@ -48,6 +48,7 @@ def newest(pods: Iterable[KubeObject]) -> KubeObject | None:
 
 
 def is_over(pod: KubeObject) -> bool:
+    """Return whether the pod has finished, successfully or not."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
@@ -79,6 +80,7 @@ def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> 
 
 
 def gpu_taken(holder: str) -> Problem:
+    """The problem of a pod that cannot be scheduled because `holder` uses the GPU."""
     return Problem(
         Kind.SCHEDULING,
         f"The GPU is taken by {holder}, so the scheduler cannot place this pod.",

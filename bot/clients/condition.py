@@ -22,7 +22,7 @@ State = Literal["serving", "at zero", "no Deployment", "no pod", "no node", "cra
 
 
 class Condition(BaseModel, frozen=True, defer_build=True):
-    """The state of a model and, if it is not serving, the reason, the time since when it is not, and the remedy."""
+    """The state of a model. If the model is not serving, also the reason, the remedy, and the time when this began."""
 
     state: State
     replicas: int = 0
@@ -130,7 +130,7 @@ def _earlier_end(listed: tuple[KubeObject, ...]) -> Problem | None:
 
 
 def with_missing_node(condition: Condition, node: str) -> Condition:
-    """The condition if the pod's node no longer exists: the pod object is outdated."""
+    """Adjust the condition if the pod's node no longer exists, because the pod object is then outdated."""
     if condition.serving:
         return condition
     reason = f"Its node {node} is gone: it was reclaimed, or removed."
@@ -138,7 +138,7 @@ def with_missing_node(condition: Condition, node: str) -> Condition:
 
 
 def with_unready_node(condition: Condition, node: str) -> Condition:
-    """The condition if the node does not respond: the pod's status is outdated."""
+    """Adjust the condition if the node does not respond, because the pod's status is then outdated."""
     if condition.state not in ("not ready", "booting"):
         return condition
     return condition.model_copy(update={"reason": f"Its node {node} no longer responds (NotReady)."})

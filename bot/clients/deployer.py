@@ -40,7 +40,8 @@ class Deployer(Protocol):
     def word(self) -> str:
         """The deployer's name in messages."""
 
-    async def get(self, name: str) -> Application | None: ...
+    async def get(self, name: str) -> Application | None:
+        """The application of this name; None if it does not exist."""
 
     async def list(self) -> tuple[Application, ...]: ...
 

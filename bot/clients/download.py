@@ -26,6 +26,7 @@ EVERY = float(os.environ.get("STOKER_EVERY", "5"))
 
 
 def tell(**values: object) -> None:
+    """Print one report for the bot: `stoker ` and the values as JSON."""
     print("stoker " + json.dumps(values), flush=True)  # noqa: T201  # the bot reads standard output
 
 
@@ -42,6 +43,7 @@ def size_of(folder: Path) -> int:
 
 
 def report(folder: Path, total: int, over: threading.Event) -> None:
+    """Print the progress of a download regularly until `over` is set."""
     while not over.wait(EVERY):
         tell(bytes=min(size_of(folder), total), of=total)
 
@@ -100,12 +102,14 @@ def whole_snapshots(hub: Any) -> Any:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and the chain of its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def tell_when_to_retry(error: BaseException) -> None:
+    """Print the Retry-After header if a 429 response caused the error."""
     for chained in causes(error):
         answer = getattr(chained, "response", None)
         if getattr(answer, "status_code", None) == 429:
@@ -114,6 +118,7 @@ def tell_when_to_retry(error: BaseException) -> None:
 
 
 def main(script: str) -> None:
+    """Run the script with the changes of this module."""
     began = time.monotonic()
     sys.argv = ["-c"]
     try:

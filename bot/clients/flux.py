@@ -57,6 +57,7 @@ class Flux:
         return application_of(kustomization).model_copy(update={"name": name}) if kustomization else None
 
     async def list(self) -> tuple[Application, ...]:
+        """All Kustomizations. A name that occurs in several namespaces contains the namespace."""
         listed = [
             kustomization
             for collection in self._kustomizations
@@ -301,6 +302,7 @@ def commit_of(revision: str) -> str:
 
 
 def describe(application: Application) -> str:
+    """The state, the applied commit and the message as one line, for error messages."""
     applied = application.revisions[0][:7] if application.revisions else "nothing"
     return ", ".join(filter(None, (application.sync, f"applied {applied}", application.message)))
 

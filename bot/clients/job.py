@@ -179,7 +179,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "capabilities": {"drop": ["ALL"]},
     }
     results = {"name": "results", "mountPath": str(PurePosixPath(_FILE).parent)}
-    scratch = {"name": "scratch", "mountPath": "/tmp"}  # noqa: S108  # the container's own
+    scratch = {"name": "scratch", "mountPath": "/tmp"}  # noqa: S108  # the container's own /tmp
     variables = {
         "HOME": "/tmp",  # noqa: S108
         "HF_HOME": cache,

@@ -90,6 +90,7 @@ class Collection:
         return self.access.resource
 
     def path(self, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL path of the collection, of one object, or of its subresource."""
         namespaced = f"/namespaces/{quote(self.namespace, safe='')}" if self.namespace else ""
         tail = "".join(f"/{quote(part, safe='')}" for part in (name, subresource) if part)
         return f"{self.access.root}{namespaced}/{self.resource}{tail}"
@@ -104,6 +105,7 @@ class Selection:
     labels: str = ""
 
     def query(self) -> dict[str, str]:
+        """The query parameters for the selectors."""
         return {k: v for k, v in (("fieldSelector", self.fields), ("labelSelector", self.labels)) if v}
 
 
@@ -135,6 +137,7 @@ class Kube:
         return _object(collection, await self._read("get", collection, name))
 
     async def list(self, selection: Selection) -> tuple[KubeObject, ...]:
+        """All objects of the selection."""
         return tuple([item async for item in self.iterate(selection)])
 
     async def iterate(self, selection: Selection) -> AsyncIterator[KubeObject]:
@@ -165,9 +168,10 @@ class Kube:
     async def lacking(self, rights: Iterable[Right]) -> tuple[Right, ...]:
         """The rights that the bot's account does not have, according to the API server.
 
-        A start checks about 30 rights: a few at a time, because one after the other takes a twelfth of the start.
+        About 30 rights are checked at the start, several at a time, because sequential requests would take a twelfth of
+        the start's time.
         """
-        turns = asyncio.Semaphore(_REVIEWS_AT_A_TIME)
+        slots = asyncio.Semaphore(_REVIEWS_AT_A_TIME)
 
         async def allowed(right: Right) -> bool:
             resource, _, subresource = right.resource.partition("/")
@@ -180,7 +184,7 @@ class Kube:
                 "name": right.name,
             }
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
-            async with turns:
+            async with slots:
                 text = await self._read("create", _REVIEWS, body=review | {"spec": {"resourceAttributes": attributes}})
             answer = _parse(text)
             status = (answer or {}).get("status") or {}

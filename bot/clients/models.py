@@ -76,6 +76,7 @@ class Models:
         return await self._kube.lacking(rights)
 
     async def workload(self, model: str) -> Workload | None:
+        """The Deployment of a model; None if there is none. Raises BotError if Stoker has no rights in its namespace."""
         deployment = await self._find(model)
         return (await self._described([deployment]))[0] if deployment else None
 
@@ -163,8 +164,8 @@ class Models:
         return max(map(fence_of, await self._models()), default=0)
 
     def _invalid_fences(self, models: Iterable[KubeObject]) -> dict[str, str]:
-        deployment = {self._model_of(each) or named(each)[1]: annotations_of(each).get(FENCE) for each in models}
-        return {name: fence for name, fence in deployment.items() if fence is not None and not is_fence(fence)}
+        fences = {self._model_of(item) or named(item)[1]: annotations_of(item).get(FENCE) for item in models}
+        return {name: fence for name, fence in fences.items() if fence is not None and not is_fence(fence)}
 
     async def _deployment(self, name: str) -> KubeObject:
         deployment = await self._find(name)

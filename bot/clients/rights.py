@@ -290,6 +290,7 @@ def chart() -> str:
 
 
 def as_yaml(*documents: object) -> str:
+    """The documents as YAML, in the format of the chart's files."""
     stream, yaml = StringIO(), YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)

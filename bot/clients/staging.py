@@ -146,7 +146,10 @@ class Stager:
         return tuple(obstacles)
 
     async def _node_obstacle(self, weights: Weights, shape: Staging, *, running: bool) -> list[str]:
-        """A sentence if no existing node accepts the Job. If the model is `running`, its node's place is not examined."""
+        """One sentence if no existing node accepts the Job; otherwise an empty list.
+
+        If the model is `running`, only the zones of the volume are considered, not the node that uses it.
+        """
         volumes = self.volumes(weights.endpoint)
         place = Place() if running else await volumes.place(weights.claim, weights.deployment, shape)
         place = Place(zones=place.zones or await volumes.zones_of(weights.claim))

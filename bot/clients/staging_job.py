@@ -56,6 +56,7 @@ class Weights(BaseModel, frozen=True, defer_build=True):
 
     @property
     def template(self) -> KubeObject:
+        """The spec of the Deployment's pod template."""
         spec: KubeObject = self.deployment["spec"]["template"]["spec"]
         return spec
 
@@ -274,6 +275,7 @@ def _claim_of(spec: KubeObject, container: KubeObject) -> str:
 
 
 def model_of(engine: KubeObject) -> str:
+    """The model in the engine's arguments (`--model`, or after `serve`); empty if there is none."""
     words = [str(word) for word in (*(engine.get("command") or ()), *(engine.get("args") or ()))]
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.partition("=")

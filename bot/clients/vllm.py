@@ -296,7 +296,7 @@ def _event(line: str) -> dict[str, Any] | None:
         raise Unavailable(SYSTEM, "the stream of the answer is broken") from error
     if not isinstance(event, dict):
         return None
-    if failure := event.get("error"):  # vLLM has already sent its 200
+    if failure := event.get("error"):  # vLLM has already sent status 200
         raise BotError(f"vLLM's answer was interrupted: {str(failure)[:500]}.")
     return event
 

@@ -285,6 +285,7 @@ def claims_of(spec: KubeObject) -> tuple[str, ...]:
 
 
 def zone_of(node: KubeObject) -> str:
+    """The zone in a node's labels; empty if there is none."""
     labels = node["metadata"].get("labels") or {}
     return next((labels[key] for key in _ZONES if key in labels), "")
 

@@ -114,6 +114,7 @@ class GpuUser(BaseModel, frozen=True, defer_build=True):
 def workload_of(
     deployment: KubeObject, services: Iterable[KubeObject], endpoint: str = "", *, more_gpus: Iterable[str] = ()
 ) -> Workload:
+    """Parse a Deployment. `services` are the Services of its namespace; the one that selects its pods is used."""
     meta = deployment["metadata"]
     engine = _engine(deployment)
     service, port = _endpoint(deployment, engine, services)
@@ -315,6 +316,7 @@ def gpus_in(spec: KubeObject, more_gpus: Iterable[str] = ()) -> int:
 
 
 def gpu_limit(container: KubeObject, more_gpus: Iterable[str] = ()) -> int:
+    """The number of GPUs in the limits of one container."""
     return accelerators.gpus((container.get("resources") or {}).get("limits") or {}, more_gpus)
 
 
@@ -327,10 +329,12 @@ def annotations_of(deployment: KubeObject) -> dict[str, str]:
 
 
 def named(item: KubeObject) -> tuple[str, str]:
+    """Namespace and name of an object; the namespace is empty for a cluster-scoped object."""
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
 def user_of(deployment: KubeObject, endpoint: str = "") -> GpuUser:
+    """The Deployment as a user of a GPU."""
     namespace, name = named(deployment)
     ready = bool((deployment.get("status") or {}).get("readyReplicas"))
     mark = annotations_of(deployment).get(LEASE)

@@ -39,7 +39,7 @@ class CrashGuard:
                     task=code(task),
                     reason=reason,
                 )
-                await self.presentation.tell_admins(f"set-aside:{task}", lines(text))
+                await self.presentation.notify_admins(f"set-aside:{task}", lines(text))
             yield not start.hopeless
 
     async def attempt(self, task: str, work: Callable[[], Awaitable[object]], *, forget: bool = True) -> None:

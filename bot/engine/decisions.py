@@ -101,7 +101,7 @@ class Decisions:
 
         if votes:
             by = votes[-1].by
-            await self._act_on(await self.operations.update(op.id, counted, event=AuditEvent.APPROVED, who=by))
+            await self._act_on(await self.operations.update(op.id, counted, event=AuditEvent.APPROVED, actor=by))
 
     async def as_shown(self, op_id: str, plan_hash: str, *, against: bool = False) -> Operation:
         """Return the operation if a button was rendered for its current plan; otherwise raise PlanChanged and update
@@ -217,8 +217,8 @@ class Decisions:
         def objected(op: Operation) -> Operation:
             return op.model_copy(update={"outcome": text})
 
-        op = await self.operations.update(op_id, objected, event=AuditEvent.OBJECTED, who=actor, why=reason)
-        await self.presentation.announcements.object(op, actor, reason)
+        op = await self.operations.update(op_id, objected, event=AuditEvent.OBJECTED, actor=actor, reason=reason)
+        await self.presentation.announcements.announce_objection(op, actor, reason)
         await self.lifecycle.show(op)
 
     async def _store_decision(
@@ -227,7 +227,7 @@ class Decisions:
         """Store the decision of a click; a refusal by the policy is recorded in the audit log."""
         with about(op=op_id, actor=actor):
             try:
-                return await self.operations.update(op_id, change, event=event, who=actor, why=why)
+                return await self.operations.update(op_id, change, event=event, actor=actor, reason=why)
             except (NotAllowed, PlanChanged) as error:
                 await self.audit.note_refusal(
                     await self.operations.load(op_id), actor, event, error.message, self.clock()

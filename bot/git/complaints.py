@@ -1,4 +1,4 @@
-"""The meaning of git's messages in one sentence each; the messages themselves are only in Stoker's log."""
+"""Map git's error messages to one sentence each. The messages themselves are only in Stoker's log."""
 
 import re
 
@@ -31,15 +31,15 @@ _OTHER_WORK = ("stale info", "fetch first", "non-fast-forward")
 
 
 def outage(complaint: str) -> str:
-    """The reason why the remote did not answer; empty if the message is unknown."""
+    """The reason why the remote did not answer; empty if git's message is unknown."""
     for pattern, meaning in _OUTAGES:
-        if found := re.search(pattern, complaint):
-            return meaning.format_map(found.groupdict())
+        if match := re.search(pattern, complaint):
+            return meaning.format_map(match.groupdict())
     return ""
 
 
 def refusal(complaint: str) -> BotError | None:
-    """The remote's refusal with its remedy, if a retry would not help; None for an outage, or another message."""
+    """The error for a refusal that a retry does not resolve, with the remedy; None for any other message."""
     if _REJECTED.search(complaint):
         return _rejection(complaint)
     if "not allowed" in complaint and "transport" in complaint:
@@ -60,14 +60,14 @@ def refusal(complaint: str) -> BotError | None:
 
 
 def _rejection(complaint: str) -> PushRefused:
-    found = _REJECTED.search(complaint)
-    why = found["why"] if found and found["why"] else "pre-receive hook declined"
-    if why in _OTHER_WORK:
+    rejected = _REJECTED.search(complaint)
+    reason = rejected["why"] if rejected and rejected["why"] else "pre-receive hook declined"
+    if reason in _OTHER_WORK:
         return PushRefused(
             "The git remote refused the push: somebody else has pushed to the branch. Check their commit, then request it again."
         )
-    told = "; ".join(line for line in _REMOTE.findall(complaint) if line.strip())[:300]
-    rule = f"{told} ({why})" if told else why
+    remote_message = "; ".join(line for line in _REMOTE.findall(complaint) if line.strip())[:300]
+    rule = f"{remote_message} ({reason})" if remote_message else reason
     return PushRefused(
         f"The git remote refused the push: {rule}. Allow Stoker's account to push, in the branch's rules."
     )

@@ -3,7 +3,7 @@
 Commits are created deterministically from their inputs, so a retry after a crash pushes nothing new. All methods block,
 and `bot.git.repository` calls them from a thread.
 
-git gets the token only in environment variables (GIT_CONFIG_*): never in a URL, an argument or a log line.
+The token is passed to git only in environment variables (GIT_CONFIG_*), and never in a URL, an argument or a log line.
 """
 
 import hashlib
@@ -29,27 +29,27 @@ from manifests.tree import ChangeSet, contains
 
 log = structlog.get_logger(__name__)
 Key = TypeVar("Key")
-Kept = TypeVar("Kept")
+Value = TypeVar("Value")
 
 REGULAR, EXECUTABLE, SUBMODULE = "100644", "100755", "160000"
 BUILT = "refs/stoker/built"
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 BRANCH = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
-"""A subset of the valid branch names, which covers all of Stoker's branches."""
+"""Valid names for Stoker's branches, a subset of git's."""
 
 Changes = dict[str, tuple[str, str] | None]
-"""Paths with their new mode and blob, None for a deleted one."""
+"""Changed paths, each with its new mode and blob; None for a deleted file."""
 
 
 _TEXT, _OUTPUT = 4 * 2**20, 64 * 2**20
-"""Maximum bytes of one file, and of any other output of git: a listing has about a hundred bytes per file."""
+"""Maximum bytes of one file, and of any other output of git. A listing has about a hundred bytes per file."""
 
 _REMOTE_SECONDS = 600.0
-"""Timeout of a fetch or push: a stalled transfer ends sooner (see `bot.git.process`), a slow one ends here."""
+"""Timeout in seconds for a fetch or push. A stalled transfer ends sooner: see `bot.git.process`."""
 
 MISSING = re.compile(r"couldn't find remote ref refs/heads/(\S+)")
 
-# Files that a kill in the middle of a command leaves behind.
+# Messages about files that a killed git process leaves behind.
 BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* is empty|loose object .* is corrupt")
 
 
@@ -57,20 +57,21 @@ _MIRROR, _DAMAGED = "Stoker's copy of the repository", "it is damaged, and is fe
 
 
 class MirrorBroken(Unavailable):
-    """The mirror on disk is damaged. It is only a copy: the next fetch creates it again."""
+    """The mirror on disk is damaged. The next fetch creates it again."""
 
     remedy = "Nothing: Stoker clones the mirror again from the remote."
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Every path of one commit with its mode and blob, and the sorted paths."""
+    """Every path of one commit with its mode and blob (`entries`), and the sorted paths."""
 
     commit: str
     entries: Mapping[str, tuple[str, str]]
     paths: Sequence[str]
 
     def below(self, prefix: str) -> tuple[str, ...]:
+        """The sorted paths of the files below a directory, or the path itself if it is a file."""
         folder = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
         first = bisect_left(self.paths, folder)
         inside = self.paths[first : bisect_left(self.paths, folder[:-1] + "0", first)] if folder else self.paths
@@ -78,32 +79,36 @@ class Listing:
 
 
 class Memory:
-    """Cache for the mirror: the cost of the next commit depends on its changes, not on the size of the repository."""
+    """Cache for the mirror. With it, the cost of reading the next commit depends on its changes, and not on the size of
+    the repository.
+    """
 
     def __init__(self) -> None:
         self.listing: Listing | None = None
-        self.texts: dict[str, str | None] = {}  # the commit and the paths, by search text
+        self.texts: dict[str, str | None] = {}  # by blob
         self.changes: dict[tuple[str, str], Changes] = {}  # by the two compared commits
-        self.found: dict[tuple[str, ...], tuple[str, frozenset[str]]] = {}  # the commit and the paths, by search texts
-        # When the bot starts, several tasks need the same files, and git runs once.
+        self.matches: dict[
+            tuple[str, ...], tuple[str, frozenset[str]]
+        ] = {}  # the commit and the paths, by search texts
+        # When the bot starts, several tasks need the same files: with the locks, git reads them once.
         self.reading, self.searching = Lock(), Lock()
 
     def forget(self) -> None:
-        """Clear the cache: the mirror was lost, and with it the blobs that the listing refers to."""
+        """Clear the data that refers to blobs of the mirror, because the mirror was deleted."""
         self.listing = None
         self.changes.clear()
 
-    def keep_text(self, blob: str, text: str | None) -> str | None:
+    def store_text(self, blob: str, text: str | None) -> str | None:
         _bounded(self.texts, 4096)[blob] = text
         return text
 
-    def keep_found(self, texts: tuple[str, ...], commit: str, paths: frozenset[str]) -> tuple[str, ...]:
-        _bounded(self.found, 64)[texts] = (commit, paths)
+    def store_matches(self, texts: tuple[str, ...], commit: str, paths: frozenset[str]) -> tuple[str, ...]:
+        _bounded(self.matches, 64)[texts] = (commit, paths)
         return tuple(sorted(paths))
 
 
 class GitTree:
-    """The files of one commit (a `manifests.tree.Tree`). Its objects are in the mirror: reading needs no network."""
+    """The files of one commit (a `manifests.tree.Tree`). Its objects are in the mirror, so reading needs no network."""
 
     def __init__(self, mirror: "Mirror", listing: Listing, memory: Memory) -> None:
         self.commit = listing.commit
@@ -119,7 +124,7 @@ class GitTree:
         with self._memory.reading:
             if blob in self._memory.texts:
                 return self._memory.texts[blob]
-            return self._memory.keep_text(blob, self._mirror.blob_text(blob))
+            return self._memory.store_text(blob, self._mirror.blob_text(blob))
 
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
@@ -132,23 +137,23 @@ class GitTree:
     def grep(self, *texts: str) -> tuple[str, ...]:
         """The paths of the files that contain one of the texts. For a later commit, only changed files are searched."""
         with self._memory.searching:
-            commit, known = self._memory.found.get(texts, ("", frozenset()))
+            commit, matches = self._memory.matches.get(texts, ("", frozenset()))
             changed = self._mirror.changed(commit, self.commit) if commit else None
             if changed is None or len(changed) > 100:
-                return self._memory.keep_found(texts, self.commit, self._search(texts))
-            # Reading these files, which are needed in any case, is faster than a process of git for each search.
+                return self._memory.store_matches(texts, self.commit, self._search(texts))
+            # Reading the changed files, which are needed in any case, is faster than a git process for each search.
             searched = {path for path in changed if contains(self.read(path), texts)}
-            return self._memory.keep_found(texts, self.commit, (known - changed.keys()) | searched)
+            return self._memory.store_matches(texts, self.commit, (matches - changed.keys()) | searched)
 
     def _search(self, texts: tuple[str, ...]) -> frozenset[str]:
         patterns = [word for text in texts for word in ("-e", text)]
         words = ("--literal-pathspecs", "grep", "-l", "-z", "-I", "-F", *patterns, self.commit, "--")
-        found = self._mirror.run(*words, no_match_is=1)
-        return frozenset(name.partition(":")[2] for name in os.fsdecode(found).split("\0") if name)
+        output = self._mirror.run(*words, no_match_is=1)
+        return frozenset(name.partition(":")[2] for name in os.fsdecode(output).split("\0") if name)
 
 
 class Mirror:
-    """git in one bare directory; every method blocks."""
+    """Runs git in one bare directory. Every method blocks."""
 
     def __init__(self, directory: Path, remote_url: str, token: SecretStr | None, memory: Memory) -> None:
         self._memory = memory
@@ -161,7 +166,9 @@ class Mirror:
         return Mirror(self._directory, self._remote_url, None, self._memory)
 
     def fetched_head(self, branch: str) -> str:
-        """The newest commit of the branch. git is asked only if it has packed the branch, or uses another format."""
+        """Fetch the branch and return its newest commit, from the branch's file in the mirror or, if git does not store
+        the branch as a file, from git.
+        """
         self.fetch(branch)
         file = self._directory / "refs" / "heads" / branch
         head = file.read_text(errors="replace").strip() if file.is_file() else ""
@@ -172,7 +179,7 @@ class Mirror:
         )
 
     def fetch(self, branch: str = "*") -> None:
-        """Update a branch, or all of them; a mirror that a kill left broken is created again."""
+        """Fetch a branch, or all branches. A damaged mirror is created again."""
         try:
             self._fetch(branch)
         except MirrorBroken:
@@ -183,22 +190,23 @@ class Mirror:
     def _fetch(self, branch: str) -> None:
         """Fetch the history, without file contents if the remote supports that.
 
-        Later commits of one branch bring their contents, so reading them needs no second exchange with the remote.
+        After the first fetch, fetching one branch includes the contents of new commits, so reading them needs no second
+        request.
 
-        Fetching one branch is as fast in a large repository as in a small one. If it includes a branch that we pushed,
-        git walks everything that it ever fetched, because that commit did not come from the remote.
+        Fetching one branch takes the same time in a large repository as in a small one. A fetch that includes a branch
+        that Stoker pushed is slower: git walks all fetched objects, because that commit did not come from the remote.
         """
         if not (self._directory / "HEAD").exists():
             self._directory.mkdir(parents=True, exist_ok=True)
             self.run("init", "--quiet", "--bare")
         refs = f"+refs/heads/{branch}:refs/heads/{branch}"
-        # git marks with `.promisor` what it fetched with a filter, so the marks are missing only before the first fetch.
+        # git marks packs that were fetched with a filter with `.promisor` files, so these exist after the first fetch.
         is_filled = any((self._directory / "objects" / "pack").glob("*.promisor"))
         contents = f"blob:limit={_TEXT}" if is_filled and branch != "*" else "blob:none"
         self.remote("fetch", "--quiet", "--prune", "--no-tags", f"--filter={contents}", "origin", refs)
 
-    def need(self, commit: str) -> None:
-        """Make sure that the mirror has the commit."""
+    def require(self, commit: str) -> None:
+        """Fetch all branches unless the mirror has the commit. Raises BotError if it is not in any branch."""
         if self._has(_commit_id(commit)):
             return
         self.fetch()
@@ -206,40 +214,42 @@ class Mirror:
             raise BotError(f"The repository has no commit {commit[:9]}: it was removed from every branch.")
 
     def listing(self, commit: str) -> Listing:
-        """Every path of the commit; missing blobs are fetched in one request."""
-        known = self._memory.listing
-        if known is not None and known.commit == _commit_id(commit):
-            return known
-        self._memory.listing = (self._since(known, commit) if known else None) or self._whole(commit)
+        """Every path of the commit. Missing blobs are fetched in one request."""
+        previous = self._memory.listing
+        if previous is not None and previous.commit == _commit_id(commit):
+            return previous
+        self._memory.listing = (self._listing_from(previous, commit) if previous else None) or self._full_listing(
+            commit
+        )
         return self._memory.listing
 
-    def _whole(self, commit: str) -> Listing:
-        self.need(commit)
-        self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
+    def _full_listing(self, commit: str) -> Listing:
+        self.require(commit)
+        self._fetch_missing(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
         entries = {}
-        # A path may not be UTF-8: undecodable bytes survive the round trip to git.
+        # A path may not be UTF-8. `fsdecode` keeps undecodable bytes, so that git gets the same path back.
         for line in os.fsdecode(self.run("ls-tree", "-r", "-z", "--full-tree", commit)).split("\0")[:-1]:
-            about, _, path = line.partition("\t")
-            mode, _, blob = about.split(" ")
+            description, _, path = line.partition("\t")
+            mode, _, blob = description.split(" ")
             entries[path] = (mode, blob)
         return Listing(commit, entries, sorted(entries))
 
-    def _since(self, known: Listing, commit: str) -> Listing | None:
+    def _listing_from(self, previous: Listing, commit: str) -> Listing | None:
         """The listing derived from an earlier one and the changes; None if the mirror lacks one of the commits."""
-        changed = self.changed(known.commit, commit)
+        changed = self.changed(previous.commit, commit)
         if changed is None:
             return None
         blobs = [entry[1] for entry in changed.values() if entry and entry[0] != SUBMODULE]
         if blobs:
-            self._complete(
+            self._fetch_missing(
                 self.run("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", stdin="\n".join(blobs))
             )
-        entries, gone = dict(known.entries), {path for path, entry in changed.items() if entry is None}
-        for path in gone:
+        entries, deleted = dict(previous.entries), {path for path, entry in changed.items() if entry is None}
+        for path in deleted:
             entries.pop(path, None)
         entries |= {path: entry for path, entry in changed.items() if entry}
-        if changed.keys() - gone <= known.entries.keys() and not gone:
-            return Listing(commit, entries, known.paths)
+        if changed.keys() - deleted <= previous.entries.keys() and not deleted:
+            return Listing(commit, entries, previous.paths)
         return Listing(commit, entries, sorted(entries))
 
     def changed(self, before: str, after: str) -> Changes | None:
@@ -255,38 +265,47 @@ class Mirror:
         if not listed:
             return {} if self._has(before) and self._has(after) else None
         fields = os.fsdecode(listed).split("\0")[:-1]
-        found: Changes = {}
-        for about, path in zip(fields[::2], fields[1::2], strict=True):
-            _, mode, _, blob, _ = about.split(" ")
-            found[path] = (mode, blob) if int(mode, 8) else None
-        _bounded(self._memory.changes, 8)[before, after] = found
-        return found
+        changes: Changes = {}
+        for description, path in zip(fields[::2], fields[1::2], strict=True):
+            _, mode, _, blob, _ = description.split(" ")
+            changes[path] = (mode, blob) if int(mode, 8) else None
+        _bounded(self._memory.changes, 8)[before, after] = changes
+        return changes
 
-    def _complete(self, objects: bytes) -> None:
+    def _fetch_missing(self, objects: bytes) -> None:
         """Fetch the blobs that are marked as missing in a listing of objects."""
         if missing := [line[1:].decode() for line in objects.split(b"\n") if line.startswith(b"?")]:
-            # git makes this request automatically for a single blob; here it is made for all of them
-            # (promisor-remote.c).
+            # git would make one such request for each missing blob (promisor-remote.c).
             options = ["-c", "fetch.negotiationAlgorithm=noop"]
-            asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
-            self.remote(*options, "fetch", "--quiet", "origin", *asked, stdin="\n".join(missing) + "\n")
+            arguments = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
+            self.remote(*options, "fetch", "--quiet", "origin", *arguments, stdin="\n".join(missing) + "\n")
 
     def object_id(self, expression: str, otherwise: str) -> str:
-        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", expression, no_match_is=1)
-        if not found:
+        """The id of a revision expression; raises BotError with the message `otherwise` if it does not exist."""
+        output = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", expression, no_match_is=1)
+        if not output:
             raise BotError(otherwise)
-        return found.decode().strip()
+        return output.decode().strip()
 
     def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
-        """Create a commit on top of `base`, only from the arguments: git reads only the directories that it changes."""
+        """Create a commit on top of `base` and return its id. The same arguments give the same commit.
+
+        Raises BotError if the changes change nothing. git reads only the directories that it changes.
+        """
         present = self.listing(base).entries
-        wanted = {path: _entry(text, present.get(path), base) for path, text in sorted(changes.files.items())}
-        if all(present.get(path) == entry for path, entry in wanted.items()):
+        entries = {path: _entry(text, present.get(path), base) for path, text in sorted(changes.files.items())}
+        if all(present.get(path) == entry for path, entry in entries.items()):
             raise BotError("There is nothing to change: the repository already has this content.")
-        who = f"{author[0]} <{author[1]}> {int(when.timestamp())} +0000"
-        stream = [f"commit {BUILT}", "mark :1", f"author {who}", f"committer {who}", *_data(f"{message.rstrip()}\n")]
+        signature = f"{author[0]} <{author[1]}> {int(when.timestamp())} +0000"
+        stream = [
+            f"commit {BUILT}",
+            "mark :1",
+            f"author {signature}",
+            f"committer {signature}",
+            *_data(f"{message.rstrip()}\n"),
+        ]
         stream.append(f"from {base}")
-        for path, entry in wanted.items():
+        for path, entry in entries.items():
             text = changes.files[path]
             if text is None or entry is None:
                 stream.append(f"D {_quoted(path)}")
@@ -296,26 +315,26 @@ class Mirror:
         # The branch is internal to the mirror and temporary: --force allows any move.
         return self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
 
-    def merge_base(self, one: str, other: str) -> str:
-        """The newest commit that is in the history of both."""
-        found = self.run("merge-base", one, other, no_match_is=1)
-        if not found:
-            raise BotError(f"Commits {one[:9]} and {other[:9]} have no history in common, so they cannot be merged.")
-        return found.decode().split()[0]
+    def merge_base(self, first: str, second: str) -> str:
+        """The newest commit that is in the history of both commits."""
+        output = self.run("merge-base", first, second, no_match_is=1)
+        if not output:
+            raise BotError(f"Commits {first[:9]} and {second[:9]} have no history in common, so they cannot be merged.")
+        return output.decode().split()[0]
 
     def entries(self, commit: str, paths: Sequence[str]) -> Changes:
-        """Mode and blob of these files at a commit; missing contents are fetched."""
+        """Mode and blob of these files at a commit. Missing contents are fetched."""
         if not paths:
             return {}
         listed = self.run("--literal-pathspecs", "ls-tree", "-z", "--full-tree", commit, "--", *paths)
-        found: Changes = {}
+        entries: Changes = {}
         for line in os.fsdecode(listed).split("\0")[:-1]:
-            about, _, path = line.partition("\t")
-            mode, _, blob = about.split(" ")
-            found[path] = (mode, blob)
-        blobs = "\n".join(blob for mode, blob in filter(None, found.values()) if mode != SUBMODULE)
-        self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", stdin=blobs))
-        return found
+            description, _, path = line.partition("\t")
+            mode, _, blob = description.split(" ")
+            entries[path] = (mode, blob)
+        blobs = "\n".join(blob for mode, blob in filter(None, entries.values()) if mode != SUBMODULE)
+        self._fetch_missing(self.run("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", stdin=blobs))
+        return entries
 
     @staticmethod
     def blob_id(text: str, commit: str) -> str:
@@ -329,14 +348,15 @@ class Mirror:
         return self.blob_text(entry[1]) if entry and entry[0] in (REGULAR, EXECUTABLE) else None
 
     def blob_text(self, blob: str) -> str | None:
+        """The text of a blob; None if it is not UTF-8, or larger than 4 MB."""
         try:
             return self.run("cat-file", "blob", blob, size=_TEXT).decode()
         except (UnicodeDecodeError, TooMuch):
             return None
 
-    def merged(self, *entries: tuple[str, str] | None) -> str | None:
-        """`ours` with the changes between `base` and `theirs`; None if a person has to resolve it, or a file is not
-        text.
+    def merge_entries(self, *entries: tuple[str, str] | None) -> str | None:
+        """Merge three entries (ours, base, theirs): the text of `ours` with the changes from `base` to `theirs`. None if
+        there is a conflict, or if a file is not text.
         """
         ours, base, theirs = (self.text(entry) for entry in entries)
         return None if ours is None or base is None or theirs is None else self._three_way(ours, base, theirs)
@@ -351,6 +371,10 @@ class Mirror:
         return merged.decode() if status == 0 else None
 
     def push(self, commit: str, branch: str, replaces: str) -> None:
+        """Push a commit to a branch. With `replaces`, the branch is reset if it is still at that commit.
+
+        Raises PushRefused if the remote refuses the push, unless the branch already contains the commit.
+        """
         if not BRANCH.fullmatch(branch):
             raise BotError(f"{branch!r} is not a valid branch name.")
         ref = f"refs/heads/{branch}"
@@ -363,6 +387,7 @@ class Mirror:
                 raise
 
     def delete(self, branch: str) -> None:
+        """Delete a branch on the remote. A missing branch is ignored."""
         ref = f"refs/heads/{branch}"
         if self.remote("ls-remote", "origin", ref):
             self.remote("push", "--quiet", "origin", f":{ref}")
@@ -372,7 +397,9 @@ class Mirror:
         return self._git.execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
 
     def remote(self, *arguments: str, stdin: str | None = None) -> bytes:
-        """Run a command that talks to the remote, and distinguish outages from refusals."""
+        """Run a command that connects to the remote. Raises BotError if the remote refuses it, and Unavailable during an
+        outage.
+        """
         status, output, complaint = self._git.execute(arguments, stdin, {}, seconds=_REMOTE_SECONDS)
         if status == 0:
             return output
@@ -413,7 +440,7 @@ class Mirror:
 
 
 def _data(text: str) -> tuple[str, str]:
-    """The two lines with which fast-import reads a text: its length in bytes, and the text."""
+    """A text in fast-import's format: a line with its length in bytes, and the text."""
     return f"data {len(text.encode())}", text
 
 
@@ -427,7 +454,7 @@ def _commit_id(text: str) -> str:
 
 
 def _entry(text: str | None, present: tuple[str, str] | None, commit: str) -> tuple[str, str] | None:
-    """Mode and blob of a changed file; None for a deleted one."""
+    """Mode and blob of a changed file; None for a deleted file."""
     if text is None:
         return None
     return (EXECUTABLE if present and present[0] == EXECUTABLE else REGULAR), Mirror.blob_id(text, commit)
@@ -442,8 +469,8 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def _bounded(kept: dict[Key, Kept], size: int) -> dict[Key, Kept]:
-    """Make room for one more entry: drop the oldest ones."""
-    while len(kept) >= size:
-        kept.pop(next(iter(kept)))
-    return kept
+def _bounded(cache: dict[Key, Value], size: int) -> dict[Key, Value]:
+    """Drop the oldest entries until there is room for one more. Returns the same dictionary."""
+    while len(cache) >= size:
+        cache.pop(next(iter(cache)))
+    return cache

@@ -1,6 +1,6 @@
-"""Runs one git command: its environment, the limit of its output, and error messages without secrets.
+"""Run git commands with a complete environment, a limit for their output, and error messages without secrets.
 
-git gets the token only in environment variables (GIT_CONFIG_*): never in a URL, an argument or a log line.
+The token is passed to git only in environment variables (GIT_CONFIG_*), and never in a URL, an argument or a log line.
 """
 
 import base64
@@ -36,13 +36,14 @@ class Bounded(io.BytesIO):
         return super().write(data) if self._room >= 0 else len(data)
 
     def whole(self) -> bytes:
+        """The complete output; raises TooMuch if it exceeded the limit."""
         if self._room < 0:
             raise TooMuch("The repository is too large: the output of git exceeds Stoker's limit.")
         return self.getvalue()
 
 
 class GitProcess:
-    """git in one bare directory. Its methods block."""
+    """Runs git in one bare directory. Its methods block."""
 
     def __init__(self, directory: Path, remote_url: str, token: SecretStr | None) -> None:
         self._directory, self._token = directory, token
@@ -56,13 +57,12 @@ class GitProcess:
         seconds: float | None = None,
         output: "Bounded | None" = None,
     ) -> tuple[int, bytes, str]:
-        """Run a command; returns status, output and error message. GitPython's exception is not raised, because
-        its text may contain the token.
+        """Run a command; returns its status, output and error message. GitPython's exception is not raised, because its
+        text may contain the token.
 
-        Pass `output` only to local commands: GitPython then reads stderr last, and a long message would block git.
+        Pass `output` only for local commands: with it, GitPython reads stderr last, and a long message would block git.
         """
-        # Imported here: without git on PATH the import raises, and the error is reported only if git is needed, and
-        # by the doctor.
+        # Imported here, because the import raises if git is not on PATH, and commands that do not need git must work.
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         from git.cmd import Git
         from git.exc import GitCommandNotFound
@@ -71,7 +71,7 @@ class GitProcess:
             typed.write((stdin or "").encode())
             typed.seek(0)
             try:
-                status, written, complaint = Git(str(self._directory)).execute(
+                status, output_bytes, complaint = Git(str(self._directory)).execute(
                     ["git", f"--git-dir={self._directory}", *arguments],
                     istream=typed,
                     env={**self._environment, **env},
@@ -84,7 +84,7 @@ class GitProcess:
                 )
             except GitCommandNotFound as error:
                 raise BotError("git is not on PATH: install it (the image contains it).") from error
-        return status, _bytes(written), self._scrubbed(_bytes(complaint).decode(errors="replace"))
+        return status, _bytes(output_bytes), self._scrubbed(_bytes(complaint).decode(errors="replace"))
 
     def _scrubbed(self, complaint: str) -> str:
         """The error message in one line, without the token in any form and without other known secrets."""
@@ -95,11 +95,10 @@ class GitProcess:
 
 
 def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
-    """git's complete configuration of the remote. A stalled transfer ends after a minute."""
+    """The environment with the configuration of the remote. git aborts a stalled transfer after a minute."""
     config = [("remote.origin.url", remote_url), ("http.lowSpeedLimit", "100"), ("http.lowSpeedTime", "60")]
-    config.append(
-        ("core.bigFileThreshold", "8m")
-    )  # git writes larger contents directly to the disk, without using memory
+    # git streams larger contents to the disk instead of loading them into memory.
+    config.append(("core.bigFileThreshold", "8m"))
     address = urlsplit(remote_url)
     if token is not None and address.scheme in ("http", "https"):
         # Only for this host, so that a redirect cannot send the token elsewhere; credential helpers are disabled.

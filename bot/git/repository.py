@@ -1,4 +1,4 @@
-"""The GitOps repository: reads a commit, changes it by pushing one commit to a separate branch.
+"""The GitOps repository: read the files of a commit, and change them by pushing one commit.
 
 git runs in a worker thread, one command sequence at a time, on the mirror of `bot.git.mirror`.
 """
@@ -56,20 +56,22 @@ class Repository:
         return self.newest
 
     async def tree(self, commit: str) -> GitTree:
-        """The files of a commit, fetched if the mirror lacks them."""
+        """The files of a commit, which are fetched if they are not in the mirror."""
         return await self._exclusively(lambda mirror: GitTree(mirror.offline(), mirror.listing(commit), self._memory))
 
     async def includes(self, later: str, earlier: str) -> bool:
-        """Return whether the commit `earlier` is `later` or in its history; False for other text (a chart's version)."""
+        """Return whether `earlier` is the commit `later` or in its history. False if `later` is not a commit id (a chart's
+        version).
+        """
 
-        def look(mirror: Mirror) -> bool:
-            mirror.need(earlier)
-            mirror.need(later)
+        def check(mirror: Mirror) -> bool:
+            mirror.require(earlier)
+            mirror.require(later)
             return mirror.contains(later, earlier)
 
         if later == earlier or not COMMIT.fullmatch(later):
             return later == earlier
-        return await self._exclusively(look)
+        return await self._exclusively(check)
 
     async def after_merge(self, head: str, onto: str) -> "GitTree | MergedTree | None":
         """The files after merging `head` into the commit `onto`; None if both change the same lines."""
@@ -78,21 +80,21 @@ class Repository:
     async def changed_by(self, head: str, onto: str, pushed: str = "") -> dict[str, Touch]:
         """Return the changes of a branch to each file since it diverged from the branch that contains `onto`.
 
-        `pushed` is the bot's own commit on it: differences from it are other people's.
+        `pushed` is the commit of the bot on it; files that differ from that commit were changed by other people.
         """
 
-        def look(mirror: Mirror) -> dict[str, Touch]:
-            mirror.need(head)
-            mirror.need(onto)
+        def changes_of_files(mirror: Mirror) -> dict[str, Touch]:
+            mirror.require(head)
+            mirror.require(onto)
             base = mirror.merge_base(head, onto)
             changes = mirror.changed(base, head) or {}
-            before, ours = mirror.entries(base, list(changes)), mirror.entries(pushed or head, list(changes))
+            before, pushed_entries = mirror.entries(base, list(changes)), mirror.entries(pushed or head, list(changes))
             return {
-                path: Touch((before.get(path) or ("",))[0], (now or ("",))[0], ours.get(path) != now)
+                path: Touch((before.get(path) or ("",))[0], (now or ("",))[0], pushed_entries.get(path) != now)
                 for path, now in sorted(changes.items())
             }
 
-        return await self._exclusively(look)
+        return await self._exclusively(changes_of_files)
 
     async def push(
         self, changes: ChangeSet, *, base: str, branch: str, message: str, when: datetime, replaces: str = ""
@@ -100,17 +102,17 @@ class Repository:
         """Push one commit with the changes on top of `base` to the branch, and return its id.
 
         The same arguments give the same commit, so a retry pushes nothing. Raises PushRefused if the branch contains
-        other work; a branch with later commits of people is not changed. A branch is only moved if it is still exactly
-        at `replaces`, an earlier commit of the bot.
+        commits of other people. With `replaces`, an earlier commit of the bot, the branch is reset if it is still at
+        that commit.
         """
         if branch == self._branch:
             raise BotError(f"Stoker does not push to {branch}: changes go there by pull request.")
         return await self._push(changes, base, branch, message, when, replaces)
 
     async def switch(self, changes: ChangeSet, *, base: str, message: str, when: datetime) -> str:
-        """Push one commit on top of `base`, the head, to the branch itself: this starts or stops a model in git.
+        """Push one commit on top of `base`, the head, to the main branch, to start or stop a model in git. Returns its id.
 
-        Raises PushRefused if the branch has moved, or refuses it.
+        Raises PushRefused if the branch has moved, or if a rule of the remote refuses the push.
         """
         return await self._push(changes, base, self._branch, message, when, "")
 
@@ -129,11 +131,11 @@ class Repository:
     async def reversal(self, commit: str, onto: str, series: Sequence[Commit] = ()) -> ChangeSet:
         """The changes that revert a merged pull request on top of the commit `onto`.
 
-        `commit` is GitHub's merge commit, `series` are the commits of the pull request, oldest first: a merge by rebase
-        put each of them on the main branch, and `commit` is only the last of them.
+        `commit` is GitHub's merge commit. `series` are the commits of the pull request, oldest first: a merge by rebase
+        puts each of them on the main branch, and `commit` is the last one.
 
-        A file that was changed since is merged line by line; raises BotError with the files for which that is not
-        possible.
+        A file that was changed after the merge is merged line by line. Raises BotError with the files for which that is
+        not possible.
         """
         return await self._exclusively(lambda mirror: reversal(mirror, commit, onto, series))
 
@@ -144,7 +146,7 @@ class Repository:
         await self._exclusively(lambda mirror: mirror.delete(branch))
 
     async def _exclusively(self, work: Callable[[Mirror], Result]) -> Result:
-        """Run the work in a thread, exclusively. A thread cannot be cancelled: the lock is held until it has ended."""
+        """Run the work in a thread, exclusively. A thread cannot be cancelled, so the lock is held until it has ended."""
         async with self._lock:
             mirror = Mirror(self._mirror_dir, self._remote_url, await self._credentials(), self._memory)
             thread = asyncio.ensure_future(asyncio.to_thread(work, mirror))

@@ -149,4 +149,4 @@ async def _tell(slack: Slack, channel: str, lease: Lease, text: Mrkdwn) -> None:
     for place in (lease.holder, channel):
         with suppress(BotError, Unavailable, TimeoutError):
             async with asyncio.timeout(5):
-                await slack.tell(place, md("⏰ {text}", text=text))
+                await slack.send(place, md("⏰ {text}", text=text))

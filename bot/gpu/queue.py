@@ -142,7 +142,7 @@ class Queue:
             op.id,
             lambda op: op.ended(LeftQueue(by=actor), now),
             event=AuditEvent.LEFT_QUEUE,
-            who=actor,
+            actor=actor,
         )
         await self._close_offer(op, "You left the queue.")
         await self.lifecycle.show(op)
@@ -163,7 +163,7 @@ class Queue:
             return op.moved(Status.AWAITING, now, waiting=still_offered, votes=(), expires=expires, outcome="")
 
         before = op
-        op = await self.operations.update(op.id, accepted, event=AuditEvent.OFFER_TAKEN, who=actor)
+        op = await self.operations.update(op.id, accepted, event=AuditEvent.OFFER_TAKEN, actor=actor)
         await self._close_offer(
             before, "Accepted: it starts." if op.status is Status.APPROVED else "Accepted: it now needs an approval."
         )

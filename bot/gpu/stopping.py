@@ -75,7 +75,7 @@ class Stopping:
         def cancelled(up: Operation) -> Operation:
             return up if up.status.final else up.model_copy(update={"cancelled_by": by or STOKER, "updated": now})
 
-        up = await self.operations.update(up.id, cancelled, event=AuditEvent.CANCELLED, who=by)
+        up = await self.operations.update(up.id, cancelled, event=AuditEvent.CANCELLED, actor=by)
         return up.cancelled_by == (by or STOKER)
 
     async def scale_to_zero(self, model: str, lease: Lease | None) -> bool:
@@ -157,6 +157,6 @@ class SettingAside:
     async def _set_aside(self, op: Operation, reason: Mrkdwn) -> None:
         work = f"the rollback of {op.request.kind}" if op.failure else str(op.request.kind)
         await self.audit.note_set_aside(f"{work} {op.request.model} ({op.id})", str(unmarked(reason)), self.clock())
-        await self.presentation.tell_admins(f"cut short:{op.id}", lines(md("🧹 {reason}", reason=reason)))
+        await self.presentation.notify_admins(f"cut short:{op.id}", lines(md("🧹 {reason}", reason=reason)))
         end = Failed(reason=op.failure, undone=CutShort(told=reason)) if op.failure else Failed(reason=reason)
         await self.lifecycle.run(op).finish(end)

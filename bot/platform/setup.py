@@ -235,7 +235,7 @@ class PlatformSetup:
             await self.state.use(InUse(commit=commit, text=text, announced=same(config, self.config)))
             return True
         digest = hashlib.sha256(f"{text}\0{reason}".encode()).hexdigest()[:10]
-        await self.presentation.tell_admins(f"setup:{digest}", lines(not_used(commit, reason)))
+        await self.presentation.notify_admins(f"setup:{digest}", lines(not_used(commit, reason)))
         return False
 
     async def _obstacle(self, config: Config) -> str:

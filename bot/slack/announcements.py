@@ -1,7 +1,7 @@
-"""Notifications about operations: each is sent once per key, even if the bot is killed in between.
+"""Notifications about operations. Each one is sent once per key, even if the bot is killed in between.
 
-`bot.domain.notifications` has the table of all notifications. These follow from the operation alone, so they are
-derived again at each check and posted under a key that the outbox posts once.
+`bot.domain.notifications` has the table of all notifications. Those in this module only depend on the operation, so they
+are computed again at each check, and the outbox posts each key once.
 """
 
 from contextlib import suppress
@@ -22,7 +22,7 @@ from bot.views.mentions import addressed
 from bot.views.news import end, link_to, not_replaced, objection, requested, still_waits, to_replace
 
 _ASKED_BY_CARD = "asked by the card"
-"""The ledger step with the round of approval that the card's first text asked for."""
+"""The ledger step that stores the round of approval for which the first text of the card asks."""
 
 
 class Post(Protocol):
@@ -32,17 +32,17 @@ class Post(Protocol):
 
 
 class Announcements:
-    """The notifications about operations."""
+    """Sends the notifications about operations."""
 
     def __init__(self, slack: Slack, messages: Messages, ledger: StepLedger, config: Config, post: Post) -> None:
         self._slack, self._messages, self._ledger, self._config, self._post = slack, messages, ledger, config, post
 
     async def first_text(self, op: Operation, view: View) -> tuple[View, tuple[str, ...]]:
-        """The card as it is first posted, and the people whom it notifies: the first text of a card that waits for a
-        decision asks for it.
+        """The card as it is first posted, and the people whom it notifies. If the operation waits for a decision, the
+        first text asks for it.
         """
-        whom, alone = await self._deciders(op) if _waits(op) else ((), "")
-        key = _round("asked", op) if whom and not alone else ""
+        notified, alone = await self._deciders(op) if _waits(op) else ((), "")
+        key = _round("asked", op) if notified and not alone else ""
 
         async def this_round() -> str:
             return key
@@ -50,24 +50,24 @@ class Announcements:
         # Record it before the card is posted, so that after a crash the card is posted with the same text.
         if not key or await self._ledger.once(op.id, _ASKED_BY_CARD, this_round, str) != key:
             return view, ()
-        return addressed(view, whom, requested(op)), whom
+        return addressed(view, notified, requested(op)), notified
 
     async def announce(self, op: Operation, card: Message | None) -> None:
-        """Notify people of the current state of an operation, unless they have been notified."""
+        """Notify people of the current state of an operation, unless they were notified before."""
         if _waits(op) and card:
             key = _round("asked", op)
             if await self._ledger.result(op.id, _ASKED_BY_CARD, str) != key:
                 await self._ask(op, key, await self._url(card), requested(op))
             await self._tell_holder(op, card)
-        elif op.status.final and (said := end(op, await self._url(card))):
-            event, user, view = said
+        elif op.status.final and (message := end(op, await self._url(card))):
+            event, user, view = message
             session = op.id if event == "ready" and isinstance(op, BringUpOperation) else ""
             await self._post(f"{event}:{op.id}", user, view, question=session)
 
     async def ready(self, op: Operation) -> tuple[str, View] | None:
-        """The key and the current text of the message that a model is ready; None if there is no such message."""
-        said = end(op, await self._url(op.message)) if op.status.final else None
-        return (f"ready:{op.id}", said[2]) if said and said[0] == "ready" else None
+        """The key and the current text of the message that the model is ready; None if there is no such message."""
+        message = end(op, await self._url(op.message)) if op.status.final else None
+        return (f"ready:{op.id}", message[2]) if message and message[0] == "ready" else None
 
     async def remind(self, op: Operation) -> None:
         """Remind the people who have not decided, after half of the time for the decision."""
@@ -86,30 +86,34 @@ class Announcements:
                 if admin != op.request.actor:
                     await self._post(f"{_round('escalated', op)}:{admin}", admin, lines(text))
 
-    async def object(self, op: Operation, by: str, reason: str) -> None:
+    async def announce_objection(self, op: Operation, by: str, reason: str) -> None:
         """Show the holder's objection below the card, and notify the approvers and the requester."""
-        asked, alone = await self._deciders(op, but=by)
-        whom = tuple(dict.fromkeys((*((alone,) if alone else asked), op.request.actor)))
-        said = objection(op, by, reason)
-        view = addressed(View(text=said, blocks=[]), whom, said)
-        await self._post(f"objected:{op.id}:{by}", op.request.channel, view, card=op.id, notify=whom)
+        deciders, alone = await self._deciders(op, but=by)
+        notified = tuple(dict.fromkeys((*((alone,) if alone else deciders), op.request.actor)))
+        text = objection(op, by, reason)
+        view = addressed(View(text=text, blocks=[]), notified, text)
+        await self._post(f"objected:{op.id}:{by}", op.request.channel, view, card=op.id, notify=notified)
 
     def withdrawn(self, op: Operation) -> Mrkdwn | None:
-        """The text of the question to the holder when the request has ended; None without a question."""
+        """The text that replaces the question to the holder after the request has ended; None without a question."""
         over = op.status in (Status.DENIED, Status.EXPIRED, Status.CANCELLED)
         return not_replaced(op) if over and lease_to_end(op) else None
 
     async def _ask(self, op: Operation, key: str, url: str, text: Mrkdwn) -> None:
         if await self._messages.posted(key):
             return
-        whom, alone = await self._deciders(op)
+        deciders, alone = await self._deciders(op)
         if alone:
             await self._post(
                 key, alone, lines(md("✋ {text}. {see}", text=text.strip("."), see=link_to(url, "Decide on the card")))
             )
-        elif whom:
+        elif deciders:
             await self._post(
-                key, op.request.channel, addressed(View(text=text, blocks=[]), whom, text), card=op.id, notify=whom
+                key,
+                op.request.channel,
+                addressed(View(text=text, blocks=[]), deciders, text),
+                card=op.id,
+                notify=deciders,
             )
 
     async def _tell_holder(self, op: Operation, card: Message) -> None:
@@ -120,10 +124,10 @@ class Announcements:
 
     async def _deciders(self, op: Operation, *, but: str = "") -> tuple[tuple[str, ...], str]:
         members = {}
-        for each in self._config.roles.approvers:
-            members[each] = frozenset[str]()
+        for approver in self._config.roles.approvers:
+            members[approver] = frozenset[str]()
             with suppress(BotError, Unavailable):  # a group that cannot be looked up is mentioned as a group
-                members[each] = await self._slack.members((each,))
+                members[approver] = await self._slack.members((approver,))
         return to_ask(op, members, but=but)
 
     async def _url(self, message: Message | None) -> str:
@@ -134,10 +138,10 @@ class Announcements:
 
 
 def _waits(op: Operation) -> bool:
-    """Return whether it is waiting for a decision."""
+    """Return whether the operation is waiting for a decision."""
     return op.status is Status.AWAITING and not op.cancelled_by and all(vote.approve for vote in op.votes)
 
 
 def _round(event: str, op: Operation) -> str:
-    """The key of a message about one round of approval. Each new presentation of a plan starts another round."""
+    """The key of a message about one round of approval. Each time a plan is presented, a new round begins."""
     return f"{event}:{op.id}:{op.expires.isoformat() if op.expires else ''}"

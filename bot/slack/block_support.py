@@ -1,6 +1,6 @@
-"""Sends messages with Slack's newer blocks to workspaces that do not have them.
+"""Convert Slack's newer blocks for workspaces that do not support them.
 
-Slack answers `invalid_blocks` (`invalid_arguments` for a view) if a workspace or an Enterprise grid does not have a
+Slack answers `invalid_blocks` (`invalid_arguments` for a view) if a workspace or an Enterprise grid does not support a
 block. The same content is then sent as older blocks, and the refused types are not tried again for an hour, so that
 each update of a card does not take two calls.
 """
@@ -24,14 +24,14 @@ _REMEMBERED = 3600.0
 
 
 class BlockSupport:
-    """The types of blocks that the workspace has refused."""
+    """Remembers the types of blocks that the workspace has refused, and converts them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._refused: dict[str, float] = {}
 
     async def send(self, body: Body, write: Callable[[Body], Awaitable[T]], refusal: Callable[[Exception], str]) -> T:
-        """Write a message or a view; `refusal` returns Slack's error code of an exception of `write`."""
+        """Write a message or a view. `refusal` returns Slack's error code for an exception that `write` raised."""
         body = _converted(body, {kind for kind, until in self._refused.items() if self._clock() < until})
         left = newer_in(_blocks(body))
         try:
@@ -47,8 +47,8 @@ class BlockSupport:
 
 def _blocks(body: Body) -> list[Block]:
     view = body.get("view")
-    found = view.get("blocks") if isinstance(view, Mapping) else body.get("blocks")
-    return [block for block in found if isinstance(block, dict)] if isinstance(found, list | tuple) else []
+    blocks = view.get("blocks") if isinstance(view, Mapping) else body.get("blocks")
+    return [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list | tuple) else []
 
 
 def _converted(body: Body, types: set[str]) -> Body:

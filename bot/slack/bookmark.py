@@ -1,5 +1,6 @@
-"""The channel's bookmark that shows who has the GPU (`slack.bookmark`). It notifies nobody, and no operation waits for
-it.
+"""Maintain the channel's bookmark with the current holder of the GPU (`slack.bookmark`).
+
+A bookmark notifies nobody, and no operation waits for it.
 """
 
 import structlog

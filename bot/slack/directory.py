@@ -1,4 +1,4 @@
-"""Slack users: their workspace, and whether they are guests or apps. Cached answers of Slack."""
+"""Profiles of Slack users: their workspace, and whether they are guests or apps. The answers are cached."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from bot.slack.web_api import SlackRefused, slack_errors
 from bot.text import markdown
 
 _FRESH = 300.0
-"""Seconds for which an answer is current: afterwards, a changed account is detected."""
+"""Seconds for which a cached answer is used without a request."""
 _STALE = 86400.0
-"""Seconds for which an older answer is used while Slack does not answer."""
+"""Seconds for which a cached answer is used if Slack does not answer."""
 _NAME = 80
 """Maximum characters of a name, as for Slack's display names."""
 _NOBODY = ("user_not_found", "user_not_visible", "users_not_found")
 
 
 class Directory:
-    """The people of the workspace, by id."""
+    """Reads the profiles of users by id."""
 
     def __init__(self, client: AsyncWebClient) -> None:
         self._client = client
@@ -31,23 +31,23 @@ class Directory:
         self._asking: dict[str, asyncio.Task[Profile | None]] = {}
 
     async def home(self) -> Home:
-        """The bot's own workspace, and its organisation if it is in one; it never changes."""
+        """The bot's workspace, and its organisation if it is in one. The answer is cached, because it never changes."""
         if self._home is None:
             with slack_errors("auth.test"):
-                said = await self._client.auth_test()
+                identity = await self._client.auth_test()
             self._home = Home(
-                team=str(said.get("team_id") or ""),
-                enterprise=str(said.get("enterprise_id") or ""),
-                bot=str(said.get("user_id") or ""),
+                team=str(identity.get("team_id") or ""),
+                enterprise=str(identity.get("enterprise_id") or ""),
+                bot=str(identity.get("user_id") or ""),
             )
         return self._home
 
     async def profile(self, user: str) -> Profile | None:
         """The user's profile; None for a user whom Slack does not know. Raises Unavailable if Slack does not answer."""
-        asked, known = self._known.get(user, (-_STALE, None))
-        age = time.monotonic() - asked
+        asked_at, cached = self._known.get(user, (-_STALE, None))
+        age = time.monotonic() - asked_at
         if age < _FRESH:
-            return known
+            return cached
         if user not in self._asking:
             task = self._asking[user] = asyncio.create_task(self._ask(user))
             task.add_done_callback(lambda _: self._asking.pop(user, None))
@@ -55,11 +55,11 @@ class Directory:
             return await asyncio.shield(self._asking[user])
         except Unavailable:
             if age < _STALE:
-                return known
+                return cached
             raise
 
     async def signature(self, user: str) -> str:
-        """The user for a text outside Slack, in Markdown: the name, if Slack returns it, and the id."""
+        """A user's name, if Slack returns it, and id in Markdown, for a text outside Slack."""
         profile = None
         with suppress(BotError, Unavailable):  # without the name, the id is sufficient
             profile = await self.profile(user)
@@ -67,46 +67,46 @@ class Directory:
         return f"{name}({markdown.code(user)})" if name else markdown.code(user)
 
     async def _ask(self, user: str) -> Profile | None:
-        found: Profile | None = None
+        profile: Profile | None = None
         try:
             with slack_errors("users.info"):
                 answer = await self._client.users_info(user=user)
-            said = answer.get("user")
-            if not isinstance(said, dict):
+            account = answer.get("user")
+            if not isinstance(account, dict):
                 raise Unavailable("Slack", "its answer to users.info is not about a person")
-            found = _profile(said)
+            profile = _profile(account)
         except SlackRefused as refused:
             if refused.code not in _NOBODY:
                 raise
         if len(self._known) > 5000:
             self._known.clear()
-        self._known[user] = (time.monotonic(), found)
-        return found
+        self._known[user] = (time.monotonic(), profile)
+        return profile
 
 
-def _profile(said: dict[str, Any]) -> Profile:
+def _profile(account: dict[str, Any]) -> Profile:
     """A profile from Slack's user object (docs.slack.dev/reference/objects/user-object).
 
-    `is_bot` is false for Slackbot. `team_id` of a person who is here through Slack Connect is their own workspace.
+    `is_bot` is false for Slackbot. For a person from another workspace (Slack Connect), `team_id` is that workspace.
     """
-    found = said.get("enterprise_user")
-    organisation = found if isinstance(found, dict) else {}
+    enterprise_user = account.get("enterprise_user")
+    organisation = enterprise_user if isinstance(enterprise_user, dict) else {}
     teams = organisation.get("teams")
     return Profile(
-        id=str(said.get("id") or ""),
-        teams=frozenset(map(str, filter(None, (said.get("team_id"), *(teams if isinstance(teams, list) else ()))))),
+        id=str(account.get("id") or ""),
+        teams=frozenset(map(str, filter(None, (account.get("team_id"), *(teams if isinstance(teams, list) else ()))))),
         enterprise=str(organisation.get("enterprise_id") or ""),
-        stranger=bool(said.get("is_stranger")),
-        guest=bool(said.get("is_restricted") or said.get("is_ultra_restricted")),
-        bot=bool(said.get("is_bot") or said.get("is_workflow_bot") or said.get("id") == "USLACKBOT"),
-        deleted=bool(said.get("deleted")),
-        name=_name(said),
+        stranger=bool(account.get("is_stranger")),
+        guest=bool(account.get("is_restricted") or account.get("is_ultra_restricted")),
+        bot=bool(account.get("is_bot") or account.get("is_workflow_bot") or account.get("id") == "USLACKBOT"),
+        deleted=bool(account.get("deleted")),
+        name=_name(account),
     )
 
 
-def _name(said: dict[str, Any]) -> str:
+def _name(account: dict[str, Any]) -> str:
     """The display name, which may be empty; otherwise the real name, otherwise the handle."""
-    found = said.get("profile")
-    profile = found if isinstance(found, dict) else {}
-    names = (profile.get("display_name"), profile.get("real_name"), said.get("real_name"), said.get("name"))
+    profile_data = account.get("profile")
+    profile = profile_data if isinstance(profile_data, dict) else {}
+    names = (profile.get("display_name"), profile.get("real_name"), account.get("real_name"), account.get("name"))
     return str(next(filter(None, names), ""))[:_NAME]

@@ -1,8 +1,8 @@
-"""The ids of Slack: their first letter is the kind of what they name."""
+"""Slack's ids. The first letter is the type of the object."""
 
 
 def is_user(place: str) -> bool:
-    """Return whether it is the id of a user; a message to it opens a direct message."""
+    """Return whether it is the id of a user. A message to a user is a direct message."""
     return place.startswith(("U", "W"))
 
 
@@ -11,5 +11,5 @@ def is_user_group(member: str) -> bool:
 
 
 def is_personal(place: str) -> bool:
-    """Return whether it is a user or a direct message, which notifies its reader independent of mentions."""
+    """Return whether it is a user or a direct message conversation, where every message notifies its reader."""
     return is_user(place) or place.startswith("D")

@@ -1,9 +1,9 @@
-"""Shows operations and sessions in Slack. It runs in the background: operations never wait for Slack.
+"""Show operations and sessions in Slack. This runs in the background, so operations never wait for Slack.
 
 There are two kinds of messages. The *card* of an operation and its thread are rendered from the operation's newest
-state, as often as necessary. Other messages are *letters* in the outbox. Failed attempts are retried: a card that
-somebody deleted is posted again once; a channel that accepts no messages is retried until it does, and in the meantime
-the people concerned and the admins get one direct message per operation.
+state after each change. Other messages are *letters* in the outbox. Failed attempts are retried, and a deleted card is
+posted again. If a channel accepts no messages, the people concerned and the admins get one direct message per operation,
+until the channel accepts messages again.
 """
 
 import asyncio
@@ -43,15 +43,17 @@ from bot.views.outcomes import outcome_text
 log = structlog.get_logger(__name__)
 
 _KEPT = timedelta(days=1)
-"""A message that Slack has refused for this long is dropped."""
+"""Maximum time for which a message is retried."""
 _ATTEMPT = 10.0
 """Timeout in seconds of one attempt to write a letter."""
 _CUTS = 20
-"""Maximum cancellations of a task at the stop, half a second apart. A task that outlives `close` would use Redis again."""
-_LOOK_EVERY = 15.0
-_LOOK_AGAIN = 300.0
-"""Seconds after which an open card is written again without a change: somebody may have deleted it."""
+"""Maximum cancellations of a task in `close`, half a second apart, so that no task uses Redis afterwards."""
+_OUTBOX_CHECK = 15.0
+"""Maximum seconds between two reads of the outbox."""
+_REWRITE_AFTER = 300.0
+"""Seconds after which an unchanged card is written again, because somebody may have deleted it."""
 _FORGET_AFTER = 900.0
+"""Seconds without a change after which the state of a card is dropped from memory."""
 _PERSONAL_ATTEMPTS = 3
 
 
@@ -72,7 +74,7 @@ class _Card:
 
 
 class Presentation:
-    """Slack for operations: each method returns immediately and never fails because of Slack."""
+    """Shows operations in Slack. Each method returns immediately and never fails because of Slack."""
 
     def __init__(
         self,
@@ -93,18 +95,18 @@ class Presentation:
         self.announcements = Announcements(slack, messages, ledger, config, self.post)
         self._cards: dict[str, _Card] = {}
         self._closed, self._is_closed = ClosedChannels(), False
-        self._told: dict[str, Status] = {}
-        """The status in the direct messages about an operation, while its channel accepts no messages."""
+        self._unshown: dict[str, Status] = {}
+        """The status that the direct messages about an operation show, while its channel accepts no messages."""
         self._retries: dict[str, tuple[int, float]] = {}
         self._progress = asyncio.Semaphore(2)
         """Limits concurrent progress updates: Slack rate-limits bursts, which would delay replies."""
         self._sending, self._wake = asyncio.Semaphore(4), asyncio.Event()
-        self._postman: asyncio.Task[None] | None = None
+        self._delivery: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Stop writing; the next start shows the state at that time."""
+        """Stop writing. The next process shows the then current state."""
         self._is_closed = True
-        tasks = {task for task in (self._postman, *(each.task for each in self._cards.values())) if task}
+        tasks = {task for task in (self._delivery, *(state.task for state in self._cards.values())) if task}
         for _ in range(_CUTS):  # a library may swallow a cancellation
             for task in tasks:
                 task.cancel()
@@ -114,59 +116,59 @@ class Presentation:
     # ── cards ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def show(self, op_id: str, *, now: bool = False) -> None:
-        """Make sure that an operation's card, its thread, and finally its end are shown as stored.
+        """Update an operation's card and thread in the background until they show its stored state.
 
         Several changes within `slack.update_every` become one update, unless `now` is set.
         """
-        shown = self._cards.setdefault(op_id, _Card())
+        state = self._cards.setdefault(op_id, _Card())
         if now:
-            shown.urgent.set()
-        shown.due.set()
-        if shown.task is None and not self._is_closed:
-            shown.task = asyncio.create_task(self._keep(op_id, shown))
+            state.urgent.set()
+        state.due.set()
+        if state.task is None and not self._is_closed:
+            state.task = asyncio.create_task(self._keep_updated(op_id, state))
 
-    async def _keep(self, op_id: str, shown: _Card) -> None:
+    async def _keep_updated(self, op_id: str, state: _Card) -> None:
         failures = 0
         try:
             while not self._is_closed:
                 async with asyncio.timeout(_FORGET_AFTER):
-                    await shown.due.wait()
-                left = shown.at + self._config.slack.update_every.total_seconds() - time.monotonic()
+                    await state.due.wait()
+                left = state.at + self._config.slack.update_every.total_seconds() - time.monotonic()
                 if left > 0:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(left):
-                            await shown.urgent.wait()
-                urgent = shown.urgent.is_set()
-                shown.due.clear()
-                shown.urgent.clear()
-                shown.reopened.clear()
+                            await state.urgent.wait()
+                urgent = state.urgent.is_set()
+                state.due.clear()
+                state.urgent.clear()
+                state.reopened.clear()
                 try:
                     if urgent:
-                        over = await self._write(op_id, shown)
+                        over = await self._write(op_id, state)
                     else:
                         async with self._progress:
-                            over = await self._write(op_id, shown)
+                            over = await self._write(op_id, state)
                 except (BotError, Unavailable) as error:
                     failures += 1
                     log.warning("not shown yet", op=op_id, attempt=failures, error=str(error))
-                    shown.due.set()
+                    state.due.set()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_delay(failures, error)):
-                            await shown.reopened.wait()
+                            await state.reopened.wait()
                     continue
                 failures = 0
-                if over and not shown.due.is_set():
+                if over and not state.due.is_set():
                     return
         except (OperationNotFound, TimeoutError):
             return
         except Exception:
-            log.exception("card lost", op=op_id)  # the next change, or the sweep, starts it again
+            log.exception("card lost", op=op_id)  # the next change, or the sweep, starts the update again
         finally:
-            if self._cards.get(op_id) is shown:
+            if self._cards.get(op_id) is state:
                 del self._cards[op_id]
 
-    async def _write(self, op_id: str, shown: _Card) -> bool:
-        """Show the newest version; returns whether the operation has ended and everything is shown."""
+    async def _write(self, op_id: str, state: _Card) -> bool:
+        """Show the newest state; returns whether the operation has ended and everything is shown."""
         try:
             op = await self._operations.load(op_id)
         except OperationNotFound:
@@ -176,31 +178,31 @@ class Presentation:
             return True
         try:
             self._closed.require_open(op.request.channel)
-            op = await self._draw(op, shown)
+            op = await self._draw(op, state)
         except (SlackRefused, ChannelClosed) as error:
             if isinstance(error, SlackRefused):
                 self._closed.close(op.request.channel)
                 await self._audit.note_unshown(op, error.code, self._clock())
-            await self._tell_elsewhere(op, error.code if isinstance(error, SlackRefused) else "")
+            await self._send_direct_messages(op, error.code if isinstance(error, SlackRefused) else "")
             await self._announce(op, op.message)
             raise
         self._closed.reopen(op.request.channel)
-        if op.id in self._told:
-            await self._take_back(op)
+        if op.id in self._unshown:
+            await self._replace_direct_messages(op)
         newer = await self._operations.load(op_id)
         if newer.version != op.version:
-            shown.due.set()
+            state.due.set()
             if newer.status.final:
-                shown.urgent.set()
+                state.urgent.set()
             return False
         if op.status.final:
             await self._operations.mark_delivered(op.id)
         return op.status.final
 
-    async def _draw(self, op: Operation, shown: _Card) -> Operation:
+    async def _draw(self, op: Operation, state: _Card) -> Operation:
         view = card(op, self._clock(), await self._slack.links(self._config))
-        message, fresh = (op.message, False) if op.message else await self._first(op, view)
-        unchanged = view == shown.view and time.monotonic() - shown.at < _LOOK_AGAIN
+        message, fresh = (op.message, False) if op.message else await self._post_first(op, view)
+        unchanged = view == state.view and time.monotonic() - state.at < _REWRITE_AFTER
         while not fresh and not unchanged:
             try:
                 await readable(view, partial(self._slack.update, message))
@@ -208,52 +210,52 @@ class Presentation:
             except SlackRefused as refused:
                 if refused.code not in GONE:
                     raise
-                message, fresh = await self._post_again(op, shown, message, view)
-        for older in () if shown.view else await self._newest_cards.note(op):
+                message, fresh = await self._post_again(op, state, message, view)
+        for older in () if state.view else await self._newest_cards.note(op):
             self.show(older)
-        shown.at, shown.view = time.monotonic(), view
+        state.at, state.view = time.monotonic(), view
         if op.message != message:
             now_at = message
             op = await self._operations.update(op.id, lambda op: op.model_copy(update={"message": now_at}))
         for key, reply in thread(op):
-            if key not in shown.replies:
-                await self._reply(op, shown, f"{op.id}:{key}", reply, message)
-                shown.replies.add(key)
+            if key not in state.replies:
+                await self._reply(op, state, f"{op.id}:{key}", reply, message)
+                state.replies.add(key)
         await self._announce(op, message)
         return op
 
-    async def _first(self, op: Operation, view: View) -> tuple[Message, bool]:
-        first, whom = await self.announcements.first_text(op, view)
-        post = partial(self._slack.posted, f"card:{op.id}", op.request.channel, notify=whom)
+    async def _post_first(self, op: Operation, view: View) -> tuple[Message, bool]:
+        first, notified = await self.announcements.first_text(op, view)
+        post = partial(self._slack.post_once, f"card:{op.id}", op.request.channel, notify=notified)
         return await readable(first, post)
 
     async def _announce(self, op: Operation, message: Message | None) -> None:
         await self.announcements.announce(op, message)
-        if said := self.announcements.withdrawn(op):
-            await self.revise(f"replace:{op.id}", lines(said))
+        if text := self.announcements.withdrawn(op):
+            await self.revise(f"replace:{op.id}", lines(text))
 
-    async def _post_again(self, op: Operation, shown: _Card, gone: Message, view: View) -> tuple[Message, bool]:
-        """Post the card that replaces a deleted one. Its key contains the deleted one, so that only one bot posts it."""
-        if time.monotonic() < shown.post_again_at:
+    async def _post_again(self, op: Operation, state: _Card, deleted: Message, view: View) -> tuple[Message, bool]:
+        """Post a card that replaces a deleted one. The key contains the deleted message, so that only one bot posts it."""
+        if time.monotonic() < state.post_again_at:
             raise Unavailable("Slack", "the card was deleted again")
-        key = f"card:{op.id}:{gone.ts}"
-        posted = await readable(view, partial(self._slack.posted, key, op.request.channel))
-        shown.post_again_at = time.monotonic() + min(600.0, 15.0 * 2**shown.posted_again)
-        shown.posted_again += 1
+        key = f"card:{op.id}:{deleted.ts}"
+        posted = await readable(view, partial(self._slack.post_once, key, op.request.channel))
+        state.post_again_at = time.monotonic() + min(600.0, 15.0 * 2**state.posted_again)
+        state.posted_again += 1
         log.info("card posted again", op=op.id, model=op.request.model)
         return posted
 
-    async def _reply(self, op: Operation, shown: _Card, key: str, view: View, below: Message) -> None:
+    async def _reply(self, op: Operation, state: _Card, key: str, view: View, parent: Message) -> None:
         try:
-            await readable(view, partial(self._slack.post, key, below.channel, thread=below))
+            await readable(view, partial(self._slack.post, key, parent.channel, thread=parent))
         except SlackRefused as refused:
             if refused.code not in NO_THREAD:
                 raise
-            shown.view = None  # so that the existing card is searched for
+            state.view = None  # so that the next attempt writes the card first, and posts it again if it was deleted
             raise Unavailable("Slack", f"the card of {op.id} is gone") from refused
 
     async def _refuse(self, op: Operation) -> None:
-        """Notify only the requester. If that is not possible, log it, and do not retry."""
+        """Notify only the requester. If Slack refuses that, record it, and do not retry."""
         if op.request.actor:
             try:
                 await self._slack.whisper(op.request.channel, op.request.actor, outcome_text(op))
@@ -261,16 +263,16 @@ class Presentation:
                 await self._audit.note_unshown(op, refused.code, self._clock())
         await self._operations.mark_delivered(op.id)
 
-    async def _tell_elsewhere(self, op: Operation, why: str) -> None:
-        """Send one direct message per operation to the people concerned and the admins; it changes with the status."""
-        if self._told.get(op.id) is op.status:
+    async def _send_direct_messages(self, op: Operation, error_code: str) -> None:
+        """Send one direct message per operation to the people concerned and the admins. It is updated with the status."""
+        if self._unshown.get(op.id) is op.status:
             return
         warning = section(
             md(
                 "⚠️ Slack accepts no messages from Stoker in <#{channel}>{value}. The work continues, and its state is shown here "
                 "until the channel accepts messages again.",
                 channel=op.request.channel,
-                value=md(" ({why})", why=code(why)) if why else "",
+                value=md(" ({why})", why=code(error_code)) if error_code else "",
             )
         )
         drawn = card(op, self._clock(), await self._slack.links(self._config))
@@ -278,20 +280,15 @@ class Presentation:
         for user in await self._concerned(op):
             key = f"unshown:{op.id}:{user}"
             await (self.revise(key, view) if await self._messages.posted(key) else self.post(key, user, view))
-        self._told[op.id] = op.status
+        self._unshown[op.id] = op.status
 
-    async def _take_back(self, op: Operation) -> None:
-        """Update the direct messages with a link to the channel, which accepts messages again."""
-        view = lines(
-            md(
-                "✅ {model}: this is shown in <#{channel}> again.",
-                model=code(op.request.model),
-                channel=op.request.channel,
-            )
-        )
+    async def _replace_direct_messages(self, op: Operation) -> None:
+        """Replace the direct messages by a link to the channel, which accepts messages again."""
+        model, channel = code(op.request.model), op.request.channel
+        view = lines(md("✅ {model}: this is shown in <#{channel}> again.", model=model, channel=channel))
         for user in await self._concerned(op):
             await self.revise(f"unshown:{op.id}:{user}", view)
-        self._told.pop(op.id, None)
+        self._unshown.pop(op.id, None)
 
     async def _concerned(self, op: Operation) -> tuple[str, ...]:
         holder = op.request.holder if isinstance(op.request, BringDown) else ""
@@ -311,8 +308,8 @@ class Presentation:
         self._closed.reopen(channel)
         self._retries.clear()
         self._wake.set()
-        for shown in self._cards.values():
-            shown.reopened.set()
+        for state in self._cards.values():
+            state.reopened.set()
 
     # ── letters ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,19 +324,20 @@ class Presentation:
         notify: tuple[str, ...] = (),
         question: str = "",
     ) -> None:
-        """Post a message once for `key`, in a channel or to a user, or below an operation's `card` or a message's
-        `thread`. In a channel it notifies only the people in `notify` that it mentions; `bot.domain.notifications` has
-        the table.
+        """Post a message once for `key`: in a channel, to a user, below an operation's `card`, or in a `thread`.
+
+        In a channel it notifies only the people in `notify` that it mentions: see `bot.domain.notifications`.
         """
         if await self._messages.posted(key) is None:
             await self._put("post", key, view, place=place, card=card, thread=thread, notify=notify, question=question)
 
-    async def tell_admins(self, key: str, view: View) -> None:
+    async def notify_admins(self, key: str, view: View) -> None:
         """Notify each admin once, or the channel if there are no admins."""
         for user in await self._admins() or (self._config.slack.channel,):
             await self.post(f"{key}:{user}", user, view)
 
     async def edit(self, message: Message, view: View) -> None:
+        """Replace the text of a posted message."""
         await self._put("edit", edit_key(message), view, at=message)
 
     async def revise(self, key: str, view: View) -> None:
@@ -351,34 +349,34 @@ class Presentation:
         elif await self._messages.posted(key):
             await self._put("revise", key, view)
 
-    async def withdraw(self, question: str, keys: tuple[str, ...] = (), said: View | None = None) -> None:
-        """Drop the unposted questions about an operation's session, or post them as `said`."""
+    async def withdraw(self, question: str, keys: tuple[str, ...] = (), replacement: View | None = None) -> None:
+        """Drop the unposted questions about an operation's session, or replace them by `replacement`."""
         for letter in await self._outbox.waiting():
             if letter.question == question and (not keys or letter.key in keys):
-                await (self.revise(letter.key, said) if said else self._outbox.drop(letter.name))
+                await (self.revise(letter.key, replacement) if replacement else self._outbox.drop(letter.name))
 
     async def waiting(self) -> int:
         """The number of letters that are not written yet."""
         return len(await self._outbox.waiting())
 
-    async def _put(self, what: Literal["post", "edit", "revise"], key: str, view: View, **more: Any) -> None:
+    async def _put(self, action: Literal["post", "edit", "revise"], key: str, view: View, **more: Any) -> None:
         now = self._clock()
         text, blocks = view.text, tuple(view.blocks)
         await self._outbox.put(
-            Letter(what=what, key=key, text=text, blocks=blocks, written=now, until=now + _KEPT, **more)
+            Letter(what=action, key=key, text=text, blocks=blocks, written=now, until=now + _KEPT, **more)
         )
         self.wake()
 
     def wake(self) -> None:
-        """Process the outbox now, including letters of an earlier process."""
+        """Process the outbox now, including the letters of an earlier process."""
         self._wake.set()
-        if not self._is_closed and (self._postman is None or self._postman.done()):
-            self._postman = asyncio.create_task(self._deliver())
+        if not self._is_closed and (self._delivery is None or self._delivery.done()):
+            self._delivery = asyncio.create_task(self._deliver())
 
     async def _deliver(self) -> None:
         while not self._is_closed:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._next_look()):
+                async with asyncio.timeout(self._seconds_to_next_check()):
                     await self._wake.wait()
             self._wake.clear()
             try:
@@ -390,9 +388,9 @@ class Presentation:
             self._retries = {name: tried for name, tried in self._retries.items() if name in {e.name for e in letters}}
             await asyncio.gather(*(self._attempt(letter) for letter in letters if self._is_due(letter)))
 
-    def _next_look(self) -> float:
+    def _seconds_to_next_check(self) -> float:
         due = [at - time.monotonic() for _, at in self._retries.values()]
-        return max(0.05, min([_LOOK_EVERY, *due]))
+        return max(0.05, min([_OUTBOX_CHECK, *due]))
 
     def _is_due(self, letter: Letter) -> bool:
         return time.monotonic() >= self._retries.get(letter.name, (0, 0.0))[1]
@@ -401,13 +399,13 @@ class Presentation:
         async with self._sending:
             attempts = self._retries.get(letter.name, (0, 0.0))[0] + 1
             try:
-                if not await self._outbox.take(letter.name):
+                if not await self._outbox.reserve(letter.name):
                     return  # another process is writing it
                 try:
                     async with asyncio.timeout(_ATTEMPT):
                         await self._send(letter, attempts)
                 finally:
-                    await self._outbox.give_back(letter.name)
+                    await self._outbox.release(letter.name)
             except (BotError, Unavailable, TimeoutError) as error:
                 log.warning("message not written yet", key=letter.key, attempt=attempts, error=str(error))
                 self._retries[letter.name] = (attempts, time.monotonic() + _delay(attempts, error))
@@ -429,27 +427,27 @@ class Presentation:
                 await readable(letter.view, partial(self._slack.update, message))
             except SlackRefused as refused:
                 if refused.code not in GONE:
-                    raise  # somebody deleted the message, so it needs no update
-        await self._outbox.written(letter)
+                    raise
+        await self._outbox.mark_written(letter)
 
     async def _send_post(self, letter: Letter, attempts: int) -> None:
         self._closed.require_open(letter.place)
-        below = letter.thread
+        parent = letter.thread
         if letter.card:
             with suppress(OperationNotFound):
-                below = (await self._operations.load(letter.card)).message
-                if below is None and attempts <= _PERSONAL_ATTEMPTS:
+                parent = (await self._operations.load(letter.card)).message
+                if parent is None and attempts <= _PERSONAL_ATTEMPTS:
                     raise Unavailable("Slack", f"the card of {letter.card} is not shown yet")
         try:
-            message = await self._posted(letter, below)
+            message = await self._post_letter(letter, parent)
         except SlackRefused as refused:
-            if below is None or refused.code not in NO_THREAD:
+            if parent is None or refused.code not in NO_THREAD:
                 raise
-            message = await self._posted(letter, None)
+            message = await self._post_letter(letter, None)  # its thread is gone
         if letter.question:
-            kept = without_buttons(letter.view)
-            asked = Question(message=message, text=kept.text, blocks=tuple(kept.blocks))
-            await self._questions.note(letter.question, letter.key, asked)
+            plain = without_buttons(letter.view)
+            question = Question(message=message, text=plain.text, blocks=tuple(plain.blocks))
+            await self._questions.note(letter.question, letter.key, question)
         now = await self._outbox.get(letter.name)
         if now is None and letter.question:  # withdrawn in the meantime
             await self._questions.forget(letter.question, letter.key)
@@ -459,16 +457,16 @@ class Presentation:
                 await self._questions.forget(letter.question, letter.key)
             await self.edit(message, now.view)
         if now:
-            await self._outbox.written(now)
-        if (about := letter.question or letter.card) in self._told and not is_user(letter.place):
+            await self._outbox.mark_written(now)
+        if (op_id := letter.question or letter.card) in self._unshown and not is_user(letter.place):
             with suppress(OperationNotFound):
-                await self._take_back(await self._operations.load(about))
+                await self._replace_direct_messages(await self._operations.load(op_id))
 
-    async def _posted(self, letter: Letter, below: Message | None) -> Message:
-        place = below.channel if below else letter.place
-        post = partial(self._slack.posted, letter.key, place, thread=below, notify=letter.notify)
+    async def _post_letter(self, letter: Letter, parent: Message | None) -> Message:
+        place = parent.channel if parent else letter.place
+        post = partial(self._slack.post_once, letter.key, place, thread=parent, notify=letter.notify)
         message, fresh = await readable(letter.view, post)
-        if not fresh:  # posted by a process that was killed, and possibly changed since
+        if not fresh:  # a process that was killed posted it, and the letter may have changed since
             try:
                 await readable(letter.view, partial(self._slack.update, message))
             except SlackRefused as refused:
@@ -481,11 +479,11 @@ class Presentation:
         place = letter.at.channel if letter.at else letter.place
         if refused and not is_personal(place) and place:
             self._closed.close(place)
-            if about := letter.question or letter.card:
+            if op_id := letter.question or letter.card:
                 with suppress(OperationNotFound):
-                    op = await self._operations.load(about)
+                    op = await self._operations.load(op_id)
                     await self._audit.note_unshown(op, refused.code, self._clock())
-                    await self._tell_elsewhere(op, refused.code)
+                    await self._send_direct_messages(op, refused.code)
         hopeless = refused and (is_personal(place) or refused.code in CONTENT) and attempts >= _PERSONAL_ATTEMPTS
         if hopeless or self._clock() > letter.until:
             log.warning("message given up", key=letter.key, where=place, error=str(error))
@@ -493,6 +491,6 @@ class Presentation:
 
 
 def _delay(attempts: int, error: Exception) -> float:
-    """Seconds until the next attempt: increasing, and at least as long as Slack asks for."""
-    asked = error.after if isinstance(error, SlackBusy) else 0.0
-    return max(asked, min(LONGEST_PAUSE, 0.5 * 2.0 ** min(attempts, 10)))
+    """Seconds until the next attempt. They increase with each attempt, and are at least those that Slack requires."""
+    requested = error.after if isinstance(error, SlackBusy) else 0.0
+    return max(requested, min(LONGEST_PAUSE, 0.5 * 2.0 ** min(attempts, 10)))

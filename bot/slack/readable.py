@@ -1,4 +1,4 @@
-"""Writes a view in a form that Slack accepts, with fewer blocks if necessary."""
+"""Write a view in a form that Slack accepts, with fewer blocks if necessary."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 async def readable(view: View, write: Callable[[View], Coroutine[Any, Any, T]]) -> T:
-    """Write a view; if Slack finds it too long or malformed, write it as plain text with its buttons."""
+    """Write a view. If Slack refuses its content, write it as plain text with its buttons, and then without them."""
     try:
         return await write(view)
     except SlackRefused as refused:

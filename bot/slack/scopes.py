@@ -24,14 +24,14 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "views.push": (),
     "views.update": (),
 }
-"""docs.slack.dev/reference/methods: the scopes of each method, for a public channel and for direct messages."""
+"""The scopes of each method, for a public channel and for direct messages (docs.slack.dev/reference/methods)."""
 
 BOOKMARK_METHODS: Mapping[str, tuple[str, ...]] = {
     "bookmarks.add": ("bookmarks:write",),
     "bookmarks.edit": ("bookmarks:write",),
     "bookmarks.list": ("bookmarks:read",),
 }
-"""Only used with the setting `slack.bookmark`."""
+"""The scopes of the methods that are only used with the setting `slack.bookmark`."""
 
 EVENTS: Mapping[str, tuple[str, ...]] = {
     "app_home_opened": (),
@@ -39,14 +39,16 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "member_joined_channel": ("channels:read",),
     "message.im": ("im:history",),
 }
-"""docs.slack.dev/reference/events."""
+"""The scopes of each event (docs.slack.dev/reference/events)."""
 
 
 def scopes(*, private_channel: bool = False, bookmark: bool = False) -> tuple[str, ...]:
-    """The bot's scopes, with those of `slack.bookmark` if it is set; for a private channel Slack uses `groups:` instead of `channels:`."""
-    found = {"commands"}.union(*METHODS.values(), *EVENTS.values())
+    """The bot's scopes, sorted. `bookmark` adds those for the setting `slack.bookmark`. For a private channel, Slack's
+    scopes begin with `groups:` instead of `channels:`.
+    """
+    required = {"commands"}.union(*METHODS.values(), *EVENTS.values())
     if bookmark:
-        found = found.union(*BOOKMARK_METHODS.values())
+        required = required.union(*BOOKMARK_METHODS.values())
     if private_channel:
-        found = {scope.replace("channels:", "groups:") for scope in found}
-    return tuple(sorted(found))
+        required = {scope.replace("channels:", "groups:") for scope in required}
+    return tuple(sorted(required))

@@ -1,4 +1,4 @@
-"""Slack's Web API: posts each message exactly once, wraps errors."""
+"""Client for Slack's Web API. It posts each message exactly once, and maps Slack's errors to Stoker's."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ _EVENT = "stoker_message"
 _ALT = 1000
 """Maximum characters of a file's alternative text."""
 _PATIENCE = 10.0
-"""Maximum seconds that a call waits if Slack is rate-limiting."""
+"""Maximum seconds for which a call waits if Slack limits the rate."""
 
 # The codes are those of docs.slack.dev/reference/methods/chat.update and chat.postMessage.
 _TRANSIENT = {
@@ -44,16 +44,16 @@ _TRANSIENT = {
     "external_channel_migrating", "message_limit_exceeded",
 }  # fmt: skip
 _LIMITED = {"ratelimited", "rate_limited", "accesslimited"}
-"""Slack's codes for a rate limit: that of chat.postMessage differs from that of the other methods."""
+"""Slack's codes for a rate limit. chat.postMessage has a different code than the other methods."""
 GONE = {"message_not_found", "cant_update_message", "edit_window_closed", "block_mismatch"}
-"""Codes for a message that can no longer be changed: somebody deleted it, or a rule of the workspace forbids it."""
+"""Codes for a message that can no longer be changed: it was deleted, or a rule of the workspace forbids the change."""
 NO_THREAD = {"thread_not_found", "message_not_found", "invalid_thread_ts", "cannot_reply_to_message"}
-"""Codes for a message below which nothing can be posted."""
+"""Codes for a message to which no reply can be posted."""
 CONTENT = {
     "msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text", "invalid_attachments",
     "too_many_attachments", "invalid_arguments", "invalid_metadata_format", "invalid_metadata_schema", "metadata_too_large",
 }  # fmt: skip
-"""Codes for refused content of a message."""
+"""Codes for a message whose content Slack refuses."""
 
 
 class SlackRefused(BotError):
@@ -83,7 +83,7 @@ class SlackBusy(Unavailable):
 
 
 class Patience(AsyncRateLimitErrorRetryHandler):
-    """Waits if Slack asks for some seconds. If Slack asks for minutes, the call fails, because a user is waiting."""
+    """Waits if Slack requires a wait of a few seconds. A longer wait fails the call, because a user is waiting."""
 
     async def _can_retry_async(self, *, response: HttpResponse | None = None, **_: Any) -> bool:
         return response is not None and response.status_code == 429 and _after(response.headers) <= _PATIENCE
@@ -98,7 +98,9 @@ def _after(headers: Mapping[str, Any]) -> float:
 
 @contextmanager
 def slack_errors(method: str) -> Iterator[None]:
-    """Wrap Slack's errors. A response that is not from Slack (a proxy's page, truncated JSON) is Unavailable."""
+    """Map Slack's errors to Stoker's. A response that is not from Slack (a proxy's page, truncated JSON) raises
+    Unavailable.
+    """
     try:
         yield
     except SlackApiError as error:
@@ -108,20 +110,11 @@ def slack_errors(method: str) -> Iterator[None]:
         if code in _TRANSIENT or status >= 500 or not code:
             raise Unavailable("Slack", f"{method}: {code or f'status {status}'}") from error
         raise SlackRefused(method, code) from error
-    except (
-        ClientError,
-        SlackRequestError,
-        TimeoutError,
-        OSError,
-    ) as error:  # SlackRequestError: an upload was interrupted
+    # SlackRequestError: an upload was interrupted.
+    except (ClientError, SlackRequestError, TimeoutError, OSError) as error:
         raise Unavailable("Slack", f"{method}: {type(error).__name__}") from error
-    except (
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # errors of slack_sdk for invalid responses
+    # slack_sdk raises these for invalid responses.
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise Unavailable("Slack", f"{method}: its answer cannot be read") from error
 
 
@@ -144,8 +137,9 @@ def _in_time() -> Iterator[None]:
 
 
 class CleanWebClient(AsyncWebClient):
-    """A client that removes secrets, and converts blocks that the workspace does not have: every method of the
-    library uses `api_call`.
+    """A client that removes secrets, and converts blocks that the workspace does not support.
+
+    It overrides `api_call`, which every method of the library uses.
     """
 
     def __init__(self, **more: Any) -> None:
@@ -158,14 +152,14 @@ class CleanWebClient(AsyncWebClient):
                 call[part] = cleaned_texts(call[part])
         body = call.get("json")
         if not isinstance(body, Mapping):
-            return await self._called(api_method, call)
-        write = partial(self._written, api_method, call)
+            return await self._call(api_method, call)
+        write = partial(self._write, api_method, call)
         return await self._support.send(body, write, _refusal)
 
-    async def _written(self, api_method: str, call: Mapping[str, Any], body: Mapping[str, Any]) -> AsyncSlackResponse:
-        return await self._called(api_method, {**call, "json": body})
+    async def _write(self, api_method: str, call: Mapping[str, Any], body: Mapping[str, Any]) -> AsyncSlackResponse:
+        return await self._call(api_method, {**call, "json": body})
 
-    async def _called(self, api_method: str, call: Mapping[str, Any]) -> AsyncSlackResponse:
+    async def _call(self, api_method: str, call: Mapping[str, Any]) -> AsyncSlackResponse:
         if not api_method.startswith("chat."):
             return await super().api_call(api_method, **call)
         async with beside_all_work(api_method):
@@ -177,7 +171,7 @@ def _refusal(error: Exception) -> str:
 
 
 class Slack:
-    """Slack for operations."""
+    """Sends and updates messages, forms and Home."""
 
     def __init__(
         self, client: AsyncWebClient, messages: Messages, clock: Clock = REAL_TIME, place: Place = unknown_place
@@ -187,25 +181,24 @@ class Slack:
         self._names: dict[str, str] = {}
 
     async def post(self, key: str, channel: str, view: View, *, thread: Message | None = None) -> Message:
-        """Post a message exactly once for `key`, over any number of crashes and retries; it notifies nobody in a
-        channel.
+        """Post a message exactly once for `key`, even after crashes and retries. In a channel it notifies nobody.
 
-        chat.postMessage has no idempotency key, so before a retry, the channel's history is searched for the message
-        of an interrupted attempt, by its metadata.
+        chat.postMessage has no idempotency key. Before a retry, the channel's history is therefore searched for the
+        message of an interrupted attempt, by its metadata.
         """
-        message, _ = await self.posted(key, channel, view, thread=thread)
+        message, _ = await self.post_once(key, channel, view, thread=thread)
         return message
 
-    async def posted(
+    async def post_once(
         self, key: str, channel: str, view: View, *, thread: Message | None = None, notify: Collection[str] = ()
     ) -> tuple[Message, bool]:
-        """Like `post`; also returns whether it was posted just now. In a channel it notifies only those in `notify`."""
-        noted = await self._messages.intend(key, self._clock())
-        if isinstance(noted, Message):
-            return noted, False
-        found = await self._find(key, channel, thread, since=noted) if noted else None
-        fresh = found is None
-        if found is None:
+        """Like `post`; also returns whether this call posted it. In a channel it notifies only the people in `notify`."""
+        recorded = await self._messages.intend(key, self._clock())
+        if isinstance(recorded, Message):
+            return recorded, False
+        message = await self._find(key, channel, thread, since=recorded) if recorded else None
+        fresh = message is None
+        if message is None:
             if not is_personal(channel):
                 view = notifying(view, notify, await self._names_of(mentioned_in(view) - set(notify)))
             with slack_errors("chat.postMessage"):
@@ -217,30 +210,32 @@ class Slack:
                     metadata={"event_type": _EVENT, "event_payload": {"key": key}},
                     unfurl_links=False,
                 )
-                found = Message.model_validate({"channel": answer.get("channel"), "ts": answer.get("ts")})
-        await self._messages.note(key, found)
-        return found, fresh
+                message = Message.model_validate({"channel": answer.get("channel"), "ts": answer.get("ts")})
+        await self._messages.note(key, message)
+        return message, fresh
 
     async def _names_of(self, users: Iterable[str]) -> dict[str, str]:
         """Display names by id, without users that cannot be looked up."""
         for user in set(users) - set(self._names):
             with suppress(BotError, Unavailable), slack_errors("users.info"):
-                found = (await self._client.users_info(user=user)).get("user") or {}
-                profile = found.get("profile") or {}
+                account = (await self._client.users_info(user=user)).get("user") or {}
+                profile = account.get("profile") or {}
                 self._names[user] = str(
-                    profile.get("display_name") or found.get("real_name") or found.get("name") or ""
+                    profile.get("display_name") or account.get("real_name") or account.get("name") or ""
                 )
         return self._names
 
     async def _find(self, key: str, channel: str, thread: Message | None, since: datetime) -> Message | None:
-        channel, messages = await self._since(channel, thread, since)
+        channel, messages = await self._messages_since(channel, thread, since)
         for message in messages:
             metadata = message.get("metadata") or {}
             if metadata.get("event_type") == _EVENT and metadata.get("event_payload", {}).get("key") == key:
                 return Message(channel=channel, ts=message["ts"])
         return None
 
-    async def _since(self, channel: str, thread: Message | None, since: datetime) -> tuple[str, list[dict[str, Any]]]:
+    async def _messages_since(
+        self, channel: str, thread: Message | None, since: datetime
+    ) -> tuple[str, list[dict[str, Any]]]:
         """The messages since that time, in a channel or in one of its threads, and the channel's id."""
         oldest = str((since - timedelta(minutes=1)).timestamp())
         with slack_errors("conversations.history"):
@@ -258,6 +253,7 @@ class Slack:
         return channel, answer.get("messages") or []
 
     async def update(self, message: Message, view: View) -> None:
+        """Replace the content of a message. Raises SlackRefused with a code of `GONE` if it was deleted."""
         with slack_errors("chat.update"):
             await self._client.chat_update(channel=message.channel, ts=message.ts, text=view.text, blocks=view.blocks)
 
@@ -281,32 +277,34 @@ class Slack:
         return await self._names_of(users)
 
     async def bookmark(self, channel: str, title: str) -> None:
-        """Set the title of the bot's bookmark in the channel, which is recognised by its link; add it if it is missing."""
+        """Set the title of the bot's bookmark in the channel; add the bookmark if it is missing. It is identified by its
+        link.
+        """
         link = f"https://slack.com/app_redirect?channel={channel}&stoker=gpu"
         with slack_errors("bookmarks.list"):
-            found = (await self._client.bookmarks_list(channel_id=channel)).get("bookmarks") or []
-        own = next((each for each in found if each.get("link") == link), None)
-        if own is None:
+            bookmarks = (await self._client.bookmarks_list(channel_id=channel)).get("bookmarks") or []
+        bookmark = next((entry for entry in bookmarks if entry.get("link") == link), None)
+        if bookmark is None:
             with slack_errors("bookmarks.add"):
                 await self._client.bookmarks_add(
                     channel_id=channel, title=title, type="link", link=link, emoji=":fire:"
                 )
-        elif own.get("title") != title:
+        elif bookmark.get("title") != title:
             with slack_errors("bookmarks.edit"):
                 await self._client.bookmarks_edit(
-                    channel_id=channel, bookmark_id=str(own.get("id")), title=title, link=link
+                    channel_id=channel, bookmark_id=str(bookmark.get("id")), title=title, link=link
                 )
 
     async def attach(
         self, key: str, thread: Message, content: bytes, name: str, *, title: str, alt: str, text: Mrkdwn
     ) -> None:
-        """Post a picture below a message exactly once for `key`: the file of an interrupted attempt is searched by its
-        name. `alt` is read to people who do not see it.
+        """Post a picture in a thread exactly once for `key`. The file of an interrupted attempt is found by its name. `alt`
+        is the picture's alternative text.
         """
-        noted = await self._messages.intend(key, self._clock())
-        if isinstance(noted, Message):
+        recorded = await self._messages.intend(key, self._clock())
+        if isinstance(recorded, Message):
             return
-        if noted is None or not await self._has_file(thread, name, since=noted):
+        if recorded is None or not await self._has_file(thread, name, since=recorded):
             with slack_errors("files.completeUploadExternal"):
                 await self._client.files_upload_v2(
                     channel=thread.channel,
@@ -320,7 +318,7 @@ class Slack:
         await self._messages.note(key, thread)
 
     async def _has_file(self, thread: Message, name: str, since: datetime) -> bool:
-        _, replies = await self._since(thread.channel, thread, since)
+        _, replies = await self._messages_since(thread.channel, thread, since)
         return any(file.get("name") == name for reply in replies for file in reply.get("files") or ())
 
     async def address(self) -> str:
@@ -331,7 +329,7 @@ class Slack:
         return self._address
 
     async def links(self, config: Config | None = None) -> Links:
-        """The links of messages; without those to other messages if Slack does not answer."""
+        """The links for messages. If Slack does not answer, links to other messages are omitted."""
         links = Links.of(config, place=self._place) if config else NO_LINKS
         with suppress(BotError, Unavailable):
             return dataclasses.replace(links, workspace=await self.address())
@@ -342,13 +340,12 @@ class Slack:
         return (await self.links()).message(op.message, "see its card")
 
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
+        """Show a view in a user's Home."""
         with slack_errors("views.publish"):
             await self._client.views_publish(user_id=user, view=view)
 
-    async def tell(self, user: str, text: Mrkdwn | View) -> None:
-        """Send a best-effort message: the answer to a click that Slack offers no other way to answer. In a channel
-        it notifies nobody.
-        """
+    async def send(self, user: str, text: Mrkdwn | View) -> None:
+        """Post a message without retries, in answer to a click or command. In a channel it notifies nobody."""
         view = text if isinstance(text, View) else lines(text)
         if not is_personal(user):
             view = notifying(view, (), await self._names_of(mentioned_in(view)))
@@ -356,7 +353,7 @@ class Slack:
             await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
 
     async def whisper(self, channel: str, user: str, text: Mrkdwn | View, *, thread: str | None = None) -> None:
-        """Send an ephemeral answer: only for errors and help, because Slack does not guarantee its delivery.
+        """Send an ephemeral answer. Use it only for errors and help, because Slack does not guarantee the delivery.
 
         If the channel does not accept it, it is sent as a direct message.
         """
@@ -368,7 +365,7 @@ class Slack:
                 )
         except SlackRefused as refused:
             log.info("ephemeral answer sent as a direct message", where=channel, error=refused.message)
-            await self.tell(user, text)
+            await self.send(user, text)
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:
         """The user ids of users and user groups."""

@@ -1,4 +1,4 @@
-"""Current problems in the cluster, and the time of the last check."""
+"""Store the current problems in the cluster, and the time of the last check."""
 
 from datetime import datetime
 
@@ -15,23 +15,26 @@ _ALERT, _MOMENT = TypeAdapter(Alert), TypeAdapter(Moment)
 
 
 class Alerts:
+    """Stores alerts by their subject. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
 
-    async def start(self, about: str, now: datetime) -> Alert:
+    async def start(self, subject: str, now: datetime) -> Alert:
         """Record a problem, or return its existing alert."""
-        alert = Alert(about=about, since=now)
+        alert = Alert(about=subject, since=now)
         text = alert.model_dump_json()
-        if await self._records.typed(_ALERTS, "hash", lambda: self._redis.hsetnx(_ALERTS, about, text)):
+        if await self._records.typed(_ALERTS, "hash", lambda: self._redis.hsetnx(_ALERTS, subject, text)):
             return alert
-        return await self._records.field(_ALERTS, about, _ALERT) or alert
+        return await self._records.field(_ALERTS, subject, _ALERT) or alert
 
     async def all(self) -> tuple[Alert, ...]:
         return tuple((await self._records.fields(_ALERTS, _ALERT)).values())
 
-    async def clear(self, about: str) -> None:
+    async def clear(self, subject: str) -> None:
+        """Delete the alert about this subject, if any."""
         with redis_errors():
-            await self._redis.hdel(_ALERTS, about)
+            await self._redis.hdel(_ALERTS, subject)
 
     async def note_reconciled(self, now: datetime) -> None:
         """Record the time at which leases, Deployments and pods were last compared."""
@@ -39,5 +42,6 @@ class Alerts:
             await self._redis.set(_RECONCILED, now.isoformat())
 
     async def last_reconciled(self) -> datetime | None:
+        """The time of the last comparison; None if there was none."""
         text = await self._records.text(_RECONCILED)
         return await self._records.read(_MOMENT, text, _RECONCILED, bare=True)

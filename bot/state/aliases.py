@@ -1,4 +1,4 @@
-"""The operations that have registered an alias at the gateway at run time."""
+"""Store the operations that have registered an alias at the gateway at run time."""
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -9,11 +9,13 @@ _ALIASES = f"{PREFIX}:aliases"
 
 
 class RuntimeAliases:
+    """Stores ids of operations. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis = redis
 
     async def note(self, op_id: str) -> None:
-        """Record an alias before it is registered, so that after a crash it is removed too."""
+        """Record the operation before it registers its alias, so that the alias is also removed after a crash."""
         with redis_errors():
             await self._redis.sadd(_ALIASES, op_id)
 
@@ -23,5 +25,6 @@ class RuntimeAliases:
             return tuple(sorted(map(name, await self._redis.smembers(_ALIASES))))
 
     async def forget(self, op_id: str) -> None:
+        """Delete the record, because the alias was removed."""
         with redis_errors():
             await self._redis.srem(_ALIASES, op_id)

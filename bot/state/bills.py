@@ -1,4 +1,4 @@
-"""The bills of sessions, kept for the reports."""
+"""Store the bills of sessions for the reports."""
 
 from datetime import datetime, timedelta
 from typing import cast
@@ -15,12 +15,14 @@ _BILL = TypeAdapter(Bill)
 
 
 class Bills:
+    """Stores bills by the fence of their lease. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster, *, kept: timedelta) -> None:
         self._redis, self._kept = redis, kept
         self._records = Records(redis)
 
     async def keep(self, bill: Bill) -> None:
-        """Store a bill or its newer version, and remove those older than `kept`."""
+        """Store a bill, or replace it by its newer version, and delete the bills older than `kept`."""
         oldest = (bill.down - self._kept).timestamp()
         stale = await self._records.typed(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, "-inf", oldest))
         await self._records.typed(_BILLS, "hash", lambda: self._redis.hlen(_BILLS))
@@ -34,6 +36,7 @@ class Bills:
                 await pipe.execute()
 
     async def of(self, fence: int) -> Bill | None:
+        """The bill of the lease with this fence; None if there is none."""
         return await self._records.field(_BILLS, str(fence), _BILL)
 
     async def since(self, since: datetime) -> tuple[Bill, ...]:

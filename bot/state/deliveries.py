@@ -1,4 +1,4 @@
-"""The deliveries that have been seen: Slack delivers an event again if the answer is late."""
+"""Store the deliveries that were received, because Slack delivers an event again if the answer is late."""
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -10,6 +10,8 @@ _KEPT_SECONDS = 3600
 
 
 class Deliveries:
+    """Detects repeated deliveries. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis = redis
 

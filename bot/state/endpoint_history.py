@@ -1,4 +1,4 @@
-"""Data about endpoints from earlier sessions: smoke tests, staged weights, and measurements of boots."""
+"""Store data about endpoints from earlier sessions: smoke tests, staged weights, and measurements of boots."""
 
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
@@ -17,6 +17,8 @@ _OBSERVATIONS = TypeAdapter(tuple[Observation, ...])
 
 
 class EndpointHistory:
+    """Stores data by endpoint. Except for `observations`, methods raise Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
 
@@ -35,20 +37,20 @@ class EndpointHistory:
         await self._set(_GOOD_RUNS, model, run.model_dump_json())
 
     async def staged(self, model: str) -> Staged | None:
-        """The weights that a Job last put on the endpoint's volume."""
+        """The weights that a staging Job last put on the endpoint's volume."""
         return await self._records.field(_STAGED_WEIGHTS, model, _STAGED)
 
     async def keep_staged(self, model: str, staged: Staged) -> None:
         await self._set(_STAGED_WEIGHTS, model, staged.model_dump_json())
 
-    async def note_observation(self, seen: Observation) -> None:
-        """Record the measurements of a boot. The newest few of comparable boots are kept, one for each model."""
-        stored = (await self._records.fields(_OBSERVED, _OBSERVATIONS)).get(seen.key, ())
-        others = (observation for observation in stored if observation.hf_id != seen.hf_id)
-        await self._set(_OBSERVED, seen.key, _OBSERVATIONS.dump_json((*others, seen)[-KEPT:]))
+    async def note_observation(self, measured: Observation) -> None:
+        """Record the measurements of a boot. Of comparable boots, the newest few are kept, one for each model."""
+        stored = (await self._records.fields(_OBSERVED, _OBSERVATIONS)).get(measured.key, ())
+        other_models = (observation for observation in stored if observation.hf_id != measured.hf_id)
+        await self._set(_OBSERVED, measured.key, _OBSERVATIONS.dump_json((*other_models, measured)[-KEPT:]))
 
     async def observations(self) -> tuple[Observation, ...]:
-        """Measurements of boots; empty if Redis does not answer, because the estimate works without them."""
+        """All measurements of boots; empty if Redis does not answer, because the size estimate works without them."""
         try:
             comparable = await self._records.fields(_OBSERVED, _OBSERVATIONS)
         except Unavailable:

@@ -1,4 +1,4 @@
-"""The viewers of Home, and what it shows each of them."""
+"""Store the viewers of Home, their searches, and a digest of the view that each of them sees."""
 
 import asyncio
 from collections import defaultdict
@@ -10,12 +10,14 @@ from redis.asyncio.cluster import RedisCluster
 from bot.state.records import PREFIX, Records, name, redis_errors
 
 _VIEWERS, VIEWERS_KEPT = 100, timedelta(days=7)
-"""The maximum number of people whose Home is updated, and the time for which it is updated after they last opened it."""
+"""Maximum number of people whose Home is updated, and the time for which it is updated after they last opened it."""
 _VIEWERS_KEY, _SHOWN = f"{PREFIX}:home:viewers", f"{PREFIX}:home:shown"
 _SEARCHES = f"{PREFIX}:home:searches"
 
 
 class HomeState:
+    """Stores data by user. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -34,18 +36,18 @@ class HomeState:
                 await pipe.execute()
 
     async def note_search(self, user: str, search: str) -> None:
-        """Record a user's search in Home, which is valid until they open it again."""
+        """Record a user's search in Home. It is valid until the user opens Home again."""
         with redis_errors():
             await self._redis.hset(_SEARCHES, user, search)
 
     async def search(self, user: str) -> str:
         """A user's search; empty if there is no search."""
-        found = await self._records.field_text(_SEARCHES, user)
-        return name(found) if found else ""
+        search = await self._records.field_text(_SEARCHES, user)
+        return name(search) if search else ""
 
     async def viewers(self, now: datetime, within: timedelta = VIEWERS_KEPT) -> tuple[str, ...]:
-        """The users who opened Home within that time, the latest first. Removes those who have not opened it for a
-        week.
+        """The users who opened Home in the time `within`, the most recent first. Deletes the records of users who have not
+        opened it for a week.
         """
         oldest = (now - VIEWERS_KEPT).timestamp()
         await self._records.typed(
@@ -57,7 +59,7 @@ class HomeState:
         return tuple(map(name, users))
 
     async def is_changed(self, user: str, digest: str) -> bool:
-        """Record what Home shows a user; returns whether that differs from before."""
+        """Record the digest of a user's Home; returns whether it differs from the previous one."""
         before = await self._records.field_text(_SHOWN, user)
         with redis_errors():
             await self._redis.hset(_SHOWN, user, digest)

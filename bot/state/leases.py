@@ -1,11 +1,11 @@
-"""The single place that decides who holds the GPU.
+"""The leases of the GPU and the queue, in Redis.
 
-One hash in Redis, a field per model that holds a slot, so that N slots are N fields; a sorted set with the queue; and a
-counter that gives each claim an increasing fencing number (at least the milliseconds of Redis's clock). Every change is
-one script and contains its fence: a stale fence is rejected.
+The leases are one hash with a field for each model that holds a slot. The queue is a sorted set. A counter gives each
+claim an increasing fence (at least the milliseconds of Redis's clock). Every change is one script that checks the
+fence and rejects a stale one.
 
-Data that Redis may lose (a restart, a flush, a failover to a replica that missed a write) is also in the Deployment's
-annotation; `restore` puts it back, and `floor` keeps the counter above every fence that was ever issued.
+Redis may lose data (a restart, a flush, a failover to a replica that missed a write). The lease is therefore also in the
+Deployment's annotation: `restore` copies it back, and `floor` keeps the counter above every issued fence.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from bot.state.records import PREFIX, Records, name, redis_errors, unavailable
 from bot.text.mrkdwn import clock, md, person
 
 _NEXT_FENCE = """
--- A number above every fence that was ever given: above the counter, above the highest one in the cluster, and not below the
--- time, so that a claim which a failover lost, before its Deployment was marked, does not have its number given again.
+-- Returns a number above every issued fence: above the counter, above the highest fence in the cluster, and at least the
+-- time. A failover may lose a claim before its Deployment is marked; because of the time, its fence is not issued again.
 local function next_fence(counter, floor)
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local counted = tonumber(redis.call('GET', counter) or 0)
-  if not counted or counted ~= counted or counted >= 9007199254740992 then counted = 0 end  -- spoilt: no number of ours
+  if not counted or counted ~= counted or counted >= 9007199254740992 then counted = 0 end  -- not a valid counter
   local fence = math.max(counted + 1, tonumber(floor) + 1, now)
   redis.call('SET', counter, string.format('%.0f', fence))
   return string.format('%.0f', fence)
@@ -38,11 +38,11 @@ end
 
 _CLAIM = """
 -- Claims a slot for a model, or returns the lease or the queue that prevents it.
--- Re-entrant: the operation that holds the model's lease gets it back as it is.
--- First come, first served: a free slot goes to the head of the queue; a request outside the queue comes last.
+-- Re-entrant: the operation that holds the model's lease gets the unchanged lease.
+-- A free slot goes to the first request in the queue. A request outside the queue comes after all of them.
 -- KEYS: leases, fence counter, queue.
 -- ARGV: model, op, slots, lease JSON with "fence":0, floor (the highest fence in the cluster).
--- Answer: {'granted', fence} | {'held', lease that it has} | {'busy', lease of the holder} | {'queued', operation that is first}
+-- Answer: {'granted', fence} | {'held', its own lease} | {'busy', the holder's lease} | {'queued', the first operation}
 local own = redis.call('HGET', KEYS[1], ARGV[1])
 if own then
   if cjson.decode(own).op == ARGV[2] then return {'held', own} end
@@ -60,8 +60,9 @@ return {'granted', fence}
 """
 
 _RENEW = """
--- Writes a changed lease over the one that was read, and over no other.
+-- Replaces a lease by its changed version, if it has not changed since it was read.
 -- KEYS: leases. ARGV: model, fence, revision that was read, new JSON.
+-- Answer: 1 written, 0 no longer held under this fence, -1 changed since it was read.
 local found = redis.call('HGET', KEYS[1], ARGV[1])
 if not found then return 0 end
 local lease = cjson.decode(found)
@@ -72,7 +73,7 @@ return 1
 """
 
 _RELEASE = """
--- Gives the slot back, if it is still held under this fence.
+-- Releases the slot, if it is still held under this fence.
 -- KEYS: leases. ARGV: model, fence.
 local found = redis.call('HGET', KEYS[1], ARGV[1])
 if not found or cjson.decode(found).fence ~= tonumber(ARGV[2]) then return 0 end
@@ -80,9 +81,9 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
 _REPLACE = """
--- Hands a slot from one model to another in one step, so that nobody gets in between. Re-entrant, like a claim.
+-- Transfers a slot from one model to another in one step, so that no other request can claim it. Re-entrant, like a claim.
 -- KEYS: leases, fence counter. ARGV: old model, old fence, new model, new op, new lease JSON with "fence":0, floor.
--- Answer: {'held', lease} | {'moved', the lease in the way, or ''}
+-- Answer: {'held', lease} | {'moved', the lease that prevents it, or ''}
 local own = redis.call('HGET', KEYS[1], ARGV[3])
 if own and cjson.decode(own).op == ARGV[4] then return {'held', own} end
 local old = redis.call('HGET', KEYS[1], ARGV[1])
@@ -96,10 +97,10 @@ return {'held', lease}
 """
 
 _RESTORE = """
--- Puts back a lease that Redis has lost, from the copy that the Deployment carries. One that Redis has stays as it is:
--- people with kubectl can write the copy.
+-- Restores a lease that Redis has lost, from the copy in the Deployment's annotation. An existing lease is not changed,
+-- because people with kubectl can write the annotation.
 -- KEYS: leases, fence counter. ARGV: model, fence, slots, lease JSON.
--- Answer: 1 put back, 0 nothing to do, -1 somebody else holds the slot.
+-- Answer: 1 restored, 0 nothing to do, -1 other models hold all slots.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
 if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return -1 end
 local counted = tonumber(redis.call('GET', KEYS[2]) or 0)
@@ -111,8 +112,8 @@ return 1
 """
 
 _JOIN = """
--- Takes a place at the end of the queue. An operation that is in the queue keeps its place.
--- KEYS: queue, counter of places. ARGV: op. Answer: how many are ahead.
+-- Adds an operation to the end of the queue. An operation that is in the queue keeps its place.
+-- KEYS: queue, counter of places. ARGV: op. Answer: the number of operations ahead of it.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[2]), ARGV[1])
 end
@@ -124,7 +125,7 @@ _LEASE = TypeAdapter(Lease)
 
 
 class GpuBusy(BotError):
-    """Somebody else holds the GPU."""
+    """Another lease holds the GPU."""
 
     remedy = "Queue, ask the holder, or ask for a replacement: the card has a button for each."
 
@@ -153,13 +154,13 @@ class GpuQueued(BotError):
 
 
 class LeaseMoved(BotError):
-    """The lease to replace is no longer the one that the plan names."""
+    """The lease in the plan is no longer held, so it cannot be replaced."""
 
     remedy = "See who holds the GPU now (`/gpu status`), then request it again."
 
 
 class Leases:
-    """The leases and the queue. Every method raises Unavailable if Redis does not answer."""
+    """Changes and reads the leases and the queue. Every method raises Unavailable if Redis does not answer."""
 
     def __init__(self, redis: Redis | RedisCluster, slots: int = 1) -> None:
         self._redis, self.slots = redis, slots
@@ -171,12 +172,15 @@ class Leases:
         self._queue, self._places = f"{PREFIX}:queue", f"{PREFIX}:queue:places"
 
     async def claim(self, new: Lease, *, floor: int = 0) -> Lease:
-        """Take a slot for `new.model` with a new fence above `floor`. Raises GpuBusy with the holder."""
+        """Claim a slot for `new.model` with a new fence above `floor`, and return the lease. Idempotent per operation.
+
+        Raises GpuBusy with the holder, or GpuQueued if other requests are ahead in the queue.
+        """
         keys = [self._leases, self._fence, self._queue]
         args = [new.model, new.op, self.slots, _unfenced(new), floor]
         verdict, text = await self._run(self._claim, keys, args)
         if verdict != b"granted":
-            await self.held()  # sets unreadable records aside: they do not count as holders
+            await self.held()  # sets unreadable records aside, so that they do not count as holders
             verdict, text = await self._run(self._claim, keys, args)
         if verdict == b"granted":
             return new.model_copy(update={"fence": int(text), "revision": 0})
@@ -188,10 +192,12 @@ class Leases:
         return lease
 
     async def held(self) -> tuple[Lease, ...]:
+        """The current leases, oldest claim first."""
         leases = await self._records.fields(self._leases, _LEASE)
         return tuple(sorted(leases.values(), key=lambda lease: lease.fence))
 
     async def of(self, model: str) -> Lease | None:
+        """The lease of a model; None if it has none."""
         return await self._records.field(self._leases, model, _LEASE)
 
     async def of_operation(self, op_id: str) -> Lease | None:
@@ -199,8 +205,8 @@ class Leases:
         return next((lease for lease in await self.held() if lease.op == op_id), None)
 
     async def change(self, lease: Lease, change: Callable[[Lease], Lease]) -> Lease | None:
-        """Renew the lease with this fence; None if it is no longer held under it."""
-        while True:  # terminates: a failed round means that another write succeeded
+        """Apply a pure change to the newest version of the lease; None if it is no longer held under its fence."""
+        while True:  # terminates: an attempt fails only if another write succeeds
             current = await self.of(lease.model)
             if current is None or current.fence != lease.fence:
                 return None
@@ -217,7 +223,7 @@ class Leases:
                 return None
 
     async def release(self, lease: Lease) -> bool:
-        """Release the slot, if it is still held under this fence."""
+        """Release the slot if it is still held under this fence; returns whether it was."""
         return bool(await self._run(self._release, [self._leases], [lease.model, lease.fence]))
 
     async def replace(self, old: Lease, new: Lease, *, floor: int = 0) -> Lease:
@@ -240,7 +246,7 @@ class Leases:
         return Lease.model_validate_json(text)
 
     async def restore(self, lease: Lease) -> bool:
-        """Restore a lease that Redis lost; raises GpuBusy if all slots are held by others."""
+        """Restore a lease that Redis lost; returns False if it exists. Raises GpuBusy if other models hold all slots."""
         verdict = await self._run(
             self._restore, [self._leases, self._fence], [lease.model, lease.fence, self.slots, lease.model_dump_json()]
         )
@@ -255,6 +261,7 @@ class Leases:
         return int(await self._run(self._join, [self._queue, self._places], [op_id]))
 
     async def leave(self, op_id: str) -> bool:
+        """Leave the queue; returns whether the operation was in it."""
         return bool(await self._records.typed(self._queue, "zset", lambda: self._redis.zrem(self._queue, op_id)))
 
     async def queue(self) -> tuple[str, ...]:
@@ -263,7 +270,7 @@ class Leases:
         return tuple(map(name, waiting))
 
     async def _run(self, script: AsyncScript, keys: list[str], args: list[Any]) -> Any:
-        """Return a script's answer. If a record makes the script fail, set the unreadable ones aside and run it again."""
+        """Run a script and return its answer. If a record makes it fail, set unreadable records aside and run it again."""
         try:
             return await self._redis.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
@@ -282,4 +289,4 @@ class Leases:
 def _unfenced(lease: Lease) -> bytes:
     new = lease.fence == 0 and lease.revision == 0
     unfenced = lease if new else lease.model_copy(update={"fence": 0, "revision": 0})
-    return _LEASE.serializer.to_json(unfenced)  # a third of the time of `model_dump_json`: see benchmarks/lease.py
+    return _LEASE.serializer.to_json(unfenced)  # three times as fast as `model_dump_json`: see benchmarks/lease.py

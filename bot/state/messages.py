@@ -1,4 +1,4 @@
-"""The address of each posted message, and the messages that are being posted, so that a retry posts nothing twice."""
+"""Store the address of each posted message, and the time of each attempt to post one, so that no message is posted twice."""
 
 from datetime import datetime
 
@@ -13,6 +13,8 @@ _MESSAGE, _MOMENT = TypeAdapter(Message), TypeAdapter(Moment)
 
 
 class Messages:
+    """Stores messages by key for 30 days. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
 
@@ -28,7 +30,7 @@ class Messages:
         return None if first else await self._read(place) or now
 
     async def posted(self, key: str) -> Message | None:
-        """The message, if it was posted; None if it was not, or if that is unknown."""
+        """The address of the message; None if it was not posted, or if the result of the attempt is unknown."""
         message = await self._read(_place(key))
         return message if isinstance(message, Message) else None
 
@@ -39,10 +41,12 @@ class Messages:
         return await self._records.read(_MOMENT, text, place, bare=True)
 
     async def note(self, key: str, message: Message) -> None:
+        """Record the address of a posted message."""
         with redis_errors():
             await self._redis.set(_place(key), message.model_dump_json(), ex=int(FINISHED_KEPT.total_seconds()))
 
     async def forget(self, key: str) -> None:
+        """Delete the record of a message, so that its key can be posted again."""
         with redis_errors():
             await self._redis.delete(_place(key))
 

@@ -1,4 +1,4 @@
-"""The operations: each one is written with compare-and-set, together with its entry in the audit log."""
+"""Store operations. Each write is a compare-and-set, together with the entry in the audit log."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -19,9 +19,10 @@ _OPEN, _UNDELIVERED = f"{PREFIX}:ops:open", f"{PREFIX}:ops:untold"
 Op = TypeVar("Op", bound=Operation)
 
 _SAVE = """
--- Writes an operation only over the version that was read. The same atomic step updates the set of open operations and
--- appends to the audit log, so that each transition is logged exactly once.
--- KEYS: operation, open set, audit stream, all set, set of ends that Slack does not show yet.
+-- Writes an operation if its version has not changed since it was read. The same atomic step updates the set of open
+-- operations and appends to the audit log, so that each transition is logged exactly once.
+-- KEYS: operation, set of open operations, audit stream, set of all operations, set of ended operations whose cards do not
+-- show the end yet.
 -- ARGV: version read (-1: must not exist), new JSON, id, time of the request, 'open'|'final', audit JSON,
 -- seconds to keep a finished operation, seconds to keep an audit entry.
 local current = redis.call('GET', KEYS[1])
@@ -50,7 +51,7 @@ return 1
 
 
 class OperationNotFound(BotError):
-    """Redis has no operation with this id: its data was lost, or the operation is too old."""
+    """Redis has no operation with this id: the operation is too old, or Redis lost its data."""
 
     remedy = "Request it again: the operation is too old, so its record was deleted, or Redis lost its data."
 
@@ -61,6 +62,8 @@ class OperationNotFound(BotError):
 
 
 class Operations:
+    """Stores and loads operations. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(
         self,
         redis: Redis | RedisCluster,
@@ -68,16 +71,17 @@ class Operations:
         audit_kept: timedelta = timedelta(days=365),
         observe: Callable[[Operation | None, Operation], None] = lambda _before, _after: None,
     ) -> None:
-        """`observe` is called once for each operation written, with its state before (None: it is new) and after."""
+        """`observe` is called once for each write, with the operation before (None for a new one) and after it."""
         self._redis, self._audit_kept, self._observe = redis, audit_kept, observe
         self._records = Records(redis)
         self._save = redis.register_script(_SAVE)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, op_id: str) -> asyncio.Lock:
-        """The lock that the task that works on an operation holds in this process.
+        """The lock for the work on an operation in this process.
 
-        docket delivers a task again if its worker does not renew its hold for some seconds, even to the same process.
+        It is necessary because docket delivers a task again, even to the same process, if its worker does not renew its
+        hold for some seconds.
         """
         return self._turns.setdefault(op_id, asyncio.Lock())
 
@@ -98,7 +102,7 @@ class Operations:
     async def load(self, op_id: str, of: type[Op]) -> Op: ...
 
     async def load(self, op_id: str, of: type[Operation] = Operation) -> Operation:
-        """The operation, of this type; raises OperationNotFound if there is none."""
+        """The operation; raises OperationNotFound if it does not exist or has another type than `of`."""
         op = await self._records.value(f"{PREFIX}:op:{op_id}", OPERATION)
         if not isinstance(op, of):
             raise OperationNotFound(op_id)
@@ -117,14 +121,14 @@ class Operations:
         change: Callable[[Op], Op],
         event: AuditEvent | None = None,
         *,
-        who: str = "",
-        why: str = "",
+        actor: str = "",
+        reason: str = "",
     ) -> Op:
         """Apply a pure change to the newest version. If `change` raises, nothing is written.
 
-        `change` may take a subclass of Operation, if the caller is sure of it: an operation's type never changes.
-        `event` is logged in the same step; without it, nothing is logged. `who` and `why` default to the requester (or
-        the person who cancelled) and to the reason in the operation.
+        `change` may take a subclass of Operation if the operation has that type, which never changes. `event` is logged
+        in the same step; without it, nothing is logged. `actor` defaults to the requester (or the person who cancelled),
+        `reason` to the reason in the operation.
         """
         while True:  # terminates: an attempt fails only if another write succeeds
             op = cast("Op", await self.load(op_id))
@@ -132,12 +136,12 @@ class Operations:
             if changed == op:
                 return op
             changed = changed.model_copy(update={"version": op.version + 1})
-            if await self._write(changed, read_version=op.version, event=event, who=who, why=why):
+            if await self._write(changed, read_version=op.version, event=event, actor=actor, reason=reason):
                 self._observe(op, changed)
                 return changed
 
     async def _write(
-        self, op: Operation, *, read_version: int, event: AuditEvent | None, who: str = "", why: str = ""
+        self, op: Operation, *, read_version: int, event: AuditEvent | None, actor: str = "", reason: str = ""
     ) -> bool:
         keys = {
             f"{PREFIX}:op:{op.id}": "string",
@@ -152,7 +156,7 @@ class Operations:
             op.id,
             op.request.at.timestamp(),
             "final" if op.status.final else "open",
-            transition_entry(op, event, who, why) if event else "",
+            transition_entry(op, event, actor, reason) if event else "",
             int(FINISHED_KEPT.total_seconds()),
             int(self._audit_kept.total_seconds()),
         ]
@@ -171,7 +175,7 @@ class Operations:
     async def open(self, of: type[Op], model: str | None = ...) -> list[Op]: ...
 
     async def open(self, of: type[Operation] = Operation, model: str | None = None) -> Sequence[Operation]:
-        """The operations that have not ended, oldest first: all, or those of a type."""
+        """The operations that have not ended, oldest first; with `of` or `model`, only those of a type or a model."""
         ids = await self._records.typed(_OPEN, "zset", lambda: self._redis.zrange(_OPEN, 0, -1))
         return [
             op
@@ -185,11 +189,12 @@ class Operations:
         return await self._all(sorted(map(name, ids)))
 
     async def mark_delivered(self, op_id: str) -> None:
+        """Record that the card of an ended operation shows the end."""
         with redis_errors():
             await self._redis.srem(_UNDELIVERED, op_id)
 
     async def _all(self, ids: list[str]) -> list[Operation]:
-        """The operations with these ids that still exist. One that cannot be read is no longer open."""
+        """The operations with these ids that exist. The others are removed from the sets of ids."""
         operations = await self._records.values([f"{PREFIX}:op:{op_id}" for op_id in ids], OPERATION)
         if lost := set(ids) - {op.id for op in operations}:
             with redis_errors():

@@ -1,4 +1,4 @@
-"""The questions to the holder of the GPU, whose buttons must be removed later."""
+"""Store the questions to the holder of the GPU, whose buttons must be removed later."""
 
 from datetime import timedelta
 
@@ -14,11 +14,13 @@ _QUESTION = TypeAdapter(Question)
 
 
 class Questions:
+    """Stores questions by operation. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
 
     async def note(self, op_id: str, key: str, question: Question) -> None:
-        """Record a question about the session of this operation; `key` is that of its message."""
+        """Record a question about the session of this operation. `key` is the key of the question's message."""
         place = _place(op_id)
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -31,6 +33,7 @@ class Questions:
         return await self._records.fields(_place(op_id), _QUESTION)
 
     async def forget(self, op_id: str, key: str) -> None:
+        """Delete the record of a question, because its buttons were removed."""
         with redis_errors():
             await self._redis.hdel(_place(op_id), key)
 

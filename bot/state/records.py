@@ -1,7 +1,7 @@
-"""Read stored records. Unreadable ones are set aside, reported once, and block nothing.
+"""Read stored records. Unreadable records are set aside and reported once, so that they block nothing.
 
-A record may be invalid because of another version of the bot, a person at a Redis prompt, or a bug. It is moved
-completely to the hash `{stoker}:set-aside`, with its key and the reason; afterwards it counts as missing.
+A record may be invalid because of another version of the bot, a manual change in Redis, or a bug. Its value is moved
+unchanged to the hash `{stoker}:set-aside`, with its key and the reason. Afterwards the record counts as missing.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from bot.errors import Unavailable
 PREFIX = "{stoker}"
 SET_ASIDE, UNREPORTED = f"{PREFIX}:set-aside", f"{PREFIX}:set-aside:unreported"
 FINISHED_KEPT = timedelta(days=30)
-"""An operation, its steps and its messages are deleted this long after its end."""
+"""Time after the end of an operation for which it, its steps and its messages are stored."""
 LARGEST = 4 * 2**20
-"""Maximum bytes of a record; an operation with all its notes has some tens of thousands."""
+"""Maximum bytes of a record. An operation has some tens of thousands of bytes."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -86,14 +86,14 @@ _AWAY = (NotConnected, NoAnswer, OSError)
 
 
 class WrongType(Unavailable):
-    """One of the bot's Redis keys has the wrong type. It is set aside, and then the command can be retried."""
+    """One of the bot's Redis keys has the wrong type. After it is set aside, the command can be retried."""
 
     remedy = "Nothing: the key is set aside, and the work continues."
 
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Wrap Redis's own errors."""
+    """Map the errors of the Redis client to Unavailable."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -104,13 +104,13 @@ def unavailable(error: RedisError | OSError) -> Unavailable:
     """Return the bot's own error for an error of Redis."""
     if "WRONGTYPE" in str(error):
         return WrongType("Redis", str(error))
-    # If the server is unavailable, its address and errno do not help a person in Slack.
+    # The message in Slack does not contain the address and errno of an unavailable server.
     away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError | BusyLoadingError)
     return Unavailable("Redis", "" if away else str(error), answered=not away)
 
 
 class Records:
-    """Values by key, or by key and field, parsed as their type."""
+    """Reads values by key, or by key and field, and parses them."""
 
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis = redis
@@ -118,7 +118,7 @@ class Records:
         self._move, self._move_key = redis.register_script(_MOVE), redis.register_script(_MOVE_KEY)
 
     async def text(self, key: str) -> bytes | str | None:
-        """Return the value of a key; None if it is missing, or too long: then it is set aside without being read."""
+        """Return the value of a key; None if it is missing. A value that is too long is set aside without being read."""
         return await self._read_short(key, "string")
 
     async def field_text(self, key: str, field: str) -> bytes | str | None:
@@ -135,8 +135,9 @@ class Records:
         return answer
 
     async def value(self, key: str, of: TypeAdapter[T]) -> T | None:
-        found = await self.parsed(of, await self.text(key), key)
-        return found[0] if found else None
+        """The value of a key, parsed; None if it is missing or was set aside."""
+        parsed = await self.parsed(of, await self.text(key), key)
+        return parsed[0] if parsed else None
 
     async def values(self, keys: list[str], of: TypeAdapter[T]) -> list[T]:
         """Return the values that exist and can be read. A key of another type counts as missing."""
@@ -145,7 +146,7 @@ class Records:
                 for key in keys:
                     pipe.getrange(key, 0, LARGEST)
                 texts = await pipe.execute(raise_on_error=False) if keys else []
-        found: list[T] = []
+        values: list[T] = []
         for key, text in zip(keys, texts, strict=True):
             if isinstance(text, Exception):
                 if "WRONGTYPE" in str(text):
@@ -155,14 +156,16 @@ class Records:
             if len(text) > LARGEST:
                 await self._set_aside_unread(key)
             elif text and (read := await self.parsed(of, text, key)):
-                found.append(read[0])
-        return found
+                values.append(read[0])
+        return values
 
     async def field(self, key: str, field: str, of: TypeAdapter[T]) -> T | None:
-        found = await self.parsed(of, await self.field_text(key, field), key, field)
-        return found[0] if found else None
+        """The value of a field of a hash, parsed; None if it is missing or was set aside."""
+        parsed = await self.parsed(of, await self.field_text(key, field), key, field)
+        return parsed[0] if parsed else None
 
     async def fields(self, key: str, of: TypeAdapter[T]) -> dict[str, T]:
+        """All readable values of a hash, parsed, by field."""
         long, short = await self.typed(key, "hash", lambda: self._read_fields(keys=[key], args=[LARGEST]))
         for field in long:
             await self._set_aside_unread(key, name(field))
@@ -171,7 +174,7 @@ class Records:
         return {field: value[0] for field, value in values.items() if value}
 
     async def typed(self, key: str, kind: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return Redis's answer about a key. A key of another type than `kind` is set aside first."""
+        """Run the command `ask` on a key, and return its answer. A key of another type than `kind` is set aside first."""
         try:
             with redis_errors():
                 return await ask()
@@ -184,13 +187,13 @@ class Records:
         self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
     ) -> T | None:
         """Parse a value. Return None if it is missing or was set aside. A `bare` value is stored without JSON quotes."""
-        found = await self.parsed(of, text, key, field, bare=bare)
-        return found[0] if found else None
+        parsed = await self.parsed(of, text, key, field, bare=bare)
+        return parsed[0] if parsed else None
 
     async def parsed(
         self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
     ) -> tuple[T] | None:
-        """Like `read`, for a type that includes None: a value is returned in a tuple."""
+        """Like `read`, but return the value in a tuple, for a type that includes None."""
         if text is None:
             return None
         raw = text.encode() if isinstance(text, str) else text
@@ -202,34 +205,35 @@ class Records:
             await self.set_aside(key, field, raw, why_unreadable(error))
             return None
 
-    async def set_aside(self, key: str, field: str, raw: bytes, why: str) -> None:
+    async def set_aside(self, key: str, field: str, raw: bytes, reason: str) -> None:
+        """Set a value aside, unless it has changed since it was read as `raw`."""
         digest = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
-        await self._moved(key, field, digest, digest[:12], why)
+        await self._move_aside(key, field, digest, digest[:12], reason)
 
     async def _set_aside_unread(self, key: str, field: str = "") -> None:
-        why = f"it is longer than the {LARGEST} bytes that a record of Stoker may have"
-        await self._moved(key, field, "", f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}", why)
+        reason = f"it is longer than the {LARGEST} bytes that a record of Stoker may have"
+        await self._move_aside(key, field, "", f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}", reason)
 
-    async def _moved(self, key: str, field: str, digest: str, mark: str, why: str) -> None:
-        about = self._about(key, field, why)
+    async def _move_aside(self, key: str, field: str, digest: str, mark: str, reason: str) -> None:
+        description = self._about(key, field, reason)
         with redis_errors():
             moved = await self._move(
                 keys=[key, SET_ASIDE, UNREPORTED],
-                args=[field, digest, f"{key}#{field}#{mark}", json.dumps(about), LARGEST],
+                args=[field, digest, f"{key}#{field}#{mark}", json.dumps(description), LARGEST],
             )
         if moved:
-            self._log(about)
+            self._log(description)
 
     async def heal(self, key: str, kind: str) -> None:
         """Set a key aside unless it has this Redis type: string, hash, list, set, zset or stream."""
-        about = self._about(key, "", f"its Redis type is not {kind}")
+        description = self._about(key, "", f"its Redis type is not {kind}")
         with redis_errors():
             moved = await self._move_key(
                 keys=[key, f"{SET_ASIDE}:{key}:{int(datetime.now(UTC).timestamp() * 1000)}", UNREPORTED],
-                args=[kind, json.dumps(about)],
+                args=[kind, json.dumps(description)],
             )
         if moved:
-            self._log(about)
+            self._log(description)
 
     async def number(self, key: str) -> None:
         """Set a counter aside unless it is a whole number."""
@@ -242,8 +246,8 @@ class Records:
         with redis_errors():
             await self._redis.ping()
 
-    async def kept(self) -> int:
-        """Return how many values are set aside, for a person to check."""
+    async def set_aside_count(self) -> int:
+        """Return the number of values that are set aside."""
         with redis_errors():
             return int(await self._redis.hlen(SET_ASIDE)) // 2
 
@@ -253,25 +257,26 @@ class Records:
             texts = await self._redis.lrange(UNREPORTED, 0, 99)
         return tuple(json.loads(text) for text in texts)
 
-    async def reported(self, how_many: int) -> None:
+    async def mark_reported(self, count: int) -> None:
+        """Delete the first `count` entries of the list that `unreported` reads."""
         with redis_errors():
-            await self._redis.ltrim(UNREPORTED, how_many, -1)
+            await self._redis.ltrim(UNREPORTED, count, -1)
 
     @staticmethod
-    def _about(key: str, field: str, why: str) -> dict[str, str]:
-        return {"at": datetime.now(UTC).isoformat(), "key": key, "field": field, "why": why}
+    def _about(key: str, field: str, reason: str) -> dict[str, str]:
+        return {"at": datetime.now(UTC).isoformat(), "key": key, "field": field, "why": reason}
 
     @staticmethod
-    def _log(about: dict[str, str]) -> None:
-        log.error("record set aside", key=about["key"], field=about["field"], error=about["why"])
+    def _log(description: dict[str, str]) -> None:
+        log.error("record set aside", key=description["key"], field=description["field"], error=description["why"])
 
 
 def why_unreadable(error: Exception) -> str:
     """Describe the first error, without the value itself."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}"[:300] if where else str(first["msg"])[:300]
+        location = ".".join(map(str, first["loc"]))
+        return f"{location}: {first['msg']}"[:300] if location else str(first["msg"])[:300]
     return str(error)[:300]
 
 

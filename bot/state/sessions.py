@@ -1,4 +1,4 @@
-"""The sessions on the GPU: the idle watch's observations, the health, and the requests that the bot itself made."""
+"""Store data about sessions on the GPU: the idle watch's observations, the health, and the bot's own requests."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -15,22 +15,25 @@ from bot.domain.values import Count
 from bot.state.records import PREFIX, Records, redis_errors
 
 _OWN_LONGEST = timedelta(minutes=10)
-"""The time for which a smoke test that a crash has interrupted counts as running."""
+"""Maximum time for which a smoke test that was interrupted by a crash counts as running."""
 
 _SESSION, _HEALTH = TypeAdapter(Session), TypeAdapter(Health)
 _COUNT = TypeAdapter[float](Count)
 
 
 class Sessions:
+    """Stores data by model. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
 
     async def of(self, lease: Lease) -> Session | None:
         """The session of this lease; None for an earlier session of the same model."""
-        found = await self._records.field(f"{PREFIX}:sessions", lease.model, _SESSION)
-        return found if found and found.fence == lease.fence else None
+        session = await self._records.field(f"{PREFIX}:sessions", lease.model, _SESSION)
+        return session if session and session.fence == lease.fence else None
 
     async def remember(self, model: str, session: Session) -> None:
+        """Store the session of a model."""
         key, text = f"{PREFIX}:sessions", session.model_dump_json()
         await self._records.typed(key, "hash", lambda: self._redis.hset(key, model, text))
 
@@ -40,18 +43,21 @@ class Sessions:
         return stored if stored and stored.fence == lease.fence else None
 
     async def keep_health(self, model: str, health: Health) -> None:
+        """Store the health record of a model's session."""
         key, text = f"{PREFIX}:health", health.model_dump_json()
         await self._records.typed(key, "hash", lambda: self._redis.hset(key, model, text))
 
     async def forget_template(self, lease: Lease) -> None:
-        """Delete the digest of the Deployment: an approved roll-out has changed it."""
+        """Delete the stored digest of the Deployment's template, because an approved roll-out has changed the template."""
         if health := await self.health(lease):
             await self.keep_health(lease.model, health.model_copy(update={"template": "", "image": ""}))
 
     # The bot's own requests
 
     async def own(self, model: str, now: datetime) -> Own | None:
-        """The bot's requests to the model so far; None while it is making one, because the counters are then ahead."""
+        """The number of the bot's own requests to the model, and their tokens. None while the bot is making a request,
+        because the engine has already counted it.
+        """
         key, first = f"{PREFIX}:own:{model}:asking", now.timestamp()
         if await self._records.typed(key, "zset", lambda: self._redis.zcount(key, first, "+inf")):
             return None
@@ -60,7 +66,7 @@ class Sessions:
 
     @asynccontextmanager
     async def asking(self, model: str, now: datetime) -> AsyncIterator[list[Own]]:
-        """Record that the bot is making requests to the model; the requests added to the list are counted as its own."""
+        """Record that the bot is making requests to the model. The caller adds them to the yielded list."""
         run, requests = uuid.uuid4().hex, list[Own]()
         with redis_errors():
             await self._redis.zadd(f"{PREFIX}:own:{model}:asking", {run: (now + _OWN_LONGEST).timestamp()})

@@ -1,4 +1,4 @@
-"""The step ledger: the finished steps of an operation, and their results."""
+"""The step ledger stores the finished steps of operations, and their results."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -21,16 +21,18 @@ _tracer = trace.get_tracer("stoker")
 
 
 class StepLedger:
+    """Stores the results of steps by operation. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster, clock: Callable[[], datetime] = REAL_TIME) -> None:
         self._redis, self._records, self._clock = redis, Records(redis), clock
 
     async def once(
         self, op_id: str, step: str, act: Callable[[], Awaitable[T]], returns: type[T] | TypeAdapter[T]
     ) -> T:
-        """Run a step of an operation unless an earlier run finished it; returns the result of the run that did.
+        """Run a step of an operation, or return its stored result if an earlier run finished it.
 
-        `returns` is the type of the result, or an adapter if the type is a union. A crash between the act and its
-        record repeats the act, so `act` must check before it acts.
+        `returns` is the type of the result, or an adapter if the type is a union. After a crash between `act` and the
+        storing of its result, `act` runs again, so it must be idempotent.
         """
         key = _steps(op_id)
         adapter = _adapter(returns)
@@ -61,10 +63,11 @@ class StepLedger:
         return int(await self._records.typed(key, "hash", lambda: self._redis.hlen(key)))
 
     async def result(self, op_id: str, step: str, returns: type[T] | TypeAdapter[T]) -> T | None:
-        """The result of a finished step; None if it is not finished or no longer kept."""
+        """The result of a finished step; None if the step is not finished, or its record was deleted."""
         return await self._records.field(_steps(op_id), step, _adapter(returns))
 
     async def forget(self, op_id: str, step: str) -> None:
+        """Delete the result of a step, so that it runs again."""
         with redis_errors():
             await self._redis.hdel(_steps(op_id), step)
 

@@ -1,9 +1,9 @@
-"""Finds the work that crashes the process: a start is recorded before the work and removed after it.
+"""Find the work that crashes the process. A start is recorded before the work and removed after it.
 
 A remaining record belongs to work that a crash interrupted. A crash interrupts all work of the process, so three rules
-find the cause: work that has made progress since is not the cause; work that was interrupted at a different step or
-write is not the cause; and work that was interrupted once does not run at the same time as other such work, so that it
-has caused the next crash.
+determine the cause. Work that has made progress since the last crash is not the cause. Work that was interrupted at a
+different step or write each time is not the cause. Interrupted work does not run at the same time as other
+interrupted work, so that the next crash has only one possible cause.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ log = structlog.get_logger(__name__)
 
 STARTS = f"{PREFIX}:starts"
 _DEATHS, _LATE_DEATHS = 2, 8
-"""Crashes without progress after which work is set aside. Late crashes count less: somebody may have killed the
-process.
+"""Numbers of crashes, and of late crashes, without progress after which work is set aside. More late crashes are allowed,
+because somebody may have killed the process.
 """
-_SOON = 15.0
-"""Seconds after which a crash is late. A `config.json` of 400 MB crashed the process after about five."""
+_LATE_AFTER = 15.0
+"""Seconds in a step after which a crash counts as late. A `config.json` of 400 MB crashed the process after about five."""
 
 
 class Start(BaseModel, frozen=True, defer_build=True):
@@ -47,13 +47,14 @@ class Start(BaseModel, frozen=True, defer_build=True):
     """The step or write at the previous crash."""
     deaths: int = 0
     late: bool = False
-    """True if it has been doing this for longer than `_SOON`."""
+    """True if the current step or write has taken longer than `_LATE_AFTER`."""
     late_deaths: int = 0
 
-    def again(self, begun: str, process: str) -> "Start":
-        """The next start, after the process crashed in this one.
+    def next_start(self, begun: str, process: str) -> "Start":
+        """The start that follows this one, which did not end.
 
-        The same process has not crashed: docket delivers a task again if the process was too slow to renew its hold.
+        In another process, this one has crashed. In the same process, docket delivered the task again because its hold
+        was not renewed in time.
         """
         if self.process == process:
             return self.model_copy(update={"begun": begun})
@@ -78,6 +79,7 @@ class Start(BaseModel, frozen=True, defer_build=True):
 
     @property
     def hopeless(self) -> bool:
+        """True if this work has crashed the process too often."""
         return self.deaths >= _DEATHS or self.late_deaths >= _LATE_DEATHS
 
     @property
@@ -90,29 +92,31 @@ _START = TypeAdapter(Start)
 
 
 class TaskStarts:
+    """Stores the starts of tasks. Every method raises Unavailable if Redis does not answer."""
+
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records, self._process = redis, Records(redis), uuid.uuid4().hex
         self._apart = asyncio.Lock()
-        """Held for a while by work that was interrupted before, so that such work runs one at a time."""
+        """Held by work that was interrupted before, at its beginning, so that such work starts one at a time."""
 
     @asynccontextmanager
     async def watched(
         self, task: str, begun: str = "", *, forget: bool = True, patience: float | None = None
     ) -> AsyncIterator[Start]:
-        """Record the work while it runs. Yields its start; the work must not be done if it is `hopeless`.
+        """Record the work while it runs. Yields its start; if the start is `hopeless`, the work must not be done.
 
-        `patience` limits the seconds that it waits for other interrupted work. With `forget=False`, hopeless work
-        stays hopeless.
+        `patience` is the maximum wait for other interrupted work in seconds. With `forget=False`, the record of hopeless
+        work is not removed, so that it stays hopeless.
         """
         with ExitStack() as apart:
             before = await self._records.field(STARTS, task, _START)
-            start = before.again(begun, self._process) if before else Start(process=self._process, begun=begun)
+            start = before.next_start(begun, self._process) if before else Start(process=self._process, begun=begun)
             if start.ended and not start.hopeless:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await self._apart.acquire()
                         apart.callback(self._apart.release)
-            record = _Noted(self._redis, task, start)
+            record = _StartRecord(self._redis, task, start)
             await record.keep()
             living = asyncio.create_task(record.live(apart))
             reset = noting.set(record.reached)
@@ -130,7 +134,7 @@ class TaskStarts:
                         await self._redis.hdel(STARTS, task)
 
 
-class _Noted:
+class _StartRecord:
     """The record of one start in Redis."""
 
     def __init__(self, redis: Redis | RedisCluster, task: str, start: Start) -> None:
@@ -141,20 +145,20 @@ class _Noted:
         """Set to end `live` even if a library swallows its cancellation."""
 
     async def reached(self, step: str) -> None:
-        """Record the next step or write. If Redis does not answer, the work continues anyway."""
+        """Record the next step or write. If Redis does not answer, the work continues."""
         if step != self._start.doing:
             self._since = time.monotonic()
             await self._change(doing=step, late=False)
 
     async def beside(self, write: str) -> None:
-        """Record the process's activity besides this work; empty when it has ended."""
+        """Record the write to Slack that the process makes at the same time; empty when the write has ended."""
         await self._change(beside=write)
 
     async def live(self, apart: ExitStack) -> None:
-        """Record that a crash would now be late, and let other interrupted work start, after a while."""
+        """After `_LATE_AFTER` seconds, record that a crash would be late, and let other interrupted work start."""
         while not self.ended:
-            await asyncio.sleep(_SOON)
-            if not self._start.late and time.monotonic() - self._since >= 0.9 * _SOON:
+            await asyncio.sleep(_LATE_AFTER)
+            if not self._start.late and time.monotonic() - self._since >= 0.9 * _LATE_AFTER:
                 await self._change(late=True)
             apart.close()
 

@@ -268,7 +268,7 @@ async def test_the_holder_is_notified_of_a_request_to_replace_them(
     assert ("replace", text) in found["lead"]
     [message] = [text for text in workspace.posted("D0LEAD") if "asks to replace" in text]
     assert "[Object]  [Bring it down]" in message
-    await shown.announcements.object(op, "U0LEAD", "a run is half done")
+    await shown.announcements.announce_objection(op, "U0LEAD", "a run is half done")
     found = await settled(shown, workspace, op)
     assert ("objected", "@admin @dev: ✋ @lead objects to “Bring up coder-chat”: a run is half done") in found["dev"]
     assert not [event for event, _ in found["lead"] if event == "objected"]

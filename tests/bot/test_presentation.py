@@ -326,10 +326,10 @@ async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
         return text
 
     monkeypatch.setattr(redis, "hget", replaced_after_the_read)
-    await outbox.written(old)
+    await outbox.mark_written(old)
     assert await outbox.waiting() == (newer,)
     monkeypatch.undo()
-    await outbox.written(newer)
+    await outbox.mark_written(newer)
     assert await outbox.waiting() == ()
 
 
@@ -353,7 +353,7 @@ async def test_a_change_during_the_shutdown_is_shown_by_the_next_process(
     first.show(op.id)
     await first.post("k", CHANNEL, lines(md("hello")))
     assert first._cards[op.id].task is None
-    assert first._postman is None
+    assert first._delivery is None
     second = opened()
     second.wake()
     await until(lambda: workspace.posted(CHANNEL) == ["hello"])

@@ -253,5 +253,5 @@ async def test_a_huge_value_is_set_aside_without_being_read(redis: Redis) -> Non
     assert await EndpointHistory(redis).smoke_tests() == {}
     assert await EndpointHistory(redis).last_good_run("coder-chat") is None
     assert (await redis.info("stats"))["total_net_output_bytes"] - before < 10 * 2**20
-    assert await Records(redis).kept() == 4
+    assert await Records(redis).set_aside_count() == 4
     assert len(await Records(redis).unreported()) == 4

@@ -102,7 +102,7 @@ async def test_work_that_only_ran_during_a_crash_is_not_given_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A boot and a swap wait beside a request that ends the process at each start: only that request is set aside."""
-    monkeypatch.setattr(task_starts, "_SOON", 1.0)  # each waits that long for the one before it
+    monkeypatch.setattr(task_starts, "_LATE_AFTER", 1.0)  # each waits that long for the one before it
     hopeless: set[str] = set()
 
     async def work(process: Process, task: str) -> bool:
@@ -169,7 +169,7 @@ class Deaf(Redis):
 @pytest.mark.usefixtures("redis")
 async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the work would never end: its record would be renewed forever."""
-    monkeypatch.setattr(task_starts, "_SOON", 0.1)
+    monkeypatch.setattr(task_starts, "_LATE_AFTER", 0.1)
     redis = Deaf(connection_pool=ConnectionPool.from_url(redis_url))
     async with asyncio.timeout(60):
         async with TaskStarts(redis).watched("op"):
@@ -181,6 +181,6 @@ async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str, mo
 @pytest.mark.usefixtures("redis")
 async def test_late_crashes_count_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bot that waits for a long time may be killed repeatedly; but work without progress is given up eventually."""
-    monkeypatch.setattr(task_starts, "_SOON", 0.1)
+    monkeypatch.setattr(task_starts, "_LATE_AFTER", 0.1)
     started = [await deadly(redis_url, "op", "running 3", "waiting", late=True) for _ in range(9)]
     assert [start.hopeless for start in started] == [False] * 8 + [True]

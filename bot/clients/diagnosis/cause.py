@@ -57,6 +57,7 @@ class Cause:
     """True for a symptom that another cause may produce; it is used only if no other cause matches."""
 
     def find(self, text: str) -> re.Match[str] | None:
+        """The match of the first sign that occurs in the text; None if none does."""
         return next((match for sign in self.signs if (match := re.search(sign, text, re.IGNORECASE | re.DOTALL))), None)
 
     def explain(self, match: re.Match[str]) -> tuple[str, str]:

@@ -93,7 +93,7 @@ _USUAL = 1200.0
 _MARGIN = 0.05
 """Seconds added to the time of the next check, so that the grace period is over then."""
 _LEAST = 3.0
-"""Minimum grace period in seconds: events with the same cause are closer together."""
+"""Minimum grace period in seconds. It is longer than the time between two events with the same cause."""
 
 
 class Patience:
@@ -120,6 +120,7 @@ class Patience:
 
 
 def container_statuses(pod: KubeObject) -> list[KubeObject]:
+    """The statuses of all containers of a pod, those of the initContainers first."""
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
 
@@ -137,6 +138,7 @@ def events_of(name: str, kind: str, events: Iterable[KubeObject]) -> tuple[KubeO
 
 
 def message_of(event: KubeObject) -> str:
+    """The message of an event; its reason if it has no message."""
     return str(event.get("message") or event.get("reason") or "").strip()
 
 
@@ -164,4 +166,5 @@ def last_seen(event: KubeObject) -> str:
 
 
 def subject(event: KubeObject) -> str:
+    """The name of the object that an event is about."""
     return str((event.get("involvedObject") or {}).get("name") or "")
