@@ -12,10 +12,10 @@ from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 from tests.forked import start_stoker
 
-NOT_COUNTED = tuple(Path(__file__).parent / room for room in ("journeys", "sandbox", "helm"))
-"""Tests that run the bot in a subprocess (or not at all): nothing of them can be measured."""
+NOT_COUNTED = tuple(Path(__file__).parent / directory for directory in ("journeys", "sandbox", "helm"))
+"""Tests that run the bot in a subprocess (or not at all): their coverage cannot be measured."""
 
-FIRST_COUNTED = tuple(Path(__file__).parent / room for room in ("operations", "doctor"))
+FIRST_COUNTED = tuple(Path(__file__).parent / directory for directory in ("operations", "doctor"))
 """Tests that run the bot in this process: coverage is measured in the first case of each, since the cases run the same code."""
 
 hypothesis.settings.register_profile(
@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("stoker")
 """The same examples each time, without a deadline: neither chance nor a stalled machine makes a test fail."""
 
 IN_REAL_TIME = tuple(
-    Path(__file__).parent / room for room in ("journeys", "operations", "sandbox", "doctor", "observability")
+    Path(__file__).parent / directory for directory in ("journeys", "operations", "sandbox", "doctor", "observability")
 )
 """Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
 
@@ -149,7 +149,7 @@ def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     places = [(place * distance, item) for place, item in enumerate(long)]
     step = len(items) / max(1, len(short))
     places += [(place * step, item) for place, item in enumerate(short)]
-    return [item for _, item in sorted(places, key=lambda each: each[0])]
+    return [item for _, item in sorted(places, key=lambda placed: placed[0])]
 
 
 def _keep_counted(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -178,5 +178,5 @@ def _is_counted(item: pytest.Item, first: set[str]) -> bool:
 
 
 def _seconds_allowed(item: pytest.Item) -> float:
-    own = item.get_closest_marker("timeout")
-    return float(own.args[0]) if own else 0
+    limit = item.get_closest_marker("timeout")
+    return float(limit.args[0]) if limit else 0

@@ -31,16 +31,16 @@ def _checked(context: MethodContext) -> Type:
                 name = next(model.type.name for model, field in zip(models, fields, strict=True) if field is None)
                 context.api.fail(f'"{name}" has no field "{key.value}"', key)
                 continue
-            wanted = make_simplified_union([field for field in fields if field is not None])
-            given = context.api.get_expression_type(value, wanted)
-            if not is_subtype(given, wanted):
-                context.api.fail(f'The field "{key.value}" has the type {wanted}, not {given}', value)
+            expected = make_simplified_union([field for field in fields if field is not None])
+            actual = context.api.get_expression_type(value, expected)
+            if not is_subtype(actual, expected):
+                context.api.fail(f'The field "{key.value}" has the type {expected}, not {actual}', value)
     return context.default_return_type
 
 
-def _models(of: Type) -> list[Instance]:
+def _models(type_of_expression: Type) -> list[Instance]:
     """The models that an expression may be; none if that is unknown."""
-    proper = get_proper_type(of)
+    proper = get_proper_type(type_of_expression)
     match proper:
         case Instance():
             return [proper]

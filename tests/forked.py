@@ -26,14 +26,14 @@ LARGEST = 200_000
 class Forked:
     """The part of `asyncio.subprocess.Process` that the sandbox uses."""
 
-    def __init__(self, pid: int, said: asyncio.StreamReader, output: list[asyncio.StreamReader]) -> None:
+    def __init__(self, pid: int, status: asyncio.StreamReader, output: list[asyncio.StreamReader]) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self._output = output
-        self._following = asyncio.create_task(self._follow(said))
+        self._following = asyncio.create_task(self._follow(status))
 
-    async def _follow(self, said: asyncio.StreamReader) -> int:
-        self.returncode = int(await said.read())
+    async def _follow(self, status: asyncio.StreamReader) -> int:
+        self.returncode = int(await status.read())
         return self.returncode
 
     async def wait(self) -> int:
@@ -59,20 +59,20 @@ async def start_stoker(
     *arguments: str, environment: Mapping[str, str], directory: Path, log: BinaryIO | None = None
 ) -> Forked:
     """Replaces the function of `sandbox.process`."""
-    with ExitStack() as ours:
-        said, saying = await _pipe(ours)
-        pipes = [] if log else [await _pipe(ours), await _pipe(ours)]
+    with ExitStack() as pipes_to_close:
+        status, status_writer = await _pipe(pipes_to_close)
+        pipes = [] if log else [await _pipe(pipes_to_close), await _pipe(pipes_to_close)]
         output = [log.fileno()] * 2 if log else [end for _, end in pipes]
         request = {"arguments": arguments, "environment": dict(environment), "directory": str(directory)}
         server = _server("run" if arguments == ("run",) else "commands")
-        socket.send_fds(server, [json.dumps(request).encode()], [saying, *output])
-    return Forked(int(await said.readline()), said, [stream for stream, _ in pipes])
+        socket.send_fds(server, [json.dumps(request).encode()], [status_writer, *output])
+    return Forked(int(await status.readline()), status, [stream for stream, _ in pipes])
 
 
-async def _pipe(ours: ExitStack) -> tuple[asyncio.StreamReader, int]:
-    """A pipe's reader, and its other end, which is closed at the end of `ours`."""
+async def _pipe(pipes_to_close: ExitStack) -> tuple[asyncio.StreamReader, int]:
+    """A pipe's reader, and its other end, which is closed when `pipes_to_close` ends."""
     reading, writing = os.pipe()
-    ours.callback(os.close, writing)
+    pipes_to_close.callback(os.close, writing)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
@@ -83,21 +83,21 @@ async def _pipe(ours: ExitStack) -> tuple[asyncio.StreamReader, int]:
 @cache
 def _server(kind: str) -> socket.socket:
     """The connection to this process's server for `stoker run`, or for the terminal's commands."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with there:
+    client_end, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server_end:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, kind, str(there.fileno())],
+            [sys.executable, "-m", __name__, kind, str(server_end.fileno())],
             cwd=Path(__file__).parents[1],
-            pass_fds=[there.fileno()],
+            pass_fds=[server_end.fileno()],
             start_new_session=True,
         )
 
     @atexit.register
     def end() -> None:
-        here.close()
+        client_end.close()
         process.wait()
 
-    return here
+    return client_end
 
 
 # ----------------------------------------------------------------------------------------------------------- the server
@@ -115,12 +115,12 @@ def main(kind: str, requests: socket.socket) -> None:
         for module in ("bot.cli.manifest", "bot.clients.rights", "sandbox.main"):
             importlib.import_module(module)
     gc.freeze()
-    if _forked(requests):
+    if _serve_requests(requests):
         sys.exit(stoker())
 
 
-def _forked(requests: socket.socket) -> bool:
-    """Fork for each request until no more can come; returns True in each fork, and False at the end."""
+def _serve_requests(requests: socket.socket) -> bool:
+    """Fork for each request until the connection closes; return True in each fork, and False at the end."""
     while True:
         request, descriptors, *_ = socket.recv_fds(requests, LARGEST, 3)
         _collect_ended()
@@ -128,7 +128,7 @@ def _forked(requests: socket.socket) -> bool:
             return False
         if os.fork() == 0:
             requests.close()
-            return _started(json.loads(request), *descriptors)
+            return _fork_stoker(json.loads(request), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -139,17 +139,17 @@ def _collect_ended() -> None:
             pass
 
 
-def _started(request: dict[str, Any], saying: int, *output: int) -> Literal[True]:
+def _fork_stoker(request: dict[str, Any], status_writer: int, *output: int) -> Literal[True]:
     """Fork once more; the parent reports the process id and, at the end, the exit code."""
     if pid := os.fork():
         for descriptor in output:
             os.close(descriptor)
-        os.write(saying, f"{pid}\n".encode())
+        os.write(status_writer, f"{pid}\n".encode())
         _, status = os.waitpid(pid, 0)
         with suppress(BrokenPipeError):  # the test may have ended
-            os.write(saying, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            os.write(status_writer, f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
-    os.close(saying)
+    os.close(status_writer)
     os.setsid()
     os.chdir(request["directory"])
     for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *output)):

@@ -52,7 +52,7 @@ _PLAIN = (
 def _taken_out(context: MethodContext) -> Type:
     if _is_markup(context.type) and not any(place in context.api.path for place in _PLAIN):
         context.api.fail(
-            "This makes a plain text of markup: use md(), strip(), or change the text before", context.context
+            "This turns markup into plain text: use md(), strip(), or change the text before", context.context
         )
     return context.default_return_type
 
@@ -60,33 +60,33 @@ def _taken_out(context: MethodContext) -> Type:
 def _put_in(context: MethodContext) -> Type:
     if any(place in context.api.path for place in _PLAIN) or _is_markup(context.type):
         return context.default_return_type
-    given = [each for types in context.arg_types for each in types]
+    types = [part for group in context.arg_types for part in group]
     # If a plain text is expected, mypy accepts the result of a comprehension: check its expression.
-    given += [context.api.get_expression_type(made) for made in _made(context.args)]
-    if any(_holds_markup(each) for each in given):
+    types += [context.api.get_expression_type(expression) for expression in _comprehension_results(context.args)]
+    if any(_holds_markup(part) for part in types):
         context.api.fail("Markup becomes a plain text here: use md(), or Mrkdwn's own join()", context.context)
     return context.default_return_type
 
 
-def _made(arguments: list[list[Expression]]) -> Iterator[Expression]:
-    for argument in (each for expressions in arguments for each in expressions):
+def _comprehension_results(arguments: list[list[Expression]]) -> Iterator[Expression]:
+    for argument in (expression for expressions in arguments for expression in expressions):
         inside = argument.generator if isinstance(argument, ListComprehension) else argument
         if isinstance(inside, GeneratorExpr):
             yield inside.left_expr
 
 
-def _is_markup(given: Type) -> bool:
-    proper = get_proper_type(given)
+def _is_markup(type_: Type) -> bool:
+    proper = get_proper_type(type_)
     if isinstance(proper, UnionType):
-        return any(_is_markup(each) for each in proper.items)
+        return any(_is_markup(part) for part in proper.items)
     return isinstance(proper, Instance) and (proper.type.fullname == _MARKUP or proper.type.has_base(_ERROR))
 
 
-def _holds_markup(given: Type) -> bool:
+def _holds_markup(type_: Type) -> bool:
     """Markup itself, an error whose text may be markup, or a list or another collection of it."""
-    proper = get_proper_type(given)
+    proper = get_proper_type(type_)
     inside = proper.args if isinstance(proper, Instance) else ()
-    return _is_markup(given) or any(_is_markup(each) for each in inside)
+    return _is_markup(type_) or any(_is_markup(part) for part in inside)
 
 
 def plugin(version: str) -> type[Plugin]:

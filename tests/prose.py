@@ -89,11 +89,11 @@ class Finding(NamedTuple):
 
     path: str
     line: int
-    found: str
+    idiom: str
     better: str
 
     def __str__(self) -> str:
-        return f'{self.path}:{self.line}: "{self.found}": write {self.better} (docs/style.md)'
+        return f'{self.path}:{self.line}: "{self.idiom}": write {self.better} (docs/style.md)'
 
 
 def findings(path: str, text: str) -> Iterator[Finding]:
@@ -175,10 +175,10 @@ def check(names: Iterable[str]) -> list[str]:
     for name in names:
         if name in EXCEPT or name.startswith(SAMPLES):
             continue
-        found = [str(finding) for finding in findings(name, (ROOT / name).read_text(encoding="utf-8"))]
+        problems_of_file = [str(finding) for finding in findings(name, (ROOT / name).read_text(encoding="utf-8"))]
         if name not in NOT_CONVERTED:
-            problems += found
-        elif not found:
+            problems += problems_of_file
+        elif not problems_of_file:
             problems.append(f"{name}: has no idioms any more: remove it from NOT_CONVERTED")
     return problems
 

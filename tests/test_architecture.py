@@ -30,24 +30,24 @@ NAMES = set(re.findall(r"`([\w-]+\.(?:py|md|toml|lock))`", DOCUMENT))
 MODULES = set(re.findall(rf"`((?:{'|'.join(PACKAGES)})(?:\.[a-z_]+)+)`", DOCUMENT)) - PATHS
 
 
-def is_there(path: str) -> bool:
+def exists(path: str) -> bool:
     return (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("path", sorted(PATHS))
 def test_every_path_in_the_architecture_document_exists(path: str) -> None:
-    assert is_there(path)
+    assert exists(path)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_file_that_is_named_without_its_directory_exists(name: str) -> None:
-    assert is_there(name) or any(next((ROOT / package).rglob(name), None) for package in PACKAGES)
+    assert exists(name) or any(next((ROOT / package).rglob(name), None) for package in PACKAGES)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_every_module_in_the_architecture_document_exists(module: str) -> None:
     path = module.replace(".", "/")
-    assert is_there(f"{path}.py") or is_there(path)
+    assert exists(f"{path}.py") or exists(path)
 
 
 MOST_MODULES = 15
@@ -76,11 +76,11 @@ def test_a_walk_has_ten_steps_and_at_most_twelve_files(title: str) -> None:
     assert re.findall(r"(?m)^(\d+)\. ", section) == [str(number) for number in range(1, 11)]
     files = list(dict.fromkeys(re.findall(r"`((?:bot|commands|manifests)/[\w/]+\.py)`", section)))
     assert len(files) <= MOST_FILES
-    known: set[str] = set()
+    reached: set[str] = set()
     for file in files:
         module = file.removesuffix(".py").replace("/", ".")
-        assert file in CALLED_FROM_OUTSIDE or known & {module, module.rpartition(".")[0]}, f"nothing leads to {file}"
-        known |= imported(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+        assert file in CALLED_FROM_OUTSIDE or reached & {module, module.rpartition(".")[0]}, f"nothing leads to {file}"
+        reached |= imported(ast.parse((ROOT / file).read_text(encoding="utf-8")))
 
 
 def imported(tree: ast.Module) -> set[str]:
@@ -89,7 +89,7 @@ def imported(tree: ast.Module) -> set[str]:
 
 
 def test_the_document_names_many_files() -> None:
-    """The patterns above still find what they look for."""
+    """The patterns above still match."""
     assert len(PATHS) > 40
     assert len(NAMES) > 10
     assert MODULES
@@ -108,14 +108,16 @@ def takes_everything(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
-                given = [*args.posonlyargs, *args.args, *args.kwonlyargs]
-                calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
-                if any(_is_everything(each.annotation) for each in given) or any(
+                parameters = [*args.posonlyargs, *args.args, *args.kwonlyargs]
+                calls = [child.func for child in ast.walk(node) if isinstance(child, ast.Call)]
+                if any(_is_everything(parameter.annotation) for parameter in parameters) or any(
                     isinstance(call, ast.Name) and call.id == "Wiring" for call in calls
                 ):
                     yield node.name
             case ast.ClassDef(body=body):
-                if any(isinstance(each, ast.AnnAssign) and _is_everything(each.annotation) for each in body):
+                if any(
+                    isinstance(statement, ast.AnnAssign) and _is_everything(statement.annotation) for statement in body
+                ):
                     yield node.name
 
 
@@ -124,12 +126,12 @@ def _is_everything(annotation: ast.expr | None) -> bool:
 
 
 def test_only_the_wiring_takes_all_services() -> None:
-    """A signature or the fields of a class say what the code can touch."""
-    found = {}
+    """The signature of a function, or the fields of a class, show what its code can use."""
+    users_of_everything = {}
     for file in (file for package in ("bot", "commands") for file in (ROOT / package).rglob("*.py")):
         if names := set(takes_everything(ast.parse(file.read_text(encoding="utf-8")))):
-            found[file.relative_to(ROOT).as_posix()] = names
-    assert found == WIRING
+            users_of_everything[file.relative_to(ROOT).as_posix()] = names
+    assert users_of_everything == WIRING
 
 
 def test_tests_that_share_a_fixture_run_in_one_process() -> None:
@@ -148,9 +150,9 @@ def test_no_component_has_too_many_dependencies() -> None:
     files = [file for package in ("bot", "commands") for file in (ROOT / package).rglob("*.py")]
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
     components = [
-        each for tree in trees for each in ast.walk(tree) if isinstance(each, ast.ClassDef) and _is_component(each)
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and _is_component(node)
     ]
-    counts = {each.name: sum(isinstance(field, ast.AnnAssign) for field in each.body) for each in components}
+    counts = {node.name: sum(isinstance(field, ast.AnnAssign) for field in node.body) for node in components}
     assert {name: count for name, count in counts.items() if count > MOST_DEPENDENCIES} == {}
     assert len(components) > 50
 
@@ -161,15 +163,15 @@ def _is_component(node: ast.ClassDef) -> bool:
 
 def unused_fields(tree: ast.Module) -> Iterator[str]:
     """The dependencies that a component names and does not use."""
-    for node in (each for each in ast.walk(tree) if isinstance(each, ast.ClassDef)):
+    for node in (child for child in ast.walk(tree) if isinstance(child, ast.ClassDef)):
         if _is_component(node):
-            fields = {ast.unparse(each.target) for each in node.body if isinstance(each, ast.AnnAssign)}
-            used = {ast.unparse(each) for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+            fields = {ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)}
+            used = {ast.unparse(child) for child in ast.walk(node) if isinstance(child, ast.Attribute)}
             yield from (f"{node.name}.{field}" for field in fields if f"self.{field}" not in used)
 
 
 def test_a_component_uses_each_of_its_dependencies() -> None:
     files = [file for package in ("bot", "commands") for file in (ROOT / package).rglob("*.py")]
-    found = {name for file in files for name in unused_fields(ast.parse(file.read_text(encoding="utf-8")))}
+    unused = {name for file in files for name in unused_fields(ast.parse(file.read_text(encoding="utf-8")))}
     parts = {"BringUpWorkflow.planning", "BringUpWorkflow.execution", "BringUpWorkflow.rollback"}
-    assert found == parts  # `bot/workflows/__init__.py` uses these
+    assert unused == parts  # `bot/workflows/__init__.py` uses these

@@ -53,13 +53,15 @@ def test_every_option_of_a_command_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     typed = re.findall(r"`([^`\n]+)`", text) + [line for line in text.splitlines() if line.startswith("    ")]
     unknown = []
-    for said in re.findall(r"(?m)(?:^ *|&& |-- |\| )(?:\S*/)?stoker ([^#&|>\n]*)", "\n".join(typed)):
+    for arguments in re.findall(r"(?m)(?:^ *|&& |-- |\| )(?:\S*/)?stoker ([^#&|>\n]*)", "\n".join(typed)):
         command: Any = get_command(cli)
-        for word in said.split():
+        for word in arguments.split():
             if word in getattr(command, "commands", {}):
                 command = command.commands[word]
-            known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
-            if word.startswith("--") and word.partition("=")[0] not in known:
+            options = {
+                option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+            } | {"--help"}
+            if word.startswith("--") and word.partition("=")[0] not in options:
                 unknown.append(f"{command.name} {word}")
     assert unknown == []
 

@@ -1,4 +1,4 @@
-"""The check of our English finds the idioms that docs/style.md rules out, only in prose. `make lint` applies it to the repository."""
+"""The check of the English finds the idioms that docs/style.md rules out, only in prose. `make lint` applies it to the repository."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.prose import findings
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "found"),
+    ("path", "text", "expected"),
     [
         ("a.py", '"""The mirror is made anew."""\n', [(1, "anew")]),
         ("a.py", "x = 1  # the next one\n\n\n# is told who has it\n", [(4, "is told")]),
@@ -36,9 +36,9 @@ from tests.prose import findings
         ),
     ],
 )
-def test_an_idiom_is_found_at_its_line(path: str, text: str, found: list[tuple[int, str]]) -> None:
+def test_an_idiom_is_found_at_its_line(path: str, text: str, expected: list[tuple[int, str]]) -> None:
     """In documents, comments, docstrings, messages and the comments of stories."""
-    assert [(each.line, each.found) for each in findings(path, text)] == found
+    assert [(finding.line, finding.idiom) for finding in findings(path, text)] == expected
 
 
 @pytest.mark.parametrize(

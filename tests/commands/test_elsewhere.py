@@ -11,7 +11,7 @@ from sandbox.slack import Workspace
 from sandbox.slack.history import CHANNEL
 from tests.commands.test_dispatch import command, submission
 from tests.commands.test_redelivery import deliver
-from tests.operations.test_home import a_session
+from tests.operations.test_home import store_session
 
 ELSEWHERE = {"channel_id": "C0RANDOM"}
 CARD = "Requested: the card is in #gpu-ops."
@@ -30,7 +30,7 @@ async def test_an_answer_names_the_channel_of_the_card(
     app: AsyncApp, svc: Services, workspace: Workspace, name: str, text: str, answer: str
 ) -> None:
     """In the channel of the cards, the card is the answer."""
-    await a_session(svc, 1)
+    await store_session(svc, 1)
     await deliver(app, command(name, text))
     assert answer not in workspace.now_visible("lead")
     await deliver(app, command(name, text) | ELSEWHERE | {"trigger_id": "another"})

@@ -11,7 +11,7 @@ from bot.services import Services
 from sandbox.slack import Workspace
 from sandbox.slack.history import CHANNEL
 from tests.commands.test_dispatch import click, command
-from tests.operations.test_home import a_session
+from tests.operations.test_home import store_session
 
 
 async def deliver(app: AsyncApp, payload: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ async def test_a_repeated_delivery_is_answered_once(
 
 async def test_a_repeated_report_is_posted_once(app: AsyncApp, svc: Services, workspace: Workspace) -> None:
     """Everybody can see it, so a second one would be noise."""
-    await a_session(svc, 1)
+    await store_session(svc, 1)
     await deliver(app, command("/gpu", "report"))
     await deliver(app, command("/gpu", "report"))
     assert len([text for text in workspace.posted(CHANNEL) if "The GPU in the last 8 weeks" in text]) == 1

@@ -31,10 +31,10 @@ REFUSALS = ("message_not_found", "cant_update_message", "is_archived", "channel_
 
 
 @dataclass
-class Weather:
-    """`strike` begins a failure and `clear` ends it; the bot's writes are recorded."""
+class Failures:
+    """`begin` starts a failure of a system and `end` ends it; the bot's writes are recorded."""
 
-    struck: tuple[str, str] = ("", "")
+    active: tuple[str, str] = ("", "")
     scaled: list[tuple[str, bytes]] = field(default_factory=list)
     """Each write to a Deployment's scale: its name, and the body."""
     synced: list[tuple[str, bytes]] = field(default_factory=list)
@@ -42,13 +42,13 @@ class Weather:
     refused: int = 0
     """The number of requests that have failed."""
 
-    def strike(self, system: str, how: str) -> None:
-        self.struck = (system, how)
+    def begin(self, system: str, failure: str) -> None:
+        self.active = (system, failure)
 
-    def clear(self) -> None:
-        self.struck = ("", "")
+    def end(self) -> None:
+        self.active = ("", "")
 
-    async def wired(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
+    async def connect(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
         kubeconfig = Path(environment["KUBECONFIG"])
         server = re.findall(r'"?server"?: "?(http[^",\s]+)', kubeconfig.read_text())[0]
         kubeconfig.write_text(kubeconfig.read_text().replace(server, await self._front(stack, "kubernetes", server)))
@@ -70,20 +70,20 @@ class Weather:
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def forward(request: web.Request) -> web.StreamResponse:
             body = await request.read()
-            if self.struck[0] == system:
+            if self.active[0] == system:
                 self.refused += 1
-                return await self._fails(request, self.struck[1])
+                return await self._fail(request, self.active[1])
             self._note(request, body)
             headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP}
             timeout = aiohttp.ClientTimeout(total=None)
             url = f"{target}{request.path_qs}"
-            async with http.request(request.method, url, data=body, headers=headers, timeout=timeout) as there:
-                answer = web.StreamResponse(status=there.status)
-                answer.headers.update({k: v for k, v in there.headers.items() if k.lower() not in HOP})
-                await answer.prepare(request)
-                async for chunk in there.content.iter_any():
-                    await answer.write(chunk)
-                return answer
+            async with http.request(request.method, url, data=body, headers=headers, timeout=timeout) as response:
+                downstream = web.StreamResponse(status=response.status)
+                downstream.headers.update({k: v for k, v in response.headers.items() if k.lower() not in HOP})
+                await downstream.prepare(request)
+                async for chunk in response.content.iter_any():
+                    await downstream.write(chunk)
+                return downstream
 
         return forward
 
@@ -96,8 +96,8 @@ class Weather:
         elif request.method == "PUT" and parts[-1] == "merge":
             self.merged.append((request.path, body))
 
-    async def _fails(self, request: web.Request, how: str) -> web.StreamResponse:
-        match how:
+    async def _fail(self, request: web.Request, failure: str) -> web.StreamResponse:
+        match failure:
             case "503":
                 return web.Response(status=503, text="<html>upstream connect error", content_type="text/html")
             case "403":
@@ -117,10 +117,10 @@ class Weather:
                 return web.Response()
             case "hangs" | "drips":
                 answer = web.StreamResponse()
-                if how == "drips":
+                if failure == "drips":
                     await answer.prepare(request)
-                while self.struck[1] == how:
-                    if how == "drips":
+                while self.active[1] == failure:
+                    if failure == "drips":
                         await answer.write(b" ")
                     await asyncio.sleep(0.5)
                 return answer
@@ -132,25 +132,25 @@ class Weather:
 
 
 @asynccontextmanager
-async def weather(wire: Weather, environment: dict[str, str]) -> AsyncIterator[None]:
+async def failing_proxies(failures: Failures, environment: dict[str, str]) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
-        await wire.wired(environment, stack)
+        await failures.connect(environment, stack)
         yield
 
 
-async def spoil(redis: Redis, what: str) -> None:
+async def spoil(redis: Redis, records: str) -> None:
     """Overwrite the bot's data in Redis: its leases, its operations, its sessions, or everything."""
     kinds = {"leases": r":leases$", "operations": r":op:[^:]+$", "steps": r":steps$", "sessions": r":sessions$|:own:"}
-    wanted = re.compile(kinds.get(what, r"."))
+    pattern = re.compile(kinds.get(records, r"."))
     for raw in await redis.keys("{stoker}:*"):
         key = raw.decode() if isinstance(raw, bytes) else raw
-        if not wanted.search(key):
+        if not pattern.search(key):
             continue
         match await redis.type(key):
             case b"hash":
-                for each in await redis.hkeys(key):
-                    await redis.hset(key, each, '{"fence": 1e999, "op": null}')
+                for name in await redis.hkeys(key):
+                    await redis.hset(key, name, '{"fence": 1e999, "op": null}')
             case b"string":
                 await redis.set(key, "{")
-            case b"zset" | b"set" if what == "everything":
-                await redis.set(key, "somebody was here")
+            case b"zset" | b"set" if records == "everything":
+                await redis.set(key, "overwritten")

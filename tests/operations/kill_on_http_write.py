@@ -17,27 +17,27 @@ HOP = {"transfer-encoding", "connection", "content-encoding", "content-length", 
 
 
 @dataclass
-class Tripwire:
-    """Passes everything on. `kill` is called once for each kind of write, in the order of `struck`."""
+class KillOnWrite:
+    """Forwards everything. `kill` is called once for each kind of write, in the order of `killed_at`."""
 
     kill: Callable[[], Coroutine[Any, Any, None]] | None = None
     only: frozenset[str] = frozenset()
     """The kinds of writes at which it kills the bot; empty: all."""
-    beside: tuple[str, ...] = ()
+    additional: tuple[str, ...] = ()
     """Variables with the addresses of additional services behind the proxy."""
     writes: list[str] = field(default_factory=list)
     """Every write that arrived, as `METHOD path`, without ids and commits."""
-    struck: list[str] = field(default_factory=list)
+    killed_at: list[str] = field(default_factory=list)
     fences: set[bytes] = field(default_factory=set)
     """Every fence with which a Deployment was written."""
     _killing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def wired(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
+    async def connect(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
         """Start the proxy in front of Slack, GitHub, git and Kubernetes."""
         kubeconfig = Path(environment["KUBECONFIG"])
         server = re.findall(r'"?server"?: "?(http[^",\s]+)', kubeconfig.read_text())[0]
         for target in {
-            *(_origin(environment[name]) for name in ("SLACK_API_URL", "GITHUB_API_URL", *self.beside)),
+            *(_origin(environment[name]) for name in ("SLACK_API_URL", "GITHUB_API_URL", *self.additional)),
             _origin(server),
         }:
             http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
@@ -45,7 +45,7 @@ class Tripwire:
             app.router.add_route("*", "/{tail:.*}", self._forward(http, target))
             front = await stack.enter_async_context(TestServer(app, host="127.0.0.1"))
             origin = str(front.make_url("")).rstrip("/")
-            for name in ("SLACK_API_URL", "GITHUB_API_URL", "GIT_REMOTE_URL", *self.beside):
+            for name in ("SLACK_API_URL", "GITHUB_API_URL", "GIT_REMOTE_URL", *self.additional):
                 environment[name] = environment[name].replace(target, origin)
             kubeconfig.write_text(kubeconfig.read_text().replace(target, origin))
 
@@ -58,31 +58,31 @@ class Tripwire:
             timeout = aiohttp.ClientTimeout(total=None)
             async with http.request(
                 request.method, f"{target}{request.path_qs}", data=body, headers=headers, timeout=timeout
-            ) as there:
+            ) as response:
                 write = _write(request, body)
                 self.fences.update(re.findall(rb'stoker.dev/fence": ?"(\d+)"', body))
                 if write:
-                    await there.read()
+                    await response.read()
                     self.writes.append(write)
-                    await self.strike(write)
-                answer = web.StreamResponse(status=there.status)
-                answer.headers.update({k: v for k, v in there.headers.items() if k.lower() not in HOP})
+                    await self.kill_at(write)
+                answer = web.StreamResponse(status=response.status)
+                answer.headers.update({k: v for k, v in response.headers.items() if k.lower() not in HOP})
                 await answer.prepare(request)
-                async for chunk in there.content.iter_any() if not write else _once(await there.read()):
+                async for chunk in response.content.iter_any() if not write else _once(await response.read()):
                     await answer.write(chunk)
                 return answer
 
         return forward
 
-    def strikes(self, write: str) -> bool:
-        return bool(self.kill) and write not in self.struck and (not self.only or write in self.only)
+    def kills_at(self, write: str) -> bool:
+        return bool(self.kill) and write not in self.killed_at and (not self.only or write in self.only)
 
-    async def strike(self, write: str) -> None:
-        if self._killing.locked() and self.strikes(write):
-            self.struck.append(write)  # it arrived from a bot that is being killed, so it gets no response
+    async def kill_at(self, write: str) -> None:
+        if self._killing.locked() and self.kills_at(write):
+            self.killed_at.append(write)  # it arrived from a bot that is being killed, so it gets no response
         async with self._killing:
-            if self.kill and self.strikes(write):
-                self.struck.append(write)
+            if self.kill and self.kills_at(write):
+                self.killed_at.append(write)
                 # In a separate task: this one may end with the connection of the killed bot.
                 await asyncio.shield(asyncio.ensure_future(self.kill()))
 
@@ -97,7 +97,7 @@ def _origin(url: str) -> str:
 
 def _write(request: web.Request, body: bytes) -> str:
     """Return the kind of write of a request; empty if it changes nothing."""
-    # Without the prefix under which the sandbox's API server knows the bot's account.
+    # Remove the prefix with which the sandbox's API server identifies the bot's account.
     path = re.sub(r"^/as/[^/]+", "", re.sub(r"/\d+\b", "/N", request.path))
     if path.startswith("/api/"):
         return path if path in ("/api/chat.postMessage", "/api/chat.update") else ""
@@ -109,7 +109,7 @@ def _write(request: web.Request, body: bytes) -> str:
 
 
 @asynccontextmanager
-async def tripwire(wire: Tripwire, environment: dict[str, str]) -> AsyncIterator[None]:
+async def http_proxy(kills: KillOnWrite, environment: dict[str, str]) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
-        await wire.wired(environment, stack)
+        await kills.connect(environment, stack)
         yield

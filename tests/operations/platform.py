@@ -42,7 +42,7 @@ PATIENCE = 300.0
 SPEED, STOPPED = 2000.0, 0.001
 """Speeds of the platform's clock: boots and syncs take a moment, or do not end before the test continues."""
 
-CALM = {
+UNHURRIED = {
     "argocd": {"sync_limit": "5m"},
     "gpu": {"boot_limit": "2m"},
     "idle": {"remind_after": "10m", "down_after": "60m", "queue_remind_after": "10m", "queue_down_after": "60m"},
@@ -53,7 +53,7 @@ CALM = {
 }
 """Nothing is brought down and nothing expires on a slow machine; messages are written immediately."""
 
-_UNDER_WAY = re.compile(r"\b(Failed; rolling back|Being cancelled by)\b")
+_ROLLING_BACK = re.compile(r"\b(Failed; rolling back|Being cancelled by)\b")
 """The text on the card of an operation that is being rolled back."""
 
 
@@ -88,23 +88,23 @@ class Platform:
         return self.workspace.now_visible(user)
 
     async def say(self, user: str, text: str) -> None:
-        """Somebody types a command; earlier texts no longer count."""
+        """Type a command as the user; earlier texts no longer count."""
         self.since = time.monotonic()
         await self.workspace.command(user, text)
 
     async def click(self, user: str, label: str) -> None:
-        """Somebody presses the newest button of that label, as soon as it exists; earlier texts no longer count."""
-        await self._as_soon_as_it_is_there(lambda: self.workspace.click(user, label, timeout=0))
+        """Press the newest button with that label, as soon as it exists; earlier texts no longer count."""
+        await self._when_it_exists(lambda: self.workspace.click(user, label, timeout=0))
 
     async def fill(self, user: str, label: str, value: str) -> None:
-        """Somebody fills a field of the form that opens, or of Home."""
-        await self._as_soon_as_it_is_there(lambda: self.workspace.fill(user, label, value))
+        """Fill a field of the form that opens, or of Home."""
+        await self._when_it_exists(lambda: self.workspace.fill(user, label, value))
 
     async def submit(self, user: str) -> None:
-        """Somebody submits the form that opens, once it is no longer the loading view."""
-        await self._as_soon_as_it_is_there(lambda: self.workspace.submit(user))
+        """Submit the form that opens, once it is no longer the loading view."""
+        await self._when_it_exists(lambda: self.workspace.submit(user))
 
-    async def _as_soon_as_it_is_there(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def _when_it_exists(self, act: Callable[[], Awaitable[None]]) -> None:
         deadline = time.monotonic() + self.patience
         while True:
             self.since = time.monotonic()
@@ -115,8 +115,8 @@ class Platform:
                     raise
             await asyncio.sleep(0.05)
 
-    async def ends_theirs(self, user: str, command: str, reason: str = "it is needed elsewhere") -> None:
-        """Somebody ends what another person holds: the command or a button's label, the confirmation, and the reason."""
+    async def end_for_another(self, user: str, command: str, reason: str = "it is needed elsewhere") -> None:
+        """End another person's session with a command or a button, and give the reason in the confirmation."""
         await (self.say(user, command) if command.startswith("/") else self.click(user, command))
         await self.fill(user, "Because", reason)
         await self.submit(user)
@@ -124,46 +124,56 @@ class Platform:
     async def sees(self, text: str, user: str = "dev") -> str:
         """Wait for a message with the text since the last action, and return it."""
 
-        def found() -> str | None:
-            shown = [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user, self.since)]
-            return next((seen.text for seen in reversed(shown) if seen.shows(text)), None)
+        def find() -> str | None:
+            revisions = [
+                Seen(revision.source, revision.text, revision.before)
+                for revision in self.workspace.revisions(user, self.since)
+            ]
+            return next((revision.text for revision in reversed(revisions) if revision.shows(text)), None)
 
         await self.until(
-            found, lambda: f"“{text}” was not seen by @{user}. Seen:\n" + "\n---\n".join(self.visible(user))
+            find, lambda: f"“{text}” was not seen by @{user}. Seen:\n" + "\n---\n".join(self.visible(user))
         )
-        return found() or ""
+        return find() or ""
 
     async def sees_end(self, text: str, user: str = "dev") -> str:
         """Like `sees`, after the end of the operation: its card shows the failure before the rollback has ended."""
 
-        def found() -> str | None:
-            shown = [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user, self.since)]
-            newest = {seen.source: seen.text for seen in shown}
-            ended = (newest[seen.source] for seen in reversed(shown) if seen.shows(text))
-            return next((now for now in ended if not _UNDER_WAY.search(now)), None)
+        def find() -> str | None:
+            revisions = [
+                Seen(revision.source, revision.text, revision.before)
+                for revision in self.workspace.revisions(user, self.since)
+            ]
+            newest = {revision.source: revision.text for revision in revisions}
+            ended = (newest[revision.source] for revision in reversed(revisions) if revision.shows(text))
+            return next((now for now in ended if not _ROLLING_BACK.search(now)), None)
 
         await self.until(
-            found,
+            find,
             lambda: f"The end with “{text}” was not seen by @{user}. Seen:\n" + "\n---\n".join(self.visible(user)),
         )
-        return found() or ""
+        return find() or ""
 
-    async def until(self, holds: Callable[[], object], otherwise: Callable[[], str] | None = None) -> None:
-        """Wait until the condition is true; `otherwise` describes the actual state: by default, all visible messages."""
-        otherwise = otherwise or (lambda: "it never held; what @admin sees:\n" + "\n---\n".join(self.visible("admin")))
+    async def until(self, condition: Callable[[], object], describe: Callable[[], str] | None = None) -> None:
+        """Wait until the condition is true; `describe` returns the actual state: by default, all visible messages."""
+        describe = describe or (
+            lambda: (
+                "The condition never became true. Messages that @admin sees:\n" + "\n---\n".join(self.visible("admin"))
+            )
+        )
         try:
             async with asyncio.timeout(self.patience):
-                while not holds():
+                while not condition():
                     if self.running and self.running.done():
                         self.running.result()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(otherwise()) from None
+            raise AssertionError(describe()) from None
 
-    async def until_true(self, holds: Callable[[], Awaitable[object]]) -> None:
+    async def until_true(self, condition: Callable[[], Awaitable[object]]) -> None:
         """Like `until`, for an asynchronous condition."""
         async with asyncio.timeout(self.patience):
-            while not await holds():
+            while not await condition():
                 await asyncio.sleep(0.05)
 
     def pull(self, number: int = 1) -> Pull:
@@ -208,17 +218,23 @@ class Platform:
 
 def check_notifications(workspace: Workspace) -> None:
     """Every notification of the bot is in the table of the contract, with its channel, and sent once."""
-    found = [each for user in ("dev", "lead", "admin") for each in workspace.notified(user)]
-    for each in found:
-        rule = TABLE.get(each.key.partition(":")[0])
-        assert rule, f"not in the table of notifications: {each}"
-        assert each.how in rule.channels, f"{each} is not by {rule.channels}"
-    twice = [key for key, times in Counter((each.key, each.user) for each in found if each.key).items() if times > 1]
-    assert twice == [], "notified twice of the same"
+    notifications = [notification for user in ("dev", "lead", "admin") for notification in workspace.notified(user)]
+    for notification in notifications:
+        rule = TABLE.get(notification.key.partition(":")[0])
+        assert rule, f"not in the table of notifications: {notification}"
+        assert notification.how in rule.channels, f"{notification} may only be sent by {rule.channels}"
+    repeated = [
+        key
+        for key, times in Counter(
+            (notification.key, notification.user) for notification in notifications if notification.key
+        ).items()
+        if times > 1
+    ]
+    assert repeated == [], "sent twice"
 
 
 @asynccontextmanager
-async def platform(
+async def open_platform(
     directory: Path,
     redis_url: str,
     *,
@@ -226,11 +242,11 @@ async def platform(
     sample: Path = SAMPLE,
     speed: float = SPEED,
     started: bool = True,
-    wired: Callable[[dict[str, str]], Any] | None = None,
+    connect: Callable[[dict[str, str]], Any] | None = None,
 ) -> AsyncIterator[Platform]:
     """Everything except the bot's own process; with `started` the bot runs in this process. `sample` is the repository.
 
-    `wired` is an async context manager that may put a proxy between the bot and an address.
+    `connect` is an async context manager that may put a proxy between the bot and an address.
     """
     faults, port = Faults(), free_port()
     async with AsyncExitStack() as stack:
@@ -248,7 +264,7 @@ async def platform(
         workspace = await stack.enter_async_context(Workspace(faults, ack_within=PATIENCE, patience=PATIENCE))
         config = directory / "stoker.yaml"
         with config.open("w", encoding="utf-8") as file:
-            YAML().dump(merged(merged(policy(speed), CALM), settings or {}), file)
+            YAML().dump(merged(merged(policy(speed), UNHURRIED), settings or {}), file)
         account, token = api.account(*ACCOUNT, roles(load_config(config)))
         environment = {
             "SLACK_BOT_TOKEN": workspace.bot_token,
@@ -269,12 +285,12 @@ async def platform(
             "STOKER_HOST": "127.0.0.1",
             "STOKER_PORT": str(port),
         }
-        if wired:
-            await stack.enter_async_context(wired(environment))
-        it = Platform(workspace, github, cluster, serving, faults, redis, environment, directory, account)
+        if connect:
+            await stack.enter_async_context(connect(environment))
+        platform = Platform(workspace, github, cluster, serving, faults, redis, environment, directory, account)
         if started:
-            await it.start()
-            stack.push_async_callback(it.stop)
-        yield it
+            await platform.start()
+            stack.push_async_callback(platform.stop)
+        yield platform
         check_notifications(workspace)
-        assert account.refused == [], "the bot asked Kubernetes for what its Roles do not grant"
+        assert account.refused == [], "the bot sent requests to Kubernetes that its Roles do not allow"

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.failing_systems import EVERYWHERE, REFUSALS, Weather, spoil, weather
-from tests.operations.platform import Platform
-from tests.operations.platform import platform as opened
-from tests.operations.steps import git, held, replicas
+from tests.operations.failing_systems import EVERYWHERE, REFUSALS, Failures, failing_proxies, spoil
+from tests.operations.platform import Platform, open_platform
+from tests.operations.steps import git, read_leases, replicas
 
 HOLD = 5
 """Seconds of the lease."""
@@ -54,64 +53,66 @@ POLICY = {
 }
 
 
-@pytest.mark.parametrize(("system", "how", "moment"), SOME)
-async def test_it_goes_to_zero(tmp_path: Path, redis_url: str, system: str, how: str, moment: str) -> None:
-    """Some of what can happen."""
-    await goes_to_zero(tmp_path, redis_url, system, how, moment)
+@pytest.mark.parametrize(("system", "failure", "moment"), SOME)
+async def test_the_model_goes_to_zero_after_a_failure(
+    tmp_path: Path, redis_url: str, system: str, failure: str, moment: str
+) -> None:
+    """Some of the combinations."""
+    await check_goes_to_zero(tmp_path, redis_url, system, failure, moment)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(("system", "how"), FAILURES)
-async def test_it_goes_to_zero_whatever_happens(
-    tmp_path: Path, redis_url: str, system: str, how: str, moment: str
+@pytest.mark.parametrize(("system", "failure"), FAILURES)
+async def test_the_model_goes_to_zero_after_every_failure(
+    tmp_path: Path, redis_url: str, system: str, failure: str, moment: str
 ) -> None:
-    """All of it."""
-    await goes_to_zero(tmp_path, redis_url, system, how, moment)
+    """All combinations, including the slow ones."""
+    await check_goes_to_zero(tmp_path, redis_url, system, failure, moment)
 
 
-async def goes_to_zero(directory: Path, redis_url: str, system: str, how: str, moment: str) -> None:
-    wire = Weather()
-    async with living(directory, redis_url, wire) as it:
-        await it.say("dev", f"/gpu up coder-chat for {HOLD}s")
-        await it.sees("Bring up coder-chat")
-        shown = git("rev-parse", "main", cwd=it.remote)
+async def check_goes_to_zero(directory: Path, redis_url: str, system: str, failure: str, moment: str) -> None:
+    failures = Failures()
+    async with running_platform(directory, redis_url, failures) as platform:
+        await platform.say("dev", f"/gpu up coder-chat for {HOLD}s")
+        await platform.sees("Bring up coder-chat")
+        approved = git("rev-parse", "main", cwd=platform.remote)
         if moment != "asked":
-            await it.click("lead", "Approve")
-            await reached(it, moment)
+            await platform.click("lead", "Approve")
+            await until_moment(platform, moment)
         if system == "records":
-            await spoil(it.redis, how)
+            await spoil(platform.redis, failure)
         else:
-            wire.strike(system, how)
+            failures.begin(system, failure)
         if moment == "asked":
-            await it.click("lead", "Approve")
+            await platform.click("lead", "Approve")
         elif moment in ("brought down", "cancelled"):
-            await it.say("dev", "/gpu down coder-chat")
+            await platform.say("dev", "/gpu down coder-chat")
         if system == "kubernetes":
             await asyncio.sleep(AWAY)
-            wire.clear()
-        it.patience = LIMIT
+            failures.end()
+        platform.patience = LIMIT
         if moment == "asked":
             await asyncio.sleep(STARTS)  # it may have been refused or started
-        await it.until(
-            lambda: replicas(it, "coder-chat") == 0,
-            lambda: f"coder-chat is still up, {wire.refused} requests met the failure:\n" + "\n".join(it.visible()),
+        await platform.until(
+            lambda: replicas(platform, "coder-chat") == 0,
+            lambda: f"coder-chat is still up, {failures.refused} requests failed:\n" + "\n".join(platform.visible()),
         )
-        assert {name for name, _ in wire.scaled} <= {"coder-chat"}
-        assert {name for name, _ in wire.synced} <= {"coder-chat"}
-        assert all(shown.encode() in body for _, body in wire.synced)
-        assert wire.merged == []
-        assert git("rev-parse", "main", cwd=it.remote) == shown
+        assert {name for name, _ in failures.scaled} <= {"coder-chat"}
+        assert {name for name, _ in failures.synced} <= {"coder-chat"}
+        assert all(approved.encode() in body for _, body in failures.synced)
+        assert failures.merged == []
+        assert git("rev-parse", "main", cwd=platform.remote) == approved
 
 
-async def reached(it: Platform, moment: str) -> None:
-    """Checked in the cluster and in Redis, because Slack may be the failing system."""
-    await it.until(lambda: replicas(it, "coder-chat") == 1)
+async def until_moment(platform: Platform, moment: str) -> None:
+    """Wait for the moment, as the cluster and Redis show it, because Slack may be the failing system."""
+    await platform.until(lambda: replicas(platform, "coder-chat") == 1)
     if moment in ("starting", "cancelled"):
         return
-    async with asyncio.timeout(it.patience):
-        while not (leases := await held(it)) or leases[0].ends is None:
-            if not leases and replicas(it, "coder-chat") == 0:
+    async with asyncio.timeout(platform.patience):
+        while not (leases := await read_leases(platform)) or leases[0].ends is None:
+            if not leases and replicas(platform, "coder-chat") == 0:
                 return  # the machine has stalled for longer than the lease
             await asyncio.sleep(0.05)
     if moment == "ending":
@@ -119,12 +120,12 @@ async def reached(it: Platform, moment: str) -> None:
 
 
 @asynccontextmanager
-async def living(directory: Path, redis_url: str, wire: Weather) -> AsyncIterator[Platform]:
+async def running_platform(directory: Path, redis_url: str, failures: Failures) -> AsyncIterator[Platform]:
     @asynccontextmanager
-    async def wired(environment: dict[str, str]) -> AsyncIterator[None]:
-        async with weather(wire, environment):
+    async def connect(environment: dict[str, str]) -> AsyncIterator[None]:
+        async with failing_proxies(failures, environment):
             yield
 
-    async with opened(directory, redis_url, settings=POLICY, speed=400, wired=wired) as it:
-        yield it
-        wire.clear()
+    async with open_platform(directory, redis_url, settings=POLICY, speed=400, connect=connect) as platform:
+        yield platform
+        failures.end()

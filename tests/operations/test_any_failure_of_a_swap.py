@@ -1,4 +1,4 @@
-"""After any failure during a swap: the model goes to zero within its lease, and only shown content is merged, synced or scaled.
+"""After any failure during a swap: the model goes to zero within its lease, and only content from the cards is merged, synced or scaled.
 
 Like test_any_failure.py, for a model that is up and for one at zero, with Argo CD and the connection to Redis among
 the failing systems. Redis and the Kubernetes API come back later. Some of the combinations always run, all as a soak test.
@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 
 from bot.state.leases import Leases
 from sandbox.slack.workspace import NotThere
-from tests.operations.failing_systems import Weather, spoil
+from tests.operations.failing_systems import Failures, spoil
 from tests.operations.platform import Platform
-from tests.operations.steps import git, held, replicas, up
-from tests.operations.test_any_failure import AWAY, FAILURES, LIMIT, STARTS, living
+from tests.operations.steps import bring_up, git, read_leases, replicas
+from tests.operations.test_any_failure import AWAY, FAILURES, LIMIT, STARTS, running_platform
 
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 LEFT = 12
@@ -39,7 +39,7 @@ REDIS: dict[str, list[tuple[str, ...]]] = {
     "read-only": [("REPLICAOF", "127.0.0.1", "1")],
 }
 """Failures of a running Redis: it does not answer, refuses the password, has no memory left, or became a replica."""
-CALM_REDIS: list[tuple[str, ...]] = [
+RESTORED_REDIS: list[tuple[str, ...]] = [
     ("CONFIG", "SET", "requirepass", ""),
     ("CONFIG", "SET", "maxmemory", "0"),
     ("REPLICAOF", "NO", "ONE"),
@@ -55,128 +55,130 @@ SOME = (
 )
 
 
-@pytest.mark.parametrize(("system", "how", "moment", "running"), SOME)
-async def test_a_swap_ends_well(
-    tmp_path: Path, redis_url: str, system: str, how: str, moment: str, running: bool
+@pytest.mark.parametrize(("system", "failure", "moment", "running"), SOME)
+async def test_a_swap_survives_a_failure(
+    tmp_path: Path, redis_url: str, system: str, failure: str, moment: str, running: bool
 ) -> None:
-    """Some of what can happen."""
-    await ends_well(tmp_path, redis_url, system, how, moment, running=running)
+    """Some of the combinations."""
+    await check_swap(tmp_path, redis_url, system, failure, moment, running=running)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("running", [True, False], ids=["up", "at zero"])
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(("system", "how"), EVERYTHING)
-async def test_a_swap_ends_well_whatever_happens(
-    tmp_path: Path, redis_url: str, system: str, how: str, moment: str, running: bool
+@pytest.mark.parametrize(("system", "failure"), EVERYTHING)
+async def test_a_swap_survives_every_failure(
+    tmp_path: Path, redis_url: str, system: str, failure: str, moment: str, running: bool
 ) -> None:
-    """All of it."""
-    await ends_well(tmp_path, redis_url, system, how, moment, running=running)
+    """All combinations, including the slow ones."""
+    await check_swap(tmp_path, redis_url, system, failure, moment, running=running)
 
 
-async def ends_well(directory: Path, redis_url: str, system: str, how: str, moment: str, *, running: bool) -> None:
-    wire = Weather()
-    async with living(directory, redis_url, wire) as it:
-        before = git("rev-parse", "main", cwd=it.remote)
+async def check_swap(directory: Path, redis_url: str, system: str, failure: str, moment: str, *, running: bool) -> None:
+    failures = Failures()
+    async with running_platform(directory, redis_url, failures) as platform:
+        before = git("rev-parse", "main", cwd=platform.remote)
         if running:
-            await up(it)
-        await it.say("dev", f"/model swap coder-chat {BIG}")
+            await bring_up(platform)
+        await platform.say("dev", f"/model swap coder-chat {BIG}")
         if moment == "asked":
-            await fails(it, wire, system, how, running=running)
-            await within(STARTS, lambda: it.pulls)
-        await it.until(lambda: it.pulls or moment == "asked")
-        shown = it.pull().head_sha if it.pulls else ""
-        if shown:
-            await it.github.checks("success")
+            await start_failure(platform, failures, system, failure, running=running)
+            await wait_at_most(STARTS, lambda: platform.pulls)
+        await platform.until(lambda: platform.pulls or moment == "asked")
+        shown_head = platform.pull().head_sha if platform.pulls else ""
+        if shown_head:
+            await platform.github.checks("success")
         if moment != "asked":
-            await it.sees("[Approve & roll out]")
+            await platform.sees("[Approve & roll out]")
         if moment == "shown":
-            await fails(it, wire, system, how, running=running)
-        approved = await approve(it)
+            await start_failure(platform, failures, system, failure, running=running)
+        approved = await approve(platform)
         if moment in ("merged", "synced"):
-            await it.until(lambda: wire.merged)
+            await platform.until(lambda: failures.merged)
         if moment == "synced":
-            await it.until(lambda: any(before.encode() not in body for _, body in wire.synced))
+            await platform.until(lambda: any(before.encode() not in body for _, body in failures.synced))
         if moment not in ("asked", "shown"):
-            await fails(it, wire, system, how, running=running)
-        await comes_back(it, wire, system)
-        it.patience = LIMIT + LEFT
+            await start_failure(platform, failures, system, failure, running=running)
+        await restore(platform, failures, system)
+        platform.patience = LIMIT + LEFT
         if not running:
             await asyncio.sleep(STARTS)  # everything that may start has started
-        await it.until(
-            lambda: replicas(it, "coder-chat") == 0,
-            lambda: f"coder-chat is still up, {wire.refused} requests met the failure:\n" + "\n".join(it.visible()),
+        await platform.until(
+            lambda: replicas(platform, "coder-chat") == 0,
+            lambda: f"coder-chat is still up, {failures.refused} requests failed:\n" + "\n".join(platform.visible()),
         )
-        assert_shown(it, wire, before, shown, approved=approved)
+        check_all_was_shown(platform, failures, before, shown_head, approved=approved)
 
 
-def assert_shown(it: Platform, wire: Weather, before: str, shown: str, *, approved: bool) -> None:
+def check_all_was_shown(
+    platform: Platform, failures: Failures, before: str, shown_head: str, *, approved: bool
+) -> None:
     """Everything that was merged, synced and scaled was shown on the cards."""
-    assert [json.loads(body)["sha"] for _, body in wire.merged] == [shown] * len(wire.merged)
-    assert approved or not wire.merged
-    main = git("rev-parse", "main", cwd=it.remote)
+    assert [json.loads(body)["sha"] for _, body in failures.merged] == [shown_head] * len(failures.merged)
+    assert approved or not failures.merged
+    main = git("rev-parse", "main", cwd=platform.remote)
     if main != before:
-        assert wire.merged
-        assert git("diff", shown, main, cwd=it.remote) == ""
-        assert git("rev-parse", f"{main}^", cwd=it.remote) == before
-    for name, body in wire.synced:
+        assert failures.merged
+        assert git("diff", shown_head, main, cwd=platform.remote) == ""
+        assert git("rev-parse", f"{main}^", cwd=platform.remote) == before
+    for name, body in failures.synced:
         assert name in {"coder-chat", "litellm"}
         assert before.encode() in body or (main != before and main.encode() in body), body
-    assert {(name, json.loads(body)["spec"]["replicas"]) for name, body in wire.scaled} <= {
+    assert {(name, json.loads(body)["spec"]["replicas"]) for name, body in failures.scaled} <= {
         ("coder-chat", 0),
         ("coder-chat", 1),
     }
 
 
-async def approve(it: Platform) -> bool:
+async def approve(platform: Platform) -> bool:
     """Return whether the button existed; a card that Slack did not accept has none."""
     try:
-        await it.workspace.click("lead", "Approve & roll out", timeout=STARTS / 2)
+        await platform.workspace.click("lead", "Approve & roll out", timeout=STARTS / 2)
     except NotThere:
         return False
     return True
 
 
-async def within(seconds: float, holds: Callable[[], object]) -> None:
+async def wait_at_most(seconds: float, condition: Callable[[], object]) -> None:
     """Wait until the condition is true, at most for this time."""
     deadline = asyncio.get_running_loop().time() + seconds
-    while not holds() and asyncio.get_running_loop().time() < deadline:
+    while not condition() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
 
 
-async def fails(it: Platform, wire: Weather, system: str, how: str, *, running: bool) -> None:
+async def start_failure(platform: Platform, failures: Failures, system: str, failure: str, *, running: bool) -> None:
     if running:
-        await ends_soon(it)
+        await shorten_lease(platform)
     match system:
         case "records":
-            await spoil(it.redis, how)
+            await spoil(platform.redis, failure)
         case "argocd":
-            it.faults.add(how)
+            platform.faults.add(failure)
         case "redis":
-            await tell(it.redis, REDIS[how])
+            await run_commands(platform.redis, REDIS[failure])
         case _:
-            wire.strike(system, how)
+            failures.begin(system, failure)
 
 
-async def ends_soon(it: Platform) -> None:
+async def shorten_lease(platform: Platform) -> None:
     """Shorten the lease, in Redis and on the Deployment."""
-    (lease,) = await held(it)
+    (lease,) = await read_leases(platform)
     ends = datetime.now(UTC) + timedelta(seconds=LEFT)
-    changed = await Leases(it.redis).change(lease, lambda held: held.model_copy(update={"ends": ends}))
+    changed = await Leases(platform.redis).change(lease, lambda current: current.model_copy(update={"ends": ends}))
     assert changed
-    await it.until(lambda: changed.mark in str(it.object("Deployment", "coder-chat")))
+    await platform.until(lambda: changed.mark in str(platform.object("Deployment", "coder-chat")))
 
 
-async def comes_back(it: Platform, wire: Weather, system: str) -> None:
-    """Without the Kubernetes API nothing can be scaled, and without Redis nothing can be requested."""
+async def restore(platform: Platform, failures: Failures, system: str) -> None:
+    """End the failure of a system without which nothing can be scaled or requested: Kubernetes or Redis."""
     if system == "kubernetes":
         await asyncio.sleep(AWAY)
-        wire.clear()
+        failures.end()
     elif system == "redis":
         await asyncio.sleep(AWAY)
-        await tell(it.redis, CALM_REDIS)
+        await run_commands(platform.redis, RESTORED_REDIS)
 
 
-async def tell(redis: Redis, commands: list[tuple[str, ...]]) -> None:
+async def run_commands(redis: Redis, commands: list[tuple[str, ...]]) -> None:
     for command in commands:
         await redis.execute_command(*command)  # type: ignore[no-untyped-call]

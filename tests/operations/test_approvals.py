@@ -8,9 +8,8 @@ import pytest
 from sandbox.git import Person
 from sandbox.github_pulls import Pull, Refused
 from sandbox.slack.history import USERGROUPS
-from tests.operations.platform import SPEED, STOPPED, Platform
-from tests.operations.platform import platform as opened
-from tests.operations.steps import held, replaces, replicas, up
+from tests.operations.platform import SPEED, STOPPED, Platform, open_platform
+from tests.operations.steps import bring_up, read_leases, replace_model, replicas
 
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 DEPLOYMENT = "serving/coder-chat/deployment.yaml"
@@ -18,14 +17,16 @@ FIM = "serving/coder-fim/deployment.yaml"
 GROUP = "S0GPU"
 
 
-async def branches(it: Platform) -> list[str]:
-    return [branch for branch in await it.github.repo.heads() if branch.startswith("stoker/")]
+async def branches(platform: Platform) -> list[str]:
+    return [branch for branch in await platform.github.repo.heads() if branch.startswith("stoker/")]
 
 
 @pytest.mark.parametrize("refused", ["POST /pulls", "GET /pulls/1/reviews", "/check-runs", "POST /issues/1/labels"])
 @pytest.mark.parametrize("status", [403, 404])
-async def test_what_github_refuses_half_way_leaves_nothing(platform: Platform, refused: str, status: int) -> None:
-    """Either the request continues without it, or Stoker closes the pull request and notifies the requester."""
+async def test_a_refusal_by_github_half_way_leaves_nothing_behind(
+    platform: Platform, refused: str, status: int
+) -> None:
+    """The request continues without the refused call, or Stoker closes the pull request and notifies the requester."""
     platform.github.refuses[refused] = Refused(status, "Resource not accessible by personal access token")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     if refused == "POST /pulls":
@@ -38,7 +39,7 @@ async def test_what_github_refuses_half_way_leaves_nothing(platform: Platform, r
         assert len(await branches(platform)) == 1
 
 
-async def test_a_pull_request_that_cannot_be_looked_at_is_taken_back(platform: Platform) -> None:
+async def test_a_pull_request_that_cannot_be_read_is_closed(platform: Platform) -> None:
     """GitHub opens it, and then refuses a request that the card needs."""
     platform.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
@@ -47,7 +48,7 @@ async def test_a_pull_request_that_cannot_be_looked_at_is_taken_back(platform: P
     assert await branches(platform) == []
 
 
-async def test_a_github_that_is_away_half_way_is_waited_for(platform: Platform) -> None:
+async def test_stoker_waits_for_github_half_way(platform: Platform) -> None:
     """The opened pull request is found again: there is one pull request, and one card."""
     platform.github.refuses["/check-runs"] = Refused(502, "Bad Gateway")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
@@ -62,10 +63,10 @@ async def test_an_application_that_deploys_from_elsewhere_voids_the_approval(pla
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Bring up coder-chat")
 
-    def elsewhere(app: dict[str, dict[str, dict[str, str]]]) -> None:
+    def change_path(app: dict[str, dict[str, dict[str, str]]]) -> None:
         app["spec"]["source"]["path"] = "serving/coder-fim"
 
-    platform.cluster.store.update("Application", "coder-chat", "argocd", elsewhere)
+    platform.cluster.store.update("Application", "coder-chat", "argocd", change_path)
     await platform.click("lead", "Approve")
     card = await platform.sees("the Application coder-chat in the cluster")
     assert "so the approval is void" in card
@@ -78,48 +79,48 @@ async def test_the_approvals_are_counted_again_when_it_starts(
 ) -> None:
     """A vote of a former approver does not count: the request asks again, in the same card."""
     monkeypatch.setitem(USERGROUPS, GROUP, ("U0LEAD", "U0ADMIN"))
-    group = {"approvals": {"quorum": 2}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}
-    async with opened(tmp_path, redis_url, settings=group) as it:
-        await it.say("dev", "/gpu up coder-chat")
-        await it.click("lead", "Approve")
-        await it.sees("Approved by @lead")
+    settings = {"approvals": {"quorum": 2}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}
+    async with open_platform(tmp_path, redis_url, settings=settings) as platform:
+        await platform.say("dev", "/gpu up coder-chat")
+        await platform.click("lead", "Approve")
+        await platform.sees("Approved by @lead")
         monkeypatch.setitem(USERGROUPS, GROUP, ("U0ADMIN",))
-        await it.click("admin", "Approve")
-        card = await it.sees("may not approve any more")
+        await platform.click("admin", "Approve")
+        card = await platform.sees("may not approve any more")
         assert "1 of 2 approvals are still valid" in card
         assert "Approved by @admin" in card
-        assert replicas(it, "coder-chat") == 0
+        assert replicas(platform, "coder-chat") == 0
 
 
 @pytest.mark.parametrize(
-    ("ask", "who", "other"),
+    ("command", "requester", "voter"),
     [("/gpu extend 9h", "dev", "admin"), ("/gpu release because the demo is now", "admin", "dev")],
 )
 async def test_the_approvals_of_a_lease_are_counted_again(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, ask: str, who: str, other: str
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, command: str, requester: str, voter: str
 ) -> None:
     """Extending above the limit and breaking a lease: the vote of an approver who left the group does not count."""
-    voters = ("U0LEAD", f"U0{other.upper()}")
+    voters = ("U0LEAD", f"U0{voter.upper()}")
     monkeypatch.setitem(USERGROUPS, GROUP, voters)
-    one = {"approvals": {"quorum": 1}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}
-    async with opened(tmp_path, redis_url, settings=one) as it:
-        await up(it)
-        ends = [lease.ends for lease in await held(it)]
-        await it.restart("quorum: 1", "quorum: 2")
-        await it.say(who, ask)
-        await it.click("lead", "Approve")
-        await it.sees("Approved by @lead", who)
+    settings = {"approvals": {"quorum": 1}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}
+    async with open_platform(tmp_path, redis_url, settings=settings) as platform:
+        await bring_up(platform)
+        ends = [lease.ends for lease in await read_leases(platform)]
+        await platform.restart("quorum: 1", "quorum: 2")
+        await platform.say(requester, command)
+        await platform.click("lead", "Approve")
+        await platform.sees("Approved by @lead", requester)
         monkeypatch.setitem(USERGROUPS, GROUP, voters[1:])
-        await it.click(other, "Approve")
-        card = await it.sees("may not approve any more", who)
+        await platform.click(voter, "Approve")
+        card = await platform.sees("may not approve any more", requester)
         assert "1 of 2 approvals are still valid" in card
-        assert f"Approved by @{other}" in card
-        assert replicas(it, "coder-chat") == 1
-        assert [lease.ends for lease in await held(it)] == ends
-        assert not [text for text in it.visible("dev") if "breaks your lease" in text]
+        assert f"Approved by @{voter}" in card
+        assert replicas(platform, "coder-chat") == 1
+        assert [lease.ends for lease in await read_leases(platform)] == ends
+        assert not [text for text in platform.visible("dev") if "breaks your lease" in text]
 
 
-async def test_a_merge_of_more_than_was_approved_asks_again(platform: Platform) -> None:
+async def test_a_merge_of_unapproved_commits_needs_a_new_approval(platform: Platform) -> None:
     """Somebody pushes and merges on GitHub: an approval of the earlier head does not cover the sync."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
@@ -134,7 +135,7 @@ async def test_a_merge_of_more_than_was_approved_asks_again(platform: Platform) 
     assert "v0.32.1@sha256:5f0c" in str(deployment)
 
 
-async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
+async def test_a_change_of_main_during_the_merge_syncs_nothing(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GitHub's merge checks only the head: Stoker compares the merged content with the approved one, and asks again."""
@@ -144,13 +145,13 @@ async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
     await platform.sees("Approve & roll out")
     github, merge = platform.github, platform.github._merge
 
-    async def racing(pull: Pull, **how: Any) -> str:
+    async def merge_after_a_commit(pull: Pull, **options: Any) -> str:
         text = (await github.files_at(await github.main_commit(), DEPLOYMENT))[DEPLOYMENT]
         text = text.replace("v0.32.0@sha256:4f0c", "v0.32.1@sha256:5f0c")
         pull.base_sha = await github.repo.commit_file("main", DEPLOYMENT, text, author=Person("o", "o@example.com"))
-        return await merge(pull, **how)
+        return await merge(pull, **options)
 
-    monkeypatch.setattr(github, "_merge", racing)
+    monkeypatch.setattr(github, "_merge", merge_after_a_commit)
     await platform.click("lead", "Approve & roll out")
     card = await platform.sees("does not deploy what was approved")
     assert DEPLOYMENT in card
@@ -161,7 +162,7 @@ async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
     await platform.sees("coder-chat is rolled out")
 
 
-async def test_a_merge_elsewhere_rolls_nothing_out(platform: Platform) -> None:
+async def test_a_merge_into_another_branch_rolls_nothing_out(platform: Platform) -> None:
     """The request ends, and its text names the branch."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
@@ -172,7 +173,7 @@ async def test_a_merge_elsewhere_rolls_nothing_out(platform: Platform) -> None:
     assert platform.github.merged_to() == "release"
 
 
-async def test_a_draft_waits(platform: Platform) -> None:
+async def test_a_draft_cannot_be_approved(platform: Platform) -> None:
     """Somebody converts it to a draft; the card reports auto-merge."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
@@ -201,23 +202,23 @@ async def test_a_button_of_an_earlier_version_is_answered_with_the_plan(platform
     assert platform.pull().state == "closed"
 
 
-def controls(it: Platform, *labels: str) -> list[dict[str, str]]:
+def controls(platform: Platform, *labels: str) -> list[dict[str, str]]:
     """The buttons with these labels, as stored by Slack."""
-    shown = [block for message in it.workspace._history.messages.values() for block in message.blocks]
-    found = [each for block in shown for each in block.get("elements", ()) if each.get("type") == "button"]
-    return [each for each in found if each["text"]["text"] in labels]
+    blocks = [block for message in platform.workspace._history.messages.values() for block in message.blocks]
+    buttons = [button for block in blocks for button in block.get("elements", ()) if button.get("type") == "button"]
+    return [button for button in buttons if button["text"]["text"] in labels]
 
 
 async def test_a_replacement_whose_files_change_is_undone(platform: Platform) -> None:
     """After the old model is down, main changes the new model's files: it does not start, and the old model is restored."""
-    await up(platform)
+    await bring_up(platform)
     platform.cluster.set_speed(STOPPED)  # the holder's pod ends after main has changed
-    await replaces(platform)
+    await replace_model(platform)
     await platform.sees("bringing down coder-chat …")
     await platform.github.change_main(FIM, "v0.32.1@sha256:5f0c", "v0.32.0@sha256:4f0c")
     platform.cluster.set_speed(SPEED)
     await platform.sees("coder-chat is restored")
     card = await platform.sees_end("The deployed content of coder-fim changed after the approval")
     assert "coder-fim is down again" in card
-    assert [lease.model for lease in await held(platform)] == ["coder-chat"]
+    assert [lease.model for lease in await read_leases(platform)] == ["coder-chat"]
     assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (1, 0)

@@ -18,7 +18,7 @@ LEASE = Lease(
 )  # fmt: skip
 
 
-async def test_a_slot_is_left_for_whom_nobody_is_ahead_of(svc: Services) -> None:
+async def test_a_free_slot_is_left_for_the_first_in_the_queue(svc: Services) -> None:
     availability = Wiring(svc).of(GpuAvailability)
     assert await availability.is_left_after(0)
     assert not await availability.is_left_after(1)

@@ -7,35 +7,36 @@ from pathlib import Path
 
 from sandbox.objects import Object
 from sandbox.process import Bot
-from tests.operations.platform import Platform
-from tests.operations.platform import platform as opened
+from tests.operations.platform import Platform, open_platform
 
 LONG = {"bench": {"concurrency": [2], "each": "100s"}}
 """A benchmark that does not end during the test."""
 
 
-async def lit(it: Platform, model: str = "coder-chat") -> None:
-    await it.say("dev", f"/gpu up {model}")
-    await it.click("lead", "Approve")
-    await it.sees(f"{model} is up and answers")
+async def bring_up(platform: Platform, model: str = "coder-chat") -> None:
+    await platform.say("dev", f"/gpu up {model}")
+    await platform.click("lead", "Approve")
+    await platform.sees(f"{model} is up and answers")
 
 
-def jobs(it: Platform) -> list[Object]:
-    return it.cluster.store.find("Job", "serving")
+def jobs(platform: Platform) -> list[Object]:
+    return platform.cluster.store.find("Job", "serving")
 
 
-def pods(it: Platform) -> list[Object]:
-    return it.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=stoker-benchmark")
+def pods(platform: Platform) -> list[Object]:
+    return platform.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=stoker-benchmark")
 
 
-def running(it: Platform) -> bool:
+def running(platform: Platform) -> bool:
     """Return whether the benchmark is sending requests."""
-    return any("running" in s["state"] for pod in pods(it) for s in pod["status"].get("initContainerStatuses") or ())
+    return any(
+        "running" in s["state"] for pod in pods(platform) for s in pod["status"].get("initContainerStatuses") or ()
+    )
 
 
 async def test_a_benchmark_ends_with_a_table_a_picture_and_a_pull_request(platform: Platform) -> None:
-    """The report has everything for comparisons, and the pull request adds only the report."""
-    await lit(platform)
+    """The report has the data for comparisons, and the pull request adds only the report."""
+    await bring_up(platform)
     await platform.say("dev", "/model bench coder-chat")
     card = await platform.sees("Benchmark coder-chat")
     assert "256 in, 128 out" in card
@@ -57,12 +58,12 @@ async def test_a_benchmark_ends_with_a_table_a_picture_and_a_pull_request(platfo
         "guidellm:v0.8.1@sha256:",
     ):
         assert fact in text
-    assert not [seen for seen in platform.visible("lead") if "Open a pull request" in seen]
+    assert not [text for text in platform.visible("lead") if "Open a pull request" in text]
 
 
-async def test_the_benchmark_is_use_and_its_job_is_locked_down(platform: Platform) -> None:
+async def test_a_benchmark_counts_as_use_and_its_job_is_locked_down(platform: Platform) -> None:
     """Its requests count in the session; it runs beside the model, with the key from the Secret and without rights."""
-    await lit(platform)
+    await bring_up(platform)
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("coder-chat generates up to")
     await platform.until(lambda: len(jobs(platform)) == 1)
@@ -93,7 +94,7 @@ async def test_the_benchmark_is_use_and_its_job_is_locked_down(platform: Platfor
     assert int(served.split(" requests, ")[0].split()[-1]) > 20
 
 
-async def test_a_benchmark_is_refused_to_whom_it_is_not_for(platform: Platform) -> None:
+async def test_a_benchmark_that_is_not_allowed_is_refused_with_a_reason(platform: Platform) -> None:
     """No model is up, another person's session, a second benchmark at the same time: one sentence each."""
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("coder-chat is not up under a lease")
@@ -107,99 +108,103 @@ async def test_a_benchmark_is_refused_to_whom_it_is_not_for(platform: Platform) 
     assert not jobs(platform)
 
 
-async def test_without_an_image_it_is_said_what_to_set(tmp_path: Path, redis_url: str) -> None:
-    async with opened(tmp_path, redis_url, settings={"bench": {"image": ""}}) as it:
-        await it.say("dev", "/model bench coder-chat")
-        assert "set bench.image, in the file named by STOKER_CONFIG" in await it.sees("No benchmark is configured")
+async def test_without_an_image_the_missing_setting_is_named(tmp_path: Path, redis_url: str) -> None:
+    async with open_platform(tmp_path, redis_url, settings={"bench": {"image": ""}}) as platform:
+        await platform.say("dev", "/model bench coder-chat")
+        assert "set bench.image, in the file named by STOKER_CONFIG" in await platform.sees(
+            "No benchmark is configured"
+        )
 
 
 async def test_a_lease_that_ends_too_soon_is_extended_first(tmp_path: Path, redis_url: str) -> None:
-    async with opened(tmp_path, redis_url, settings={"bench": {"each": "40m", "limit": "3h"}}) as it:
-        await it.say("dev", "/gpu up coder-chat for 1h")
-        await it.click("lead", "Approve")
-        await it.sees("coder-chat is up and answers")
-        await it.say("dev", "/model bench coder-chat")
-        assert "/gpu extend" in await it.sees("and the benchmark takes 2 h 1 min")
+    async with open_platform(tmp_path, redis_url, settings={"bench": {"each": "40m", "limit": "3h"}}) as platform:
+        await platform.say("dev", "/gpu up coder-chat for 1h")
+        await platform.click("lead", "Approve")
+        await platform.sees("coder-chat is up and answers")
+        await platform.say("dev", "/model bench coder-chat")
+        assert "/gpu extend" in await platform.sees("and the benchmark takes 2 h 1 min")
 
 
-async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_url: str) -> None:
+async def test_the_job_is_deleted_when_a_benchmark_ends_early(tmp_path: Path, redis_url: str) -> None:
     """If it is cancelled, or the model is brought down, the Job and its pod are deleted, and the card shows it."""
-    async with opened(tmp_path, redis_url, settings=LONG) as it:
-        await lit(it)
-        await it.say("dev", "/model bench coder-chat")
-        await it.until(lambda: running(it))
-        await it.say("lead", "/model bench coder-chat")
-        await it.sees("coder-chat is already being measured, as @dev requested", user="lead")
-        await it.click("dev", "Cancel")
-        await it.sees("Cancelled by @dev. Its Job is deleted.")
-        await it.until(lambda: not jobs(it) and not pods(it))
-        await it.say("dev", "/model bench coder-chat")
-        await it.until(lambda: running(it))
-        await it.ends_theirs("lead", "/gpu down")
-        await it.sees("coder-chat went down during the benchmark")
-        await it.sees("Its Job is deleted.")
-        await it.sees("coder-chat is down and the GPU is free")
-        await it.until(lambda: not jobs(it) and not pods(it))
+    async with open_platform(tmp_path, redis_url, settings=LONG) as platform:
+        await bring_up(platform)
+        await platform.say("dev", "/model bench coder-chat")
+        await platform.until(lambda: running(platform))
+        await platform.say("lead", "/model bench coder-chat")
+        await platform.sees("coder-chat is already being measured, as @dev requested", user="lead")
+        await platform.click("dev", "Cancel")
+        await platform.sees("Cancelled by @dev. Its Job is deleted.")
+        await platform.until(lambda: not jobs(platform) and not pods(platform))
+        await platform.say("dev", "/model bench coder-chat")
+        await platform.until(lambda: running(platform))
+        await platform.end_for_another("lead", "/gpu down")
+        await platform.sees("coder-chat went down during the benchmark")
+        await platform.sees("Its Job is deleted.")
+        await platform.sees("coder-chat is down and the GPU is free")
+        await platform.until(lambda: not jobs(platform) and not pods(platform))
 
 
-async def test_the_terminals_down_takes_the_job_along(tmp_path: Path, redis_url: str) -> None:
+async def test_down_in_the_terminal_deletes_the_job(tmp_path: Path, redis_url: str) -> None:
     """The command uses neither Slack nor Redis; a benchmark's pod would keep the node, which is billed."""
-    async with opened(tmp_path, redis_url, settings=LONG) as it:
-        await lit(it)
-        await it.say("dev", "/model bench coder-chat")
-        await it.until(lambda: running(it))
-        environment = {name: it.environment[name] for name in ("KUBECONFIG", "STOKER_CONFIG")}
+    async with open_platform(tmp_path, redis_url, settings=LONG) as platform:
+        await bring_up(platform)
+        await platform.say("dev", "/model bench coder-chat")
+        await platform.until(lambda: running(platform))
+        environment = {name: platform.environment[name] for name in ("KUBECONFIG", "STOKER_CONFIG")}
         down = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bot", "gpu", "down", "coder-chat", env=environment, stdout=asyncio.subprocess.PIPE
         )
-        said, _ = await down.communicate()
-        assert down.returncode == 0, said
-        await it.until(lambda: not jobs(it) and not pods(it))
-        await it.sees("❌ Benchmark coder-chat")
+        output, _ = await down.communicate()
+        assert down.returncode == 0, output
+        await platform.until(lambda: not jobs(platform) and not pods(platform))
+        await platform.sees("❌ Benchmark coder-chat")
 
 
 async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> None:
     """GuideLLM then ends successfully, and prints a table without latencies."""
-    await lit(platform)
+    await bring_up(platform)
     platform.faults.add("smoke-fails")
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("The model answered none of the requests that came 1 at a time. Its Job is deleted.")
 
 
-async def test_a_bot_killed_in_the_middle_runs_one_job_and_tells_one_table(tmp_path: Path, redis_url: str) -> None:
+async def test_a_bot_killed_in_the_middle_runs_one_job_and_posts_one_table(tmp_path: Path, redis_url: str) -> None:
     """SIGKILL during the benchmark's requests, and again when its table is posted."""
     settings = {"bench": {"concurrency": [1, 2], "each": "3s"}}
-    async with opened(tmp_path, redis_url, settings=settings, started=False) as it:
-        port = int(it.environment["STOKER_PORT"])
-        async with Bot(it.environment, port=port, directory=tmp_path) as bot:
-            await it.workspace.connected(it.patience)
-            await lit(it)
-            await it.say("dev", "/model bench coder-chat")
-            await it.until(lambda: running(it))
-            first = pods(it)[0]["metadata"]["uid"]
+    async with open_platform(tmp_path, redis_url, settings=settings, started=False) as platform:
+        port = int(platform.environment["STOKER_PORT"])
+        async with Bot(platform.environment, port=port, directory=tmp_path) as bot:
+            await platform.workspace.connected(platform.patience)
+            await bring_up(platform)
+            await platform.say("dev", "/model bench coder-chat")
+            await platform.until(lambda: running(platform))
+            first = pods(platform)[0]["metadata"]["uid"]
             await bot.kill()
-            await it.sees("first token, ms")
+            await platform.sees("first token, ms")
             await bot.kill()
-            await it.sees("coder-chat generates up to")
-            await it.click("dev", "Open a pull request")
-            await it.sees("The pull request is being opened")
+            await platform.sees("coder-chat generates up to")
+            await platform.click("dev", "Open a pull request")
+            await platform.sees("The pull request is being opened")
             await bot.kill()
-            await it.sees("A pull request keeps it")
-            await it.until(lambda: [text for text in it.visible("dev") if "[file Benchmark" in text])
+            await platform.sees("A pull request keeps it")
+            await platform.until(lambda: [text for text in platform.visible("dev") if "[file Benchmark" in text])
             await asyncio.sleep(3)  # time for repeated actions, if there were any
-        assert [pod["metadata"]["uid"] for pod in pods(it)] == [first]
-        seen = it.visible("dev")
-        assert len([text for text in seen if "first token, ms" in text]) == 1
-        assert len([text for text in seen if "[file Benchmark" in text]) == 1
-        assert len(it.pulls) == 1
+        assert [pod["metadata"]["uid"] for pod in pods(platform)] == [first]
+        visible = platform.visible("dev")
+        assert len([text for text in visible if "first token, ms" in text]) == 1
+        assert len([text for text in visible if "[file Benchmark" in text]) == 1
+        assert len(platform.pulls) == 1
 
 
-async def reported(it: Platform) -> tuple[str, str]:
+async def reported(platform: Platform) -> tuple[str, str]:
     """Path and text of the only file that the pull request's branch adds."""
-    ref = it.pulls[0].head_ref
+    ref = platform.pulls[0].head_ref
 
     async def git(*words: str) -> str:
-        done = await asyncio.create_subprocess_exec("git", "-C", str(it.remote), *words, stdout=asyncio.subprocess.PIPE)
+        done = await asyncio.create_subprocess_exec(
+            "git", "-C", str(platform.remote), *words, stdout=asyncio.subprocess.PIPE
+        )
         return (await done.communicate())[0].decode()
 
     path = (await git("diff", "--name-only", "main", ref)).strip()

@@ -58,14 +58,14 @@ def test_the_number_of_a_kustomization_wins(platform: Files, layout: Layout) -> 
     assert lines_of(overridden, layout, 1) == ["-    count: 0", "+    count: 1"]
 
 
-def test_where_git_leaves_the_number_to_the_cluster_nothing_is_changed(platform: Files, layout: Layout) -> None:
+def test_nothing_changes_if_git_does_not_set_replicas(platform: Files, layout: Layout) -> None:
     silent = changed(platform, DEPLOYMENT, "  replicas: 0\n", "")
     assert replicas.replicas_in_git(Platform(silent, layout), "coder-chat") is None
     with pytest.raises(ManifestError, match="has no replicas for coder-chat"):
         replicas.with_replicas(Platform(silent, layout), "coder-chat", 1)
 
 
-def test_a_started_endpoint_is_bound_as_it_was_at_rest(platform: Files, layout: Layout) -> None:
+def test_a_started_endpoint_has_the_content_that_it_has_at_rest(platform: Files, layout: Layout) -> None:
     """An approval is bound to the deployed content; the commit that starts the model must not void it."""
     started = changed(platform, DEPLOYMENT, "replicas: 0", "replicas: 1")
     assert replicas.blobs_at_zero(Platform(platform, layout), "coder-chat") == {}
@@ -74,7 +74,7 @@ def test_a_started_endpoint_is_bound_as_it_was_at_rest(platform: Files, layout: 
     assert replicas.blobs_at_zero(Platform(started, layout), "coder-chat")[DEPLOYMENT] == replicas.blob(text)
 
 
-def test_who_else_scales_it_is_named(platform: Files, layout: Layout) -> None:
+def test_an_autoscaler_is_named(platform: Files, layout: Layout) -> None:
     scaled = Files(
         {name: platform.read(name) or "" for name in platform.files("")}
         | {
@@ -86,8 +86,8 @@ def test_who_else_scales_it_is_named(platform: Files, layout: Layout) -> None:
     assert replicas.scaled_by(Platform(scaled, layout), "coder-fim") == ""
 
 
-def test_an_autoscaler_of_what_a_chart_makes_is_found() -> None:
-    """The mark names the Deployment in the cluster, not the HelmRelease."""
+def test_an_autoscaler_of_a_chart_s_deployment_is_found() -> None:
+    """It is found by the name of the Deployment in the cluster, not of the HelmRelease."""
     root = SAMPLE.parent / "platforms" / "helm-release"
     files = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
     scaler = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nspec:\n  scaleTargetRef:\n    name: llama-cpp-chat\n"
@@ -96,7 +96,9 @@ def test_an_autoscaler_of_what_a_chart_makes_is_found() -> None:
     assert replicas.scaled_by(Platform(tree, Layout()), "vllm") == ""
 
 
-def live(name: str, path: str, url: str = "https://github.com/acme/llm-platform", **more: object) -> Application:
+def live_application(
+    name: str, path: str, url: str = "https://github.com/acme/llm-platform", **more: object
+) -> Application:
     source = {"path": path, "repoURL": url} | more
     return application_of({"metadata": {"name": name}, "spec": {"source": source}})
 
@@ -105,21 +107,21 @@ def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: La
     """An Application of an ApplicationSet has the endpoint's directory; one for many endpoints has a directory above it."""
     endpoint = read_endpoint(Platform(platform, layout), "coder-chat").model_copy(update={"application": ""})
 
-    def found(*applications: Application) -> str:
+    def deployed_by(*applications: Application) -> str:
         best = deploys(applications, endpoint, platform, "acme/llm-platform")
         return best.name if best else ""
 
-    whole, own, other = (
-        live("whole", "serving"),
-        live("ai-coder-chat", "./serving/coder-chat/"),
-        live("x", "serving/coder"),
+    whole, closest, unrelated = (
+        live_application("whole", "serving"),
+        live_application("ai-coder-chat", "./serving/coder-chat/"),
+        live_application("x", "serving/coder"),
     )
-    assert found(whole, own, other) == "ai-coder-chat"
-    assert found(other, whole) == "whole"
-    assert found(other) == ""
-    assert found(live("x", "serving/coder-chat", "https://github.com/acme/other"), whole) == "whole"
-    chart = live("chart", "charts/llm", helm={"valueFiles": ["../../serving/coder-chat/deployment.yaml"]})
-    assert found(chart, own) == "chart"
+    assert deployed_by(whole, closest, unrelated) == "ai-coder-chat"
+    assert deployed_by(unrelated, whole) == "whole"
+    assert deployed_by(unrelated) == ""
+    assert deployed_by(live_application("x", "serving/coder-chat", "https://github.com/acme/other"), whole) == "whole"
+    chart = live_application("chart", "charts/llm", helm={"valueFiles": ["../../serving/coder-chat/deployment.yaml"]})
+    assert deployed_by(chart, closest) == "chart"
 
 
 def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
@@ -129,19 +131,19 @@ def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
     tree = Files({"infra/proxy/config.yaml": config_map})
     flux = kustomization_of({"metadata": {"name": "proxy"}, "spec": {"path": "./infra/proxy"}})
     whole = kustomization_of({"metadata": {"name": "infra"}, "spec": {"path": "./infra"}})
-    other = kustomization_of({"metadata": {"name": "apps"}, "spec": {"path": "./apps"}})
+    unrelated = kustomization_of({"metadata": {"name": "apps"}, "spec": {"path": "./apps"}})
 
-    def found(tree: Files, *applications: Application) -> str:
+    def deployed_by(tree: Files, *applications: Application) -> str:
         best = deploys_gateway(applications, Platform(tree, Layout()))
         return best.name if best else ""
 
-    assert found(tree, other, whole, flux) == "proxy"
-    assert found(tree, other, whole) == "infra"
-    assert found(tree, other) == ""
+    assert deployed_by(tree, unrelated, whole, flux) == "proxy"
+    assert deployed_by(tree, unrelated, whole) == "infra"
+    assert deployed_by(tree, unrelated) == ""
     values = "kind: Application\nmetadata: {name: proxy}\nspec:\n  source:\n    helm:\n      valuesObject:\n"
     declared = Files({"apps/proxy.yaml": values + textwrap.indent(lists, "        ")})
-    assert found(declared, live("root", "apps"), live("proxy", "chart")) == "proxy"
-    assert found(Files({"apps/a.yaml": "kind: Service"}), live("root", "apps")) == ""
+    assert deployed_by(declared, live_application("root", "apps"), live_application("proxy", "chart")) == "proxy"
+    assert deployed_by(Files({"apps/a.yaml": "kind: Service"}), live_application("root", "apps")) == ""
 
 
 @pytest.mark.parametrize(
@@ -159,22 +161,24 @@ def test_self_healing_reverts_the_api(policy: object, ignored: object, reverts: 
     assert application_of({"metadata": {"name": "a"}, "spec": spec}).reverts_replicas is reverts
 
 
-def of_sample(name: str, application: str, paths: tuple[str, ...]) -> tuple[Platform, tuple[Application, ...]]:
+def sample_with_application(
+    name: str, application_name: str, paths: tuple[str, ...]
+) -> tuple[Platform, tuple[Application, ...]]:
     """A sample platform, and an Application with these directories."""
     checkout = Checkout(SAMPLE.parent / "platforms" / name)
     tree = Files({path: text for path in checkout.files("") if (text := checkout.read(path)) is not None})
     sources = [{"repoURL": "https://github.com/example/x.git", "path": path} for path in paths]
-    found = application_of({"metadata": {"name": application}, "spec": {"sources": sources}})
-    return Platform(tree, Layout(serving_dir="serving")), (found,)
+    application = application_of({"metadata": {"name": application_name}, "spec": {"sources": sources}})
+    return Platform(tree, Layout(serving_dir="serving")), (application,)
 
 
-def test_of_an_application_with_several_models_only_the_objects_of_one_are_synced() -> None:
-    """git may say that the others run, and a sync of everything would start them."""
-    platform, applications = of_sample("one-application", "models", ("serving",))
+def test_only_the_objects_of_one_model_of_an_application_are_synced() -> None:
+    """The others may have a replica in git, so a sync of the whole Application would start them."""
+    platform, applications = sample_with_application("one-application", "models", ("serving",))
     text = (platform.read("serving/chat/deployment.yaml") or "").replace("name: chat", "name: summary")
-    both = Files({path: platform.read(path) or "" for path in platform.files("")} | {"serving/summary.yaml": text})
+    tree = Files({path: platform.read(path) or "" for path in platform.files("")} | {"serving/summary.yaml": text})
     assert own_objects(platform, applications, "models", "chat") == ()  # the other one has an unknown engine
-    found = own_objects(Platform(both, platform.layout), applications, "models", "chat")
-    assert {ObjectName("apps", "Deployment", "chat"), ObjectName("", "Service", "chat")} <= set(found)
-    assert not any(each.name in ("summary", "voice") for each in found)
-    assert own_objects(Platform(both, platform.layout), applications, "elsewhere", "chat") == ()
+    objects = own_objects(Platform(tree, platform.layout), applications, "models", "chat")
+    assert {ObjectName("apps", "Deployment", "chat"), ObjectName("", "Service", "chat")} <= set(objects)
+    assert not any(object_name.name in ("summary", "voice") for object_name in objects)
+    assert own_objects(Platform(tree, platform.layout), applications, "elsewhere", "chat") == ()

@@ -9,7 +9,7 @@ from bot.state.endpoint_history import EndpointHistory
 from tests.operations.platform import Platform
 
 
-async def test_a_list_is_filtered_and_its_pages_turn(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_list_has_a_filter_and_pages(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """The buttons change the list in place; Home has the same pages, and a search field."""
     monkeypatch.setattr("bot.views.endpoint_list._PAGE", 2)
     await platform.say("dev", "/model list fim")
@@ -41,6 +41,6 @@ async def test_a_smoke_test_counts_only_for_the_model_that_it_tested(platform: P
     before = SmokeOutcome(at=datetime(2026, 11, 23, tzinfo=UTC), commit="a" * 40, hf_id="acme/before-the-swap")
     await EndpointHistory(platform.redis).note_smoke_test("coder-chat", before)
     await platform.say("dev", "/model list")
-    said = await platform.sees("3 endpoints")
-    assert "not smoke-tested yet" in said
-    assert "smoke tests passed" not in said
+    message = await platform.sees("3 endpoints")
+    assert "not smoke-tested yet" in message
+    assert "smoke tests passed" not in message

@@ -10,70 +10,70 @@ from typing import Any
 import pytest
 
 from sandbox.process import Bot
-from tests.operations.kill_on_http_write import Tripwire, tripwire
-from tests.operations.kill_on_redis_write import ledgerwire
-from tests.operations.platform import Platform, platform
-from tests.operations.steps import queues, replaces
+from tests.operations.kill_on_http_write import KillOnWrite, http_proxy
+from tests.operations.kill_on_redis_write import redis_proxy
+from tests.operations.platform import Platform, open_platform
+from tests.operations.steps import queue_for_gpu, replace_model
 
 Story = Callable[[Platform], Awaitable[None]]
 
 
-async def up_and_down(it: Platform) -> None:
-    await it.say("dev", "/gpu up coder-chat because crash test")
-    await it.click("lead", "Approve")
-    await it.sees("all smoke tests passed")
-    await it.say("dev", "/gpu down coder-chat")
-    await it.sees("is down and the GPU is free")
+async def up_and_down(platform: Platform) -> None:
+    await platform.say("dev", "/gpu up coder-chat because crash test")
+    await platform.click("lead", "Approve")
+    await platform.sees("all smoke tests passed")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("is down and the GPU is free")
 
 
-async def a_turn_in_the_queue(it: Platform) -> None:
+async def a_turn_in_the_queue(platform: Platform) -> None:
     """Extend, wait, approve early, replace, and break by an admin."""
-    await it.say("dev", "/gpu up coder-chat because crash test")
-    await it.click("lead", "Approve")
-    await it.sees("all smoke tests passed")
-    await it.say("dev", "/gpu extend 1h")
-    await it.sees("of @dev for coder-chat was extended to")
-    await queues(it, "because demo")
-    await it.click("admin", "Approve")
-    await it.sees("Approved by @admin")
-    await it.say("dev", "/gpu down coder-chat")
-    await it.click("lead", "Take it")
-    await it.sees("coder-fim is up and answers")
-    await it.say("admin", "/gpu release because nobody is there")
-    await it.sees("Breaks the lease on coder-fim")
-    await it.click("lead", "Approve")
-    await it.sees("coder-fim is down and the GPU is free")
+    await platform.say("dev", "/gpu up coder-chat because crash test")
+    await platform.click("lead", "Approve")
+    await platform.sees("all smoke tests passed")
+    await platform.say("dev", "/gpu extend 1h")
+    await platform.sees("of @dev for coder-chat was extended to")
+    await queue_for_gpu(platform, "because demo")
+    await platform.click("admin", "Approve")
+    await platform.sees("Approved by @admin")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.click("lead", "Take it")
+    await platform.sees("coder-fim is up and answers")
+    await platform.say("admin", "/gpu release because nobody is there")
+    await platform.sees("Breaks the lease on coder-fim")
+    await platform.click("lead", "Approve")
+    await platform.sees("coder-fim is down and the GPU is free")
 
 
-async def a_replacement_that_fails(it: Platform) -> None:
-    await it.say("dev", "/gpu up coder-chat because evaluation run")
-    await it.click("lead", "Approve")
-    await it.sees("all smoke tests passed")
-    it.faults.add("smoke-fails")
-    await replaces(it)
-    await it.sees("coder-chat is restored")
-    await it.sees("Smoke tests: not all passed")  # in the thread, after the card's last state
+async def a_replacement_that_fails(platform: Platform) -> None:
+    await platform.say("dev", "/gpu up coder-chat because evaluation run")
+    await platform.click("lead", "Approve")
+    await platform.sees("all smoke tests passed")
+    platform.faults.add("smoke-fails")
+    await replace_model(platform)
+    await platform.sees("coder-chat is restored")
+    await platform.sees("Smoke tests: not all passed")  # in the thread, after the card's last state
 
 
-async def a_restore_that_fails(it: Platform) -> None:
-    await it.say("dev", "/gpu up coder-chat because evaluation run")
-    await it.click("lead", "Approve")
-    await it.sees("all smoke tests passed")
-    it.faults.add("crash")
-    await replaces(it)
-    await it.sees("could not be restored either: Container vllm keeps crashing", "lead")
+async def a_restore_that_fails(platform: Platform) -> None:
+    await platform.say("dev", "/gpu up coder-chat because evaluation run")
+    await platform.click("lead", "Approve")
+    await platform.sees("all smoke tests passed")
+    platform.faults.add("crash")
+    await replace_model(platform)
+    await platform.sees("could not be restored either: Container vllm keeps crashing", "lead")
 
 
-async def a_benchmark(it: Platform) -> None:
-    await it.say("dev", "/gpu up coder-chat because crash test")
-    await it.click("lead", "Approve")
-    await it.sees("all smoke tests passed")
-    await it.say("dev", "/model bench coder-chat")
-    await it.sees("coder-chat generates up to")
-    await it.click("dev", "Open a pull request")
-    await it.sees("A pull request keeps it")
-    await it.say("dev", "/gpu down coder-chat")
-    await it.sees("is down and the GPU is free")
+async def a_benchmark(platform: Platform) -> None:
+    await platform.say("dev", "/gpu up coder-chat because crash test")
+    await platform.click("lead", "Approve")
+    await platform.sees("all smoke tests passed")
+    await platform.say("dev", "/model bench coder-chat")
+    await platform.sees("coder-chat generates up to")
+    await platform.click("dev", "Open a pull request")
+    await platform.sees("A pull request keeps it")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("is down and the GPU is free")
 
 
 UNHURRIED = {
@@ -89,7 +89,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("story", "struck"),
+    ("story", "killed_at"),
     [
         (up_and_down, {"step starting", "step scaling to zero", "step waiting until the pod is gone"} | ANY),
         (a_benchmark, {"step starting the Job", "step result", "step told", "step pull request of the report"} | ANY),
@@ -111,69 +111,73 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
     ],
 )
 @pytest.mark.usefixtures("forked")
-async def test_a_session_is_the_same_however_often_the_bot_dies(
-    tmp_path: Path, redis_url: str, story: Story, struck: set[str]
+async def test_a_session_is_the_same_after_any_number_of_kills(
+    tmp_path: Path, redis_url: str, story: Story, killed_at: set[str]
 ) -> None:
     """The same messages, scale writes, syncs, leases and fences, and the same end, as without a kill."""
-    calm, deadly = Tripwire(), Tripwire()
+    calm, deadly = KillOnWrite(), KillOnWrite()
     (tmp_path / "calm").mkdir()
     (tmp_path / "deadly").mkdir()
-    async with living(tmp_path / "calm", redis_url, calm) as it:
-        await story(it)
-        expected = await outcome(it, calm)
-    async with living(tmp_path / "deadly", redis_url, deadly, kill=True) as it:
-        await story(it)
+    async with platform_with_bot(tmp_path / "calm", redis_url, calm) as platform:
+        await story(platform)
+        expected = await outcome(platform, calm)
+    async with platform_with_bot(tmp_path / "deadly", redis_url, deadly, kill=True) as platform:
+        await story(platform)
         deadly.kill = None
-        it.patience = 60
-        await it.until(lambda: messages(it) == expected["messages"], lambda: difference(it, expected["messages"]))
-        assert await outcome(it, deadly) == expected
-    assert struck <= set(deadly.struck), sorted(deadly.struck)
+        platform.patience = 60
+        await platform.until(
+            lambda: messages(platform) == expected["messages"], lambda: difference(platform, expected["messages"])
+        )
+        assert await outcome(platform, deadly) == expected
+    assert killed_at <= set(deadly.killed_at), sorted(deadly.killed_at)
 
 
 @asynccontextmanager
-async def living(directory: Path, redis_url: str, wire: Tripwire, *, kill: bool = False) -> AsyncIterator[Platform]:
+async def platform_with_bot(
+    directory: Path, redis_url: str, kills: KillOnWrite, *, kill: bool = False
+) -> AsyncIterator[Platform]:
     """A platform, and the bot as a separate process behind the proxies."""
 
     @asynccontextmanager
-    async def wired(environment: dict[str, str]) -> AsyncIterator[None]:
-        async with tripwire(wire, environment), ledgerwire(wire, environment):
+    async def connect(environment: dict[str, str]) -> AsyncIterator[None]:
+        async with http_proxy(kills, environment), redis_proxy(kills, environment):
             yield
 
     async with (
-        platform(directory, redis_url, settings=UNHURRIED, started=False, wired=wired) as it,
-        Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=directory) as bot,
+        open_platform(directory, redis_url, settings=UNHURRIED, started=False, connect=connect) as platform,
+        Bot(platform.environment, port=int(platform.environment["STOKER_PORT"]), directory=directory) as bot,
     ):
-        await it.workspace.connected(it.patience)
-        wire.kill = bot.kill if kill else None
-        it.patience = 600
-        yield it
+        await platform.workspace.connected(platform.patience)
+        kills.kill = bot.kill if kill else None
+        platform.patience = 600
+        yield platform
 
 
-def messages(it: Platform) -> list[str]:
+def messages(platform: Platform) -> list[str]:
     """The first line of every message, including direct messages, without times."""
-    seen = {
-        user: Counter(re.sub(r"\d+", "N", text.strip().splitlines()[0]) for text in it.visible(user))
+    counts = {
+        user: Counter(re.sub(r"\d+", "N", text.strip().splitlines()[0]) for text in platform.visible(user))
         for user in ("dev", "lead", "admin")
     }
-    return sorted((seen["dev"] | seen["lead"] | seen["admin"]).elements())
+    return sorted((counts["dev"] | counts["lead"] | counts["admin"]).elements())
 
 
-def difference(it: Platform, expected: list[str]) -> str:
+def difference(platform: Platform, expected: list[str]) -> str:
     """Return which messages are missing, and which are too many."""
-    seen, wanted = Counter(messages(it)), Counter(expected)
-    return f"missing: {sorted((wanted - seen).elements())}; too many: {sorted((seen - wanted).elements())}"
+    actual, wanted = Counter(messages(platform)), Counter(expected)
+    return f"missing: {sorted((wanted - actual).elements())}; too many: {sorted((actual - wanted).elements())}"
 
 
-async def outcome(it: Platform, wire: Tripwire) -> dict[str, Any]:
+async def outcome(platform: Platform, kills: KillOnWrite) -> dict[str, Any]:
     """The final state, and the calls that led to it."""
-    count = Counter(wire.writes)
-    deployments = it.cluster.store.find("Deployment", "serving")
+    count = Counter(kills.writes)
+    deployments = platform.cluster.store.find("Deployment", "serving")
     return {
-        "messages": messages(it),
+        "messages": messages(platform),
         "scaled": {name.split("/")[-2]: n for name, n in count.items() if name.endswith("/scale")},
         "synced": {name: n for name, n in count.items() if name.startswith("sync")},
-        "grants": len(wire.fences),
-        "leases": sorted(await it.redis.hkeys("{stoker}:leases")),
+        "grants": len(kills.fences),
+        "leases": sorted(await platform.redis.hkeys("{stoker}:leases")),
         "replicas": {d["metadata"]["name"]: d["spec"]["replicas"] for d in deployments},
         "marked": [
             d["metadata"]["name"] for d in deployments if "stoker.dev/lease" in d["metadata"].get("annotations", {})

@@ -2,16 +2,16 @@
 
 from sandbox.github_pulls import Refused
 from tests.operations.platform import Platform
-from tests.operations.steps import held
+from tests.operations.steps import read_leases
 
 
 async def test_a_question_is_answered_and_starts_nothing(platform: Platform) -> None:
     """A sentence gets the status; no command that changes something is guessed from it."""
     await platform.workspace.say("dev", "@stoker what is running?")
-    told = await platform.sees("The GPU is free")
-    assert "gpu help" in told
-    assert "swap" not in told
-    assert await held(platform) == []
+    answer = await platform.sees("The GPU is free")
+    assert "gpu help" in answer
+    assert "swap" not in answer
+    assert await read_leases(platform) == []
 
 
 async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> None:
@@ -24,13 +24,13 @@ async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> N
     assert not [text for text in platform.visible("lead") if "Requested: the card" in text]
 
 
-async def test_a_time_that_cannot_be_read_is_answered_with_its_form(platform: Platform) -> None:
-    """Not with a question for the model, and a bring-down takes none."""
+async def test_an_unreadable_time_is_answered_with_an_example(platform: Platform) -> None:
+    """The answer does not ask for the model; a bring-down takes no time."""
     await platform.say("dev", "/gpu up coder-chat two hours")
-    told = await platform.sees(
+    answer = await platform.sees(
         "Name one model, and then a duration such as 45m, 2h or 1h30m: /gpu up coder-chat for 2h"
     )
-    assert "two hours is not a duration" in told
+    assert "two hours is not a duration" in answer
     await platform.workspace.say("dev", "down coder-chat 5", direct=True)
     await platform.sees("5 is not a model. /gpu down coder-chat takes effect immediately")
     assert not [text for text in platform.visible("dev") if "Requested" in text]
@@ -42,7 +42,7 @@ async def test_only_a_lease_can_be_extended(platform: Platform) -> None:
     await platform.sees("Nobody holds a lease on coder-chat")
 
 
-async def test_a_long_wait_says_for_which_system(platform: Platform) -> None:
+async def test_a_long_wait_names_the_system(platform: Platform) -> None:
     """The message appears within seconds, not only after the last attempt."""
     platform.github.refuses["/pulls"] = Refused(502, "Bad Gateway")
     await platform.say("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ")

@@ -24,8 +24,8 @@ HOUR = timedelta(hours=1)
 DEV = "U0DEV"
 
 
-async def a_session(svc: Services, fence: int) -> None:
-    """One that began two days ago, three hours long."""
+async def store_session(svc: Services, fence: int) -> None:
+    """Store the bill of a session of three hours that began two days ago."""
     began = datetime.now(UTC) - timedelta(days=2)
     node = Node(name="gpu", since=began)
     await svc.bills.keep(
@@ -46,11 +46,11 @@ def week(workspace: Workspace) -> list[Json]:
 
 async def test_slack_draws_the_week(svc: Services, workspace: Workspace) -> None:
     """Hours by use for each day, and their sum in words; nothing is posted or uploaded for it."""
-    await a_session(svc, 1)
+    await store_session(svc, 1)
     await Wiring(svc).of(AppHome).publish(DEV)
     drawn, total = week(workspace)
     assert drawn["type"] == "data_visualization"
-    used = {each["name"]: sum(bar["value"] for bar in each["data"]) for each in drawn["chart"]["series"]}
+    used = {series["name"]: sum(bar["value"] for bar in series["data"]) for series in drawn["chart"]["series"]}
     assert used == {"in use": 2.25, "idle": 0.5, "boot and drain": 0.25}
     assert "3 h on the GPU" in str(total)
     assert "$2.55" in str(total)
@@ -67,7 +67,7 @@ class TestWithoutCharts:
 
     async def test_home_has_bars(self, svc: Services, workspace: Workspace) -> None:
         """The same figures as text."""
-        await a_session(svc, 1)
+        await store_session(svc, 1)
         await Wiring(svc).of(AppHome).publish(DEV)
         assert "in use 2.25, idle 0.5, boot and drain 0.25" in str(week(workspace))
         assert "█" in str(week(workspace))
@@ -75,16 +75,16 @@ class TestWithoutCharts:
 
 async def test_an_older_state_never_replaces_a_newer_one(svc: Services, workspace: Workspace) -> None:
     """Somebody opens Home, and Slack accepts it late; in the meantime the GPU is claimed, and Home is published again."""
-    held, app_home = workspace._api.held, Wiring(svc).of(AppHome)
-    held["views.publish"] = late = asyncio.Event()
+    delayed, app_home = workspace._api.held, Wiring(svc).of(AppHome)
+    delayed["views.publish"] = accepted = asyncio.Event()
     opening = asyncio.create_task(app_home.publish(DEV))
-    while held:
+    while delayed:
         await asyncio.sleep(0.01)
     lease = Lease(model="coder-chat", op="up", holder=DEV, fence=0, hold=HOUR, claimed=svc.clock())
     await svc.leases.claim(lease)
     refreshing = asyncio.create_task(app_home.refresh())
     await asyncio.wait({refreshing}, timeout=0.3)  # it waits for its turn
-    late.set()
+    accepted.set()
     await asyncio.gather(opening, refreshing)
     assert "coder-chat" in workspace.home("dev")
 
@@ -96,8 +96,8 @@ async def test_home_opens_without_redis_and_claims_nothing(svc: Services, worksp
     assert "It is unknown whether the GPU is free" in before  # the cluster does not answer here either
     await svc.records._redis.shutdown(nosave=True)
     await Wiring(svc).of(AppHome).publish(DEV)
-    shown = workspace.home("dev")
-    assert shown != before
-    assert shown.count("Redis does not answer") == 1
-    assert "is free. Nothing" not in shown
+    home = workspace.home("dev")
+    assert home != before
+    assert home.count("Redis does not answer") == 1
+    assert "is free. Nothing" not in home
     assert workspace.posted(CHANNEL) == []

@@ -13,7 +13,7 @@ from bot.settings.config import load_config
 from bot.settings.environment import Settings
 from bot.tasks import all_tasks
 from bot.wiring import Wiring
-from tests.operations.platform import Platform, platform
+from tests.operations.platform import Platform, open_platform
 
 DEFAULTS = {"lease": {"reconcile_every": "1m"}, "idle": {"sample_every": "30s"}, "github": {"poll_every": "30s"}}
 """The intervals of an installation that sets none; those of the sandbox are shorter."""
@@ -22,17 +22,17 @@ DEFAULTS = {"lease": {"reconcile_every": "1m"}, "idle": {"sample_every": "30s"},
 @pytest.fixture
 async def idle(tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Platform, Services]]:
     """A platform on which nothing happens, and the services of a bot whose tasks are run by the test."""
-    async with platform(tmp_path, redis_url, settings=DEFAULTS, started=False) as world:
-        values = {name.lower(): value for name, value in world.environment.items()}
+    async with open_platform(tmp_path, redis_url, settings=DEFAULTS, started=False) as platform:
+        values = {name.lower(): value for name, value in platform.environment.items()}
         settings = Settings.model_validate(values)
         settings = settings.model_copy(update={"config": load_config(Path(values["stoker_config"]))})
         async with open_services(settings, redis_url) as svc:
             for task in all_tasks(Wiring(svc)):
                 svc.docket.register(task)
-            yield world, svc
+            yield platform, svc
 
 
-async def calls_a_minute(world: Platform, svc: Services) -> dict[str, float]:
+async def calls_a_minute(platform: Platform, svc: Services) -> dict[str, float]:
     """The calls to Kubernetes of each periodic task, counted at the API server, at the task's interval."""
     calls = {}
     for task in all_tasks(Wiring(svc)):
@@ -41,25 +41,25 @@ async def calls_a_minute(world: Platform, svc: Services) -> dict[str, float]:
         if repeated is None:
             continue
         again, began = Perpetual(every=repeated.every), datetime.now(UTC)
-        world.cluster.api.call_counts.clear()
+        platform.cluster.api.call_counts.clear()
         await task(perpetual=again)
         every = again._next_when - began if again._next_when else again.every
-        calls[task.__name__] = world.cluster.api.call_counts.total() * 60 / every.total_seconds()
+        calls[task.__name__] = platform.cluster.api.call_counts.total() * 60 / every.total_seconds()
     return calls
 
 
 async def test_an_idle_bot_makes_at_most_five_calls_to_kubernetes_a_minute(idle: tuple[Platform, Services]) -> None:
     """Even if many people opened Home earlier today."""
-    world, svc = idle
+    platform, svc = idle
     for user in ("U0DEV", "U0LEAD", "U0ADMIN"):
         await svc.home.note_viewer(user, datetime.fromtimestamp(svc.clock().timestamp() - 3 * 3600, UTC))
-    await calls_a_minute(world, svc)  # the first round fills caches
-    calls = await calls_a_minute(world, svc)
+    await calls_a_minute(platform, svc)  # the first round fills caches
+    calls = await calls_a_minute(platform, svc)
     assert calls["reconcile"] > 0, "the cost is controlled at all"
     assert sum(calls.values()) <= 5, calls
 
 
 async def test_home_follows_the_cluster_for_those_who_may_be_looking(idle: tuple[Platform, Services]) -> None:
-    world, svc = idle
+    platform, svc = idle
     await svc.home.note_viewer("U0DEV", svc.clock())
-    assert (await calls_a_minute(world, svc))["watch_homes"] > 0
+    assert (await calls_a_minute(platform, svc))["watch_homes"] > 0

@@ -11,9 +11,9 @@ import pytest
 from sandbox.git import Person
 from sandbox.github_pulls import Pull, Refused
 from sandbox.process import Bot
-from tests.operations.kill_on_http_write import Tripwire, tripwire
-from tests.operations.kill_on_redis_write import ledgerwire
-from tests.operations.platform import Platform, platform
+from tests.operations.kill_on_http_write import KillOnWrite, http_proxy
+from tests.operations.kill_on_redis_write import redis_proxy
+from tests.operations.platform import Platform, open_platform
 
 DEPLOYMENT = "serving/coder-chat/deployment.yaml"
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
@@ -31,107 +31,107 @@ BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
     ],
 )
 @pytest.mark.usefixtures("forked")
-async def test_a_change_is_made_once_however_often_the_bot_dies(
+async def test_a_change_is_made_once_after_any_number_of_kills(
     tmp_path: Path, redis_url: str, command: str, outcome: str, synced: str
 ) -> None:
     """One pull request, one merge, one sync, one message, and no phase twice on the card."""
-    wire = Tripwire()
-    async with platform(
-        tmp_path, redis_url, started=False, wired=lambda environment: tripwire(wire, environment)
-    ) as it:
-        async with Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot:
-            wire.kill = bot.kill
-            await it.workspace.connected(it.patience)
-            await it.say("dev", command)
-            await it.sees("Pull request #1")
-            await it.github.checks("success")
-            await it.click("lead", "Approve & roll out")
-            await it.sees(outcome)
-            wire.kill = None
-        assert_once(it, wire, synced)
+    kills = KillOnWrite()
+    async with open_platform(
+        tmp_path, redis_url, started=False, connect=lambda environment: http_proxy(kills, environment)
+    ) as platform:
+        async with Bot(platform.environment, port=int(platform.environment["STOKER_PORT"]), directory=tmp_path) as bot:
+            kills.kill = bot.kill
+            await platform.workspace.connected(platform.patience)
+            await platform.say("dev", command)
+            await platform.sees("Pull request #1")
+            await platform.github.checks("success")
+            await platform.click("lead", "Approve & roll out")
+            await platform.sees(outcome)
+            kills.kill = None
+        assert_once(platform, kills, synced)
 
 
-async def refused_by_github(it: Platform) -> None:
+async def refused_by_github(platform: Platform) -> None:
     """GitHub accepts the branch and the pull request, and then refuses to return its head."""
-    it.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
-    await it.say("dev", f"/model swap coder-chat {BIG}")
-    await it.sees("No commit found")
-    await it.until(lambda: all(pull.state == "closed" for pull in it.pulls))
-    await it.until_true(lambda: no_branch(it))
-    assert len(it.pulls) == 1
+    platform.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("No commit found")
+    await platform.until(lambda: all(pull.state == "closed" for pull in platform.pulls))
+    await platform.until_true(lambda: no_branch(platform))
+    assert len(platform.pulls) == 1
 
 
-async def merged_with_something_else(it: Platform) -> None:
+async def merged_with_something_else(platform: Platform) -> None:
     """Main changes the same Deployment at the moment of the merge: the approval of the shown plan does not cover it."""
-    github, merge = it.github, it.github._merge
+    github, merge = platform.github, platform.github._merge
 
-    async def racing(pull: Pull, **how: Any) -> str:
+    async def merge_after_a_commit(pull: Pull, **options: Any) -> str:
         text = (await github.files_at(await github.main_commit(), DEPLOYMENT))[DEPLOYMENT]
         text = text.replace("v0.32.0@sha256:4f0c", "v0.32.1@sha256:5f0c")
         pull.base_sha = await github.repo.commit_file("main", DEPLOYMENT, text, author=Person("o", "o@example.com"))
-        return await merge(pull, **how)
+        return await merge(pull, **options)
 
-    github._merge = racing  # type: ignore[method-assign]
-    await it.say("dev", f"/model swap coder-chat {BIG}")
-    await it.sees("Pull request #1")
+    github._merge = merge_after_a_commit  # type: ignore[method-assign]
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("Pull request #1")
     await github.checks("success")
-    await it.click("lead", "Approve & roll out")
-    await it.sees("does not deploy what was approved")
-    deployed = str(it.object("Deployment", "coder-chat"))
+    await platform.click("lead", "Approve & roll out")
+    await platform.sees("does not deploy what was approved")
+    deployed = str(platform.object("Deployment", "coder-chat"))
     assert "v0.32.1" not in deployed
     assert BIG not in deployed
-    await it.click("lead", "Approve")
-    await it.sees("coder-chat is rolled out")
-    assert len(it.pulls) == 1
+    await platform.click("lead", "Approve")
+    await platform.sees("coder-chat is rolled out")
+    assert len(platform.pulls) == 1
 
 
-async def no_branch(it: Platform) -> bool:
-    return not [branch for branch in await it.github.repo.heads() if branch.startswith("stoker/")]
+async def no_branch(platform: Platform) -> bool:
+    return not [branch for branch in await platform.github.repo.heads() if branch.startswith("stoker/")]
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ledger", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["writes", "every-step"])
 @pytest.mark.parametrize("story", [refused_by_github, merged_with_something_else])
 @pytest.mark.usefixtures("forked")
-async def test_what_goes_wrong_is_put_right_once(
+async def test_a_problem_is_resolved_once_after_any_number_of_kills(
     tmp_path: Path, redis_url: str, story: Callable[[Platform], Awaitable[None]], ledger: bool
 ) -> None:
     """One pull request, one push, at most one merge, one message, for any number of kills; with `ledger` after each step."""
-    wire = Tripwire()
+    kills = KillOnWrite()
 
     @asynccontextmanager
-    async def wired(environment: dict[str, str]) -> AsyncIterator[None]:
+    async def connect(environment: dict[str, str]) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(tripwire(wire, environment))
+            await stack.enter_async_context(http_proxy(kills, environment))
             if ledger:
-                await stack.enter_async_context(ledgerwire(wire, environment))
+                await stack.enter_async_context(redis_proxy(kills, environment))
             yield
 
-    async with platform(tmp_path, redis_url, started=False, wired=wired) as it:
-        async with Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot:
-            wire.kill = bot.kill
-            await it.workspace.connected(it.patience)
-            await story(it)
-            wire.kill = None
-        count = Counter(wire.writes)
-        assert "POST /repos/acme/llm-platform/pulls" in wire.struck
+    async with open_platform(tmp_path, redis_url, started=False, connect=connect) as platform:
+        async with Bot(platform.environment, port=int(platform.environment["STOKER_PORT"]), directory=tmp_path) as bot:
+            kills.kill = bot.kill
+            await platform.workspace.connected(platform.patience)
+            await story(platform)
+            kills.kill = None
+        count = Counter(kills.writes)
+        assert "POST /repos/acme/llm-platform/pulls" in kills.killed_at
         assert count["POST /repos/acme/llm-platform/pulls"] == 1
         assert count["PUT /repos/acme/llm-platform/pulls/N/merge"] == (story is merged_with_something_else)
         assert count["sync coder-chat"] == (story is merged_with_something_else)
-        told = [text for text in it.visible() if "Pull request #1" in text or "No commit found" in text]
-        assert len(told) == 1, told
+        messages = [text for text in platform.visible() if "Pull request #1" in text or "No commit found" in text]
+        assert len(messages) == 1, messages
 
 
-def assert_once(it: Platform, wire: Tripwire, synced: str) -> None:
-    count = Counter(wire.writes)
-    assert len(it.pulls) == 1
-    assert {"/api/chat.postMessage", "POST /repos/acme/llm-platform/pulls", f"sync {synced}"} <= set(wire.struck)
-    assert "PUT /repos/acme/llm-platform/pulls/N/merge" in wire.struck
+def assert_once(platform: Platform, kills: KillOnWrite, synced: str) -> None:
+    count = Counter(kills.writes)
+    assert len(platform.pulls) == 1
+    assert {"/api/chat.postMessage", "POST /repos/acme/llm-platform/pulls", f"sync {synced}"} <= set(kills.killed_at)
+    assert "PUT /repos/acme/llm-platform/pulls/N/merge" in kills.killed_at
     assert count["POST /repos/acme/llm-platform/pulls"] == 1
     assert count["PUT /repos/acme/llm-platform/pulls/N/merge"] == 1
     assert count["POST /acme/llm-platform.git/git-receive-pack"] == 1
     assert count[f"sync {synced}"] == 1
-    cards = [text for text in it.visible() if "Pull request #1" in text]
+    cards = [text for text in platform.visible() if "Pull request #1" in text]
     assert len(cards) == 1
     assert "is rolled out" in cards[0]
     for phase in ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"):

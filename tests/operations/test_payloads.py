@@ -23,7 +23,7 @@ from tests.operations.platform import Platform
 __all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
 
 
-class Touches:
+class MakesDirectory:
     """Makes a directory when it is read from a pickle."""
 
     def __init__(self, path: Path) -> None:
@@ -58,9 +58,9 @@ async def set_aside(platform: Platform) -> list[str]:
 async def test_a_forged_pickle_is_not_executed(platform: Platform, tmp_path: Path, field: str) -> None:
     """The message is set aside and recorded, and the bot continues."""
     marker = tmp_path / "marker"
-    cloudpickle.loads(cloudpickle.dumps(Touches(tmp_path / "control")))
+    cloudpickle.loads(cloudpickle.dumps(MakesDirectory(tmp_path / "control")))
     assert (tmp_path / "control").exists(), "the pickle does what it should"
-    forged = message(**{field: cloudpickle.dumps(Touches(marker))})
+    forged = message(**{field: cloudpickle.dumps(MakesDirectory(marker))})
     await platform.redis.xadd("stoker:stream", forged)  # type: ignore[arg-type]
 
     await platform.until_true(lambda: set_aside(platform))
@@ -80,9 +80,7 @@ async def test_a_forged_pickle_is_not_executed(platform: Platform, tmp_path: Pat
     ],
     ids=["fields missing", "no time", "deeply nested", "not text"],
 )
-async def test_what_is_no_message_of_ours_does_not_stop_the_work(
-    platform: Platform, forged: dict[bytes, bytes]
-) -> None:
+async def test_an_invalid_message_does_not_stop_the_worker(platform: Platform, forged: dict[bytes, bytes]) -> None:
     """One such message would otherwise end the worker, at each start again."""
     await platform.redis.xadd("stoker:stream", forged)  # type: ignore[arg-type]
     await platform.until_true(lambda: set_aside(platform))
@@ -97,7 +95,7 @@ async def test_a_forged_strike_is_not_executed(platform: Platform, tmp_path: Pat
         "direction": "strike",
         "parameter": "op_id",
         "operator": "==",
-        "value": cloudpickle.dumps(Touches(marker)),
+        "value": cloudpickle.dumps(MakesDirectory(marker)),
     }
     await platform.redis.xadd("stoker:strikes", strike)  # type: ignore[arg-type]
     await platform.stop()
@@ -111,18 +109,18 @@ async def test_the_tasks_in_redis_are_text(platform: Platform) -> None:
     """Arguments of tasks that the bot schedules, for now and for later."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Approve")
-    written = [
+    arguments = [
         fields[name]
         for key in await platform.redis.keys("stoker:*")
         if await platform.redis.type(key) == b"hash" and (fields := await platform.redis.hgetall(key))
         for name in (b"args", b"kwargs")
         if name in fields
     ]
-    assert written
-    assert any(json.loads(text) for text in written)
+    assert arguments
+    assert any(json.loads(text) for text in arguments)
 
 
-async def test_a_task_is_not_looked_at_by_its_pickle() -> None:
+async def test_docket_s_method_to_read_a_task_is_disabled() -> None:
     """docket's own method to read one task reads a pickle, so it is disabled."""
     with pytest.raises(NotImplementedError):
         await DataDocket(REAL_TIME, name="stoker", url="memory://").get_execution("k")
@@ -139,7 +137,9 @@ def test_docket_reads_pickles_nowhere_else() -> None:
 def test_every_task_takes_text_and_numbers(svc: Services) -> None:
     """Types that JSON preserves; all others would be read as another type, or not at all."""
     for task in all_tasks(Wiring(svc)):
-        given = [
-            each for each in inspect.signature(task).parameters.values() if each.default is inspect.Parameter.empty
+        parameters = [
+            parameter
+            for parameter in inspect.signature(task).parameters.values()
+            if parameter.default is inspect.Parameter.empty
         ]
-        assert {each.annotation for each in given} <= {str, int, bool}, task.__name__
+        assert {parameter.annotation for parameter in parameters} <= {str, int, bool}, task.__name__

@@ -18,7 +18,7 @@ def change(verb: Verb, name: str, facts: ModelFacts | None = None, options: Opti
     return plan_change(SAMPLE, Config(), verb, name, options, facts)
 
 
-def test_a_swap_says_what_it_replaces() -> None:
+def test_the_text_of_a_swap() -> None:
     """The change and its reason come first, then the contract with its previous values, the sizes, tests, warnings and
     next steps.
     """
@@ -75,7 +75,7 @@ def test_a_swap_says_what_it_replaces() -> None:
         ),
     ],
 )
-def test_each_kind_of_change_says_what_follows(
+def test_the_text_has_the_next_steps_of_each_kind_of_change(
     verb: Verb, name: str, facts: ModelFacts | None, first: str, tests: str, follows: str
 ) -> None:
     """The tests are those of the endpoint's kind, and none for a removal; the next steps depend on the sync policy."""
@@ -86,11 +86,11 @@ def test_each_kind_of_change_says_what_follows(
     assert follows in text
 
 
-def test_other_settings_of_the_same_model_are_no_swap() -> None:
+def test_other_settings_of_the_same_model_are_not_called_a_swap() -> None:
     """The subject does not name an unchanged model."""
-    made = change("swap", "coder-chat", CODER_7B_AWQ, (("context", "8192"),))
-    assert made.title == "feat(serving): change the settings of coder-chat"
-    text = pull_body(made, origin="Asked from a terminal by `ann`", reason="a `short`\none | two")
+    settings_change = change("swap", "coder-chat", CODER_7B_AWQ, (("context", "8192"),))
+    assert settings_change.title == "feat(serving): change the settings of coder-chat"
+    text = pull_body(settings_change, origin="Asked from a terminal by `ann`", reason="a `short`\none | two")
     assert text.startswith("Changes how coder-chat serves Qwen/Qwen2.5-Coder-7B-Instruct-AWQ.\n")
     assert "by `ann`: `a ˋshortˋ one | two`\n" in text
     assert "| Context | 8192 | 16384 |\n" in text

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from sandbox.process import Bot
 from tests.clients.wire import Wire, wire
-from tests.operations.platform import platform
-from tests.operations.steps import held, replicas
+from tests.operations.platform import open_platform
+from tests.operations.steps import read_leases, replicas
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -32,20 +32,20 @@ async def test_a_request_that_ends_the_process_twice_is_set_aside(tmp_path: Path
             await asyncio.shield(asyncio.ensure_future(running[0].kill()))
             return web.Response()
 
-        about = {"sha": "a" * 40, "siblings": [{"rfilename": "model.safetensors", "size": 5_000_000}]}
-        hub.on("GET", f"/api/models/{POISON}", about)
+        model_info = {"sha": "a" * 40, "siblings": [{"rfilename": "model.safetensors", "size": 5_000_000}]}
+        hub.on("GET", f"/api/models/{POISON}", model_info)
         hub.answers["GET", f"/{POISON}/resolve/{'a' * 40}/config.json"] = deadly
         async with (
-            platform(tmp_path, redis_url, started=False, wired=lambda env: _hub(env, hub)) as it,
-            Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
+            open_platform(tmp_path, redis_url, started=False, connect=lambda env: use_hub(env, hub)) as platform,
+            Bot(platform.environment, port=int(platform.environment["STOKER_PORT"]), directory=tmp_path) as bot,
         ):
             running.append(bot)
-            await it.workspace.connected(it.patience)
-            await it.say("dev", f"/model add poison {POISON}")
-            await it.sees("the request is set aside", "dev")
+            await platform.workspace.connected(platform.patience)
+            await platform.say("dev", f"/model add poison {POISON}")
+            await platform.sees("the request is set aside", "dev")
             assert deaths == 2
-            await it.say("lead", "/gpu up coder-chat for 1h because demo")
-            await it.sees("Bring up coder-chat", "lead")
+            await platform.say("lead", "/gpu up coder-chat for 1h because demo")
+            await platform.sees("Bring up coder-chat", "lead")
             assert deaths == 2
 
 
@@ -65,27 +65,29 @@ async def test_a_running_operation_that_ends_the_process_twice_is_undone(tmp_pat
 
         gateway.answers["POST", "/key/generate"] = deadly
         async with (
-            platform(tmp_path, redis_url, started=False, wired=lambda env: _gateway(env, gateway)) as it,
-            Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
+            open_platform(
+                tmp_path, redis_url, started=False, connect=lambda env: use_gateway(env, gateway)
+            ) as platform,
+            Bot(platform.environment, port=int(platform.environment["STOKER_PORT"]), directory=tmp_path) as bot,
         ):
             running.append(bot)
-            await it.workspace.connected(it.patience)
-            await it.say("dev", "/gpu up coder-chat for 1h because demo")
-            await it.click("lead", "Approve")
-            await it.sees("the request is set aside", "dev")
-            await it.until(lambda: replicas(it, "coder-chat") == 0)
-            await it.sees("is down again", "dev")
+            await platform.workspace.connected(platform.patience)
+            await platform.say("dev", "/gpu up coder-chat for 1h because demo")
+            await platform.click("lead", "Approve")
+            await platform.sees("the request is set aside", "dev")
+            await platform.until(lambda: replicas(platform, "coder-chat") == 0)
+            await platform.sees("is down again", "dev")
             assert deaths == 2
-            assert not await held(it)
+            assert not await read_leases(platform)
 
 
 @asynccontextmanager
-async def _gateway(environment: dict[str, str], gateway: Wire) -> AsyncIterator[None]:
+async def use_gateway(environment: dict[str, str], gateway: Wire) -> AsyncIterator[None]:
     environment["LITELLM_URL"] = gateway.url
     yield
 
 
 @asynccontextmanager
-async def _hub(environment: dict[str, str], hub: Wire) -> AsyncIterator[None]:
+async def use_hub(environment: dict[str, str], hub: Wire) -> AsyncIterator[None]:
     environment["HF_ENDPOINT"] = hub.url
     yield

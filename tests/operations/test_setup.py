@@ -7,7 +7,7 @@ import pytest
 from bot.clients.rights import roles
 from bot.settings.config import load_config
 from bot.settings.of_repository import layered
-from tests.operations.platform import Platform, platform
+from tests.operations.platform import Platform, open_platform
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -16,42 +16,42 @@ SAMPLE = Path(__file__).parents[2] / "sandbox" / "platforms" / "model-directorie
 
 async def test_an_admin_sets_stoker_up_by_a_pull_request(tmp_path: Path, redis_url: str) -> None:
     """Once only, and its settings are in use as soon as it is merged and the account has the rights that they need."""
-    async with platform(tmp_path, redis_url, sample=SAMPLE, settings={"staging": {"mode": "off"}}) as it:
-        await it.say("dev", "/gpu status")
-        assert "Set up …" not in await it.sees("Admins can set it up, in Stoker's Home: @admin")
-        await it.say("admin", "/model list")
-        told = await it.sees("Stoker is not set up for this repository yet", "admin")
-        assert "qwen-coder: Qwen/Qwen2.5-Coder-7B-Instruct-AWQ on 1 GPU" in told
-        assert "models/speech: its engine is the image" in told
-        await it.workspace.open_home("admin")
-        await it.until(lambda: "Stoker is not set up for this repository yet" in it.workspace.home("admin"))
+    async with open_platform(tmp_path, redis_url, sample=SAMPLE, settings={"staging": {"mode": "off"}}) as platform:
+        await platform.say("dev", "/gpu status")
+        assert "Set up …" not in await platform.sees("Admins can set it up, in Stoker's Home: @admin")
+        await platform.say("admin", "/model list")
+        message = await platform.sees("Stoker is not set up for this repository yet", "admin")
+        assert "qwen-coder: Qwen/Qwen2.5-Coder-7B-Instruct-AWQ on 1 GPU" in message
+        assert "models/speech: its engine is the image" in message
+        await platform.workspace.open_home("admin")
+        await platform.until(lambda: "Stoker is not set up for this repository yet" in platform.workspace.home("admin"))
 
-        await opens(it, "L40S")
-        await it.sees("Opened pull request #1 with .stoker.yaml", "admin")
-        assert "the bot may not get deployments.apps in namespace qwen-coder" in await it.sees(
+        await submit_form(platform, "L40S")
+        await platform.sees("Opened pull request #1 with .stoker.yaml", "admin")
+        assert "the bot may not get deployments.apps in namespace qwen-coder" in await platform.sees(
             "With these settings", "admin"
         )
-        await opens(it, "H100")
-        await it.sees("pull request #1 with .stoker.yaml is already open, and nothing was added to it", "admin")
-        assert len(it.pulls) == 1
+        await submit_form(platform, "H100")
+        await platform.sees("pull request #1 with .stoker.yaml is already open, and nothing was added to it", "admin")
+        assert len(platform.pulls) == 1
 
-        await it.github.merge()
-        assert "Add the settings below" in await it.sees("Stoker's account lacks", "admin")
-        text = (await it.github.files_at(await it.github.main_commit(), ""))[".stoker.yaml"]
+        await platform.github.merge()
+        assert "Add the settings below" in await platform.sees("Stoker's account lacks", "admin")
+        text = (await platform.github.files_at(await platform.github.main_commit(), ""))[".stoker.yaml"]
         assert "name: L40S" in text
-        config = layered(load_config(Path(it.environment["STOKER_CONFIG"])), text)
-        it.account._roles += roles(config)
-        assert "it finds 1 endpoint." in await it.sees("Stoker uses the settings of .stoker.yaml", "admin")
-        await it.say("admin", "/model list")
-        await it.sees("1 endpoint", "admin")
-        await it.workspace.open_home("admin")
-        await it.until(lambda: "not set up" not in it.workspace.home("admin"))
-        it.account.refused.clear()  # the doctor's own requests with settings whose rights were not granted yet
+        config = layered(load_config(Path(platform.environment["STOKER_CONFIG"])), text)
+        platform.account._roles += roles(config)
+        assert "it finds 1 endpoint." in await platform.sees("Stoker uses the settings of .stoker.yaml", "admin")
+        await platform.say("admin", "/model list")
+        await platform.sees("1 endpoint", "admin")
+        await platform.workspace.open_home("admin")
+        await platform.until(lambda: "not set up" not in platform.workspace.home("admin"))
+        platform.account.refused.clear()  # the doctor's own requests with settings whose rights were not granted yet
 
 
-async def opens(it: Platform, gpu: str) -> None:
-    """The admin fills the form in and submits it."""
-    await it.click("admin", "Set up …")
-    await it.sees("Price per hour, in US dollars", "admin")
-    await it.workspace.fill("admin", "Which GPU", gpu)
-    await it.workspace.submit("admin")
+async def submit_form(platform: Platform, gpu: str) -> None:
+    """Fill in the form as an admin and submit it."""
+    await platform.click("admin", "Set up …")
+    await platform.sees("Price per hour, in US dollars", "admin")
+    await platform.workspace.fill("admin", "Which GPU", gpu)
+    await platform.workspace.submit("admin")

@@ -85,7 +85,7 @@ def pulls(github: GitHub) -> list[str]:
     return [pull.state for pull in github._pulls.values()]
 
 
-async def test_only_an_admin_may(setup: PlatformSetup, svc: Services, github: GitHub) -> None:
+async def test_only_an_admin_may_set_stoker_up(setup: PlatformSetup, svc: Services, github: GitHub) -> None:
     """At the click and at the submission; the refusal names the admins, and is in the audit log."""
     with pytest.raises(NotAllowed, match="<@U0ADMIN>"):
         await setup.ask("U0DEV")
@@ -95,13 +95,16 @@ async def test_only_an_admin_may(setup: PlatformSetup, svc: Services, github: Gi
     assert pulls(github) == []
 
 
-async def test_a_form_asks_only_what_nobody_has_set(setup: PlatformSetup) -> None:
+async def test_the_form_asks_only_for_missing_settings(setup: PlatformSetup) -> None:
     """The form contains the current values."""
     _, questions = await setup.ask("U0ADMIN")
-    assert [(each.name, value) for each, value in questions] == [("gpu.name", "L4"), ("gpu.price_per_hour", "0.85")]
+    assert [(question.name, value) for question, value in questions] == [
+        ("gpu.name", "L4"),
+        ("gpu.price_per_hour", "0.85"),
+    ]
 
 
-async def test_what_was_cut_short_is_finished_once(setup: PlatformSetup, github: GitHub) -> None:
+async def test_an_interrupted_set_up_is_finished_once(setup: PlatformSetup, github: GitHub) -> None:
     """The branch is pushed, the pull request is not opened: the watch opens it, and the same form opens no second one."""
     github.refuses["POST /pulls"] = Refused(503, "Service Unavailable")
     with pytest.raises(Unavailable):
@@ -111,13 +114,13 @@ async def test_what_was_cut_short_is_finished_once(setup: PlatformSetup, github:
     assert pulls(github) == ["open"]
     again = await setup.propose("U0ADMIN", {"gpu": {"name": "A10"}}, "V1")
     assert "L40S" in again.text
-    other = await setup.propose("U0ADMIN", {}, "V2")
-    assert other.pull
-    assert (other.pull.number, other.is_new) == (1, False)
+    second = await setup.propose("U0ADMIN", {}, "V2")
+    assert second.pull
+    assert (second.pull.number, second.is_new) == (1, False)
     assert pulls(github) == ["open"]
 
 
-async def test_one_that_github_refuses_does_not_block_the_next(setup: PlatformSetup, github: GitHub) -> None:
+async def test_a_set_up_that_github_refuses_does_not_block_the_next(setup: PlatformSetup, github: GitHub) -> None:
     """The answer is GitHub's refusal, even if the branch cannot be deleted either."""
     github.refuses["POST /pulls"] = Refused(403, "Pull requests are disabled")
     github.refuses["DELETE /git/refs"] = Refused(403, "Resource not accessible")
@@ -141,7 +144,7 @@ async def test_after_a_rejection_another_one_can_be_opened(setup: PlatformSetup,
     assert await setup.state.open() is None
 
 
-async def test_a_merged_one_that_could_not_be_closed_is_closed_next_time(setup: PlatformSetup, github: GitHub) -> None:
+async def test_a_merged_set_up_that_is_still_open_is_closed_by_the_watch(setup: PlatformSetup, github: GitHub) -> None:
     """Redis was unavailable for a moment; the settings of the commit are already in use."""
     await setup.propose("U0ADMIN", {}, "V1")
     opened = await setup.state.open()
@@ -163,9 +166,7 @@ async def test_settings_that_the_installation_overrules_are_shown_to_copy(setup:
     assert "namespace: qwen-coder" in result.text
 
 
-async def test_a_default_that_the_repository_writes_down_counts_as_a_setting(
-    setup: PlatformSetup, svc: Services
-) -> None:
+async def test_a_default_that_the_repository_sets_counts_as_a_setting(setup: PlatformSetup, svc: Services) -> None:
     """Otherwise Stoker would continue to report that nobody has set the namespace. The cluster does not answer here."""
     await merge(setup, f"platform: {{namespace: {svc.config.platform.namespace}}}\n")
     await setup.watch()
@@ -185,15 +186,15 @@ async def test_settings_in_use_are_announced_once_a_system_answers_again(
                 await asyncio.sleep(0.05)
             github._faults.clear()
             await announcing
-    assert "Stoker uses the settings of .stoker.yaml" in str(await told_the_admin(svc, workspace))
+    assert "Stoker uses the settings of .stoker.yaml" in str(await messages_to_the_admin(svc, workspace))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [("plattform: {}\n", "there is no such setting"), ("platform: {namespace: llm}\n", "holds the GPU")],
 )
 async def test_settings_that_cannot_be_used_are_reported_once(
-    setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub, text: str, said: str
+    setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub, text: str, expected: str
 ) -> None:
     """Invalid settings, and any settings while a model is up, are not used; the bot keeps its own."""
     now = svc.clock()
@@ -203,11 +204,11 @@ async def test_settings_that_cannot_be_used_are_reported_once(
     await merge(setup, text)
     await setup.watch()
     await setup.watch()
-    assert len([message for message in await told_the_admin(svc, workspace) if said in message]) == 1
+    assert len([message for message in await messages_to_the_admin(svc, workspace) if expected in message]) == 1
     assert await setup.state.in_use() is None
 
 
-async def test_settings_that_an_update_of_stoker_no_longer_knows_are_reported(
+async def test_settings_that_an_update_of_stoker_no_longer_supports_are_reported(
     setup: PlatformSetup, svc: Services, workspace: Workspace
 ) -> None:
     """The settings were in use before, but the bot has started without them."""
@@ -215,7 +216,7 @@ async def test_settings_that_an_update_of_stoker_no_longer_knows_are_reported(
     await setup.state.use(InUse(commit="c", text=text, announced=True))
     await merge(setup, text)
     await setup.watch()
-    assert "there is no such setting" in str(await told_the_admin(svc, workspace))
+    assert "there is no such setting" in str(await messages_to_the_admin(svc, workspace))
 
 
 async def merge(setup: PlatformSetup, text: str) -> None:
@@ -223,7 +224,7 @@ async def merge(setup: PlatformSetup, text: str) -> None:
     await setup.repository.switch(ChangeSet(files={".stoker.yaml": text}), base=base, message="x", when=setup.clock())
 
 
-async def told_the_admin(svc: Services, workspace: Workspace) -> list[str]:
+async def messages_to_the_admin(svc: Services, workspace: Workspace) -> list[str]:
     async with asyncio.timeout(60):
         while await svc.presentation.waiting():
             await asyncio.sleep(0.05)
@@ -233,13 +234,13 @@ async def told_the_admin(svc: Services, workspace: Workspace) -> list[str]:
 @pytest.mark.parametrize("policy", [ROLES | {"links": {"logs": "https://logs.example.com/{namespace}/{model}"}}])
 async def test_a_link_names_the_deployment_of_a_model_in_another_namespace(svc: Services) -> None:
     """On cards and in Home; of a model that the repository does not contain, the usual ones."""
-    seen = await Wiring(svc).of(Overviews).read()
-    for links in (seen.links, await svc.slack.links(svc.config)):
+    overview = await Wiring(svc).of(Overviews).read()
+    for links in (overview.links, await svc.slack.links(svc.config)):
         pages = [links.pages(model, svc.clock())["logs"] for model in ("qwen-coder", "other")]
         assert pages == ["https://logs.example.com/qwen-coder/qwen-coder", "https://logs.example.com/serving/other"]
 
 
-async def test_a_file_that_the_bot_no_longer_understands_is_not_given_to_the_terminal(
+async def test_the_terminal_ignores_a_settings_file_that_is_no_longer_valid(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an update of Stoker: like the bot, `stoker gpu` stops costs without the file."""

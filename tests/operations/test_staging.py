@@ -8,7 +8,7 @@ import pytest
 
 from bot.domain.sessions import Staged
 from tests.operations.platform import Platform
-from tests.operations.steps import card_of, up
+from tests.operations.steps import bring_up, card_of
 
 HOUR = 3600.0
 CLAIM = ("serving", "coder-chat-model-cache")
@@ -26,7 +26,7 @@ def staging_pods(platform: Platform) -> list[str]:
     return [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
 
-async def test_nothing_is_billed_while_hugging_face_turns_the_download_away(platform: Platform) -> None:
+async def test_nothing_is_billed_while_hugging_face_refuses_the_download(platform: Platform) -> None:
     """An hour of 429: no GPU node, no second pod for the volume, and then the weights."""
     platform.faults.add("hf-429")
     began = platform.cluster.clock.now()
@@ -44,7 +44,7 @@ async def test_nothing_is_billed_while_hugging_face_turns_the_download_away(plat
     assert OLD in platform.cluster.volumes.complete[CLAIM]
 
 
-async def test_a_staged_swap_interrupts_for_the_load_only(platform: Platform) -> None:
+async def test_a_staged_swap_interrupts_only_for_the_load(platform: Platform) -> None:
     """The weights are staged before the merge; the new pod finds them."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.click("lead", "Approve")
@@ -54,9 +54,9 @@ async def test_a_staged_swap_interrupts_for_the_load_only(platform: Platform) ->
     await platform.github.checks("success")
     await platform.click("lead", "Approve & roll out")
     await platform.until(lambda: NEW in platform.cluster.volumes.complete[CLAIM])
-    platform.faults.add("hf-429")  # from here on downloads fail: the cut-over must not need one
-    said = await platform.sees(f"coder-chat now serves {NEW}")
-    assert re.search(r"Downtime: [^,]+, from the merge until it answered", said)
+    platform.faults.add("hf-429")  # downloads fail from now on: the cut-over must not need one
+    message = await platform.sees(f"coder-chat now serves {NEW}")
+    assert re.search(r"Downtime: [^,]+, from the merge until it answered", message)
     card = card_of(platform, "Swap coder-chat")
     assert card.index("starting the staging Job") < card.index("merging")
     (job,) = platform.cluster.store.find("Job", "serving")
@@ -72,8 +72,8 @@ async def test_two_requests_and_a_bring_up_stage_the_weights_once(
     monkeypatch.setattr("sandbox.download.RATE", 1.0)  # too slow to finish
     await asyncio.gather(*(platform.say(user, "/model stage coder-chat") for user in ("dev", "lead")))
     await platform.sees("downloading the weights")
-    told = "are already being staged"
-    await platform.until(lambda: any(told in text for user in ("dev", "lead") for text in platform.visible(user)))
+    message = "are already being staged"
+    await platform.until(lambda: any(message in text for user in ("dev", "lead") for text in platform.visible(user)))
     await platform.say("dev", "/gpu up coder-chat")
     await platform.click("lead", "Approve")
     await platform.sees("waiting for the weights")
@@ -110,25 +110,25 @@ async def test_weights_that_the_session_did_not_load_saved_nothing(platform: Pla
     """A swap staged the weights, but was not merged."""
     staged = Staged(hf_id=NEW, at=datetime.now(UTC), seconds=600)
     await platform.redis.hset("{stoker}:staged", "coder-chat", staged.model_dump_json())
-    await up(platform)
+    await bring_up(platform)
     await platform.say("dev", "/gpu down coder-chat")
     assert "staged before" not in await platform.sees("Receipt")
 
 
-async def test_weights_that_nobody_serves_make_room(platform: Platform) -> None:
+async def test_unused_weights_are_removed_for_more_space(platform: Platform) -> None:
     """Models are removed only if the volume needs the space, and never the served one."""
-    there = platform.cluster.volumes
-    there.downloaded[CLAIM] = {"old/model": 17e9}
-    there.complete[CLAIM] = {"old/model"}
+    volumes = platform.cluster.volumes
+    volumes.downloaded[CLAIM] = {"old/model": 17e9}
+    volumes.complete[CLAIM] = {"old/model"}
     await platform.say("dev", "/model stage coder-chat")
     await platform.sees("are on the volume of coder-chat")
     await platform.sees("Removed from the volume for more space")
-    assert set(there.downloaded[CLAIM]) == {OLD}
+    assert set(volumes.downloaded[CLAIM]) == {OLD}
 
 
 async def test_a_full_volume_is_named(platform: Platform) -> None:
-    there = platform.cluster.volumes
-    there.downloaded[("serving", "coder-fim-model-cache")] = {"Qwen/Qwen2.5-Coder-1.5B": 0.0}
+    volumes = platform.cluster.volumes
+    volumes.downloaded[("serving", "coder-fim-model-cache")] = {"Qwen/Qwen2.5-Coder-1.5B": 0.0}
 
     def shrunk(claim: dict[str, object]) -> None:
         claim["spec"] = {**dict(claim["spec"]), "resources": {"requests": {"storage": "1Gi"}}}  # type: ignore[call-overload]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.kill_on_http_write import Tripwire
-from tests.operations.test_gpu_killed import living
+from tests.operations.kill_on_http_write import KillOnWrite
+from tests.operations.test_gpu_killed import platform_with_bot
 from tests.operations.test_staging import CLAIM, NEW, OLD, gpu_nodes
 
 JOB = "POST /apis/batch/v1/namespaces/serving/jobs"
@@ -20,46 +20,46 @@ STAGED, SWAPPED = "✅ Stage the weights of coder-chat\nSucceeded", f"✅ Swap c
 async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str) -> None:
     """Killed when the card is posted, when the Job is created, when it has ended, and at the end."""
     points = {"/api/chat.postMessage", JOB, f"step staging {OLD} 1", "status succeeded"}
-    wire = Tripwire(only=frozenset(points))
-    async with living(tmp_path, redis_url, wire, kill=True) as it:
-        await it.say("dev", "/model stage coder-chat")
-        await it.sees("are on the volume of coder-chat")
-        wire.kill = None
-        await it.until(lambda: [text for text in it.visible() if STAGED in text])
-        cards = [text for text in it.visible() if STAGED in text]
-        assert it.cluster.panel()["billed_seconds"] == 0
-    assert Counter(wire.writes)[JOB] == 1
+    kills = KillOnWrite(only=frozenset(points))
+    async with platform_with_bot(tmp_path, redis_url, kills, kill=True) as platform:
+        await platform.say("dev", "/model stage coder-chat")
+        await platform.sees("are on the volume of coder-chat")
+        kills.kill = None
+        await platform.until(lambda: [text for text in platform.visible() if STAGED in text])
+        cards = [text for text in platform.visible() if STAGED in text]
+        assert platform.cluster.panel()["billed_seconds"] == 0
+    assert Counter(kills.writes)[JOB] == 1
     assert len(cards) == 1
-    assert set(wire.struck) == points
+    assert set(kills.killed_at) == points
 
 
 @pytest.mark.usefixtures("forked")
 async def test_a_staged_swap_cuts_over_once(tmp_path: Path, redis_url: str) -> None:
     """Killed while it stages, after that, at the merge, and at the sync that restarts the model."""
     points = {JOB, f"step staging {NEW} 1", MERGE, SYNC}
-    wire = Tripwire(only=frozenset(points))
-    async with living(tmp_path, redis_url, wire, kill=True) as it:
-        kill, wire.kill = wire.kill, None  # other tests cover the bring-up
-        await it.say("dev", "/gpu up coder-chat because crash test")
-        await it.click("lead", "Approve")
-        await it.sees("all smoke tests passed")
-        nodes = gpu_nodes(it)
-        wire.writes.clear()
-        wire.kill = kill
-        await it.say("dev", f"/model swap coder-chat {NEW}")
-        await it.sees("is staged next to the old weights")
-        await it.github.checks("success")
-        await it.click("lead", "Approve & roll out")
-        await it.sees(f"coder-chat now serves {NEW}")
-        card = await it.sees(SWAPPED)
-        wire.kill = None
-        assert NEW in it.cluster.volumes.complete[CLAIM]
-        assert gpu_nodes(it) == nodes, "no second GPU was added for the download"
-        deployment = it.object("Deployment", "coder-chat")
+    kills = KillOnWrite(only=frozenset(points))
+    async with platform_with_bot(tmp_path, redis_url, kills, kill=True) as platform:
+        kill, kills.kill = kills.kill, None  # other tests cover the bring-up
+        await platform.say("dev", "/gpu up coder-chat because crash test")
+        await platform.click("lead", "Approve")
+        await platform.sees("all smoke tests passed")
+        nodes = gpu_nodes(platform)
+        kills.writes.clear()
+        kills.kill = kill
+        await platform.say("dev", f"/model swap coder-chat {NEW}")
+        await platform.sees("is staged next to the old weights")
+        await platform.github.checks("success")
+        await platform.click("lead", "Approve & roll out")
+        await platform.sees(f"coder-chat now serves {NEW}")
+        card = await platform.sees(SWAPPED)
+        kills.kill = None
+        assert NEW in platform.cluster.volumes.complete[CLAIM]
+        assert gpu_nodes(platform) == nodes, "no second GPU was added for the download"
+        deployment = platform.object("Deployment", "coder-chat")
     assert deployment
     assert deployment["spec"]["replicas"] == 1
-    count = Counter(wire.writes)
+    count = Counter(kills.writes)
     assert [count[write] for write in (JOB, MERGE, SYNC)] == [1, 1, 1]
-    assert not [write for write in wire.writes if write.endswith("/scale")]
+    assert not [write for write in kills.writes if write.endswith("/scale")]
     assert [card.count(phase) for phase in ("starting the staging Job", "merging", "restarting")] == [1, 1, 1]
-    assert set(wire.struck) == points
+    assert set(kills.killed_at) == points

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from bot.domain.operations import Operation
-from tests.operations.platform import Platform
-from tests.operations.platform import platform as opened
+from tests.operations.platform import Platform, open_platform
 
 WRITTEN: dict[str, Any] = json.loads(
     Path(__file__).with_name("written_by_an_earlier_version.json").read_text(encoding="utf-8")
@@ -29,78 +28,78 @@ def records(dump: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(value) for key, (_, value) in dump.items() if RECORD.fullmatch(key)]
 
 
-async def earlier_version_left(it: Platform, moment: str) -> str:
+async def earlier_version_left(platform: Platform, moment: str) -> str:
     """Restore the state of Redis at that moment, with current times; returns the id of the operation in progress."""
     dump = WRITTEN["moments"][moment]
     (record,) = records(dump)
     late = datetime.now(UTC) - datetime.fromisoformat(record["updated"])
     text = TIME.sub(lambda at: (datetime.fromisoformat(at[0]) + late).isoformat(), json.dumps(dump))
-    text = text.replace(record["plan"]["commit"], await it.github.main_commit())  # each platform has its own
+    text = text.replace(record["plan"]["commit"], await platform.github.main_commit())  # each platform has its own
     for key, (kind, value) in json.loads(text).items():
         match kind:
             case "string":
-                await it.redis.set(key, value)
+                await platform.redis.set(key, value)
             case "hash":
-                await it.redis.hset(key, mapping=value)
+                await platform.redis.hset(key, mapping=value)
             case _:
-                await it.redis.zadd(key, value)
+                await platform.redis.zadd(key, value)
     return str(record["id"])
 
 
-async def ended(it: Platform, op_id: str) -> dict[str, Any]:
+async def record_at_end(platform: Platform, op_id: str) -> dict[str, Any]:
     """The operation's record once its end is written."""
-    async with asyncio.timeout(it.patience):
+    async with asyncio.timeout(platform.patience):
         while True:
-            record: dict[str, Any] = json.loads(await it.redis.get(f"{{stoker}}:op:{op_id}") or "{}")
+            record: dict[str, Any] = json.loads(await platform.redis.get(f"{{stoker}}:op:{op_id}") or "{}")
             if record["status"] in ("succeeded", "failed", "cancelled"):
                 return record
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("written", WRITTEN["records"])
-def test_a_record_is_read(written: dict[str, Any]) -> None:
+@pytest.mark.parametrize("earlier_version", WRITTEN["records"])
+def test_a_record_is_read(earlier_version: dict[str, Any]) -> None:
     """The hash of its plan is also the same: the buttons of its card contain it."""
-    op = Operation.model_validate_json(json.dumps(written["record"]))
-    assert (op.plan.mark if op.plan else "") == written["mark"]
-    assert op.request.kind == written["record"]["request"]["kind"]
-    known, earlier = op.request.model_dump(mode="json"), written["record"]["request"]
-    assert {name: known[name] for name in earlier if name in known} == {
-        name: earlier[name] for name in earlier if name in known
+    op = Operation.model_validate_json(json.dumps(earlier_version["record"]))
+    assert (op.plan.mark if op.plan else "") == earlier_version["mark"]
+    assert op.request.kind == earlier_version["record"]["request"]["kind"]
+    request, earlier = op.request.model_dump(mode="json"), earlier_version["record"]["request"]
+    assert {name: request[name] for name in earlier if name in request} == {
+        name: earlier[name] for name in earlier if name in request
     }
-    assert known.keys() - earlier.keys() <= {"announced", "fence"}, "the fields that are newer than the records"
+    assert request.keys() - earlier.keys() <= {"announced", "fence"}, "the fields that are newer than the records"
 
 
 @pytest.mark.parametrize(
-    ("moment", "status", "told", "done_before"),
+    ("moment", "status", "message", "done_before"),
     [
         ("starting", "succeeded", "coder-chat is up and answers", "syncing"),
         ("undoing", "failed", "Bring up coder-chat", "starting"),
         ("releasing", "succeeded", "coder-chat is down and the GPU is free", ""),
     ],
 )
-async def test_an_operation_in_progress_goes_on(
-    tmp_path: Path, redis_url: str, moment: str, status: str, told: str, done_before: str
+async def test_an_operation_in_progress_continues(
+    tmp_path: Path, redis_url: str, moment: str, status: str, message: str, done_before: str
 ) -> None:
     """It is finished, and no step in its ledger is done, or shown, a second time."""
-    async with opened(tmp_path, redis_url, started=False) as it:
-        op_id = await earlier_version_left(it, moment)
-        await it.start()
+    async with open_platform(tmp_path, redis_url, started=False) as platform:
+        op_id = await earlier_version_left(platform, moment)
+        await platform.start()
         try:
-            record = await ended(it, op_id)
+            record = await record_at_end(platform, op_id)
             assert record["status"] == status
-            await it.sees(told)
-            shown = Counter(phase["name"] for phase in record["phases"])
-            assert not done_before or shown[done_before] == 1
+            await platform.sees(message)
+            phases = Counter(phase["name"] for phase in record["phases"])
+            assert not done_before or phases[done_before] == 1
         finally:
-            await it.stop()
+            await platform.stop()
 
 
-async def test_an_approval_that_was_asked_for_is_given(tmp_path: Path, redis_url: str) -> None:
-    async with opened(tmp_path, redis_url, started=False) as it:
-        op_id = await earlier_version_left(it, "awaiting")
-        await it.start()
+async def test_a_pending_approval_can_be_given(tmp_path: Path, redis_url: str) -> None:
+    async with open_platform(tmp_path, redis_url, started=False) as platform:
+        op_id = await earlier_version_left(platform, "awaiting")
+        await platform.start()
         try:
-            await it.click("lead", "Approve")
-            assert (await ended(it, op_id))["status"] == "succeeded"
+            await platform.click("lead", "Approve")
+            assert (await record_at_end(platform, op_id))["status"] == "succeeded"
         finally:
-            await it.stop()
+            await platform.stop()

@@ -21,5 +21,5 @@ async def test_every_kind_is_in_each_table(svc: Services) -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-async def test_what_needs_an_approval_plans_it(svc: Services, kind: Kind) -> None:
+async def test_a_kind_that_needs_an_approval_has_a_plan(svc: Services, kind: Kind) -> None:
     assert (Wiring(svc).of(Workflows).table()[kind].plan is not None) == SPECS[kind].needs_approval
