@@ -19,19 +19,19 @@ PATIENCE = 120.0
 
 
 class ObservedSandbox:
-    """A sandbox with observations: the messages that people see, and the number of events on the platform."""
+    """A sandbox with observations: the messages that people see, and the number of changes on the platform."""
 
     def __init__(self, world: Sandbox) -> None:
         self.world = world
         self._since = world.now()
 
     async def says(self, user: str, text: str) -> None:
-        """Somebody types a command; earlier texts no longer count."""
+        """Type a command as the user; earlier texts no longer count."""
         self._since = self.world.now()
         await self.world.command(user, text)
 
     async def clicks(self, user: str, label: str) -> None:
-        """Somebody presses the newest button with that label, as soon as it appears; earlier texts no longer count."""
+        """Press the newest button with that label, as soon as it appears; earlier texts no longer count."""
         deadline = time.monotonic() + PATIENCE
         while True:
             self._since = self.world.now()
@@ -43,7 +43,7 @@ class ObservedSandbox:
             await asyncio.sleep(0.05)
 
     def acts(self) -> None:
-        """Something happened on the platform; earlier texts no longer count."""
+        """Note that something happened on the platform; earlier texts no longer count."""
         self._since = self.world.now()
 
     def seen(self, user: str = "dev") -> str:
@@ -88,20 +88,20 @@ class ObservedSandbox:
 
     def syncs_of(self, application: str) -> int:
         """Return how many syncs of an Application have ended."""
-        found = self.world.cluster.store.get("Application", application, "argocd")
-        assert found
-        return len(found["status"].get("history") or [])
+        application = self.world.cluster.store.get("Application", application, "argocd")
+        assert application
+        return len(application["status"].get("history") or [])
 
     def _deployment(self, name: str) -> dict[str, Any]:
-        found = self.world.cluster.store.get("Deployment", name, "serving")
-        assert found, f"there is no Deployment {name}"
-        return found
+        deployment = self.world.cluster.store.get("Deployment", name, "serving")
+        assert deployment, f"there is no Deployment {name}"
+        return deployment
 
 
-async def eventually(true: Callable[[], bool]) -> None:
+async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until the condition is true."""
     async with asyncio.timeout(PATIENCE):
-        while not true():
+        while not condition():
             await asyncio.sleep(0.05)
 
 
@@ -113,7 +113,7 @@ async def open_sandbox_fixture(tmp_path: Path) -> AsyncIterator[Callable[..., Aw
         async def open_sandbox(
             *, speed: float = 60, settings: dict[str, Any] | None = None, one_clock: bool = False
         ) -> ObservedSandbox:
-            patient = IDLE_SETTINGS if one_clock else merged(IDLE_SETTINGS, STORY_LIMITS)
+            base_settings = IDLE_SETTINGS if one_clock else merged(IDLE_SETTINGS, STORY_LIMITS)
             world = await stack.enter_async_context(
                 opened(
                     platform=None,
@@ -121,7 +121,7 @@ async def open_sandbox_fixture(tmp_path: Path) -> AsyncIterator[Callable[..., Aw
                     one_clock=one_clock,
                     port=0,
                     checks_pass_after=None,
-                    settings=merged(patient, settings or {}),
+                    settings=merged(base_settings, settings or {}),
                     directory=tmp_path,
                 )
             )

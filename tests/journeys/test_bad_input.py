@@ -38,68 +38,68 @@ REFUSED = [
 
 async def test_an_impossible_request_is_answered_only_to_its_sender(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Nothing appears in the channel, no branch is pushed, no pull request opened, nothing scaled."""
-    here = await open_sandbox(speed=60)
+    sandbox = await open_sandbox(speed=60)
     for text, answer in REFUSED:
-        await here.says("dev", text)
-        await here.sees(answer)
-        assert answer.casefold() not in here.seen("lead").casefold(), text
-    assert here.messages() == []
-    assert here.replicas("coder-chat") == 0
+        await sandbox.says("dev", text)
+        await sandbox.sees(answer)
+        assert answer.casefold() not in sandbox.seen("lead").casefold(), text
+    assert sandbox.messages() == []
+    assert sandbox.replicas("coder-chat") == 0
     assert _branches(tmp_path) == ["main"]
 
 
 async def test_two_people_click_at_the_same_moment(open_sandbox: OpenSandbox) -> None:
     """One decision counts; the answer to the other click names the first, and nothing happens twice."""
-    here = await open_sandbox(speed=60)
-    await here.says("dev", "/gpu up coder-chat")
-    await here.sees("Approve")
-    clicks = [here.world.workspace.click(user, "Approve", timeout=0) for user in ("lead", "admin")]
+    sandbox = await open_sandbox(speed=60)
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.sees("Approve")
+    clicks = [sandbox.world.workspace.click(user, "Approve", timeout=0) for user in ("lead", "admin")]
     await asyncio.gather(*clicks)
-    await here.sees("all smoke tests passed")
-    card = here.messages("Bring up coder-chat")
+    await sandbox.sees("all smoke tests passed")
+    card = sandbox.messages("Bring up coder-chat")
     assert len(card) == 1
     assert card[0].count("Approved by") == 1
     late = "admin" if "@lead" in card[0].split("Approved by")[1] else "lead"
-    assert "already" in here.seen(late)
-    assert here.changes_of("coder-chat") == 1
+    assert "already" in sandbox.seen(late)
+    assert sandbox.changes_of("coder-chat") == 1
 
 
 async def test_an_unlisted_person_cannot_approve(open_sandbox: OpenSandbox) -> None:
     """Not even another person's request: the answer to the click names the people who can, and nothing starts."""
-    here = await open_sandbox(speed=60)
-    await here.says("admin", "/gpu up coder-chat")
-    await here.clicks("dev", "Approve")
-    await here.sees("Only approvers can decide this")
-    assert here.replicas("coder-chat") == 0
-    assert "Awaiting approval" in here.messages("Bring up coder-chat")[0]
+    sandbox = await open_sandbox(speed=60)
+    await sandbox.says("admin", "/gpu up coder-chat")
+    await sandbox.clicks("dev", "Approve")
+    await sandbox.sees("Only approvers can decide this")
+    assert sandbox.replicas("coder-chat") == 0
+    assert "Awaiting approval" in sandbox.messages("Bring up coder-chat")[0]
 
 
-async def test_slack_answering_429_delays_messages_and_loses_none(open_sandbox: OpenSandbox) -> None:
+async def test_messages_are_delayed_but_not_lost_while_slack_answers_429(open_sandbox: OpenSandbox) -> None:
     """While Slack rejects everything, the work continues; the end is shown once Slack answers again."""
-    here = await open_sandbox(speed=60)
-    await here.says("dev", "/gpu up coder-chat")
-    await here.clicks("lead", "Approve")
-    await here.sees("waiting for a node")
-    here.world.break_("slack-429")
-    await eventually(lambda: here.ready("coder-chat"))
-    here.world.mend("slack-429")
-    await here.sees("all smoke tests passed")
-    assert len(here.messages("Bring up coder-chat")) == 1
+    sandbox = await open_sandbox(speed=60)
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.clicks("lead", "Approve")
+    await sandbox.sees("waiting for a node")
+    sandbox.world.break_("slack-429")
+    await eventually(lambda: sandbox.ready("coder-chat"))
+    sandbox.world.mend("slack-429")
+    await sandbox.sees("all smoke tests passed")
+    assert len(sandbox.messages("Bring up coder-chat")) == 1
 
 
 async def test_a_removed_button_cannot_be_pressed(open_sandbox: OpenSandbox) -> None:
     """After a decision there are no buttons."""
-    here = await open_sandbox(speed=60)
-    await here.says("dev", "/gpu up coder-chat")
-    await here.clicks("lead", "Deny")
-    await here.sees("Denied by @lead")
+    sandbox = await open_sandbox(speed=60)
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.clicks("lead", "Deny")
+    await sandbox.sees("Denied by @lead")
     with pytest.raises(StepError, match="no button “Approve”"):
-        await here.world.click("lead", "Approve")
+        await sandbox.world.click("lead", "Approve")
 
 
 def _branches(directory: Path) -> list[str]:
-    out = subprocess.run(
+    result = subprocess.run(
         ["git", "-C", str(directory / "platform.git"), "for-each-ref", "--format=%(refname:short)", "refs/heads"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    return out.stdout.split()
+    return result.stdout.split()

@@ -15,15 +15,15 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 
 @asynccontextmanager
-async def beside(here: ObservedSandbox, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
+async def more_bots(sandbox: ObservedSandbox, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
     """More replicas of the sandbox's bot, each with its own port and mirror, like pods."""
     async with AsyncExitStack() as stack:
         bots = []
         for number in range(count):
             port, home = free_port(), directory / f"replica-{number}"
             home.mkdir()
-            told = {"STOKER_PORT": str(port), "STOKER_DATA_DIR": str(home / "data")}
-            bot = Bot(here.world.bot.environment | told, port=port, directory=home)
+            variables = {"STOKER_PORT": str(port), "STOKER_DATA_DIR": str(home / "data")}
+            bot = Bot(sandbox.world.bot.environment | variables, port=port, directory=home)
             bots.append(await stack.enter_async_context(bot))
         yield bots
 
@@ -31,74 +31,74 @@ async def beside(here: ObservedSandbox, directory: Path, count: int) -> AsyncIte
 @pytest.mark.timeout(600)
 async def test_three_bots_do_everything_once_while_one_dies(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """One message, one scale, one result and one end, with a bot killed in the middle and not restarted."""
-    here = await open_sandbox(speed=30)
-    changes = here.changes_of("coder-chat")
-    async with beside(here, tmp_path, 2) as (second, third):
-        await here.says("dev", "/gpu up coder-chat because fleet test")
-        await here.clicks("lead", "Approve")
-        await here.reaches("pulling the image")
-        await here.world.bot.die()
-        await here.reaches("staging weights")
+    sandbox = await open_sandbox(speed=30)
+    changes = sandbox.changes_of("coder-chat")
+    async with more_bots(sandbox, tmp_path, 2) as (second, third):
+        await sandbox.says("dev", "/gpu up coder-chat because fleet test")
+        await sandbox.clicks("lead", "Approve")
+        await sandbox.reaches("pulling the image")
+        await sandbox.world.bot.die()
+        await sandbox.reaches("staging weights")
         await second.die()
-        await here.sees("all smoke tests passed")
-        await here.sees("/health · ✅ passed · 200")
-        assert len(here.messages("Bring up coder-chat")) == 1
-        assert sum("/health · ✅ passed · 200" in reply for reply in here.replies()) == 1
-        assert here.changes_of("coder-chat") == changes + 1
-        await here.says("dev", "/gpu down")
-        await here.sees("is down")
-        assert here.replicas("coder-chat") == 0
-        assert here.changes_of("coder-chat") == changes + 2
+        await sandbox.sees("all smoke tests passed")
+        await sandbox.sees("/health · ✅ passed · 200")
+        assert len(sandbox.messages("Bring up coder-chat")) == 1
+        assert sum("/health · ✅ passed · 200" in reply for reply in sandbox.replies()) == 1
+        assert sandbox.changes_of("coder-chat") == changes + 1
+        await sandbox.says("dev", "/gpu down")
+        await sandbox.sees("is down")
+        assert sandbox.replicas("coder-chat") == 0
+        assert sandbox.changes_of("coder-chat") == changes + 2
         assert third.url
 
 
 @pytest.mark.timeout(600)
 async def test_a_timer_of_three_bots_fires_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Three replicas watch the same idle model: one reminder in the channel, one bring-down, one receipt."""
-    here = await open_sandbox(
+    sandbox = await open_sandbox(
         speed=120, settings={"idle": {"remind_after": "8s", "remind_every": "1h", "down_after": "30s"}}
     )
-    async with beside(here, tmp_path, 2):
-        await here.says("dev", "/gpu up coder-chat")
-        await here.clicks("lead", "Approve")
-        await here.sees("all smoke tests passed")
-        await here.sees("has been idle")
-        assert len(here.messages("has been idle")) == 1
-        await here.sees("is down")
-        assert len(here.messages("Bring down coder-chat")) == 1
-        assert here.replicas("coder-chat") == 0
+    async with more_bots(sandbox, tmp_path, 2):
+        await sandbox.says("dev", "/gpu up coder-chat")
+        await sandbox.clicks("lead", "Approve")
+        await sandbox.sees("all smoke tests passed")
+        await sandbox.sees("has been idle")
+        assert len(sandbox.messages("has been idle")) == 1
+        await sandbox.sees("is down")
+        assert len(sandbox.messages("Bring down coder-chat")) == 1
+        assert sandbox.replicas("coder-chat") == 0
 
 
 @pytest.mark.timeout(600)
 async def test_three_bots_without_redis_post_each_message_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Each bot enforces the lease's end; one of them warns, and one of them reports the end."""
     quick = {"lease": {"warn_before": "15s"}, "idle": {"sample_every": "1s", "remind_after": "1h", "down_after": "2h"}}
-    here = await open_sandbox(speed=120, settings=quick)
-    async with beside(here, tmp_path, 2):
-        await here.says("dev", "/gpu up coder-chat for 75s")
-        await here.clicks("lead", "Approve")
-        await here.sees("all smoke tests passed")
-        await here.world.redis_stops()
-        await here.sees("then it goes down")
-        await here.sees("Why: the lease has ended")
-        assert here.replicas("coder-chat") == 0
-        await here.world.redis_starts()
-        await here.sees("is down and the GPU is free")
-        for said in ("then it goes down", "Why: the lease has ended"):
-            shown = [text for text in here.world.workspace.now_visible("dev") if said in text]
-            assert len(shown) == 2, f"“{said}” is for the channel and the holder, once each: {shown}"
+    sandbox = await open_sandbox(speed=120, settings=quick)
+    async with more_bots(sandbox, tmp_path, 2):
+        await sandbox.says("dev", "/gpu up coder-chat for 75s")
+        await sandbox.clicks("lead", "Approve")
+        await sandbox.sees("all smoke tests passed")
+        await sandbox.world.redis_stops()
+        await sandbox.sees("then it goes down")
+        await sandbox.sees("Why: the lease has ended")
+        assert sandbox.replicas("coder-chat") == 0
+        await sandbox.world.redis_starts()
+        await sandbox.sees("is down and the GPU is free")
+        for expected in ("then it goes down", "Why: the lease has ended"):
+            messages = [text for text in sandbox.world.workspace.now_visible("dev") if expected in text]
+            assert len(messages) == 2, f"“{expected}” is for the channel and the holder, once each: {messages}"
 
 
 @pytest.mark.timeout(600)
 async def test_two_clicks_at_two_bots_are_one_decision(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Slack sends each click to another connection: the first decides, and the answer to the second names who decided."""
-    here = await open_sandbox(speed=60)
-    async with beside(here, tmp_path, 1):
-        await here.says("dev", "/gpu up coder-chat")
-        await here.sees("Awaiting approval", user="lead")
-        click = here.world.workspace.click
+    sandbox = await open_sandbox(speed=60)
+    async with more_bots(sandbox, tmp_path, 1):
+        await sandbox.says("dev", "/gpu up coder-chat")
+        await sandbox.sees("Awaiting approval", user="lead")
+        click = sandbox.world.workspace.click
         await asyncio.gather(click("lead", "Approve", timeout=PATIENCE), click("admin", "Approve", timeout=PATIENCE))
-        await here.sees("all smoke tests passed")
-        assert len(here.messages("Bring up coder-chat")) == 1
-        told = [here.seen(user).count("This request is already") for user in ("lead", "admin")]
-        assert sorted(told) == [0, 1]
+        await sandbox.sees("all smoke tests passed")
+        assert len(sandbox.messages("Bring up coder-chat")) == 1
+        replies = [sandbox.seen(user).count("This request is already") for user in ("lead", "admin")]
+        assert sorted(replies) == [0, 1]

@@ -1,4 +1,4 @@
-"""A process of `tests.forked` is to the sandbox what `python -m bot` is."""
+"""A process of `tests.forked` behaves like `python -m bot` in the sandbox."""
 
 import asyncio
 import os
@@ -32,10 +32,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 async def test_a_command_prints_and_ends(start: Start, tmp_path: Path) -> None:
-    """The test can read its output and its exit code."""
+    """Its output and its exit code can be read."""
     command = await start("manifest", environment=environment(), directory=tmp_path)
-    printed, said = await command.communicate()
-    assert (command.returncode, said) == (0, b"")
+    printed, errors = await command.communicate()
+    assert (command.returncode, errors) == (0, b"")
     assert b"/gpu" in printed
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.journeys.conftest import PATIENCE, ObservedSandbox, eventually
 
-TIMES = 120
+SPEED = 120
 pytestmark = pytest.mark.usefixtures("forked")
 
 
@@ -19,26 +19,26 @@ async def test_two_hours_last_a_minute_and_cost_two_hours(
 ) -> None:
     """The lease ends at its time on the clock, and the receipt is the node's bill until then."""
     busy = {"remind_after": "3h", "down_after": "4h"}
-    world = (await open_sandbox(speed=TIMES, one_clock=True, settings={"idle": busy})).world
+    world = (await open_sandbox(speed=SPEED, one_clock=True, settings={"idle": busy})).world
     since = world.now()
 
-    def seen(pattern: str) -> list[str]:
-        texts = [each.text for each in world.visible("dev", since)]
-        return [found[1] for text in texts for found in re.finditer(pattern, text)]
+    def matches(pattern: str) -> list[str]:
+        texts = [revision.text for revision in world.visible("dev", since)]
+        return [match[1] for text in texts for match in re.finditer(pattern, text)]
 
     await world.command("dev", "/gpu up coder-chat for 2h because demo")
     estimate = r"Estimated cost\W+\$(\d+\.\d+): 2 h and about 20 min of boot and drain, at \$0\.85/h"
-    await eventually(lambda: bool(seen(estimate)))
-    (estimated,) = set(seen(estimate))
+    await eventually(lambda: bool(matches(estimate)))
+    (estimated,) = set(matches(estimate))
     await world.workspace.click("lead", "Approve", timeout=PATIENCE)
     approved = time.monotonic()
     await eventually(lambda: world.cluster.ready_models() == ["coder-chat"])
     ready = time.monotonic()
     await eventually(lambda: world.replicas("coder-chat") == 0)
-    down, lasts = time.monotonic(), 2 * 3600 / TIMES
-    assert approved + lasts < down < ready + 2 * lasts
-    await eventually(lambda: bool(seen(r"the node billed (\d h \d+ min)")))
-    (cost,) = set(seen(r"the node billed .*?, cost \$(\d+\.\d+)"))
+    down, lease_seconds = time.monotonic(), 2 * 3600 / SPEED
+    assert approved + lease_seconds < down < ready + 2 * lease_seconds
+    await eventually(lambda: bool(matches(r"the node billed (\d h \d+ min)")))
+    (cost,) = set(matches(r"the node billed .*?, cost \$(\d+\.\d+)"))
     assert float(cost) == pytest.approx(world.cluster.panel()["cost_usd"], abs=0.5)
     assert float(estimated) == pytest.approx(0.85 * (2 + 20 / 60), abs=0.01)
     assert 0.85 * 2 < float(cost) < 4  # one stalled second of the machine is two minutes

@@ -17,7 +17,7 @@ STORIES = sorted((Path(__file__).parents[2] / "docs" / "stories").glob("*.story"
 LIMIT = 580
 """Seconds for one story; the longest takes about a minute on two cores."""
 PATIENCE = 120
-"""Seconds that a story waits at least for what it expects: a machine may stall, and `within` is meant for people."""
+"""Minimum seconds that a story waits for an expected text: a machine may stall, and `within` is meant for people."""
 
 
 def test_there_are_stories() -> None:
@@ -38,11 +38,11 @@ async def test_the_command_runs_a_story_over_http(name: str) -> None:
         sys.executable, "-m", "bot", "sandbox", "--script", str(story), "--patience", str(PATIENCE), "--http",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-    telling = asyncio.create_task(process.communicate())
-    done, _ = await asyncio.wait({telling}, timeout=LIMIT)
+    communication = asyncio.create_task(process.communicate())
+    done, _ = await asyncio.wait({communication}, timeout=LIMIT)
     if not done:
         process.terminate()  # it ends its own processes
-    transcript, _ = await telling
+    transcript, _ = await communication
     assert process.returncode == 0, transcript.decode()
 
 

@@ -27,19 +27,19 @@ async def test_an_interrupted_bring_up_ends_like_an_uninterrupted_one(
     open_sandbox: OpenSandbox, moments: tuple[str, ...]
 ) -> None:
     """One message, one scale, one lease, one result, regardless of how often the bot is killed."""
-    here = await open_sandbox(speed=60)
-    changes, syncs = here.changes_of("coder-chat"), here.syncs_of("coder-chat")
-    await here.says("dev", "/gpu up coder-chat because crash test")
-    await here.clicks("lead", "Approve")
+    sandbox = await open_sandbox(speed=60)
+    changes, syncs = sandbox.changes_of("coder-chat"), sandbox.syncs_of("coder-chat")
+    await sandbox.says("dev", "/gpu up coder-chat because crash test")
+    await sandbox.clicks("lead", "Approve")
     for moment in moments:
-        await here.reaches(moment)
-        await here.world.kill_bot()
-    await here.sees("all smoke tests passed")
-    await here.sees("/health · ✅ passed · 200")
-    assert len(here.messages("Bring up coder-chat")) == 1
-    assert len(here.messages()) == 1 + len(here.messages("has been idle"))
-    done = next(line for line in here.messages()[0].splitlines() if "→" in line)
-    assert [re.sub(r"^✔️ .*: | [\d.]+ m?s.*$", "", phase) for phase in done.split(" → ")] == [
+        await sandbox.reaches(moment)
+        await sandbox.world.kill_bot()
+    await sandbox.sees("all smoke tests passed")
+    await sandbox.sees("/health · ✅ passed · 200")
+    assert len(sandbox.messages("Bring up coder-chat")) == 1
+    assert len(sandbox.messages()) == 1 + len(sandbox.messages("has been idle"))
+    phases_line = next(line for line in sandbox.messages()[0].splitlines() if "→" in line)
+    assert [re.sub(r"^✔️ .*: | [\d.]+ m?s.*$", "", phase) for phase in phases_line.split(" → ")] == [
         "syncing",
         "starting",
         "waiting for a node",
@@ -48,13 +48,13 @@ async def test_an_interrupted_bring_up_ends_like_an_uninterrupted_one(
         "loading",
         "smoke tests",
     ]
-    assert sum("/health · ✅ passed · 200" in reply for reply in here.replies()) == 1
-    assert here.replicas("coder-chat") == 1
-    assert here.changes_of("coder-chat") == changes + 1
-    assert here.syncs_of("coder-chat") == syncs
-    await here.says("dev", "/gpu status")
-    await here.sees("held by @dev")
-    assert here.seen().count("held by") == 1
+    assert sum("/health · ✅ passed · 200" in reply for reply in sandbox.replies()) == 1
+    assert sandbox.replicas("coder-chat") == 1
+    assert sandbox.changes_of("coder-chat") == changes + 1
+    assert sandbox.syncs_of("coder-chat") == syncs
+    await sandbox.says("dev", "/gpu status")
+    await sandbox.sees("held by @dev")
+    assert sandbox.seen().count("held by") == 1
 
 
 @pytest.mark.timeout(600)
@@ -63,17 +63,17 @@ async def test_a_restarted_bot_resumes_without_any_action(open_sandbox: OpenSand
 
     Killed or told to stop: Kubernetes gives a pod half a minute, and the next bot cannot take over work that this bot has not released.
     """
-    here = await open_sandbox(speed=1, settings={"gpu": {"boot_limit": "20m"}})
-    await here.says("dev", "/gpu up coder-chat")
-    await here.clicks("lead", "Approve")
-    await here.reaches("waiting for a node")
-    await here.world.kill_bot()
-    before = len(here.world.workspace.transcript)
-    await eventually(lambda: len(here.world.workspace.transcript) > before)
+    sandbox = await open_sandbox(speed=1, settings={"gpu": {"boot_limit": "20m"}})
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.clicks("lead", "Approve")
+    await sandbox.reaches("waiting for a node")
+    await sandbox.world.kill_bot()
+    before = len(sandbox.world.workspace.transcript)
+    await eventually(lambda: len(sandbox.world.workspace.transcript) > before)
     async with asyncio.timeout(120):
-        assert await here.world.bot.stop() == 0  # it exits although the boot takes minutes
-    await here.world.bot.start()
-    before = len(here.world.workspace.transcript)
-    await eventually(lambda: len(here.world.workspace.transcript) > before)
-    card = here.messages("Bring up coder-chat")[0]
+        assert await sandbox.world.bot.stop() == 0  # it exits although the boot takes minutes
+    await sandbox.world.bot.start()
+    before = len(sandbox.world.workspace.transcript)
+    await eventually(lambda: len(sandbox.world.workspace.transcript) > before)
+    card = sandbox.messages("Bring up coder-chat")[0]
     assert len(re.findall(r"^\S+ waiting for a node", card, re.MULTILINE)) == 1

@@ -1,7 +1,7 @@
 """A third-party Slack accepts every call: the bot against `emulate`, a stateful Slack emulator with strict scopes.
 
-The sandbox's own Slack could share a misunderstanding with the bot; this one cannot. It has no commands and no clicks, so
-the test plays that side: it signs and posts them to the bot, as Slack does. `make emulator` installs it (npm).
+The sandbox's own Slack could share a misunderstanding with the bot; this emulator cannot. It has no commands and no clicks, so
+the test sends them: it signs them and posts them to the bot, as Slack does. `make emulator` installs it (npm).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ WITHOUT = {"usergroups.users.list"}
 """Methods that the emulator does not have; the story needs none of them."""
 
 
-class Elsewhere:
+class EmulatedSlack:
     """The emulated workspace, the bot's requests to it, and actions of its users."""
 
     def __init__(self, api: httpx.AsyncClient) -> None:
@@ -49,13 +49,13 @@ class Elsewhere:
 
     async def forward(self, request: web.Request) -> web.Response:
         """A call of the bot, forwarded with its token, and recorded with its answer."""
-        kept = {name: value for name, value in request.headers.items() if name in ("Authorization", "Content-Type")}
+        headers = {name: value for name, value in request.headers.items() if name in ("Authorization", "Content-Type")}
         method = request.match_info["method"]
         if body := await request.read():
-            answer = await self.api.post(method, params=request.query, content=body, headers=kept)
+            answer = await self.api.post(method, params=request.query, content=body, headers=headers)
         else:  # Slack also reads arguments from the address, the emulator only from the body
-            kept.pop("Content-Type", None)
-            answer = await self.api.post(method, data=dict(request.query), headers=kept)
+            headers.pop("Content-Type", None)
+            answer = await self.api.post(method, data=dict(request.query), headers=headers)
         self.calls.append((method, answer.json()))
         return web.json_response(answer.json(), status=answer.status_code)
 
@@ -63,7 +63,7 @@ class Elsewhere:
         self.answers.append(json.dumps(await request.json(), ensure_ascii=False))
         return web.Response(text="ok")
 
-    def meet(self, world: Sandbox) -> None:
+    def connect_bot(self, world: Sandbox) -> None:
         self._bot = HttpMode(f"{world.bot.url}/slack/events", Workspace.signing_secret, ack_within=20)
 
     async def command(self, user: str, line: str) -> None:
@@ -75,8 +75,8 @@ class Elsewhere:
         )  # fmt: skip
 
     async def event(self, kind: str, **event: Any) -> None:
-        told = {"type": kind, "event_ts": str(time.time()), "channel": self.channel, **event}
-        await self._deliver("events_api", type="event_callback", event=told, event_id=f"Ev{time.time()}")
+        payload = {"type": kind, "event_ts": str(time.time()), "channel": self.channel, **event}
+        await self._deliver("events_api", type="event_callback", event=payload, event_id=f"Ev{time.time()}")
 
     async def click(self, user: str, label: str) -> None:
         message, block, button = await self._button(label)
@@ -91,8 +91,8 @@ class Elsewhere:
 
     async def sees(self, text: str) -> None:
         until = time.monotonic() + PATIENCE
-        while text not in (shown := json.dumps(await self._history(), ensure_ascii=False)):
-            assert time.monotonic() < until, f"{text} is not in {shown}"
+        while text not in (history := json.dumps(await self._history(), ensure_ascii=False)):
+            assert time.monotonic() < until, f"{text} is not in {history}"
             await asyncio.sleep(0.3)
 
     async def _button(self, label: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -107,13 +107,13 @@ class Elsewhere:
         raise AssertionError(f"there is no button {label} in {await self._history()}")
 
     async def _history(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (await self.ask("conversations.history", channel=self.channel))["messages"]
-        return found
+        messages: list[dict[str, Any]] = (await self.ask("conversations.history", channel=self.channel))["messages"]
+        return messages
 
     async def _trigger(self, user: str) -> str:
         bot = {"Authorization": f"Bearer {BOT_TOKEN}"}
-        asked = {"user_id": self.users[user]}
-        answer = (await self.api.post("views.generateTriggerId", json=asked, headers=bot)).json()
+        user = {"user_id": self.users[user]}
+        answer = (await self.api.post("views.generateTriggerId", json=user, headers=bot)).json()
         return str(answer["trigger_id"])
 
     async def _deliver(self, kind: str, **payload: Any) -> None:
@@ -123,7 +123,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-async def elsewhere(tmp_path: Path) -> AsyncIterator[Elsewhere]:
+async def slack(tmp_path: Path) -> AsyncIterator[EmulatedSlack]:
     if not (NODE.exists() and SCRIPT.exists()):
         pytest.skip("no third-party emulator here (make emulator installs one; it needs npm)")
     scopes = sorted(read_manifest(await app_manifest(tmp_path)).scopes)
@@ -149,68 +149,66 @@ async def elsewhere(tmp_path: Path) -> AsyncIterator[Elsewhere]:
     )  # fmt: skip
     url, headers = f"http://127.0.0.1:{port}/api/", {"Authorization": f"Bearer {PEOPLES_TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as api:
-        there = Elsewhere(api)
+        slack = EmulatedSlack(api)
         server = web.Application(client_max_size=2**25)
-        server.router.add_route("*", "/api/{method}", there.forward)
-        server.router.add_post("/respond", there.respond)
+        server.router.add_route("*", "/api/{method}", slack.forward)
+        server.router.add_post("/respond", slack.respond)
         runner = web.AppRunner(server)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        there.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        slack.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         async with asyncio.timeout(PATIENCE):
-            while not await _answers(there):
+            while not await _answers(slack):
                 await asyncio.sleep(0.2)
-        there.team = (await there.ask("auth.test"))["team_id"]
-        there.users = {user["name"]: user["id"] for user in (await there.ask("users.list"))["members"]}
-        channels = (await there.ask("conversations.list"))["channels"]
-        there.channel = next(channel["id"] for channel in channels if channel["name"] == "gpu-ops")
-        await there.ask("conversations.invite", channel=there.channel, users=there.users["stoker"])
-        yield there
+        slack.team = (await slack.ask("auth.test"))["team_id"]
+        slack.users = {user["name"]: user["id"] for user in (await slack.ask("users.list"))["members"]}
+        channels = (await slack.ask("conversations.list"))["channels"]
+        slack.channel = next(channel["id"] for channel in channels if channel["name"] == "gpu-ops")
+        await slack.ask("conversations.invite", channel=slack.channel, users=slack.users["stoker"])
+        yield slack
         await runner.cleanup()
     emulator.terminate()
     await emulator.wait()
 
 
-async def _answers(there: Elsewhere) -> bool:
+async def _answers(slack: EmulatedSlack) -> bool:
     try:
-        return bool((await there.ask("auth.test")).get("ok"))
+        return bool((await slack.ask("auth.test")).get("ok"))
     except httpx.TransportError:
         return False
 
 
 @pytest.mark.timeout(600)
-async def test_somebody_elses_slack_accepts_every_call(elsewhere: Elsewhere, tmp_path: Path) -> None:
-    """With the scopes of `stoker manifest` and no others: up, idle, down, a swap, a form, the Home, a mention."""
-    roles = {"approvers": [elsewhere.users["lead"]], "admins": [elsewhere.users["admin"]]}
+async def test_a_third_party_slack_accepts_every_call(slack: EmulatedSlack, tmp_path: Path) -> None:
+    """With only the scopes of `stoker manifest`: up, idle, down, a swap, a form, Home, a mention."""
+    roles = {"approvers": [slack.users["lead"]], "admins": [slack.users["admin"]]}
     async with opened(
         platform=None,
         speed=120,
         port=0,
         checks_pass_after=1,
-        settings=merged(STORY_LIMITS, {"slack": {"channel": elsewhere.channel}, "roles": roles, "idle": IDLE}),
+        settings=merged(STORY_LIMITS, {"slack": {"channel": slack.channel}, "roles": roles, "idle": IDLE}),
         directory=tmp_path,
         http=True,
-        elsewhere={"SLACK_API_URL": f"{elsewhere.url}/api/", "SLACK_BOT_TOKEN": BOT_TOKEN},
+        elsewhere={"SLACK_API_URL": f"{slack.url}/api/", "SLACK_BOT_TOKEN": BOT_TOKEN},
     ) as world:
-        elsewhere.meet(world)
-        await elsewhere.command("dev", "/gpu up coder-chat for 2h because demo")
-        await elsewhere.click("lead", "Approve")
-        await elsewhere.sees("all smoke tests passed")
-        await elsewhere.event("app_home_opened", user=elsewhere.users["dev"], tab="home")
-        await elsewhere.event("app_mention", user=elsewhere.users["dev"], text="<@UBOT> status", ts="1.1")
-        await elsewhere.event("member_joined_channel", user="UBOT", inviter=elsewhere.users["dev"], channel_type="C")
+        slack.connect_bot(world)
+        await slack.command("dev", "/gpu up coder-chat for 2h because demo")
+        await slack.click("lead", "Approve")
+        await slack.sees("all smoke tests passed")
+        await slack.event("app_home_opened", user=slack.users["dev"], tab="home")
+        await slack.event("app_mention", user=slack.users["dev"], text="<@UBOT> status", ts="1.1")
+        await slack.event("member_joined_channel", user="UBOT", inviter=slack.users["dev"], channel_type="C")
         for line in ("/gpu status", "/gpu report", "/model list", "/model add coder-mini"):
-            await elsewhere.command("dev", line)
-        await elsewhere.sees("has been idle")
-        await elsewhere.click("dev", "Keep 1 h")
-        await elsewhere.command("dev", "/gpu down")
-        await elsewhere.sees("the GPU is free")
-        await elsewhere.command("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ")
-        await elsewhere.click("lead", "Approve & roll out")
-        await elsewhere.sees("is rolled out")
-    refused = [(m, a) for m, a in elsewhere.calls if not a.get("ok") and m not in WITHOUT]
+            await slack.command("dev", line)
+        await slack.sees("has been idle")
+        await slack.click("dev", "Keep 1 h")
+        await slack.command("dev", "/gpu down")
+        await slack.sees("the GPU is free")
+        await slack.command("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ")
+        await slack.click("lead", "Approve & roll out")
+        await slack.sees("is rolled out")
+    refused = [(m, a) for m, a in slack.calls if not a.get("ok") and m not in WITHOUT]
     assert refused == []
-    assert {"chat.postMessage", "chat.update", "views.open", "views.publish"} <= {
-        method for method, _ in elsewhere.calls
-    }
-    assert any("coder-chat" in answer for answer in elsewhere.answers)
+    assert {"chat.postMessage", "chat.update", "views.open", "views.publish"} <= {method for method, _ in slack.calls}
+    assert any("coder-chat" in answer for answer in slack.answers)

@@ -11,29 +11,29 @@ from tests.sandbox.browser import chromium
 
 DOCS = Path(__file__).parents[2] / "docs"
 LIMIT = 540
-"""Seconds for the walk; it takes about 90 on two cores."""
+"""Seconds for the tour; it takes about 90 on two cores."""
 
 
 @pytest.mark.timeout(LIMIT + 30)
-async def test_the_tour_can_be_walked(tmp_path: Path) -> None:
+async def test_every_step_of_the_tour_succeeds(tmp_path: Path) -> None:
     """Every step of the tour succeeds, and takes the pictures of docs/tour.md."""
     chromium()
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(DOCS / "tour" / "tour.py"), "--to", str(tmp_path),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    walking = asyncio.create_task(process.communicate())
-    done, _ = await asyncio.wait({walking}, timeout=LIMIT)
+    communication = asyncio.create_task(process.communicate())
+    done, _ = await asyncio.wait({communication}, timeout=LIMIT)
     if not done:
         process.terminate()
-    told, _ = await walking
-    assert process.returncode == 0, told.decode()[-4000:]
-    taken = {picture.name for picture in tmp_path.glob("*.png")}
-    assert taken == pictures()
-    assert all((tmp_path / name).stat().st_size > 10_000 for name in taken)
+    output, _ = await communication
+    assert process.returncode == 0, output.decode()[-4000:]
+    names = {picture.name for picture in tmp_path.glob("*.png")}
+    assert names == pictures()
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in names)
 
 
-def test_the_tour_shows_every_picture_that_is_kept() -> None:
+def test_the_tour_shows_every_picture() -> None:
     """docs/tour.md has no broken image, and shows every picture."""
     assert {picture.name for picture in (DOCS / "tour").glob("*.png")} == pictures()
 
