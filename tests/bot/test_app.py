@@ -29,37 +29,37 @@ async def test_a_bot_that_works_or_has_no_redis_continues(tmp_path: Path) -> Non
         async with Worker(docket) as worker:
             work = asyncio.create_task(worker.run_forever())
             async with asyncio.timeout(60):
-                while worker.name not in {known.name for known in await docket.workers()}:
+                while worker.name not in {member.name for member in await docket.workers()}:
                     await asyncio.sleep(0.05)
-            assert await _goes_on(docket, worker.name)
+            assert await _keeps_running(docket, worker.name)
         await work
-        assert not await _goes_on(docket, worker.name, within=30), "it unregisters when it stops"
+        assert not await _keeps_running(docket, worker.name, within=30), "it unregisters when it stops"
         await server.__aexit__(None, None, None)
-        assert await _goes_on(docket, worker.name)
+        assert await _keeps_running(docket, worker.name)
 
 
 async def test_a_signal_during_the_start_with_other_settings_stops_the_bot() -> None:
     stop = asyncio.Event()
     try:
-        await _told(stop, changed=True)
+        await _run_until_told(stop, changed=True)
         assert not stop.is_set(), "the bot starts again"
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(60):
-            await _told(stop, changed=False)
+            await _run_until_told(stop, changed=False)
         assert stop.is_set()
     finally:
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(name)
 
 
-async def _told(stop: asyncio.Event, *, changed: bool) -> None:
+async def _run_until_told(stop: asyncio.Event, *, changed: bool) -> None:
     """A bot that works until its settings change, or until it is stopped."""
     work, watching, changing = (asyncio.create_task(asyncio.sleep(long)) for long in (600, 600, 0 if changed else 600))
     await wait_for_stop(work, watching, changing, stop)
     work.cancel()
 
 
-async def _goes_on(docket: Docket, worker: str, within: float = 1) -> bool:
+async def _keeps_running(docket: Docket, worker: str, within: float = 1) -> bool:
     watching = asyncio.create_task(watch_worker(docket, worker, every=0.02))
     done, _ = await asyncio.wait({watching}, timeout=within)
     watching.cancel()

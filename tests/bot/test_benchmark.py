@@ -46,13 +46,13 @@ def test_each_measurement_is_read() -> None:
 
 
 def test_a_run_without_an_answer_is_an_error() -> None:
-    """GuideLLM then ends successfully, without latencies."""
+    """GuideLLM ends successfully, but its output has no latencies."""
     with pytest.raises(Unanswered, match="none of the requests that came 1 at a time"):
         levels(UNANSWERED)
 
 
 @pytest.mark.parametrize(
-    ("printed", "complaint"),
+    ("printed", "message"),
     [
         ("", "did not print GuideLLM's table"),
         ("Traceback (most recent call last):\n<!channel>\n", "its output begins with “Traceback"),
@@ -60,17 +60,17 @@ def test_a_run_without_an_answer_is_an_error() -> None:
         (PRINTED.replace("concurrent@4", "sweep@four"), "cannot be read"),
     ],
 )
-def test_any_other_output_is_refused(printed: str, complaint: str) -> None:
+def test_any_other_output_is_refused(printed: str, message: str) -> None:
     """Another version's table, or none: the error names the missing part, and no figure is invented."""
-    with pytest.raises(Unreadable, match=complaint):
+    with pytest.raises(Unreadable, match=message):
         levels(printed)
 
 
 def test_the_table_has_a_line_for_each_measurement() -> None:
-    found = rows(measured())
-    assert {len(row) for row in found} == {len(COLUMNS)}
-    assert [row[0] for row in found] == ["1", "4", "16"]
-    assert found[-1][-1] == "0 of 1269"
+    table = rows(measured())
+    assert {len(row) for row in table} == {len(COLUMNS)}
+    assert [row[0] for row in table] == ["1", "4", "16"]
+    assert table[-1][-1] == "0 of 1269"
 
 
 def test_the_figures_of_the_picture_are_in_its_alternative_text() -> None:

@@ -32,53 +32,53 @@ async def workspace() -> AsyncIterator[tuple[Workspace, Faults]]:
         yield workspace, faults
 
 
-def keeper(workspace: Workspace, redis: Redis, config: Config = ON) -> HolderBookmark:
+def bookmark_of(workspace: Workspace, redis: Redis, config: Config = ON) -> HolderBookmark:
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     return HolderBookmark(Slack(client, Messages(redis)), Leases(redis), config)
 
 
-async def test_it_shows_who_has_the_gpu_and_when_it_is_free(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+async def test_the_bookmark_shows_the_holder_and_the_end(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
     """One bookmark, whose title changes; another bot finds it again instead of adding a second one."""
-    there, _ = workspace
-    kept, leases = keeper(there, redis), Leases(redis)
-    await kept.refresh()
-    assert there.bookmarks() == ["GPU: free"]
+    stand_in, _ = workspace
+    bookmark, leases = bookmark_of(stand_in, redis), Leases(redis)
+    await bookmark.refresh()
+    assert stand_in.bookmarks() == ["GPU: free"]
     hold = timedelta(hours=2)
     lease = await leases.claim(Lease(model="coder-chat", op="1", holder="U0DEV", fence=0, hold=hold, claimed=NOW))
-    await kept.refresh()
-    assert there.bookmarks() == ["GPU: coder-chat, dev, booting"]
-    assert await leases.change(lease, lambda held: held.started(NOW))
-    await keeper(there, redis).refresh()
-    assert there.bookmarks() == ["GPU: coder-chat, dev until 14:00 UTC"]
-    assert there.posted("C0GPUOPS") == []  # no message, so nobody is notified
+    await bookmark.refresh()
+    assert stand_in.bookmarks() == ["GPU: coder-chat, dev, booting"]
+    assert await leases.change(lease, lambda current: current.started(NOW))
+    await bookmark_of(stand_in, redis).refresh()
+    assert stand_in.bookmarks() == ["GPU: coder-chat, dev until 14:00 UTC"]
+    assert stand_in.posted("C0GPUOPS") == []  # no message, so nobody is notified
     await leases.release(lease)
-    await kept.refresh()
-    assert there.bookmarks() == ["GPU: free"]
+    await bookmark.refresh()
+    assert stand_in.bookmarks() == ["GPU: free"]
 
 
-async def test_it_is_off_by_default(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+async def test_the_bookmark_is_off_by_default(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
     """Without the setting, the bot makes no request that needs the scopes."""
-    there, _ = workspace
-    await keeper(there, redis, Config.model_validate({"slack": {"channel": "C0GPUOPS"}})).refresh()
-    assert there.bookmarks() == []
+    stand_in, _ = workspace
+    await bookmark_of(stand_in, redis, Config.model_validate({"slack": {"channel": "C0GPUOPS"}})).refresh()
+    assert stand_in.bookmarks() == []
 
 
 async def test_a_refusal_by_slack_has_no_other_effect(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
     """Without the scope, or while Slack is busy, the refresh ends without an error, and a later one succeeds."""
-    there, faults = workspace
-    kept = keeper(there, redis)
+    stand_in, faults = workspace
+    bookmark = bookmark_of(stand_in, redis)
     faults.add("slack-429")
-    await kept.refresh()
+    await bookmark.refresh()
     faults.discard("slack-429")
-    await kept.refresh()
-    assert there.bookmarks() == ["GPU: free"]
+    await bookmark.refresh()
+    assert stand_in.bookmarks() == ["GPU: free"]
     async with Workspace(Faults(), manifest=everything(scopes=frozenset({"chat:write"}))) as strict:
-        await keeper(strict, redis).refresh()
+        await bookmark_of(strict, redis).refresh()
         assert strict.bookmarks() == []
 
 
 @pytest.mark.timeout(400)
-async def test_the_bot_keeps_it_up_to_date(tmp_path: Path) -> None:
+async def test_the_bot_updates_the_bookmark(tmp_path: Path) -> None:
     """The running bot, with the scopes of `stoker manifest --bookmark`."""
     settings = merged(merged(IDLE_SETTINGS, STORY_LIMITS), {"slack": {"bookmark": True}})
     async with opened(

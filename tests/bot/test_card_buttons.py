@@ -30,8 +30,8 @@ from tests.bot.view_examples import NOW, a_lease, a_request
 
 
 def an_operation(kind: Kind, status: Status = Status.AWAITING, **changes: Any) -> Operation:
-    made = OPERATIONS[kind](id="abc123", request=a_request(kind, "coder-fim"), status=status, updated=NOW, quorum=1)
-    return made.model_copy(update={"expires": NOW + timedelta(hours=1), **changes})
+    op = OPERATIONS[kind](id="abc123", request=a_request(kind, "coder-fim"), status=status, updated=NOW, quorum=1)
+    return op.model_copy(update={"expires": NOW + timedelta(hours=1), **changes})
 
 
 def a_bring_up(status: Status = Status.WAITING, **changes: Any) -> BringUpOperation:
@@ -42,38 +42,38 @@ def a_bring_up(status: Status = Status.WAITING, **changes: Any) -> BringUpOperat
 
 def a_plan(*, removes: bool = False) -> ChangePlan:
     pull = Pull(number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="success")
-    own = OwnChange(removes=removes)
+    own_change = OwnChange(removes=removes)
     rows = (("Volume", "coder-fim-model-cache, 50Gi"),)
-    return ChangePlan(commit="a" * 40, rows=rows, pull=pull, pushed=pull.head, own=own)
+    return ChangePlan(commit="a" * 40, rows=rows, pull=pull, pushed=pull.head, own=own_change)
 
 
 def buttons(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    found = [each for block in blocks if block["type"] == "actions" for each in block["elements"]]
-    return {each["text"]["text"]: each for each in found if each["type"] == "button"}
+    elements = [element for block in blocks if block["type"] == "actions" for element in block["elements"]]
+    return {element["text"]["text"]: element for element in elements if element["type"] == "button"}
 
 
 @pytest.mark.parametrize(
     ("kind", "removes"), [(Kind.MODEL_REMOVE, True), (Kind.MODEL_REMOVE, False), (Kind.MODEL_REVERT, True)]
 )
 def test_a_deletion_is_red_named_and_confirmed(kind: Kind, removes: bool) -> None:
-    """On the card and in Home; the dialog names the data that no revert restores."""
+    """It is red on the card and in Home; the dialog names the data that a revert does not restore."""
     op = an_operation(kind, plan=a_plan(removes=removes))
     overview = Overview(open=(op,), approvers=frozenset({"U2"}))
     for blocks in (card(op, NOW).blocks, home(overview, "U2", NOW)["blocks"]):
-        shown = buttons(blocks)
-        assert "Approve & roll out" not in shown
-        assert shown["Approve deletion"]["style"] == "danger"
-        assert "style" not in shown["Deny"]
-        told = shown["Approve deletion"]["confirm"]
-        assert "coder-fim-model-cache, 50Gi with the weights" in told["text"]["text"]
-        assert "not the weights" in told["text"]["text"]
-        assert (told["confirm"]["text"], told["style"]) == ("Delete", "danger")
+        visible = buttons(blocks)
+        assert "Approve & roll out" not in visible
+        assert visible["Approve deletion"]["style"] == "danger"
+        assert "style" not in visible["Deny"]
+        confirmation = visible["Approve deletion"]["confirm"]
+        assert "coder-fim-model-cache, 50Gi with the weights" in confirmation["text"]["text"]
+        assert "not the weights" in confirmation["text"]["text"]
+        assert (confirmation["confirm"]["text"], confirmation["style"]) == ("Delete", "danger")
 
 
 def test_another_roll_out_is_green_and_not_confirmed() -> None:
-    shown = buttons(card(an_operation(Kind.MODEL_SWAP, plan=a_plan()), NOW).blocks)
-    assert shown["Approve & roll out"]["style"] == "primary"
-    assert "confirm" not in shown["Approve & roll out"]
+    visible = buttons(card(an_operation(Kind.MODEL_SWAP, plan=a_plan()), NOW).blocks)
+    assert visible["Approve & roll out"]["style"] == "primary"
+    assert "confirm" not in visible["Approve & roll out"]
 
 
 def test_stopping_a_model_is_red_wherever_it_is_offered() -> None:
@@ -81,7 +81,7 @@ def test_stopping_a_model_is_red_wherever_it_is_offered() -> None:
     assert buttons(release_question(op, lease, "U3").blocks)["Bring it down"]["style"] == "danger"
 
 
-def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
+def test_a_queued_request_with_enough_approvals_needs_no_more() -> None:
     """The card shows that it is approved, and an approver can still deny it."""
     waiting = Waiting(model="coder-chat", holder="U3", fence=3, ahead=0)
     op = a_bring_up(waiting=waiting)
@@ -112,18 +112,18 @@ def test_nobody_is_asked_about_their_own_lease() -> None:
         waiting = Waiting(model="coder-fim", holder="U3", fence=3, ahead=ahead)
         op = a_bring_up(waiting=waiting.model_copy(update={"holder": a_bring_up(waiting=waiting).request.actor}))
         view = card(op, NOW)
-        shown = buttons(view.blocks)
-        assert "Ask the holder" not in shown
-        assert shown["Replace coder-fim"]["action_id"] == REPLACE
+        visible = buttons(view.blocks)
+        assert "Ask the holder" not in visible
+        assert visible["Replace coder-fim"]["action_id"] == REPLACE
         assert "The requester holds it: *Replace coder-fim* brings that model down and this one up" in str(view.blocks)
 
 
 def test_the_offer_is_not_a_lease() -> None:
     """It shows which button to press, and until when."""
     op = a_bring_up(waiting=Waiting(ahead=0, offer=NOW))
-    told = str(gpu_offer(op, approved=True).blocks)
-    assert "press *Take it* by <!date^" in told
-    assert "is yours" not in told
+    text = str(gpu_offer(op, approved=True).blocks)
+    assert "press *Take it* by <!date^" in text
+    assert "is yours" not in text
 
 
 def test_a_card_shows_when_it_expires_and_counts_nothing_down() -> None:
@@ -176,14 +176,14 @@ def test_the_card_of_a_session_that_is_over_is_in_the_past(outcome: Outcome) -> 
     """The card shows when the model was up, and links to the receipt; nobody holds the GPU any more."""
     end = SessionEnd(since=NOW, until=NOW + timedelta(minutes=2), receipt=Message(channel="C1", ts="1.2"))
     op = an_operation(Kind.GPU_UP, outcome.status, result=outcome, session_end=end)
-    told = str(card(op, NOW, Links(workspace="https://team.slack.com/")).blocks)
-    assert f"was up {clock(NOW)}–{clock(NOW + timedelta(minutes=2))} · " in told
-    assert "<https://team.slack.com/archives/C1/p12|receipt>" in told
-    assert "holds the GPU" not in told
-    assert "is up" not in told
+    text = str(card(op, NOW, Links(workspace="https://team.slack.com/")).blocks)
+    assert f"was up {clock(NOW)}–{clock(NOW + timedelta(minutes=2))} · " in text
+    assert "<https://team.slack.com/archives/C1/p12|receipt>" in text
+    assert "holds the GPU" not in text
+    assert "is up" not in text
 
 
-def test_a_card_links_to_its_applications_where_argo_cd_has_an_address() -> None:
+def test_a_card_links_to_its_applications_if_argo_cd_has_an_address() -> None:
     """The card has the link only if `argocd.url` is set; the Applications' namespace is part of it."""
     op = an_operation(Kind.MODEL_SWAP, plan=a_plan().model_copy(update={"applications": ("coder-fim",)}))
     links = Links(argocd="https://argocd.example.com/", argocd_namespace="argocd")
@@ -204,18 +204,18 @@ BEGUN = (PhaseRecord(name="starting", began=datetime(2026, 11, 29, 12, tzinfo=UT
 def test_a_card_links_to_the_log_and_the_dashboard_once_it_works_with_the_model(kind: Kind, status: Status) -> None:
     """The link begins at the operation's start; before that, and for a request that starts nothing, there is no link."""
     op = an_operation(kind, status, phases=BEGUN)
-    told = str(card(op, NOW, PAGES).blocks)
-    assert "<https://logs.example.com/?q=%7Bapp=coder-fim,ns=serving&amp;from=1795953600000|Log>" in told
-    assert "<https://grafana.example.com/d/1/coder-fim|Dashboard>" in told
-    for other in (an_operation(kind), an_operation(Kind.GPU_EXTEND, status, phases=BEGUN)):
-        assert "example.com" not in str(card(other, NOW, PAGES).blocks)
+    text = str(card(op, NOW, PAGES).blocks)
+    assert "<https://logs.example.com/?q=%7Bapp=coder-fim,ns=serving&amp;from=1795953600000|Log>" in text
+    assert "<https://grafana.example.com/d/1/coder-fim|Dashboard>" in text
+    for unrelated in (an_operation(kind), an_operation(Kind.GPU_EXTEND, status, phases=BEGUN)):
+        assert "example.com" not in str(card(unrelated, NOW, PAGES).blocks)
     assert "Dashboard" not in str(card(op, NOW, Links(logs=PAGES.logs)).blocks)
 
 
 def test_a_name_can_change_no_other_part_of_a_link() -> None:
     """The name is escaped as a part of an address."""
-    told = PAGES.about("a/../b?x=1&y#|>{from}", NOW)
-    assert "https://grafana.example.com/d/1/a%2F..%2Fb%3Fx%3D1%26y%23%7C%3E%7Bfrom%7D|Dashboard" in told
+    text = PAGES.about("a/../b?x=1&y#|>{from}", NOW)
+    assert "https://grafana.example.com/d/1/a%2F..%2Fb%3Fx%3D1%26y%23%7C%3E%7Bfrom%7D|Dashboard" in text
 
 
 def test_home_links_to_the_log_of_a_session() -> None:
@@ -230,8 +230,8 @@ def test_a_roll_out_without_a_merge_commit_has_nothing_to_revert() -> None:
     assert "Revert" not in buttons(card(op, NOW).blocks)
 
 
-def test_a_newer_card_takes_the_buttons_of_older_ones() -> None:
-    """A model that is brought up is no longer to be brought up by the card of its roll-out, which can still be reverted."""
+def test_a_newer_card_removes_the_buttons_of_older_ones() -> None:
+    """After a bring-up, the card of the roll-out no longer offers one; the roll-out can still be reverted."""
     assert superseded(Kind.GPU_UP) == {"gpu": (BRING_UP, RETRY), "change": (BRING_UP,)}
     assert superseded(Kind.MODEL_SWAP) == {"change": (BRING_UP, RETRY)}
 
@@ -239,12 +239,12 @@ def test_a_newer_card_takes_the_buttons_of_older_ones() -> None:
 def test_the_lease_of_a_booting_model_cannot_be_extended() -> None:
     """Its lease has no end yet; it can be brought down, after a confirmation."""
     ready, booting = a_lease("demo"), a_lease("demo").model_copy(update={"ends": None, "ready": None})
-    assert [each["text"]["text"] for each in of_lease(ready)] == ["Extend …", "Bring down"]
+    assert [button["text"]["text"] for button in of_lease(ready)] == ["Extend …", "Bring down"]
     (down,) = of_lease(booting)
     assert down["confirm"]["confirm"]["text"] == "Bring down"
 
 
-def test_a_session_that_was_kept_for_a_look_is_not_retried_when_it_is_over() -> None:
+def test_a_session_that_was_left_up_is_not_retried_after_its_end() -> None:
     """The model was up, and its card is about a past session."""
     op = an_operation(Kind.GPU_UP, Status.FAILED, result=LEFT_UP, session_end=SessionEnd(until=NOW))
     assert "Retry" not in buttons(card(op, NOW).blocks)

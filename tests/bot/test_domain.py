@@ -22,8 +22,8 @@ def at(seconds: float) -> datetime:
 
 
 def operation() -> Operation:
-    asked = BringUp(model="coder-chat", actor="U1", channel="C1", at=T0)
-    return BringUpOperation(id="abc", request=asked, updated=T0)
+    request = BringUp(model="coder-chat", actor="U1", channel="C1", at=T0)
+    return BringUpOperation(id="abc", request=request, updated=T0)
 
 
 def test_entering_a_phase_ends_the_one_before() -> None:
@@ -40,12 +40,12 @@ def test_phases_that_are_reported_again_are_recorded_once() -> None:
     """The cluster reports all of a boot's phases each time; known ones are updated, not repeated."""
     waiting = PhaseRecord(name="waiting for a node", began=at(3), detail="pod triggered scale-up")
     op = operation().with_phase(phases.START, at(2)).with_phases([waiting], at(4))
-    told = [
+    records = [
         waiting.model_copy(update={"detail": "", "ended": at(60)}),
         PhaseRecord(name="pulling the image", began=at(60), ended=at(200)),
         PhaseRecord(name="loading", began=at(200)),
     ]
-    op = op.with_phases(told, at(205)).with_phases(told, at(206))
+    op = op.with_phases(records, at(205)).with_phases(records, at(206))
     assert [(p.name, p.began, p.ended) for p in op.phases] == [
         ("starting", at(2), at(4)),
         ("waiting for a node", at(3), at(60)),
@@ -81,7 +81,7 @@ def test_only_the_phase_that_failed_is_marked() -> None:
 def test_until_when_a_running_operation_can_be_cancelled(
     kind: Kind, changes: dict[str, object], stoppable: bool
 ) -> None:
-    """A change until its merge: while it stages weights, and afterwards while it waits for a person."""
+    """A change can be cancelled while it stages weights, and after its merge while it waits for a person."""
     op = an_operation(Status.RUNNING, kind).model_copy(update={"plan": None, "phases": ()})
     if isinstance(op, ChangeOperation):
         op = op.model_copy(update={"blocked": md(""), **changes})

@@ -70,14 +70,14 @@ async def earlier(redis: Redis) -> AsyncIterator[Redis]:
 async def test_operations(earlier: Redis) -> None:
     operations = Operations(earlier, audit_kept=HOUR)
     ids = [key.rpartition(":")[2] for key in STORED if key.startswith("{stoker}:op:") and not key.endswith(":steps")]
-    found: list[Operation] = [await operations.load(op_id) for op_id in ids]
-    assert {op.request.kind for op in found} == set(Kind) - NEWER
-    assert {op.status for op in found} == set(Status)
-    assert all(type(op) is OPERATIONS[op.request.kind] for op in found)
-    planned = [op for op in found if op.request.kind.spec.needs_approval and op.status is not Status.REQUESTED]
+    loaded: list[Operation] = [await operations.load(op_id) for op_id in ids]
+    assert {op.request.kind for op in loaded} == set(Kind) - NEWER
+    assert {op.status for op in loaded} == set(Status)
+    assert all(type(op) is OPERATIONS[op.request.kind] for op in loaded)
+    planned = [op for op in loaded if op.request.kind.spec.needs_approval and op.status is not Status.REQUESTED]
     assert all(op.plan for op in planned)
-    assert {op.id for op in await operations.open()} == {op.id for op in found if not op.status.final}
-    assert {op.id for op in await operations.undelivered_ends()} == {op.id for op in found if op.status.final}
+    assert {op.id for op in await operations.open()} == {op.id for op in loaded if not op.status.final}
+    assert {op.id for op in await operations.undelivered_ends()} == {op.id for op in loaded if op.status.final}
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ async def test_the_session_its_bills_and_its_questions(earlier: Redis) -> None:
     session = await sessions.of(lease)
     assert session
     assert (session.requests, session.reminders, session.down_at) == (5, 1, NOW + HOUR)
-    own = await sessions.own("coder-chat", NOW)
-    assert own
-    assert (own.requests, own.tokens) == (3, 33)
+    own_requests = await sessions.own("coder-chat", NOW)
+    assert own_requests
+    assert (own_requests.requests, own_requests.tokens) == (3, 33)
     assert [bill.estimated for bill in await Bills(earlier, kept=HOUR).since(NOW - 10 * HOUR)] == [True, False]
     assert list(await Questions(earlier).of("op-up")) == ["idle:3"]
 

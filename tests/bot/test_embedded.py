@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from bot.embedded import embedded_redis
 
 
-async def test_a_server_left_behind_is_taken_over_and_ended(tmp_path: Path) -> None:
+async def test_the_server_of_a_killed_bot_is_used_and_stopped(tmp_path: Path) -> None:
     """A bot that was killed leaves its server running; the next bot uses that server, and stops it when it ends."""
     async with embedded_redis(tmp_path) as url:
         async with Redis.from_url(url) as client:

@@ -38,14 +38,14 @@ def button(blocks: Blocks, action: str) -> str | None:
 def pages(count: int, words: tuple[str, ...] = ()) -> list[Blocks]:
     """The pages of `/model list`, each opened with the button *Next* of the previous page."""
     search: Search | None = Search(words)
-    found = []
+    found_pages = []
     while search is not None:
         view = listing(endpoints(count), "a" * 40, search)
         assert complaints(view) == []
-        found.append(view.blocks)
+        found_pages.append(view.blocks)
         value = button(view.blocks, LIST_NEXT)
         search = Search.of_value(value) if value else None
-    return found
+    return found_pages
 
 
 def names(blocks: Blocks) -> list[str]:
@@ -55,12 +55,12 @@ def names(blocks: Blocks) -> list[str]:
 
 def test_three_hundred_endpoints_are_on_pages() -> None:
     """Every endpoint appears completely and once, also with older blocks; the buttons lead forward and back."""
-    found = pages(300)
-    assert [name for page in found for name in names(page)] == [each.endpoint.name for each in endpoints(300)]
-    assert all(len(names(page)) == 25 for page in found)
-    assert button(found[0], LIST_PREVIOUS) is None
-    assert button(found[3], LIST_PREVIOUS) == "2"
-    for page in found:
+    found_pages = pages(300)
+    assert [name for page in found_pages for name in names(page)] == [state.endpoint.name for state in endpoints(300)]
+    assert all(len(names(page)) == 25 for page in found_pages)
+    assert button(found_pages[0], LIST_PREVIOUS) is None
+    assert button(found_pages[3], LIST_PREVIOUS) == "2"
+    for page in found_pages:
         text = kit.visible_text(older(page), str)
         assert all(f"{name} — " in text for name in names(page))
         assert "…" not in text
@@ -84,17 +84,17 @@ def test_any_value_of_a_button_is_a_search(text: str) -> None:
 
 def test_home_shows_three_hundred_endpoints_in_pages() -> None:
     """With a search field; every endpoint is whole."""
-    search, found = Search(), []
+    search, texts = Search(), []
     while True:
         blocks = in_home(endpoints(300), search)
         assert form_complaints({"type": "home", "blocks": blocks}) == []
-        found.append(kit.visible_text(blocks, str))
+        texts.append(kit.visible_text(blocks, str))
         if not (value := button(blocks, HOME_NEXT)):
             break
         search = Search.of_value(value)
-    assert len(found) == 12
-    assert all(sum(f" {each.endpoint.name} — " in page for page in found) == 1 for each in endpoints(300))
-    assert "…" not in "".join(found)
+    assert len(texts) == 12
+    assert all(sum(f" {state.endpoint.name} — " in page for page in texts) == 1 for state in endpoints(300))
+    assert "…" not in "".join(texts)
 
 
 def test_endpoints_are_sorted_by_their_price_per_million_tokens() -> None:

@@ -8,7 +8,7 @@ from sandbox.slack import blocks as kit
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("Ask for context=49216 or less.", "Ask for “Context” 49216 or less."),
         ("Name another template with like=.", "Name another template with “Made like”."),
@@ -19,9 +19,9 @@ from sandbox.slack import blocks as kit
         ("VLLM_CPU_KVCACHE_SPACE=4, my-memory=1", "VLLM_CPU_KVCACHE_SPACE=4, my-memory=1"),
     ],
 )  # fmt: skip
-def test_options_are_named_as_fields(text: str, shown: str) -> None:
+def test_options_are_named_as_fields(text: str, expected: str) -> None:
     """Arguments of the engine and other words are not changed."""
-    assert in_form(text) == shown
+    assert in_form(text) == expected
 
 
 def test_each_option_has_its_field() -> None:

@@ -42,30 +42,30 @@ def test_an_outage_is_explained(complaint: str, meaning: str) -> None:
 )
 def test_a_refusal_names_the_setting(complaint: str, names: str) -> None:
     """The message does not contain the address, which may include a password."""
-    told = str(refusal(complaint))
-    assert names in told
-    assert "fatal" not in told
-    assert "example.com" not in told
+    error = str(refusal(complaint))
+    assert names in error
+    assert "fatal" not in error
+    assert "example.com" not in error
 
 
 def test_a_rule_of_the_branch_is_quoted() -> None:
     """The message shows what an admin must change, without git's surrounding text."""
-    told = refusal(
+    error = refusal(
         "remote: error: GH006: Protected branch update failed for refs/heads/main. remote: error: Changes must be made "
         "through a pull request. To https://git.example.com/acme/platform.git ! [remote rejected] abc -> main (protected "
         "branch hook declined) error: failed to push some refs to 'https://git.example.com/acme/platform.git'"
     )
-    assert isinstance(told, PushRefused)
-    assert str(told) == (
+    assert isinstance(error, PushRefused)
+    assert str(error) == (
         "The git remote refused the push: GH006: Protected branch update failed for refs/heads/main; Changes must be made "
         "through a pull request (protected branch hook declined). Allow Stoker's account to push, in the "
         "branch's rules."
     )
 
 
-@pytest.mark.parametrize("why", ["stale info", "fetch first", "non-fast-forward"])
-def test_a_push_that_comes_too_late_is_explained(why: str) -> None:
+@pytest.mark.parametrize("reason", ["stale info", "fetch first", "non-fast-forward"])
+def test_a_push_that_comes_too_late_is_explained(reason: str) -> None:
     """The branch has another person's commit."""
-    told = refusal(f"To https://git.example.com/a.git ! [rejected] abc -> stoker/x ({why}) error: failed to push")
-    assert isinstance(told, PushRefused)
-    assert str(told).startswith("The git remote refused the push: somebody else has pushed to the branch.")
+    error = refusal(f"To https://git.example.com/a.git ! [rejected] abc -> stoker/x ({reason}) error: failed to push")
+    assert isinstance(error, PushRefused)
+    assert str(error).startswith("The git remote refused the push: somebody else has pushed to the branch.")

@@ -24,18 +24,18 @@ async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path)
     assert await repo.head() == second
 
 
-async def test_only_the_followed_branch_is_fetched_until_another_commit_is_asked_for(
+async def test_only_the_followed_branch_is_fetched_until_another_commit_is_needed(
     repo: Repository, tmp_path: Path, work: Path
 ) -> None:
     """A repository with thousands of branches costs no more than one; a commit on one of them can still be read."""
     git("checkout", "--quiet", "-b", "theirs", cwd=work)
     (work / "README.md").write_text("theirs\n")
-    theirs = commit(work, "theirs")
+    foreign_commit = commit(work, "theirs")
     head = await repo.head()
     mirrored = git("for-each-ref", "--format=%(refname)", "refs/heads", cwd=tmp_path / "mirror.git")
     assert mirrored == "refs/heads/main"
     assert (await repo.tree(head)).read("README.md") == "read me\n"
-    assert (await repo.tree(theirs)).read("README.md") == "theirs\n"
+    assert (await repo.tree(foreign_commit)).read("README.md") == "theirs\n"
 
 
 async def test_a_file_that_is_too_large_is_not_read(
@@ -60,13 +60,13 @@ async def test_more_files_than_can_be_read_are_refused(
     monkeypatch.setattr("bot.git.mirror._OUTPUT", 4_000)
     for number in range(100):
         (work / f"file-{number:03}.txt").write_text(str(number))
-    many = commit(work, "a hundred files")
+    large = commit(work, "a hundred files")
     with pytest.raises(BotError, match="The repository is too large"):
-        await repo.tree(many)
+        await repo.tree(large)
     assert (await repo.tree(head)).read("README.md") == "read me\n"
 
 
-async def test_a_branch_that_is_not_there_is_named(tmp_path: Path, work: Path) -> None:
+async def test_a_missing_branch_is_named(tmp_path: Path, work: Path) -> None:
     """If an installation follows a wrong branch, the error names it."""
 
     async def nobody() -> None:
@@ -98,22 +98,22 @@ async def test_a_commit_is_reverted_on_top_of_later_ones(repo: Repository, work:
     change = commit(work, "change")
     (work / "README.md").write_text("".join(["first changed\n", *lines[1:-1], "last changed\n"]))
     later = commit(work, "later")
-    taken_back = (await repo.reversal(change, later)).files
-    assert taken_back == {"README.md": "".join([*lines[:-1], "last changed\n"]), "new.txt": None}
+    reversal = (await repo.reversal(change, later)).files
+    assert reversal == {"README.md": "".join([*lines[:-1], "last changed\n"]), "new.txt": None}
     (work / "README.md").write_text("".join(["first changed again\n", *lines[1:]]))
     with pytest.raises(BotError, match=r"README\.md\. Revert it by hand"):
         await repo.reversal(change, commit(work, "clash"))
 
 
-async def test_a_branch_of_ours_is_moved_only_from_where_we_left_it(repo: Repository, work: Path) -> None:
+async def test_a_branch_of_stoker_is_moved_only_from_its_last_commit(repo: Repository, work: Path) -> None:
     """A change is made again on top of a moved main branch; commits of people are never overwritten."""
     base = await repo.head()
-    said: dict[str, Any] = {"branch": BRANCH, "message": "feat: add", "when": WHEN}
-    first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, **said)
-    second = await repo.push(ChangeSet(files={"a": "2\n"}), base=base, replaces=first, **said)
-    assert await repo.push(ChangeSet(files={"a": "2\n"}), base=base, replaces=first, **said) == second
+    options: dict[str, Any] = {"branch": BRANCH, "message": "feat: add", "when": WHEN}
+    first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, **options)
+    second = await repo.push(ChangeSet(files={"a": "2\n"}), base=base, replaces=first, **options)
+    assert await repo.push(ChangeSet(files={"a": "2\n"}), base=base, replaces=first, **options) == second
     with pytest.raises(PushRefused):
-        await repo.push(ChangeSet(files={"a": "3\n"}), base=base, replaces=first, **said)
+        await repo.push(ChangeSet(files={"a": "3\n"}), base=base, replaces=first, **options)
 
 
 async def test_a_mirror_that_a_kill_left_broken_is_created_again(repo: Repository, tmp_path: Path, work: Path) -> None:
@@ -314,8 +314,8 @@ async def test_a_repeated_push_is_the_same_commit(repo: Repository, tmp_path: Pa
     base = await repo.head()
     changes = ChangeSet(files={"README.md": "new\n"})
     first = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
-    other = repository(tmp_path / "other", str(tmp_path / "remote.git"))
-    assert await other.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN) == first
+    another_mirror = repository(tmp_path / "other", str(tmp_path / "remote.git"))
+    assert await another_mirror.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN) == first
     git("fetch", "--quiet", cwd=work)
     git("checkout", "--quiet", BRANCH, cwd=work)
     (work / "more").write_text("more\n")
@@ -334,7 +334,7 @@ async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, t
 
 
 @pytest.mark.parametrize(
-    ("files", "branch", "said"),
+    ("files", "branch", "message"),
     [
         ({"README.md": "read me\n"}, BRANCH, "nothing to change"),
         ({"x": "y"}, "main", "by pull request"),
@@ -344,11 +344,11 @@ async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, t
     ],
 )
 async def test_an_invalid_push_is_refused(
-    repo: Repository, tmp_path: Path, files: dict[str, str | None], branch: str, said: str
+    repo: Repository, tmp_path: Path, files: dict[str, str | None], branch: str, message: str
 ) -> None:
     """Nothing reaches the remote, and the error contains the reason."""
     base = await repo.head()
-    with pytest.raises(BotError, match=said):
+    with pytest.raises(BotError, match=message):
         await repo.push(ChangeSet(files=files), base=base, branch=branch, message="m", when=WHEN)
     assert git("for-each-ref", "--format=%(refname)", cwd=tmp_path / "remote.git") == "refs/heads/main"
 

@@ -26,7 +26,7 @@ __all__ = ["repo", "work"]
 
 
 async def test_error_messages_of_git_contain_no_secret(tmp_path: Path, work: Path) -> None:
-    """Not only the current token: a remote may send any text."""
+    """No secret is shown, not only the current token: a remote may send any text."""
     conceal(SecretStr("an-older-token-0815"))
     hook = tmp_path / "remote.git" / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho 'an-older-token-0815 and sk-0123456789abcdef are refused' >&2\nexit 1\n")
@@ -44,7 +44,7 @@ async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
         repository(tmp_path, f"https://x:{TOKEN}@example.com/a.git")
 
 
-async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: Path) -> None:
+async def test_a_change_is_pushed_and_merged(tmp_path: Path, work: Path) -> None:
     """On a private remote, over smart HTTP and GitHub's API, with a partial mirror; each step may be repeated."""
     remote = tmp_path / "remote.git"
     git("config", "uploadpack.allowFilter", "true", cwd=remote)
@@ -106,11 +106,11 @@ async def test_a_revert_reverts_the_whole_pull_request(tmp_path: Path, work: Pat
         (work / "after").write_text("others\n")
         later = commit(work, "others: after")
         assert len(await github.commits(1)) == 3
-        taken_back = await repo.reversal(merged, later, await github.commits(1))
-        assert taken_back.files == {"a": None, "b": None, "README.md": "read me\n"}
+        reversal = await repo.reversal(merged, later, await github.commits(1))
+        assert reversal.files == {"a": None, "b": None, "README.md": "read me\n"}
 
 
-async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, work: Path) -> None:
+async def test_a_closed_pull_request_leaves_no_branch(tmp_path: Path, work: Path) -> None:
     """The pull request is closed, its branch is deleted, and it is found again by its branch."""
 
     async def token() -> SecretStr:
@@ -125,9 +125,9 @@ async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, wo
         await github.open_pull(BRANCH, "main", "docs: new", "", [])
         await github.close(1)
         await github.delete_branch(BRANCH)
-        found = await github.find_pull(BRANCH)
-        assert found is not None
-        assert (found.state, found.merged, found.merge_commit) == ("closed", False, None)
+        pull = await github.find_pull(BRANCH)
+        assert pull is not None
+        assert (pull.state, pull.merged, pull.merge_commit) == ("closed", False, None)
         assert git("branch", "--list", BRANCH, cwd=remote) == ""
 
 
@@ -166,15 +166,15 @@ async def test_the_token_appears_only_in_its_header(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not in a process's arguments, a log line, the mirror's files or the error; and outages are not refusals."""
+    """It is not in a process's arguments, a log line, the mirror's files or the error. An outage is not a refusal."""
     started: list[object] = []
     popen: Callable[..., None] = subprocess.Popen.__init__
 
-    def noting(self: object, args: object, *rest: object, **options: object) -> None:
+    def record(self: object, args: object, *more: object, **options: object) -> None:
         started.append(args)
-        popen(self, args, *rest, **options)
+        popen(self, args, *more, **options)
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", noting)
+    monkeypatch.setattr(subprocess.Popen, "__init__", record)
     caplog.set_level(logging.DEBUG)
     host = Host(status)
     basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
@@ -182,8 +182,8 @@ async def test_the_token_appears_only_in_its_header(
         with pytest.raises(family) as failure:
             await repository(tmp_path, url, TOKEN).head()
     assert host.seen[0] == f"Basic {basic}"
-    written = b"".join(path.read_bytes() for path in (tmp_path / "mirror.git").rglob("*") if path.is_file()).decode()
+    files = b"".join(path.read_bytes() for path in (tmp_path / "mirror.git").rglob("*") if path.is_file()).decode()
     assert started
     for form in (TOKEN, basic):
-        for place in (str(started), caplog.text, written, repr(failure.value), str(failure.value)):
+        for place in (str(started), caplog.text, files, repr(failure.value), str(failure.value)):
             assert form not in place

@@ -43,7 +43,7 @@ def activity(running: float = 0, requests: float = 0, tokens: float = 0) -> Acti
     return Activity(running=running, waiting=0, requests=requests, prompt_tokens=tokens, generation_tokens=0)
 
 
-def decided(
+def decision_at(
     at: timedelta, session: Session | None = None, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> Decision:
     """The decision at this time after the model was ready and last used."""
@@ -51,7 +51,7 @@ def decided(
     return decide(lease or a_lease(), session or a_session(), waiting, NOW + at, idle, LeaseLimits())
 
 
-def lived(
+def decisions_of_unused_model(
     hours: float, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> list[tuple[float, Decision]]:
     """The actions and their minutes for an unused model, sampled every minute until it is down."""
@@ -71,13 +71,13 @@ def lived(
 
 def test_loading_is_not_idle() -> None:
     """Nothing happens to a model that has never been ready, for any length of time."""
-    assert decided(timedelta(hours=9), lease=a_lease(ready=None, ends=None)) == Nothing()
+    assert decision_at(timedelta(hours=9), lease=a_lease(ready=None, ends=None)) == Nothing()
 
 
 def test_an_idle_model_gets_reminders_an_announcement_and_goes_down() -> None:
     """At 15, 30 and 45 minutes a reminder, at 55 the announcement, at 60 it goes down."""
     down = NOW + 60 * MINUTE
-    assert lived(2) == [
+    assert decisions_of_unused_model(2) == [
         (15, Remind(15 * MINUTE, down, last=False)),
         (30, Remind(30 * MINUTE, down, last=False)),
         (45, Remind(45 * MINUTE, down, last=False)),
@@ -88,107 +88,109 @@ def test_an_idle_model_gets_reminders_an_announcement_and_goes_down() -> None:
 
 def test_the_reminder_comes_at_its_time_and_not_before() -> None:
     """The limits are exact to the second."""
-    assert decided(15 * MINUTE - SECOND) == Nothing()
-    assert isinstance(decided(15 * MINUTE), Remind)
+    assert decision_at(15 * MINUTE - SECOND) == Nothing()
+    assert isinstance(decision_at(15 * MINUTE), Remind)
     reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
-    assert decided(30 * MINUTE - SECOND, reminded) == Nothing()
-    assert isinstance(decided(30 * MINUTE, reminded), Remind)
+    assert decision_at(30 * MINUTE - SECOND, reminded) == Nothing()
+    assert isinstance(decision_at(30 * MINUTE, reminded), Remind)
 
 
 def test_nothing_goes_down_unannounced() -> None:
     """A bot that was unavailable for hours announces first, and then waits for the usual time."""
-    due = decided(180 * MINUTE)
+    due = decision_at(180 * MINUTE)
     assert due == Remind(180 * MINUTE, NOW + 185 * MINUTE, last=True)
-    told = NOW + 180 * MINUTE
-    announced = a_session(announced=told, reminded=told, down_at=told + 5 * MINUTE)
-    assert decided(185 * MINUTE - SECOND, announced) == Nothing()
-    assert isinstance(decided(185 * MINUTE, announced), BringDown)
+    announced_at = NOW + 180 * MINUTE
+    announced = a_session(announced=announced_at, reminded=announced_at, down_at=announced_at + 5 * MINUTE)
+    assert decision_at(185 * MINUTE - SECOND, announced) == Nothing()
+    assert isinstance(decision_at(185 * MINUTE, announced), BringDown)
 
 
 def test_traffic_after_the_announcement_cancels_it() -> None:
     """One request resets the idle time."""
     announced = a_session(announced=NOW + 55 * MINUTE, reminded=NOW + 55 * MINUTE, requests_seen=5)
     used = with_sample(announced, a_lease(), activity(requests=6), NOW + 58 * MINUTE)
-    assert decided(72 * MINUTE, used) == Nothing()
-    assert decided(73 * MINUTE, used) == Remind(15 * MINUTE, NOW + 118 * MINUTE, last=False)
+    assert decision_at(72 * MINUTE, used) == Nothing()
+    assert decision_at(73 * MINUTE, used) == Remind(15 * MINUTE, NOW + 118 * MINUTE, last=False)
 
 
 def test_a_keep_has_an_end() -> None:
     """After a keep, the idle time restarts at its end, and earlier reminders count as answered."""
-    kept = a_lease(keep_until=NOW + 75 * MINUTE)
+    kept_lease = a_lease(keep_until=NOW + 75 * MINUTE)
     session = a_session(reminders=1, reminded=NOW + 15 * MINUTE, announced=NOW + 14 * MINUTE)
-    assert decided(90 * MINUTE - SECOND, session, kept) == Nothing()
-    assert decided(90 * MINUTE, session, kept) == Remind(90 * MINUTE, NOW + 135 * MINUTE, last=False)
+    assert decision_at(90 * MINUTE - SECOND, session, kept_lease) == Nothing()
+    assert decision_at(90 * MINUTE, session, kept_lease) == Remind(90 * MINUTE, NOW + 135 * MINUTE, last=False)
 
 
-def test_the_end_of_the_lease_is_warned_of_and_kept() -> None:
-    """A warning before the end; at the end it goes down, busy or not, kept or not."""
+def test_the_end_of_the_lease_is_announced_and_enforced() -> None:
+    """There is a warning before the end; at the end the model goes down, even if it is busy or kept."""
     busy = a_session(active=END - 16 * MINUTE)
     at = END - NOW
-    assert decided(at - 15 * MINUTE - SECOND, busy) == Nothing()
-    assert decided(at - 15 * MINUTE, busy) == WarnEnd(15 * MINUTE)
-    assert decided(at - SECOND, a_session(active=END, warned=END)) == Nothing()
-    kept = a_lease(keep_until=END + timedelta(hours=1))
-    assert decided(at, a_session(active=END, warned=END), kept) == BringDown("the lease has ended")
+    assert decision_at(at - 15 * MINUTE - SECOND, busy) == Nothing()
+    assert decision_at(at - 15 * MINUTE, busy) == WarnEnd(15 * MINUTE)
+    assert decision_at(at - SECOND, a_session(active=END, warned=END)) == Nothing()
+    kept_lease = a_lease(keep_until=END + timedelta(hours=1))
+    assert decision_at(at, a_session(active=END, warned=END), kept_lease) == BringDown("the lease has ended")
 
 
-def test_an_extended_lease_is_warned_of_again() -> None:
+def test_an_extended_lease_gets_another_warning() -> None:
     """The warning was sent for another end of the lease."""
     extended = a_lease(ends=END + timedelta(hours=1))
     busy = a_session(active=END + 44 * MINUTE, warned=END)
-    assert decided(timedelta(hours=4, minutes=45), busy, extended) == WarnEnd(15 * MINUTE)
+    assert decision_at(timedelta(hours=4, minutes=45), busy, extended) == WarnEnd(15 * MINUTE)
 
 
 def test_a_lease_shorter_than_the_warning_has_none() -> None:
     """The warning would be sent immediately."""
     short = a_lease(hold=10 * MINUTE, ends=NOW + 10 * MINUTE)
-    assert decided(MINUTE, lease=short) == Nothing()
+    assert decision_at(MINUTE, lease=short) == Nothing()
 
 
-def test_times_shrink_when_somebody_waits() -> None:
+def test_limits_are_shorter_while_somebody_waits() -> None:
     """Five minutes to the reminder, fifteen to the end, by default; without a queue it would be fifteen and sixty."""
-    assert lived(1, waiting=1) == [
+    assert decisions_of_unused_model(1, waiting=1) == [
         (5, Remind(5 * MINUTE, NOW + 15 * MINUTE, last=False)),
         (10, Remind(10 * MINUTE, NOW + 15 * MINUTE, last=True)),
         (15, BringDown("idle for 15 min and nobody answered")),
     ]
 
 
-def test_somebody_who_comes_to_wait_does_not_skip_the_announcement() -> None:
+def test_a_new_request_in_the_queue_does_not_skip_the_announcement() -> None:
     """After half an hour of idle time it is announced now, and goes down five minutes later."""
     reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
-    assert decided(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
+    assert decision_at(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
 
 
 def test_the_announcement_is_void_when_nobody_waits_any_more() -> None:
     """The announced time is too early now: the reminders continue, and there is another announcement."""
-    told = NOW + 10 * MINUTE
-    announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 5 * MINUTE)
-    assert decided(24 * MINUTE, announced) == Nothing()
-    assert decided(25 * MINUTE, announced) == Remind(25 * MINUTE, NOW + 60 * MINUTE, last=False)
-    assert decided(60 * MINUTE, announced) == Remind(60 * MINUTE, NOW + 65 * MINUTE, last=True)
+    announced_at = NOW + 10 * MINUTE
+    announced = a_session(reminders=2, reminded=announced_at, announced=announced_at, down_at=announced_at + 5 * MINUTE)
+    assert decision_at(24 * MINUTE, announced) == Nothing()
+    assert decision_at(25 * MINUTE, announced) == Remind(25 * MINUTE, NOW + 60 * MINUTE, last=False)
+    assert decision_at(60 * MINUTE, announced) == Remind(60 * MINUTE, NOW + 65 * MINUTE, last=True)
 
 
 def test_nothing_goes_down_before_the_announced_time() -> None:
     """Even if somebody joins the queue in the meantime."""
-    told = NOW + 30 * MINUTE
-    announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 30 * MINUTE)
-    assert decided(60 * MINUTE - SECOND, announced, waiting=1, announce_before="30m") == Nothing()
-    assert isinstance(decided(60 * MINUTE, announced, waiting=1, announce_before="30m"), BringDown)
+    announced_at = NOW + 30 * MINUTE
+    announced = a_session(
+        reminders=2, reminded=announced_at, announced=announced_at, down_at=announced_at + 30 * MINUTE
+    )
+    assert decision_at(60 * MINUTE - SECOND, announced, waiting=1, announce_before="30m") == Nothing()
+    assert isinstance(decision_at(60 * MINUTE, announced, waiting=1, announce_before="30m"), BringDown)
 
 
 def test_longer_times_for_the_queue_do_not_lengthen_anything() -> None:
     """The shorter of the two limits applies."""
-    assert isinstance(decided(15 * MINUTE, waiting=1, queue_remind_after="20m", queue_down_after="2h"), Remind)
+    assert isinstance(decision_at(15 * MINUTE, waiting=1, queue_remind_after="20m", queue_down_after="2h"), Remind)
 
 
 def test_in_quiet_hours_nobody_is_asked() -> None:
     """An idle model goes down after the time of the first reminder; a busy or kept one stays."""
     night = "20:00-07:00"
-    assert decided(15 * MINUTE - SECOND, quiet_hours=night) == Nothing()
-    assert decided(15 * MINUTE, quiet_hours=night) == BringDown("idle for 15 min in quiet hours")
-    assert decided(15 * MINUTE, lease=a_lease(keep_until=NOW + 20 * MINUTE), quiet_hours=night) == Nothing()
-    assert isinstance(decided(15 * MINUTE, quiet_hours="04:00-07:00"), Remind)
+    assert decision_at(15 * MINUTE - SECOND, quiet_hours=night) == Nothing()
+    assert decision_at(15 * MINUTE, quiet_hours=night) == BringDown("idle for 15 min in quiet hours")
+    assert decision_at(15 * MINUTE, lease=a_lease(keep_until=NOW + 20 * MINUTE), quiet_hours=night) == Nothing()
+    assert isinstance(decision_at(15 * MINUTE, quiet_hours="04:00-07:00"), Remind)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_in_quiet_hours_nobody_is_asked() -> None:
         ("2026-10-26T06:00:00+00:00", False),
     ],
 )
-def test_nights_and_weekends_go_by_the_local_clock(at: str, quiet: bool) -> None:
+def test_quiet_hours_follow_the_local_clock(at: str, quiet: bool) -> None:
     """The quiet hours begin in the evening and end on the next morning."""
     policy = Idle.model_validate(
         {"quiet_hours": "20:00-07:00", "quiet_days": ["sat", "sun"], "timezone": "Europe/Berlin"}
@@ -216,7 +218,7 @@ def test_nights_and_weekends_go_by_the_local_clock(at: str, quiet: bool) -> None
     assert is_quiet(datetime.fromisoformat(at), policy) is quiet
 
 
-def test_traffic_is_the_signal() -> None:
+def test_traffic_counts_as_activity() -> None:
     """A running request or a counter that moved is activity; the same numbers again are not."""
     start = with_sample(None, a_lease(), activity(requests=5), NOW)
     idle = with_sample(start, a_lease(), activity(requests=5), NOW + MINUTE)
@@ -229,26 +231,26 @@ def test_traffic_is_the_signal() -> None:
 def test_the_bots_own_requests_do_not_count_as_use() -> None:
     """A smoke test increases the counters by its own requests; one more request counts as use."""
     start = with_sample(None, a_lease(), activity(requests=5, tokens=50), NOW)
-    own = Own(requests=3, tokens=30)
-    smoked = with_sample(start, a_lease(), activity(requests=8, tokens=80), NOW + MINUTE, own)
+    own_requests = Own(requests=3, tokens=30)
+    smoked = with_sample(start, a_lease(), activity(requests=8, tokens=80), NOW + MINUTE, own_requests)
     assert (smoked.active, smoked.requests, smoked.tokens) == (NOW, 0, 0)
-    used = with_sample(smoked, a_lease(), activity(requests=9, tokens=90), NOW + 2 * MINUTE, own)
+    used = with_sample(smoked, a_lease(), activity(requests=9, tokens=90), NOW + 2 * MINUTE, own_requests)
     assert (used.active, used.requests, used.tokens) == (NOW + 2 * MINUTE, 1, 10)
 
 
 def test_unknown_usage_counts_as_active_and_is_reported() -> None:
     """Metrics that cannot be read bring nothing down before the lease ends, and the holder is notified once."""
     lease, session = a_lease(), with_sample(None, a_lease(), activity(), NOW)
-    told = []
+    decisions = []
     for minute in range(1, 241):
         now = NOW + minute * MINUTE
         session = with_sample(session, lease, None, now)
         decision = decide(lease, session, 0, now, Idle(), LeaseLimits())
         session = after_decision(session, decision, lease, now)
         if not isinstance(decision, Nothing):
-            told.append((minute, decision))
+            decisions.append((minute, decision))
     blind = MetricsUnreadable(NOW + MINUTE)
-    assert told == [(16, blind), (225, WarnEnd(15 * MINUTE)), (240, BringDown("the lease has ended"))]
+    assert decisions == [(16, blind), (225, WarnEnd(15 * MINUTE)), (240, BringDown("the lease has ended"))]
     back = with_sample(session, lease, activity(), END)
     assert (back.unknown_since, back.told_unknown) == (None, False)
 
@@ -284,7 +286,7 @@ def test_under_any_policy_an_unused_model_is_announced_and_goes_down(
         "announce_before": announce * 60,
     }  # fmt: skip
     lease = a_lease(hold=timedelta(hours=hold), ends=NOW + timedelta(hours=hold))
-    done = lived(hold, lease, waiting=waiting, **policy)
+    done = decisions_of_unused_model(hold, lease, waiting=waiting, **policy)
     minute, last = done[-1]
     assert isinstance(last, BringDown)
     assert minute <= hold * 60

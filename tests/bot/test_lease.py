@@ -61,7 +61,7 @@ async def test_a_stale_worker_changes_nothing(redis: Redis) -> None:
     await leases.release(stale)
     current = await leases.claim(a_lease(op="op2"))
     assert not await leases.release(stale)
-    assert await leases.change(stale, lambda held: held.model_copy(update={"keeps": 9})) is None
+    assert await leases.change(stale, lambda current: current.model_copy(update={"keeps": 9})) is None
     assert await leases.held() == (current,)
 
 
@@ -79,11 +79,14 @@ async def test_changes_at_once_are_all_kept(redis: Redis) -> None:
     leases = Leases(redis)
     lease = await leases.claim(a_lease())
     await asyncio.gather(
-        *(leases.change(lease, lambda held: held.model_copy(update={"keeps": held.keeps + 1})) for _ in range(10))
+        *(
+            leases.change(lease, lambda current: current.model_copy(update={"keeps": current.keeps + 1}))
+            for _ in range(10)
+        )
     )
-    found = await leases.of("coder-chat")
-    assert found is not None
-    assert found.keeps == 10
+    changed = await leases.of("coder-chat")
+    assert changed is not None
+    assert changed.keeps == 10
 
 
 async def test_a_free_slot_goes_to_the_head_of_the_queue(redis: Redis) -> None:
@@ -139,13 +142,13 @@ async def test_a_lost_lease_is_restored_and_the_next_fence_is_higher(redis: Redi
         if n < 2:
             await leases.release(lost)
     await redis.flushall()
-    found = read_mark(lost.mark, "coder-chat")
-    assert found == lost
-    assert await leases.restore(found)
-    assert not await leases.restore(found)  # it is there
+    restored = read_mark(lost.mark, "coder-chat")
+    assert restored == lost
+    assert await leases.restore(restored)
+    assert not await leases.restore(restored)  # it is there
     with pytest.raises(GpuBusy):
         await leases.claim(a_lease("coder-fim", "op9"))
-    await leases.release(found)
+    await leases.release(restored)
     assert (await leases.claim(a_lease(op="op10"))).fence > lost.fence
 
 
@@ -168,16 +171,16 @@ async def test_a_lease_in_redis_is_never_replaced_by_an_annotation(redis: Redis)
     """People with kubectl can write an annotation: neither an old nor a newer one changes a lease that is held."""
     leases = Leases(redis)
     lease = await leases.claim(a_lease())
-    kept = await leases.change(lease, lambda held: held.model_copy(update={"keeps": 1}))
-    assert kept is not None
+    changed = await leases.change(lease, lambda current: current.model_copy(update={"keeps": 1}))
+    assert changed is not None
     assert not await leases.restore(lease)
-    assert await leases.of("coder-chat") == kept
-    newer = kept.model_copy(update={"keeps": 2, "revision": kept.revision + 1})
+    assert await leases.of("coder-chat") == changed
+    newer = changed.model_copy(update={"keeps": 2, "revision": changed.revision + 1})
     assert not await leases.restore(newer)
-    assert await leases.of("coder-chat") == kept
+    assert await leases.of("coder-chat") == changed
 
 
-async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
+async def test_a_lost_lease_does_not_displace_a_holder(redis: Redis) -> None:
     """Somebody else has the slot now: there are never two holders, so a person must decide."""
     leases = Leases(redis)
     await leases.claim(a_lease("coder-fim", "op2"))

@@ -41,8 +41,8 @@ class Worker:
     step: str = "asked"
 
 
-class Holding(RuleBasedStateMachine):
-    """The steps of a bring-up are rules of their own, so that anything may happen between two of them."""
+class LeaseMachine(RuleBasedStateMachine):
+    """Each step of a bring-up is a rule, so that other rules can run between two of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Holding(RuleBasedStateMachine):
         return self.runner.run(work)
 
     @initialize(slots=st.integers(1, 2))
-    def opened(self, slots: int) -> None:
+    def start_servers(self, slots: int) -> None:
         self.slots = slots
 
         async def open_all() -> None:
@@ -97,8 +97,8 @@ class Holding(RuleBasedStateMachine):
     def claim(self, data: st.DataObject) -> None:
         """A queued request tries to claim; it succeeds only if there are enough slots for all requests ahead: nobody is overtaken."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "asked"]))
-        known = [op.decode() for op in self.run(self._members())]
-        ahead = known.index(worker.op) if worker.op in known else len(known)
+        queued = [op.decode() for op in self.run(self._members())]
+        ahead = queued.index(worker.op) if worker.op in queued else len(queued)
         again = worker.op in {lease.op for lease in self.run(self.leases.held())}  # its own, from before it crashed
         if self.run(self._claim(worker)):
             assert again or ahead < self.slots
@@ -106,10 +106,10 @@ class Holding(RuleBasedStateMachine):
 
     @precondition(lambda self: any(w.step in ("claimed", "checked", "scaled") for w in self.workers))
     @rule(data=st.data())
-    def go_on(self, data: st.DataObject) -> None:
+    def take_next_step(self, data: st.DataObject) -> None:
         """The next step of a bring-up: check, scale, check again."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step in ("claimed", "checked", "scaled")]))
-        self.run(self._go_on(worker))
+        self.run(self._next_step(worker))
 
     @precondition(lambda self: any(w.step == "up" for w in self.workers))
     @rule(data=st.data())
@@ -120,11 +120,11 @@ class Holding(RuleBasedStateMachine):
         async def keep() -> None:
             assert worker.lease
             await self._remember()
-            kept = await self.leases.change(
-                worker.lease, lambda held: held.model_copy(update={"keeps": held.keeps + 1})
+            renewed = await self.leases.change(
+                worker.lease, lambda current: current.model_copy(update={"keeps": current.keeps + 1})
             )
-            if kept:
-                await self.cluster.mark(kept.model, kept.mark, kept.fence)
+            if renewed:
+                await self.cluster.mark(renewed.model, renewed.mark, renewed.fence)
 
         self.run(keep())
 
@@ -150,10 +150,10 @@ class Holding(RuleBasedStateMachine):
             await self._remember()
             try:
                 floor = await self.cluster.highest_fence()
-                worker.lease = await self.leases.replace(old.lease, self._wanted(worker), floor=floor)
+                worker.lease = await self.leases.replace(old.lease, self._new_lease(worker), floor=floor)
             except LeaseMoved:
                 return
-            self._granted(worker.lease)
+            self._record_fence(worker.lease)
             worker.step = "claimed"
             self.workers.append(worker)
             self.workers.remove(old)
@@ -174,15 +174,15 @@ class Holding(RuleBasedStateMachine):
             worker.step, worker.lease = "asked", None
 
     @precondition(lambda self: any(z.lease for z in self.zombies))
-    @rule(data=st.data(), what=st.sampled_from(("up", "down", "mark", "release")))
-    def zombie(self, data: st.DataObject, what: str) -> None:
+    @rule(data=st.data(), action=st.sampled_from(("up", "down", "mark", "release")))
+    def zombie(self, data: st.DataObject, action: str) -> None:
         """A worker that was believed dead continues: under an old fence nothing happens."""
         zombie = data.draw(st.sampled_from([z for z in self.zombies if z.lease]))
         assert zombie.lease
         current = next((w.lease for w in self.workers if w.model == zombie.model and w.lease), None)
         if current and current.fence == zombie.lease.fence:
             return  # it is still the same lease: this is a repetition, not a conflict
-        self.run(self._haunt(zombie.model, zombie.lease, what, current))
+        self.run(self._act_as_zombie(zombie.model, zombie.lease, action, current))
 
     @rule(hours=st.integers(-48, 48))
     def clock_jumps(self, hours: int) -> None:
@@ -254,11 +254,11 @@ class Holding(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------------------- the protocol
 
-    def _wanted(self, worker: Worker) -> Lease:
+    def _new_lease(self, worker: Worker) -> Lease:
         hold = timedelta(hours=2)
         return Lease(model=worker.model, op=worker.op, holder="U1", fence=0, hold=hold, claimed=self.now)
 
-    def _granted(self, lease: Lease) -> None:
+    def _record_fence(self, lease: Lease) -> None:
         if lease.fence not in self.fences:
             self.fences.append(lease.fence)
 
@@ -266,38 +266,38 @@ class Holding(RuleBasedStateMachine):
         await self._rebuild()
         await self._remember()
         try:
-            worker.lease = await self.leases.claim(self._wanted(worker), floor=await self.cluster.highest_fence())
+            worker.lease = await self.leases.claim(self._new_lease(worker), floor=await self.cluster.highest_fence())
         except (GpuBusy, GpuQueued):
             return False
-        self._granted(worker.lease)
+        self._record_fence(worker.lease)
         worker.step = "claimed"
         if worker not in self.workers:
             self.workers.append(worker)
         return True
 
-    async def _go_on(self, worker: Worker) -> None:
+    async def _next_step(self, worker: Worker) -> None:
         assert worker.lease
         try:
             match worker.step:
                 case "claimed":
-                    taken = await self._taken(worker)
+                    is_taken = await self._is_taken(worker)
                     worker.step = "checked"
                 case "checked":
-                    taken = False
+                    is_taken = False
                     await self.cluster.scale(worker.model, 1, lease=worker.lease.mark, fence=worker.lease.fence)
                     worker.step = "scaled"
                 case _:
-                    taken = await self._taken(worker)
+                    is_taken = await self._is_taken(worker)
                     worker.step = "up"
         except StaleFence:
-            taken = True
-        if taken:
+            is_taken = True
+        if is_taken:
             await self._back_off(worker)
 
-    async def _taken(self, worker: Worker) -> bool:
+    async def _is_taken(self, worker: Worker) -> bool:
         await self._rebuild()
-        others = {lease.model for lease in await self.leases.held()} | {u.name for u in await self.cluster.gpu_users()}
-        return len(others - {worker.model}) >= self.slots
+        models = {lease.model for lease in await self.leases.held()} | {u.name for u in await self.cluster.gpu_users()}
+        return len(models - {worker.model}) >= self.slots
 
     async def _back_off(self, worker: Worker) -> None:
         assert worker.lease
@@ -316,11 +316,11 @@ class Holding(RuleBasedStateMachine):
                 with contextlib.suppress(GpuBusy):
                     await self.leases.restore(lost)
 
-    async def _haunt(self, model: str, lease: Lease, what: str, current: Lease | None) -> None:
+    async def _act_as_zombie(self, model: str, lease: Lease, action: str, current: Lease | None) -> None:
         before = self.api.store.get("Deployment", model, "serving")
-        held = await self.leases.held()
+        leases_before = await self.leases.held()
         with contextlib.suppress(StaleFence):
-            match what:
+            match action:
                 case "up":
                     await self.cluster.scale(model, 1, lease=lease.mark, fence=lease.fence)
                 case "down":
@@ -334,8 +334,8 @@ class Holding(RuleBasedStateMachine):
         if current and marked and marked.fence == current.fence:
             assert after == before
         if current:
-            assert [one for one in held if one.fence == current.fence] == [
-                one for one in await self.leases.held() if one.fence == current.fence
+            assert [lease for lease in leases_before if lease.fence == current.fence] == [
+                lease for lease in await self.leases.held() if lease.fence == current.fence
             ]
         elif after != before:  # no lease is on it: a dead process's bring-up is undone by its own second check
             await self.cluster.scale(model, 0, lease=None)
@@ -345,12 +345,12 @@ class Holding(RuleBasedStateMachine):
         return list(members)
 
     async def _remember(self) -> None:
-        """Return the data of a replica that misses the next write."""
+        """Keep the data that a replica has if it misses the next write."""
         keys: Any = await self.redis.keys("*")
         self.before = {key: dumped for key in keys if (dumped := await self.redis.dump(key))}
 
 
-Holding.TestCase.settings = settings(
+LeaseMachine.TestCase.settings = settings(
     max_examples=20,
     stateful_step_count=40,
     deadline=None,
@@ -360,4 +360,4 @@ Holding.TestCase.settings = settings(
         Phase.generate,
     ),  # each run starts a server: shrinking would take many minutes, and the steps are printed anyway
 )
-TestHolding = pytest.mark.timeout(600)(Holding.TestCase)
+TestLeases = pytest.mark.timeout(600)(LeaseMachine.TestCase)

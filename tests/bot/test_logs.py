@@ -16,7 +16,7 @@ TOKEN = "plain-looking-secret"
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     """Restore the logging for other tests."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -34,8 +34,8 @@ class Lines:
         logs.configure("json", [SecretStr(TOKEN)])
 
     def last(self) -> dict[str, object]:
-        written: dict[str, object] = json.loads(self._capsys.readouterr().err.splitlines()[-1])
-        return written
+        fields: dict[str, object] = json.loads(self._capsys.readouterr().err.splitlines()[-1])
+        return fields
 
 
 def test_every_line_names_its_operation_actor_and_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,15 +82,15 @@ def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: 
     """A secret in the text, in a value, deep in a structure or in an exception is removed before the line is written."""
     Lines(capsys)
     log = structlog.get_logger("bot.test")
-    shown = f"redis://{secret}@host:6379" if ":hunter" in secret else secret
+    credential = f"redis://{secret}@host:6379" if ":hunter" in secret else secret
     try:
-        raise RuntimeError(f"401 for {shown}")
+        raise RuntimeError(f"401 for {credential}")
     except RuntimeError:
-        log.exception(f"refused {shown}", url=shown, deep={"headers": [shown]})  # noqa: G004
-    written = capsys.readouterr().err
-    assert secret not in written
-    assert json.dumps(secret)[1:-1] not in written
-    assert logs.CUT in written
+        log.exception(f"refused {credential}", url=credential, deep={"headers": [credential]})  # noqa: G004
+    output = capsys.readouterr().err
+    assert secret not in output
+    assert json.dumps(secret)[1:-1] not in output
+    assert logs.CUT in output
 
 
 def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_removed_too(

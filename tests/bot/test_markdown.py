@@ -33,37 +33,42 @@ HOSTILE = (
     "\\@ada \\#1 \\[x](y)",
 )
 _LIVE = re.compile(r"(?<!\w)@\w|#\d|\bGH-\d|https?://|www\.", re.IGNORECASE)
-"""Return the rendered text in which GitHub searches for references, without code."""
+"""Text that GitHub would turn into a mention, a reference or a link."""
 
 
 def _tokens(markdown: str) -> list[tuple[str, str]]:
     """The kinds and texts of the tokens of GitHub's Markdown, with HTML."""
     parsed = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
-    return [(each.type, each.content) for block in parsed for each in ([block, *(block.children or ())])]
+    return [(token.type, token.content) for block in parsed for token in ([block, *(block.children or ())])]
 
 
 @pytest.mark.parametrize("escape", [text, prose])
-@pytest.mark.parametrize("said", HOSTILE)
+@pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("around", ["{}", "- {}", "asked: {}", "| a | b |\n| --- | --- |\n| x | {} |"])
-def test_external_text_stays_text(said: str, around: str, escape: object) -> None:
+def test_external_text_stays_text(hostile: str, around: str, escape: object) -> None:
     assert callable(escape)
-    plain, seen = _tokens(around.format("plain")), _tokens(around.format(escape(said)))
+    plain, tokens = _tokens(around.format("plain")), _tokens(around.format(escape(hostile)))
     inside = [
-        (kind, content) for kind, content in seen if kind not in ("text", "code_inline", "text_special", "inline")
+        (kind, content) for kind, content in tokens if kind not in ("text", "code_inline", "text_special", "inline")
     ]
     assert inside == [(kind, content) for kind, content in plain if kind not in ("text", "inline")]
-    shown = "".join(content for kind, content in seen if kind in ("text", "text_special"))
-    assert not _LIVE.search(shown)
+    visible = "".join(content for kind, content in tokens if kind in ("text", "text_special"))
+    assert not _LIVE.search(visible)
 
 
-@pytest.mark.parametrize("said", HOSTILE)
-def test_code_ends_where_it_ends(said: str) -> None:
-    seen = _tokens(f"| a | b |\n| --- | --- |\n| x | {cell(code(said))} |")
-    assert [kind for kind, _ in seen].count("td_open") == 2
-    assert len([kind for kind, _ in seen if kind == "code_inline"]) == 1
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_code_stays_one_code_span(hostile: str) -> None:
+    tokens = _tokens(f"| a | b |\n| --- | --- |\n| x | {cell(code(hostile))} |")
+    assert [kind for kind, _ in tokens].count("td_open") == 2
+    assert len([kind for kind, _ in tokens if kind == "code_inline"]) == 1
 
 
 def test_ordinary_words_are_written_as_they_are() -> None:
-    for said in ("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "image@sha256:1234", "--max-num-seqs=8", "a_b 16k, 20 GiB (ok)"):
-        assert text(f"is {said}") == f"is {said}"
+    for words in (
+        "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ",
+        "image@sha256:1234",
+        "--max-num-seqs=8",
+        "a_b 16k, 20 GiB (ok)",
+    ):
+        assert text(f"is {words}") == f"is {words}"
     assert prose("set `--max_model_len=4096` now") == "set `--max_model_len=4096` now"

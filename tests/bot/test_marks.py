@@ -19,7 +19,7 @@ LEASE = Lease(
 MARK = json.loads(LEASE.mark)
 
 
-def test_our_own_mark_is_read_as_it_was_written() -> None:
+def test_a_mark_by_stoker_is_read_unchanged() -> None:
     assert read_mark(LEASE.mark, "coder-chat") == LEASE
     assert bounded(LEASE, NOW, 12 * HOUR, "C0GPUOPS") == LEASE
     assert read_mark(json.dumps(MARK | {"of_a_later_version": 1}), "coder-chat") == LEASE
@@ -47,7 +47,7 @@ def test_an_implausible_annotation_is_ignored(mark: str | None) -> None:
     assert read_mark(mark, "coder-chat") is None
 
 
-def test_policy_bounds_what_is_restored() -> None:
+def test_policy_limits_a_restored_lease() -> None:
     """The end, the requested time and the message addresses of an annotation are limited to what anybody may have."""
     greedy = LEASE.model_copy(
         update={
@@ -57,11 +57,11 @@ def test_policy_bounds_what_is_restored() -> None:
             "message": Message(channel="CELSEWHERE", ts="1.2"),
         }
     )
-    kept = bounded(greedy, NOW, 12 * HOUR, "C0GPUOPS")
-    assert kept
-    assert kept.ready
-    assert (kept.hold, kept.ends, kept.message) == (12 * HOUR, kept.ready + 12 * HOUR, None)
-    assert kept.keep_until == kept.ends
+    limited = bounded(greedy, NOW, 12 * HOUR, "C0GPUOPS")
+    assert limited
+    assert limited.ready
+    assert (limited.hold, limited.ends, limited.message) == (12 * HOUR, limited.ready + 12 * HOUR, None)
+    assert limited.keep_until == limited.ends
 
 
 @pytest.mark.parametrize("change", [{"claimed": NOW + HOUR}, {"ready": NOW + HOUR, "ends": NOW + 2 * HOUR}], ids=str)
@@ -80,8 +80,8 @@ LATER = {"revision": 2, "ends": NOW + 3 * HOUR, "keeps": 1, "keep_until": NOW + 
 def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) -> None:
     """The Deployment has a later state of the same lease: it is used, except for the addresses of the messages."""
     elsewhere = {"message": Message(channel="CELSEWHERE", ts="1.2")}
-    found = prolonged(LEASE, LEASE.model_copy(update=lost | elsewhere), 8 * HOUR)
-    assert found == LEASE.model_copy(update=lost | {"revision": LEASE.revision})
+    merged_lease = prolonged(LEASE, LEASE.model_copy(update=lost | elsewhere), 8 * HOUR)
+    assert merged_lease == LEASE.model_copy(update=lost | {"revision": LEASE.revision})
 
 
 @pytest.mark.parametrize(

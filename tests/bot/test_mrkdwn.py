@@ -36,34 +36,34 @@ EVIL = "<https://evil.example|Approve & roll out> <!channel> <@U0LEAD> `x` *b* :
 
 def test_a_value_in_a_template_is_text() -> None:
     """Any value is escaped; markup stays markup, and so does our own error that contains markup."""
-    said = md(
+    markup = md(
         "*{name}* {model}: {why} {error}", name=EVIL, model=code("m"), why=BotError(EVIL), error=Unavailable("X", EVIL)
     )
-    assert said.startswith("*&lt;https://evil.example|Approve &amp; roll out&gt; &lt;!channel&gt; &lt;@U0LEAD&gt;")
-    assert said.count("`m`") == 1
-    assert "<" not in said.replace("&lt;", "")
-    assert "\u202e" not in said
-    assert "\u200b\n" not in said
+    assert markup.startswith("*&lt;https://evil.example|Approve &amp; roll out&gt; &lt;!channel&gt; &lt;@U0LEAD&gt;")
+    assert markup.count("`m`") == 1
+    assert "<" not in markup.replace("&lt;", "")
+    assert "\u202e" not in markup
+    assert "\u200b\n" not in markup
     assert md("{why}", why=BotError(md("`a` {x}", x="<b>"))) == "`a` &lt;b&gt;"
 
 
 @given(st.text())
 def test_no_text_becomes_a_mention_or_a_link(text: str) -> None:
     """In a template, joined to markup, added to it, or shown alone."""
-    for said in (md("{text}", text=text), md(", ").join([text, text]), md("_a_ ") + text, shown(text)):
-        assert "<" not in said
-        assert ">" not in said.replace("&gt;", "")
+    for markup in (md("{text}", text=text), md(", ").join([text, text]), md("_a_ ") + text, shown(text)):
+        assert "<" not in markup
+        assert ">" not in markup.replace("&gt;", "")
 
 
-def test_a_link_leads_to_the_web_and_cannot_be_ended() -> None:
-    """Otherwise its label is shown."""
+def test_only_a_web_address_becomes_a_link() -> None:
+    """For any other address, only the label is shown."""
     assert link("https://a.example/?b=1&c=2", "x|y>") == "<https://a.example/?b=1&amp;c=2|x∣y&gt;>"
     for url in ("javascript:alert(1)", "https://a|b", "https://a>b", "https://a b", "!channel", "@U1"):
         assert "<" not in link(url, "label")
 
 
 @pytest.mark.parametrize("user", ["U1|x", "!channel", "U1>", "u1", "U0 DEV"])
-def test_a_person_is_an_id(user: str) -> None:
+def test_only_a_user_id_becomes_a_mention(user: str) -> None:
     """Nothing else becomes a mention."""
     assert "<" not in person(user)
 
@@ -98,14 +98,14 @@ def test_templates_are_literals() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
-            where = f"{path.relative_to(ROOT)}:{node.lineno}"
+            place = f"{path.relative_to(ROOT)}:{node.lineno}"
             if node.func.id == "md":
-                assert isinstance(node.args[0], ast.Constant), where
+                assert isinstance(node.args[0], ast.Constant), place
             elif node.func.id == "Mrkdwn" and node.args:
-                assert path.name in ("mrkdwn.py", "text.py", "blocks.py", "rich_text.py", "older.py"), where
+                assert path.name in ("mrkdwn.py", "text.py", "blocks.py", "rich_text.py", "older.py"), place
 
 
-def test_a_replacement_leaves_markup_markup() -> None:
+def test_a_replacement_keeps_markup() -> None:
     """The receipt on a card becomes exact when the node is gone: the rest of the card is unchanged."""
     outcome = md("{model} is down.\n{receipt}", model=code("coder-chat"), receipt=md("*Receipt*: about"))
     exact = outcome.replace(md("*Receipt*: about"), md("*Receipt*: exactly"))
@@ -116,8 +116,8 @@ def test_a_replacement_leaves_markup_markup() -> None:
 
 def test_a_diagnosis_names_flags_as_code_and_nothing_else_is_markup() -> None:
     """A sentence may contain an engine's log line, also between backticks."""
-    said = with_code("`--max-model-len=8` would fit. *bold* <!channel> `<https://evil|Approve>`")
-    assert said == "`--max-model-len=8` would fit. ∗bold∗ &lt;!channel&gt; `&lt;https://evil|Approve&gt;`"
+    markup = with_code("`--max-model-len=8` would fit. *bold* <!channel> `<https://evil|Approve>`")
+    assert markup == "`--max-model-len=8` would fit. ∗bold∗ &lt;!channel&gt; `&lt;https://evil|Approve&gt;`"
 
 
 def test_a_time_in_plain_text_is_in_the_readers_time_zone() -> None:

@@ -39,7 +39,7 @@ CHART = chart("GPU hours", ["Mon", "Tue"], {"in use": [2.0, 0.0], "idle": [1.0, 
 MORE = container("More of the plan", [section(md("*Commit*: {commit}", commit=code("6f5dab")))])
 
 
-def seen(blocks: list[Block]) -> str:
+def text_of(blocks: list[Block]) -> str:
     return kit.visible_text(blocks, lambda name: name)
 
 
@@ -59,7 +59,7 @@ def seen(blocks: list[Block]) -> str:
 def test_older_blocks_have_the_same_content(block: Block, text: str) -> None:
     """The conversion loses no content, and needs no newer block."""
     converted = older([block])
-    assert seen(converted) == text
+    assert text_of(converted) == text
     assert kit.complaints(converted) == []
     assert not {part["type"] for part in converted} & NEWER
 
@@ -79,16 +79,16 @@ def test_markup_survives_rich_text(text: Mrkdwn) -> None:
 
 def test_a_table_is_cut_to_slacks_limit() -> None:
     """Cells become shorter before rows are dropped."""
-    made = table(("a", "b"), [("name", md("x" * 3000))] * 60)
-    assert len(made["rows"]) == 61
-    assert kit.complaints([made]) == []
+    cut_table = table(("a", "b"), [("name", md("x" * 3000))] * 60)
+    assert len(cut_table["rows"]) == 61
+    assert kit.complaints([cut_table]) == []
 
 
 def test_many_series_are_combined() -> None:
     """Slack accepts six series in a chart, with different names of at most twenty characters."""
-    made = chart("x" * 80, ["Mon"], {f"{'model' * 5}-{n}": [float(n)] for n in range(9)}, "hours")
-    assert kit.complaints([made]) == []
-    assert sum(each["data"][0]["value"] for each in made["chart"]["series"]) == sum(range(9))
+    combined = chart("x" * 80, ["Mon"], {f"{'model' * 5}-{n}": [float(n)] for n in range(9)}, "hours")
+    assert kit.complaints([combined]) == []
+    assert sum(series["data"][0]["value"] for series in combined["chart"]["series"]) == sum(range(9))
 
 
 def test_a_mention_in_a_cell_notifies_only_the_intended_people() -> None:
@@ -97,7 +97,7 @@ def test_a_mention_in_a_cell_notifies_only_the_intended_people() -> None:
     assert mentioned_in(view) == {"U1", "U2"}
     quiet = notifying(view, {"U1"}, {"U2": "lead"})
     assert mentioned_in(quiet) == {"U1"}
-    assert "@lead" in seen(quiet.blocks)
+    assert "@lead" in text_of(quiet.blocks)
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ async def wire(workspace: tuple[Workspace, Faults]) -> AsyncIterator[tuple[Clean
         called.append(request.url.name)
 
     async with ClientSession(trace_configs=[trace]) as session:
-        there, _ = workspace
-        yield CleanWebClient(session=session, token=there.bot_token, base_url=there.api_url), called
+        stand_in, _ = workspace
+        yield CleanWebClient(session=session, token=stand_in.bot_token, base_url=stand_in.api_url), called
 
 
 EVERY = [STEPS, TABLE, DATA, CHART, MORE]
@@ -130,10 +130,10 @@ async def test_slack_gets_newer_blocks(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]], block: Block
 ) -> None:
     """The message needs only one call."""
-    (there, _), (client, called) = workspace, wire
+    (stand_in, _), (client, called) = workspace, wire
     await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[block])
     assert called == ["chat.postMessage"]
-    assert there.now_visible("dev") == [seen([block])]
+    assert stand_in.now_visible("dev") == [text_of([block])]
 
 
 @pytest.mark.parametrize("block", EVERY, ids=lambda block: block["type"])
@@ -141,48 +141,48 @@ async def test_an_older_workspace_gets_older_blocks(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]], block: Block
 ) -> None:
     """The first message takes a second call; then the workspace is known, and a message is one call again."""
-    (there, faults), (client, called) = workspace, wire
+    (stand_in, faults), (client, called) = workspace, wire
     faults.add("slack-old-blocks")
     posted = await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[block])
-    assert there.now_visible("dev") == [seen(older([block]))]
+    assert stand_in.now_visible("dev") == [text_of(older([block]))]
     assert called == ["chat.postMessage"] * 2
     await client.chat_update(channel=CHANNEL, ts=str(posted["ts"]), text="x", blocks=[section(md("new")), block])
     assert called == ["chat.postMessage"] * 2 + ["chat.update"]
-    assert there.now_visible("dev") == ["new\n" + seen(older([block]))]
+    assert stand_in.now_visible("dev") == ["new\n" + text_of(older([block]))]
 
 
 async def test_only_the_refused_blocks_are_converted(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
 ) -> None:
     """A table that was never refused is tried, even if plans were refused."""
-    (there, faults), (client, called) = workspace, wire
+    (stand_in, faults), (client, called) = workspace, wire
     faults.add("slack-old-blocks")
     await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS])
     faults.discard("slack-old-blocks")
     await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS, TABLE])
     assert len(called) == 3
-    assert there.now_visible("dev")[-1] == seen([*older([STEPS]), TABLE])
+    assert stand_in.now_visible("dev")[-1] == text_of([*older([STEPS]), TABLE])
 
 
 async def test_a_view_is_converted_too(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
 ) -> None:
     """Slack answers `invalid_arguments` for a view."""
-    (there, faults), (client, _) = workspace, wire
+    (stand_in, faults), (client, _) = workspace, wire
     faults.add("slack-old-blocks")
     await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [CHART]})
-    assert "in use 2" in there.home("dev")
+    assert "in use 2" in stand_in.home("dev")
 
 
 async def test_another_refusal_stays_an_error(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
 ) -> None:
     """The answer does not count as a refusal of newer blocks."""
-    (there, _), (client, called) = workspace, wire
+    (stand_in, _), (client, called) = workspace, wire
     with pytest.raises(SlackApiError, match="invalid_blocks"):
         await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS, section(md("x")) | {"text": {}}])
     await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS])
-    assert there.now_visible("dev") == [seen([STEPS])]
+    assert stand_in.now_visible("dev") == [text_of([STEPS])]
     assert len(called) == 3
 
 
@@ -200,25 +200,25 @@ def test_measurements_are_a_table_in_the_thread_and_logs_stay_as_they_are() -> N
     rows = (("Part", "Engine", "Estimate"), ("weights", "5.2 GiB", "5.1 GiB"))
     measured = Note(title="Measured by the engine", text="The engine has 1.0 GiB more. <!channel>", rows=rows)
     op = a_bring_up(notes=(measured, Note(title="The last log lines", text="ERROR  CUDA")))
-    (_, told), (_, logs) = thread(op)
-    kinds = [block["type"] for block in told.blocks]
+    (_, view), (_, logs) = thread(op)
+    kinds = [block["type"] for block in view.blocks]
     assert kinds == ["section", "table", "section"]
-    assert [cell["text"] for cell in told.blocks[1]["rows"][1]] == ["weights", "5.2 GiB", "5.1 GiB"]
-    assert [column.get("align") for column in told.blocks[1]["column_settings"]] == [None, "right", "right"]
-    assert "&lt;!channel&gt;" in told.blocks[2]["text"]["text"]
-    assert "weights  5.2 GiB   5.1 GiB" in str(older(told.blocks))
+    assert [cell["text"] for cell in view.blocks[1]["rows"][1]] == ["weights", "5.2 GiB", "5.1 GiB"]
+    assert [column.get("align") for column in view.blocks[1]["column_settings"]] == [None, "right", "right"]
+    assert "&lt;!channel&gt;" in view.blocks[2]["text"]["text"]
+    assert "weights  5.2 GiB   5.1 GiB" in str(older(view.blocks))
     assert [block["type"] for block in logs.blocks] == ["section", "rich_text"]
 
 
 def test_a_smoke_test_with_a_warning_is_not_called_passed() -> None:
     """LiteLLM may not have answered at all."""
-    known = Check(name="direct: /health", passed=True, evidence="200")
+    passed = Check(name="direct: /health", passed=True, evidence="200")
     doubt = Check(name="gateway: chat", passed=True, warning=True, evidence="LiteLLM could not be reached.")
-    ((_, told),) = thread(a_bring_up(checks=(known, doubt)))
-    assert "1 of 2 passed, 1 with a warning" in str(told.blocks[0])
-    assert "⚠️ warning" in str(told.blocks[1])
-    ((_, told),) = thread(a_bring_up(checks=(known,)))
-    assert "all passed" in str(told.blocks[0])
+    ((_, view),) = thread(a_bring_up(checks=(passed, doubt)))
+    assert "1 of 2 passed, 1 with a warning" in str(view.blocks[0])
+    assert "⚠️ warning" in str(view.blocks[1])
+    ((_, view),) = thread(a_bring_up(checks=(passed,)))
+    assert "all passed" in str(view.blocks[0])
 
 
 def test_a_note_of_an_earlier_version_is_not_posted_again() -> None:

@@ -56,7 +56,7 @@ def operations(redis: Redis) -> Operations:
     return Operations(redis)
 
 
-def presentation(workspace: Workspace, redis: Redis, approvers: tuple[str, ...]) -> Presentation:
+def open_presentation(workspace: Workspace, redis: Redis, approvers: tuple[str, ...]) -> Presentation:
     """A new object each time, as in another process."""
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     roles = Roles(approvers=approvers, admins=("U0ADMIN",))
@@ -69,41 +69,45 @@ def presentation(workspace: Workspace, redis: Redis, approvers: tuple[str, ...])
 
 
 @pytest.fixture
-async def shown(workspace: Workspace, redis: Redis) -> AsyncIterator[Presentation]:
-    it = presentation(workspace, redis, ("S0APPROVERS",))
-    yield it
-    await it.close()
+async def presentation(workspace: Workspace, redis: Redis) -> AsyncIterator[Presentation]:
+    opened = open_presentation(workspace, redis, ("S0APPROVERS",))
+    yield opened
+    await opened.close()
 
 
-def an_operation(status: Status, actor: str = "U0DEV", kind: Kind = Kind.GPU_UP, **more: object) -> Operation:
+def an_operation(status: Status, actor: str = "U0DEV", kind: Kind = Kind.GPU_UP, **changes: object) -> Operation:
     hold = timedelta(hours=2) if kind is Kind.GPU_UP else None
-    asked = {"model": "coder-chat", "actor": actor, "channel": CHANNEL, "at": NOW, "hold": hold, "reason": "demo"}
-    request = A_REQUEST.validate_python(asked | {"kind": kind, "hf_id": "org/model", "reverts": "op0"})
+    fields = {"model": "coder-chat", "actor": actor, "channel": CHANNEL, "at": NOW, "hold": hold, "reason": "demo"}
+    request = A_REQUEST.validate_python(fields | {"kind": kind, "hf_id": "org/model", "reverts": "op0"})
     plan, expires = PLAN if kind is Kind.GPU_UP else None, NOW + timedelta(hours=1)
     op = OPERATIONS[kind](id="op1", request=request, status=status, updated=NOW, expires=expires, plan=plan)
-    return op.model_copy(update=more)
+    return op.model_copy(update=changes)
 
 
-async def settled(shown: Presentation, workspace: Workspace, op: Operation) -> dict[str, list[tuple[str, str]]]:
+async def settled(presentation: Presentation, workspace: Workspace, op: Operation) -> dict[str, list[tuple[str, str]]]:
     """The notifications once the operation is shown and nothing is left to be written."""
-    shown.show(op.id, now=True)
+    presentation.show(op.id, now=True)
     async with asyncio.timeout(90):
         while not workspace.posted(CHANNEL):
             await asyncio.sleep(0.02)
         for _ in range(10):  # the card first, then what follows from it
             await asyncio.sleep(0.05)
-            while await shown.waiting():
+            while await presentation.waiting():
                 await asyncio.sleep(0.02)
     return pushed(workspace)
 
 
 def pushed(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
-    found = {name: workspace.notified(name) for name in ("dev", "lead", "admin")}
-    for each in [each for all_of_them in found.values() for each in all_of_them]:
-        rule = TABLE.get(each.key.partition(":")[0])
-        assert rule, each.key
-        assert each.how in rule.channels
-    return {name: [(each.key.partition(":")[0], each.text) for each in what] for name, what in found.items() if what}
+    by_user = {name: workspace.notified(name) for name in ("dev", "lead", "admin")}
+    for notification in [notification for all_of_them in by_user.values() for notification in all_of_them]:
+        rule = TABLE.get(notification.key.partition(":")[0])
+        assert rule, notification.key
+        assert notification.how in rule.channels
+    return {
+        name: [(notification.key.partition(":")[0], notification.text) for notification in notifications_of_user]
+        for name, notifications_of_user in by_user.items()
+        if notifications_of_user
+    }
 
 
 def test_the_table_is_in_the_documentation() -> None:
@@ -177,19 +181,19 @@ REQUEST = "@dev requests coder-chat for 2 h, about $1.84, because demo"
 )
 async def test_each_state_notifies_the_people_concerned(
     workspace: Workspace,
-    shown: Presentation,
+    presentation: Presentation,
     operations: Operations,
     op: Operation,
     expected: dict[str, list[tuple[str, str]]],
 ) -> None:
     """Nobody else is notified: not the requester, and not the person who clicked. Showing the same state again notifies nobody."""
     await operations.create(op)
-    assert await settled(shown, workspace, op) == expected
-    assert await settled(shown, workspace, op) == expected
+    assert await settled(presentation, workspace, op) == expected
+    assert await settled(presentation, workspace, op) == expected
 
 
 @pytest.mark.parametrize(
-    ("why", "announced", "expected"),
+    ("reason", "announced", "expected"),
     [
         ("the lease has ended", False, {"dev": [("stopped", "coder-chat is down: the lease has ended")]}),
         ("idle for 1 h and nobody answered", True, {}),
@@ -197,38 +201,38 @@ async def test_each_state_notifies_the_people_concerned(
 )
 async def test_a_stop_by_stoker_notifies_the_holder(
     workspace: Workspace,
-    shown: Presentation,
+    presentation: Presentation,
     operations: Operations,
-    why: str,
+    reason: str,
     announced: bool,
     expected: dict[str, object],
 ) -> None:
     """Unless the last reminder has announced it: then the reminder is updated with the result."""
     request = BringDown(
-        model="coder-chat", actor="", channel=CHANNEL, at=NOW, reason=why, holder="U0DEV",
+        model="coder-chat", actor="", channel=CHANNEL, at=NOW, reason=reason, holder="U0DEV",
         announced=announced,
     )  # fmt: skip
     op = BringDownOperation(id="op1", request=request, status=Status.SUCCEEDED, updated=NOW, outcome=md("It is down."))
     await operations.create(op)
-    assert await settled(shown, workspace, op) == expected
+    assert await settled(presentation, workspace, op) == expected
 
 
 async def test_a_new_round_of_approval_asks_again_and_a_new_process_does_not(
-    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis
+    workspace: Workspace, presentation: Presentation, operations: Operations, redis: Redis
 ) -> None:
     """The card exists by then, so the approvers are mentioned in a reply; a bot that was killed repeats nothing."""
     op = await operations.create(an_operation(Status.AWAITING))
-    await settled(shown, workspace, op)
-    second = presentation(workspace, redis, ("S0APPROVERS",))
+    await settled(presentation, workspace, op)
+    second = open_presentation(workspace, redis, ("S0APPROVERS",))
     assert [event for event, _ in (await settled(second, workspace, op))["lead"]] == ["card"]
     await operations.update(op.id, lambda op: op.model_copy(update={"expires": NOW + timedelta(hours=3)}))
     assert [event for event, _ in (await settled(second, workspace, op))["lead"]] == ["card", "asked"]
-    assert [event for event, _ in (await settled(shown, workspace, op))["lead"]] == ["card", "asked"]
+    assert [event for event, _ in (await settled(presentation, workspace, op))["lead"]] == ["card", "asked"]
     await second.close()
 
 
 async def test_a_bot_that_is_killed_before_its_card_asks_in_the_next_one(
-    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis
+    workspace: Workspace, presentation: Presentation, operations: Operations, redis: Redis
 ) -> None:
     """The card's question is recorded before it is posted: the next attempt has the same question, and no reply repeats it."""
     op = await operations.create(an_operation(Status.AWAITING))
@@ -238,48 +242,50 @@ async def test_a_bot_that_is_killed_before_its_card_asks_in_the_next_one(
         return f"asked:{op.id}:{op.expires.isoformat() if op.expires else ''}"
 
     await StepLedger(redis).once(op.id, "asked by the card", noted, str)
-    assert [event for event, _ in (await settled(shown, workspace, op))["lead"]] == ["card"]
+    assert [event for event, _ in (await settled(presentation, workspace, op))["lead"]] == ["card"]
 
 
-async def test_reminder_and_escalation_come_once(
-    workspace: Workspace, shown: Presentation, operations: Operations
+async def test_reminder_and_escalation_are_sent_once(
+    workspace: Workspace, presentation: Presentation, operations: Operations
 ) -> None:
     """The reminder to those who have not approved, the escalation to the admins."""
     vote = Vote(by="U0LEAD", at=NOW, approve=True)
     op = await operations.create(an_operation(Status.AWAITING, votes=(vote,)))
-    await settled(shown, workspace, op)
+    await settled(presentation, workspace, op)
     for _ in range(2):
         loaded = await operations.load(op.id)
-        await shown.announcements.remind(loaded)
-        await shown.announcements.escalate(loaded)
-    found = await settled(shown, workspace, op)
-    assert [event for event, _ in found["admin"]] == ["asked", "half", "escalated"]
-    assert "lead" not in found
-    assert found["admin"][1][1].startswith("✋ Nobody has decided yet: @dev requests coder-chat")
+        await presentation.announcements.remind(loaded)
+        await presentation.announcements.escalate(loaded)
+    notifications = await settled(presentation, workspace, op)
+    assert [event for event, _ in notifications["admin"]] == ["asked", "half", "escalated"]
+    assert "lead" not in notifications
+    assert notifications["admin"][1][1].startswith("✋ Nobody has decided yet: @dev requests coder-chat")
 
 
 async def test_the_holder_is_notified_of_a_request_to_replace_them(
-    workspace: Workspace, shown: Presentation, operations: Operations
+    workspace: Workspace, presentation: Presentation, operations: Operations
 ) -> None:
     """With buttons for their options; the message is updated if the request ends without effect."""
     op = await operations.create(an_operation(Status.AWAITING, plan=PLAN.model_copy(update={"lease": LEASE})))
-    found = await settled(shown, workspace, op)
+    notifications = await settled(presentation, workspace, op)
     text = "@dev asks to replace your session of coder-fim with coder-chat because demo"
-    assert ("replace", text) in found["lead"]
+    assert ("replace", text) in notifications["lead"]
     [message] = [text for text in workspace.posted("D0LEAD") if "asks to replace" in text]
     assert "[Object]  [Bring it down]" in message
-    await shown.announcements.announce_objection(op, "U0LEAD", "a run is half done")
-    found = await settled(shown, workspace, op)
-    assert ("objected", "@admin @dev: ✋ @lead objects to “Bring up coder-chat”: a run is half done") in found["dev"]
-    assert not [event for event, _ in found["lead"] if event == "objected"]
+    await presentation.announcements.announce_objection(op, "U0LEAD", "a run is half done")
+    notifications = await settled(presentation, workspace, op)
+    assert ("objected", "@admin @dev: ✋ @lead objects to “Bring up coder-chat”: a run is half done") in notifications[
+        "dev"
+    ]
+    assert not [event for event, _ in notifications["lead"] if event == "objected"]
     await operations.update(op.id, lambda op: op.moved(Status.EXPIRED, NOW, outcome=md("Nobody decided.")))
-    await settled(shown, workspace, op)
+    await settled(presentation, workspace, op)
     assert "your session continues" in workspace.posted("D0LEAD")[-1]
     assert "[Object]" not in workspace.posted("D0LEAD")[-1]
 
 
 @pytest.mark.parametrize(
-    ("members", "actor", "voted", "whom", "alone"),
+    ("members", "actor", "voted", "asked", "alone"),
     [
         (GROUP, "U0DEV", (), ("S0APPROVERS",), ""),
         (GROUP, "U0LEAD", (), ("U0ADMIN",), "U0ADMIN"),
@@ -292,11 +298,11 @@ async def test_the_holder_is_notified_of_a_request_to_replace_them(
     ],
 )
 def test_the_people_who_are_asked_to_decide(
-    members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], whom: tuple[str, ...], alone: str
+    members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], asked: tuple[str, ...], alone: str
 ) -> None:
     """The group by its name, unless the requester or somebody who has approved is in it."""
     votes = tuple(Vote(by=user, at=NOW, approve=True) for user in voted)
-    assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (whom, alone)
+    assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (asked, alone)
 
 
 def test_people_who_are_not_notified_are_shown_by_name() -> None:
@@ -306,6 +312,6 @@ def test_people_who_are_not_notified_are_shown_by_name() -> None:
         text=md("{text}", text=md("<@U1> `x`")), blocks=[block, {"type": "context", "elements": [block["text"]]}]
     )
     quiet = notifying(view, ("U2",), {"U1": "de<v"})
-    told = "@de&lt;v asks <@U2|x>, @S1 <https://a|b>"
+    text = "@de&lt;v asks <@U2|x>, @S1 <https://a|b>"
     assert quiet.text == "@de&lt;v `x`"
-    assert [quiet.blocks[0]["text"]["text"], quiet.blocks[1]["elements"][0]["text"]] == [told, told]
+    assert [quiet.blocks[0]["text"]["text"], quiet.blocks[1]["elements"][0]["text"]] == [text, text]

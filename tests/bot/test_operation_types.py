@@ -42,10 +42,10 @@ def test_mypy_rejects_a_field_that_the_kind_does_not_have(tmp_path: Path) -> Non
     file = tmp_path / "snippet.py"
     file.write_text(SNIPPET, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--no-error-summary", str(file)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     first = SNIPPET[: SNIPPET.index("down.plan")].count("\n") + 1
-    rejected = [int(line.split(":")[1]) - first for line in found.splitlines() if ": error:" in line]
-    assert sorted(set(rejected)) == list(range(8)), found
+    rejected = [int(line.split(":")[1]) - first for line in output.splitlines() if ": error:" in line]
+    assert sorted(set(rejected)) == list(range(8)), output
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -58,16 +58,16 @@ def test_a_record_is_read_as_the_type_of_its_kind(kind: Kind) -> None:
     assert (again.plan is None) == (kind in UNPLANNED)
 
 
-@pytest.mark.parametrize("written", WRITTEN["records"])
-def test_an_earlier_version_reads_what_this_one_writes(written: dict[str, Any]) -> None:
+@pytest.mark.parametrize("earlier", WRITTEN["records"])
+def test_an_earlier_version_reads_what_this_one_writes(earlier: dict[str, Any]) -> None:
     """A roll-back needs no migration: records have the same fields in the same form, without fields that have no value.
 
     The earlier version ignores unknown fields.
     """
-    op = OPERATION.validate_json(json.dumps(written["record"]))
+    op = OPERATION.validate_json(json.dumps(earlier["record"]))
     assert type(op) is OPERATIONS[op.request.kind]
-    assert (op.plan.mark if op.plan else "") == written["mark"]
-    compare(json.loads(op.model_dump_json()), written["record"])
+    assert (op.plan.mark if op.plan else "") == earlier["mark"]
+    compare(json.loads(op.model_dump_json()), earlier["record"])
 
 
 def compare(now: Any, before: Any) -> None:
@@ -85,20 +85,22 @@ def compare(now: Any, before: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("holder", "known"), [("", None), ("-", WITHOUT_LEASE), ("U0DEV", "U0DEV")], ids=["down", "without a lease", "held"]
+    ("holder", "holder_of_plan"),
+    [("", None), ("-", WITHOUT_LEASE), ("U0DEV", "U0DEV")],
+    ids=["down", "without a lease", "held"],
 )
-def test_the_holder_of_a_restarted_endpoint_is_stored_as_before(holder: str, known: object) -> None:
+def test_the_holder_of_a_restarted_endpoint_is_stored_as_before(holder: str, holder_of_plan: object) -> None:
     """An earlier version stored a string for each case. The warning is markup, and is not escaped again."""
     record = json.loads(an_operation(kind=Kind.MODEL_SWAP).model_dump_json())
     record["plan"] |= {"holder": holder, "displaced": "<@U0DEV> & `x`"}
     op = OPERATION.validate_json(json.dumps(record))
     assert isinstance(op, ChangeOperation)
     plan = plan_of(op)
-    assert plan.holder == known
+    assert plan.holder == holder_of_plan
     assert plan.displaced == "<@U0DEV> & `x`"
     assert isinstance(plan.displaced, Mrkdwn)
-    written = json.loads(op.model_dump_json())["plan"]
-    assert (written["holder"], written["displaced"]) == (holder, plan.displaced)
+    stored = json.loads(op.model_dump_json())["plan"]
+    assert (stored["holder"], stored["displaced"]) == (holder, plan.displaced)
 
 
 def test_a_record_without_its_own_change_is_read() -> None:

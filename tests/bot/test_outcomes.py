@@ -53,13 +53,13 @@ EXACT = BILL.model_copy(update={"gone": NOW + timedelta(hours=2)})
 
 
 def operation(**changes: object) -> Operation:
-    asked = BringUp(model="coder-chat", actor="U1", channel="C1", at=NOW)
-    return BringUpOperation(id="abc", request=asked, status=Status.RUNNING, updated=NOW).model_copy(update=changes)
+    request = BringUp(model="coder-chat", actor="U1", channel="C1", at=NOW)
+    return BringUpOperation(id="abc", request=request, status=Status.RUNNING, updated=NOW).model_copy(update=changes)
 
 
-def written(kind: str, status: str) -> str:
+def text_of_earlier_version(kind: str, status: str) -> str:
     """Return how an earlier version worded an end, in its own record."""
-    records = (each["record"] for each in WRITTEN["records"])
+    records = (record["record"] for record in WRITTEN["records"])
     return str(
         next(r["outcome"] for r in records if (r["request"]["kind"], r["status"]) == (kind, status) and r["outcome"])
     )
@@ -76,13 +76,13 @@ def written(kind: str, status: str) -> str:
 )
 def test_an_end_is_worded_as_in_an_earlier_version(outcome: Outcome, kind: str, status: str) -> None:
     assert outcome.status == status
-    assert outcome_text(operation(result=outcome)) == written(kind, status)
+    assert outcome_text(operation(result=outcome)) == text_of_earlier_version(kind, status)
 
 
 def test_an_extension_reports_the_change_and_nothing_else() -> None:
     """The session may be over when somebody reads the card."""
-    told = outcome_text(operation(result=Extended(holder="U0DEV", ends=datetime.fromtimestamp(1795950907, UTC))))
-    assert unmarked(told) == "The lease of <@U0DEV> for coder-chat was extended to 11:15 UTC."
+    text = outcome_text(operation(result=Extended(holder="U0DEV", ends=datetime.fromtimestamp(1795950907, UTC))))
+    assert unmarked(text) == "The lease of <@U0DEV> for coder-chat was extended to 11:15 UTC."
 
 
 WHY = md("Smoke test failed.")
@@ -169,7 +169,7 @@ def test_an_unreachable_gateway_is_reported() -> None:
         Failed(reason=WHY, undone=BackAtZero(replaced=NotRestored(model="m", holder="U2", why=WHY, bill=BILL))),
     ],
 )
-def test_a_bill_becomes_exact_wherever_it_is(outcome: Outcome) -> None:
+def test_a_bill_becomes_exact_in_every_outcome(outcome: Outcome) -> None:
     """The rest of the outcome does not change, and another session's bill has no effect."""
     assert "(an estimate)" in outcome_text(operation(result=outcome))
     text = outcome_text(operation(result=with_bill(outcome, EXACT)))

@@ -32,7 +32,7 @@ def test_the_installation_takes_precedence_at_every_depth() -> None:
     assert overruled(parsed(text), config) == ("platform.namespace", "gpu.price_per_hour")
 
 
-def test_a_merge_changes_neither_who_may_decide_nor_the_branch() -> None:
+def test_a_merge_changes_neither_the_roles_nor_the_branch() -> None:
     text = (
         "roles: {admins: [U0EVIL], requesters: [U0EVIL], approvers: [U0EVIL]}\napprovals: {self_approval: true}\n"
         "people: {guests: true}\nslack: {channel: C0EVIL}\nlease: {longest: 90h}\nplatform: {branch: other}\n"
@@ -69,7 +69,7 @@ def test_the_platform_of_the_defaults_needs_no_set_up() -> None:
     assert is_understood(Checkout(SANDBOX / "platform"), Config())
 
 
-def test_a_setting_that_somebody_made_is_not_offered_again() -> None:
+def test_an_existing_setting_is_not_proposed_again() -> None:
     """An installation may operate one of several namespaces on purpose."""
     tree = Undescribed(SANDBOX / "platforms" / "llama-cpp")
     assert is_understood(tree, Config.model_validate({"platform": {"namespace": "vllm"}}))
@@ -83,16 +83,16 @@ def test_the_deployer_has_to_be_known() -> None:
     assert is_understood(tree, layered(config, "flux: {namespace: flux-system}"))
 
 
-def test_settings_with_which_no_endpoint_is_found_are_replaced() -> None:
+def test_settings_that_find_no_endpoint_are_replaced() -> None:
     tree = Undescribed(SANDBOX / "platforms" / "own-chart")
-    known = {"platform": {"endpoints": {}, "serving_dir": "nowhere"}, "gpu": {"name": "A10"}}
-    proposal = propose(tree, known)
-    assert {each.name for each in proposal.survey.endpoints} == {"chat", "coder"}
+    current = {"platform": {"endpoints": {}, "serving_dir": "nowhere"}, "gpu": {"name": "A10"}}
+    proposal = propose(tree, current)
+    assert {endpoint.name for endpoint in proposal.survey.endpoints} == {"chat", "coder"}
     assert proposal.settings["gpu"] == {"name": "A10"}
 
 
 def test_only_open_questions_are_asked() -> None:
-    names = [each.name for each in open_questions({"gpu": {"name": "L4"}, "roles": {"approvers": []}})]
+    names = [question.name for question in open_questions({"gpu": {"name": "L4"}, "roles": {"approvers": []}})]
     assert names == ["slack.channel", "roles.approvers", "gpu.price_per_hour"]
     price = open_questions({})[-1]
     assert answer(price, "1.5") == {"gpu": {"price_per_hour": 1.5}}
@@ -100,7 +100,7 @@ def test_only_open_questions_are_asked() -> None:
         answer(price, "much")
 
 
-def test_a_default_that_is_written_down_is_a_setting() -> None:
+def test_an_explicit_default_is_a_setting() -> None:
     """The same value, but somebody has chosen it."""
     chosen = Config.model_validate({"platform": {"namespace": Config().platform.namespace}})
     assert chosen == Config()

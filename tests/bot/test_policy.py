@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 PEOPLE = People(requesters=frozenset(), approvers=frozenset({"LEAD", "ADMIN"}), admins=frozenset({"ADMIN"}))
 
 
-def asked_by(actor: str, *votes: str) -> Operation:
+def requested_by(actor: str, *votes: str) -> Operation:
     request = BringUp(model="m", actor=actor, channel="C1", at=NOW)
     return BringUpOperation(
         id="a", request=request, updated=NOW, votes=tuple(Vote(by=v, at=NOW, approve=True) for v in votes)
@@ -33,34 +33,34 @@ def asked_by(actor: str, *votes: str) -> Operation:
 
 def test_a_teammate_approves() -> None:
     """An approver who is not the requester."""
-    assert may_vote(asked_by("DEV"), "LEAD", PEOPLE, Config()).allowed
+    assert may_vote(requested_by("DEV"), "LEAD", PEOPLE, Config()).allowed
 
 
 def test_nobody_approves_their_own_request() -> None:
     """Not even an approver, unless the configuration allows it."""
-    refused = may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config())
+    refused = may_vote(requested_by("LEAD"), "LEAD", PEOPLE, Config())
     assert (refused.allowed, refused.reason) == (False, "You requested this yourself, so a teammate must approve it.")
-    assert may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed
+    assert may_vote(requested_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed
 
 
 def test_the_refusal_names_the_approvers() -> None:
     """The refusal names the approvers, without the requester."""
-    assert may_vote(asked_by("LEAD"), "DEV", PEOPLE, Config()).reason == "Only approvers can decide this: <@ADMIN>."
-    assert "<@LEAD>" in may_deny(asked_by("DEV"), "DEV", PEOPLE).reason
+    assert may_vote(requested_by("LEAD"), "DEV", PEOPLE, Config()).reason == "Only approvers can decide this: <@ADMIN>."
+    assert "<@LEAD>" in may_deny(requested_by("DEV"), "DEV", PEOPLE).reason
 
 
-def test_one_person_is_one_vote() -> None:
+def test_one_person_has_one_vote() -> None:
     """With a quorum of two, the same approver counts once."""
-    refused = may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(quorum=2)))
+    refused = may_vote(requested_by("DEV", "LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(quorum=2)))
     assert (refused.allowed, refused.reason) == (
         False,
         "You have already approved this; another approver is needed too.",
     )
 
 
-def test_a_queued_request_that_is_approved_needs_nobody_else() -> None:
+def test_an_approved_request_in_the_queue_needs_no_more_votes() -> None:
     """The refusal explains that it starts at its turn."""
-    refused = may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config())
+    refused = may_vote(requested_by("DEV", "LEAD"), "LEAD", PEOPLE, Config())
     assert (refused.allowed, refused.reason) == (False, "You have already approved this; it starts at its turn.")
 
 
@@ -81,9 +81,9 @@ def test_the_people_who_may_request() -> None:
 
 def test_the_people_who_may_cancel_and_keep() -> None:
     """The requester, the holder, and the approvers."""
-    assert may_cancel(asked_by("DEV"), "DEV", PEOPLE).allowed
-    assert may_cancel(asked_by("DEV"), "LEAD", PEOPLE).allowed
-    assert not may_cancel(asked_by("DEV"), "ANY", PEOPLE).allowed
+    assert may_cancel(requested_by("DEV"), "DEV", PEOPLE).allowed
+    assert may_cancel(requested_by("DEV"), "LEAD", PEOPLE).allowed
+    assert not may_cancel(requested_by("DEV"), "ANY", PEOPLE).allowed
     assert may_keep("DEV", "DEV", PEOPLE).allowed
     assert not may_keep("DEV", "ANY", PEOPLE).allowed
 
@@ -95,21 +95,21 @@ def test_only_an_admin_may_override_with_a_reason() -> None:
     assert may_override("ADMIN", "fire", PEOPLE).allowed
 
 
-def test_an_override_stands_for_the_quorum() -> None:
+def test_an_override_replaces_the_quorum() -> None:
     """One override replaces all required votes."""
     config = Config(approvals=Approvals(quorum=3))
-    op = asked_by("DEV", "LEAD")
+    op = requested_by("DEV", "LEAD")
     assert not is_approved(op, config)
     vote = Vote(by="ADMIN", at=NOW, approve=True, reason="fire", override=True)
     assert is_approved(op.model_copy(update={"votes": (*op.votes, vote)}), config)
 
 
-def test_an_approval_given_while_waiting_stands_until_it_expires() -> None:
+def test_an_approval_given_while_waiting_is_valid_until_it_expires() -> None:
     """An hour, by default."""
-    op = asked_by("DEV", "LEAD")
+    op = requested_by("DEV", "LEAD")
     assert approval_stands(op, Config(), NOW + timedelta(minutes=59))
     assert not approval_stands(op, Config(), NOW + timedelta(minutes=61))
-    assert not approval_stands(asked_by("DEV"), Config(), NOW)
+    assert not approval_stands(requested_by("DEV"), Config(), NOW)
 
 
 def test_only_an_admin_may_break_a_lease_with_a_reason() -> None:
@@ -122,8 +122,8 @@ def test_only_an_admin_may_break_a_lease_with_a_reason() -> None:
 def test_everybody_may_end_a_boot_and_its_requester_is_notified() -> None:
     """One rule for Cancel and `/gpu down`; a waiting request can be cancelled by its requester and the approvers."""
     for status in (Status.APPROVED, Status.RUNNING):
-        assert may_cancel(asked_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed
-    assert not may_cancel(asked_by("DEV").model_copy(update={"status": Status.AWAITING}), "ANY", PEOPLE).allowed
+        assert may_cancel(requested_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed
+    assert not may_cancel(requested_by("DEV").model_copy(update={"status": Status.AWAITING}), "ANY", PEOPLE).allowed
     assert must_notify("DEV", "ANY")
     assert not must_notify("DEV", "DEV")
     assert not must_notify("DEV", "")

@@ -35,7 +35,7 @@ from tests.clients.kube import time_passes
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 CHANNEL = "C0GPUOPS"
-Opened = Callable[..., Presentation]
+OpenPresentation = Callable[..., Presentation]
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def operations(redis: Redis) -> Operations:
 
 
 @pytest.fixture
-async def opened(workspace: Workspace, operations: Operations, redis: Redis) -> AsyncIterator[Opened]:
+async def open_presentation(
+    workspace: Workspace, operations: Operations, redis: Redis
+) -> AsyncIterator[OpenPresentation]:
     """A presentation, as of another process each time; with `url`, for another server than the stand-in."""
     async with AsyncExitStack() as stack:
 
@@ -66,7 +68,7 @@ async def opened(workspace: Workspace, operations: Operations, redis: Redis) -> 
                 slack=SlackSection(channel=CHANNEL, update_every=timedelta(seconds=pause)),
                 roles=Roles(admins=("U0ADMIN",)),
             )
-            it = Presentation(
+            presentation = Presentation(
                 Slack(client, Messages(redis)),
                 operations,
                 AuditLog(redis),
@@ -78,15 +80,15 @@ async def opened(workspace: Workspace, operations: Operations, redis: Redis) -> 
                 config,
                 lambda: NOW,
             )
-            stack.push_async_callback(it.close)
-            return it
+            stack.push_async_callback(presentation.close)
+            return presentation
 
         yield make
 
 
 @pytest.fixture
-async def shown(opened: Opened) -> Presentation:
-    return opened()
+async def presentation(open_presentation: OpenPresentation) -> Presentation:
+    return open_presentation()
 
 
 @pytest.fixture
@@ -103,9 +105,9 @@ async def ended(operations: Operations) -> Operation:
     return await operations.update("op1", lambda op: op.moved(Status.SUCCEEDED, NOW, outcome="It is up."))
 
 
-async def until(seen: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(90):
-        while not seen():
+        while not condition():
             await asyncio.sleep(0.05)
 
 
@@ -118,48 +120,48 @@ def direct(workspace: Workspace, user: str) -> list[str]:
 
 
 async def test_an_update_during_the_pause_is_shown_after_it(
-    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, op: Operation
 ) -> None:
     """Three updates in quick succession cause one more write, with the last state."""
-    shown = opened(pause=60)
-    shown.show(op.id)
+    presentation = open_presentation(pause=60)
+    presentation.show(op.id)
     await until(lambda: cards(workspace))
     for phase in ("syncing", "starting", "loading"):
         await entered(operations, phase)
-        shown.show(op.id)
+        presentation.show(op.id)
     assert "loading" not in cards(workspace)[0]
     time_passes(60)
     await until(lambda: "loading …" in cards(workspace)[0])
-    written = [revision for revision in workspace.transcript if "Bring up coder-chat" in revision.text]
-    assert len(written) == 2
+    revisions = [revision for revision in workspace.transcript if "Bring up coder-chat" in revision.text]
+    assert len(revisions) == 2
 
 
-async def test_two_processes_end_with_the_newest(
-    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+async def test_two_processes_show_the_newest_state(
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, op: Operation
 ) -> None:
     """Another replica has written the message; this replica's cached state is not used."""
-    one, other = opened(), opened()
-    one.show(op.id)
+    first, second = open_presentation(), open_presentation()
+    first.show(op.id)
     await until(lambda: cards(workspace))
     await entered(operations, "loading")
-    for each in (one, other, one):
-        each.show(op.id, now=True)
+    for presentation in (first, second, first):
+        presentation.show(op.id, now=True)
     await until(lambda: "loading …" in cards(workspace)[0])
     assert len(cards(workspace)) == 1
 
 
 async def test_evidence_and_logs_are_in_the_thread_once(
-    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, op: Operation
 ) -> None:
     """The card names the tests; the evidence and the log lines are one reply each, even after a restart."""
     checks = (Check(name="/health", passed=True, evidence="answered 200"),)
     notes = (Note(title="The last log lines", text="  CUDA out of memory\n<!channel> `rm -rf /`"),)
     await operations.update(op.id, lambda op: op.model_copy(update={"checks": checks, "notes": notes}))
-    for each in (opened(), opened()):
-        each.show(op.id)
+    for presentation in (open_presentation(), open_presentation()):
+        presentation.show(op.id)
         await until(lambda: len(workspace.posted(CHANNEL, threads=True)) == 2)
     await ended(operations)
-    opened().show(op.id)
+    open_presentation().show(op.id)
     await until(lambda: "It is up." in cards(workspace)[0])
     replies = workspace.posted(CHANNEL, threads=True)
     assert "answered 200" not in cards(workspace)[0]
@@ -168,14 +170,14 @@ async def test_evidence_and_logs_are_in_the_thread_once(
 
 
 async def test_an_end_that_slack_did_not_accept_is_shown_later(
-    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation
+    workspace: Workspace, presentation: Presentation, operations: Operations, op: Operation
 ) -> None:
     """The store keeps operations whose end was not shown, for the sweep of the next process."""
-    shown.show(op.id)
+    presentation.show(op.id)
     await until(lambda: cards(workspace))
     workspace.archive()
     await ended(operations)
-    shown.show(op.id, now=True)
+    presentation.show(op.id, now=True)
     await until(lambda: direct(workspace, "U0DEV"))
     assert [op.id for op in await operations.undelivered_ends()] == ["op1"]
     workspace.archive(archived=False)
@@ -185,78 +187,80 @@ async def test_an_end_that_slack_did_not_accept_is_shown_later(
 
 
 async def test_a_deleted_card_is_posted_again_once(
-    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, op: Operation
 ) -> None:
     """Even by two processes; later changes are shown on the new card."""
-    one, other = opened(), opened()
-    one.show(op.id)
+    first, second = open_presentation(), open_presentation()
+    first.show(op.id)
     await until(lambda: cards(workspace))
     workspace.delete_card()
     await entered(operations, "loading")
-    one.show(op.id, now=True)
+    first.show(op.id, now=True)
     await until(lambda: cards(workspace))
-    other.show(op.id, now=True)
+    second.show(op.id, now=True)
     await ended(operations)
-    one.show(op.id, now=True)
-    other.show(op.id, now=True)
+    first.show(op.id, now=True)
+    second.show(op.id, now=True)
     await until(lambda: "It is up." in cards(workspace)[0])
     assert len(cards(workspace)) == 1
     assert (await operations.load(op.id)).message is not None
 
 
 async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
-    workspace: Workspace, opened: Opened, operations: Operations, redis: Redis, op: Operation
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, redis: Redis, op: Operation
 ) -> None:
     """Killed after the intent was recorded, and after the card was posted: the key contains the deleted card's time stamp."""
-    first = opened()
+    first = open_presentation()
     first.show(op.id)
     await until(lambda: cards(workspace))
-    gone = Message.model_validate_json(await redis.get("{stoker}:message:card:op1") or "")
+    deleted = Message.model_validate_json(await redis.get("{stoker}:message:card:op1") or "")
     workspace.delete_card()
-    await redis.set(f"{{stoker}}:message:card:op1:{gone.ts}", datetime.now(UTC).isoformat())  # killed before the post
+    await redis.set(
+        f"{{stoker}}:message:card:op1:{deleted.ts}", datetime.now(UTC).isoformat()
+    )  # killed before the post
     await entered(operations, "loading")
     await first.close()
-    second = opened()
+    second = open_presentation()
     second.show(op.id)
     await until(lambda: "loading …" in "".join(cards(workspace)))
-    await redis.set(f"{{stoker}}:message:card:op1:{gone.ts}", datetime.now(UTC).isoformat())  # killed after the post
-    await operations.update(op.id, lambda op: op.model_copy(update={"message": gone}))
+    await redis.set(f"{{stoker}}:message:card:op1:{deleted.ts}", datetime.now(UTC).isoformat())  # killed after the post
+    await operations.update(op.id, lambda op: op.model_copy(update={"message": deleted}))
     await second.close()
     await ended(operations)
-    opened().show(op.id)
+    open_presentation().show(op.id)
     await until(lambda: "It is up." in "".join(cards(workspace)))
     assert len(cards(workspace)) == 1
 
 
-@pytest.mark.parametrize("how", ["archived", "removed"])
+@pytest.mark.parametrize("failure", ["archived", "removed"])
 async def test_a_channel_that_accepts_no_messages_leads_to_one_direct_message(
-    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation, how: str
+    workspace: Workspace, presentation: Presentation, operations: Operations, redis: Redis, op: Operation, failure: str
 ) -> None:
     """One message per person and operation, not per update; it shows the end, and the channel shows it when it is back.
 
     The requester also gets the result in a new message, because an edit notifies nobody.
     """
-    shown.show(op.id)
+    presentation.show(op.id)
     await until(lambda: cards(workspace))
-    if how == "archived":
+    if failure == "archived":
         workspace.archive()
     else:
         await workspace.remove_bot()
     for phase in ("syncing", "starting", "loading"):
         await entered(operations, phase)
-        shown.show(op.id, now=True)
+        presentation.show(op.id, now=True)
         await asyncio.sleep(0)
     await until(lambda: direct(workspace, "U0DEV") and direct(workspace, "U0ADMIN"))
     await ended(operations)
-    shown.show(op.id, now=True)
+    presentation.show(op.id, now=True)
     await until(lambda: "It is up." in "".join(direct(workspace, "U0ADMIN")))
     assert "accepts no messages from Stoker in #gpu-ops" in direct(workspace, "U0DEV")[0]
     await until(lambda: len(direct(workspace, "U0DEV")) > 1)
     assert "coder-chat is ready" in direct(workspace, "U0DEV")[1]
     assert [len(direct(workspace, user)) for user in ("U0DEV", "U0ADMIN", "U0LEAD")] == [2, 1, 0]
     logged = [entry["why"] async for entry in AuditLog(redis).entries() if entry["event"] == "not shown"]
-    assert logged == [f"Slack answers {'is_inactive' if how == 'archived' else 'channel_not_found'}"]
-    if how == "archived":
+    assert logged == [f"Slack answers {'is_inactive' if failure == 'archived' else 'channel_not_found'}"]
+    if failure == "archived":
         workspace.archive(archived=False)
     else:
         await workspace.invite_bot()
@@ -265,30 +269,34 @@ async def test_a_channel_that_accepts_no_messages_leads_to_one_direct_message(
 
 
 async def test_a_card_does_not_wait_for_its_next_attempt_when_the_bot_is_invited(
-    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    presentation: Presentation,
+    operations: Operations,
+    op: Operation,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After an hour without the channel the pause between two attempts is long."""
     monkeypatch.setattr("bot.slack.presentation._delay", lambda attempts, error: 3600.0)
-    shown.show(op.id)
+    presentation.show(op.id)
     await until(lambda: cards(workspace))
     await workspace.remove_bot()
     await ended(operations)
-    shown.show(op.id, now=True)
+    presentation.show(op.id, now=True)
     await until(lambda: direct(workspace, "U0DEV"))
     await workspace.invite_bot()
-    shown.reopen(CHANNEL)
+    presentation.reopen(CHANNEL)
     await until(lambda: "It is up." in cards(workspace)[0])
 
 
 async def test_a_reminder_waits_for_its_channel(
-    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation
+    workspace: Workspace, presentation: Presentation, operations: Operations, redis: Redis, op: Operation
 ) -> None:
     """A question is recorded once it is posted; a question that is settled before that is never posted."""
     workspace.archive()
-    await shown.post("remind", CHANNEL, lines(md("still needed?")), question=op.id)
-    await shown.post("other", CHANNEL, lines(md("and this?")), question=op.id)
+    await presentation.post("remind", CHANNEL, lines(md("still needed?")), question=op.id)
+    await presentation.post("other", CHANNEL, lines(md("and this?")), question=op.id)
     await until(lambda: direct(workspace, "U0DEV"))
-    await shown.withdraw(op.id, ("other",))
+    await presentation.withdraw(op.id, ("other",))
     workspace.archive(archived=False)
     await until(lambda: "still needed?" in "".join(workspace.posted(CHANNEL)))
     while "remind" not in await Questions(redis).of(op.id):
@@ -298,13 +306,15 @@ async def test_a_reminder_waits_for_its_channel(
     assert "and this?" not in "".join(workspace.posted(CHANNEL))
 
 
-async def test_a_letter_outlives_its_process(workspace: Workspace, opened: Opened, redis: Redis) -> None:
+async def test_a_letter_survives_its_process(
+    workspace: Workspace, open_presentation: OpenPresentation, redis: Redis
+) -> None:
     """Killed before it was posted: the next process finds it in the outbox. If it was changed, the newest text is posted."""
-    first = opened()
+    first = open_presentation()
     await first.post("k", CHANNEL, lines(md("hello")))
     await first.close()
     assert workspace.posted(CHANNEL) == []
-    second = opened()
+    second = open_presentation()
     await second.revise("k", lines(md("hello again")))
     second.wake()
     await until(lambda: workspace.posted(CHANNEL))
@@ -334,39 +344,39 @@ async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
 
 
 async def test_a_message_that_cannot_be_delivered_is_given_up(
-    workspace: Workspace, shown: Presentation, redis: Redis
+    workspace: Workspace, presentation: Presentation, redis: Redis
 ) -> None:
     """A message to a deleted account does not stay in the outbox."""
     workspace.deactivate("dev")
-    await shown.post("k", "U0DEV", lines(md("hello")))
+    await presentation.post("k", "U0DEV", lines(md("hello")))
     async with asyncio.timeout(90):
         while await Outbox(redis).waiting():
             await asyncio.sleep(0.05)
 
 
 async def test_a_change_during_the_shutdown_is_shown_by_the_next_process(
-    workspace: Workspace, opened: Opened, redis: Redis, op: Operation
+    workspace: Workspace, open_presentation: OpenPresentation, redis: Redis, op: Operation
 ) -> None:
     """Work that ends during the shutdown shows its state once more; a task for it would use Redis after the bot's end."""
-    first = opened()
+    first = open_presentation()
     await first.close()
     first.show(op.id)
     await first.post("k", CHANNEL, lines(md("hello")))
     assert first._cards[op.id].task is None
     assert first._delivery is None
-    second = opened()
+    second = open_presentation()
     second.wake()
     await until(lambda: workspace.posted(CHANNEL) == ["hello"])
 
 
 async def test_a_note_below_a_deleted_card_is_in_the_channel(
-    workspace: Workspace, shown: Presentation, op: Operation
+    workspace: Workspace, presentation: Presentation, op: Operation
 ) -> None:
     """`thread_not_found`: the message is posted in the channel instead."""
-    shown.show(op.id)
+    presentation.show(op.id)
     await until(lambda: cards(workspace))
     workspace.delete_card()
-    await shown.post("k", CHANNEL, lines(md("a receipt")), card=op.id)
+    await presentation.post("k", CHANNEL, lines(md("a receipt")), card=op.id)
     await until(lambda: "a receipt" in "".join(workspace.posted(CHANNEL)))
 
 
@@ -389,14 +399,14 @@ async def test_a_note_below_a_deleted_card_is_in_the_channel(
     ids=lambda answer: (answer.text or "")[:40] + str(answer.status),
 )  # fmt: skip
 async def test_callers_never_see_an_error_of_slack(
-    opened: Opened, operations: Operations, op: Operation, answer: web.Response
+    open_presentation: OpenPresentation, operations: Operations, op: Operation, answer: web.Response
 ) -> None:
     """For every error, `show` and `post` return immediately, and the end is shown later."""
-    asked = 0
+    requests = 0
 
     async def slack(_: web.Request) -> web.Response:
-        nonlocal asked
-        asked += 1
+        nonlocal requests
+        requests += 1
         return web.Response(
             status=answer.status, text=answer.text, content_type=answer.content_type,
             headers={"Retry-After": answer.headers["Retry-After"]} if "Retry-After" in answer.headers else {},
@@ -405,31 +415,35 @@ async def test_callers_never_see_an_error_of_slack(
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", slack)
     async with TestServer(app) as server:
-        there = opened(url=str(server.make_url("/api/")))
+        presentation = open_presentation(url=str(server.make_url("/api/")))
         async with asyncio.timeout(60):
-            await there.post("k", CHANNEL, lines(md("hello")), question=op.id)
+            await presentation.post("k", CHANNEL, lines(md("hello")), question=op.id)
             await ended(operations)
-            there.show(op.id, now=True)
-        await until(lambda: asked >= 2)
+            presentation.show(op.id, now=True)
+        await until(lambda: requests >= 2)
         assert [op.id for op in await operations.undelivered_ends()] == ["op1"]
-        assert there._cards["op1"].task is not None
-        assert not there._cards["op1"].task.done(), "it is tried again"
-        await there.close()
+        assert presentation._cards["op1"].task is not None
+        assert not presentation._cards["op1"].task.done(), "it is tried again"
+        await presentation.close()
 
 
-async def test_a_message_that_is_too_long_is_shown_in_short(
-    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation, monkeypatch: pytest.MonkeyPatch
+async def test_a_message_that_is_too_long_is_shortened(
+    workspace: Workspace,
+    presentation: Presentation,
+    operations: Operations,
+    op: Operation,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The plain text keeps the buttons."""
     monkeypatch.setattr("sandbox.slack.blocks.MESSAGE_CHARACTERS", 200)
     await operations.update(op.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
-    shown.show(op.id)
+    presentation.show(op.id)
     await until(lambda: cards(workspace))
     assert "Approve" in cards(workspace)[0]
 
 
 async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
-    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, op: Operation
 ) -> None:
     """Thirty cards that are due at the same time are not a burst: Slack would rate-limit it and delay other answers."""
     under_way, most = 0, 0
@@ -447,34 +461,34 @@ async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
         under_way -= 1
 
     async with ClientSession(trace_configs=[trace]) as session:
-        shown = opened(session)
+        presentation = open_presentation(session)
         ops = [await operations.create(op.model_copy(update={"id": f"op{number}"})) for number in range(2, 32)]
-        for each in ops:
-            await operations.update(each.id, lambda op: op.with_phase(phases.LOAD, NOW))
-            shown.show(each.id)
+        for pending in ops:
+            await operations.update(pending.id, lambda op: op.with_phase(phases.LOAD, NOW))
+            presentation.show(pending.id)
         await until(lambda: sum("loading …" in text for text in cards(workspace)) == len(ops))
-        await shown.close()
+        await presentation.close()
     assert 0 < most <= 2
 
 
 async def test_a_letter_that_was_posted_before_a_kill_gets_the_newest_text(
-    workspace: Workspace, opened: Opened, operations: Operations, redis: Redis
+    workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, redis: Redis
 ) -> None:
     """Killed between the post and the note that it is done, then revised: there is one message, with the revised text."""
     workspace.archive()
-    first = opened()
+    first = open_presentation()
     await first.post("k", CHANNEL, lines(md("hello")))
     (letter,) = await Outbox(redis).waiting()
     await first.close()
     workspace.archive(archived=False)
-    second = opened()
+    second = open_presentation()
     second.wake()
     await until(lambda: workspace.posted(CHANNEL))
     while await Outbox(redis).waiting():
         await asyncio.sleep(0.05)
     await second.close()
     await Outbox(redis).put(letter)  # as it is when the process was killed before it dropped it
-    third = opened()
+    third = open_presentation()
     await third.revise("k", lines(md("hello again")))
     third.wake()
     await until(lambda: workspace.posted(CHANNEL) == ["hello again"])

@@ -41,7 +41,7 @@ def a_lease(model: str = "coder-chat") -> Lease:
 
 
 GOOD = json.loads(a_lease("coder-fim").model_copy(update={"fence": 5}).model_dump_json())
-SPOILT = {
+INVALID = {
     "not JSON": "{",
     "nothing": "null",
     "a list": "[]",
@@ -59,22 +59,22 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("text", INVALID.values(), ids=INVALID)
 async def test_an_unreadable_lease_does_not_hold_the_gpu(redis: Redis, text: str | bytes) -> None:
     """Other leases stay, its slot is free, and the record is kept completely, with the reason."""
     leases = Leases(redis, slots=2)
-    held = await leases.claim(a_lease())
+    lease = await leases.claim(a_lease())
     await redis.hset("{stoker}:leases", "coder-fim", text)
-    assert await leases.held() == (held,)
+    assert await leases.held() == (lease,)
     assert (await leases.claim(a_lease("coder-fim"))).model == "coder-fim"
-    kept = await redis.hgetall("{stoker}:set-aside")
-    assert (text if isinstance(text, bytes) else text.encode()) in kept.values()
-    (told,) = await Records(redis).unreported()
-    assert (told["key"], told["field"]) == ("{stoker}:leases", "coder-fim")
-    assert told["why"]
+    stored = await redis.hgetall("{stoker}:set-aside")
+    assert (text if isinstance(text, bytes) else text.encode()) in stored.values()
+    (report,) = await Records(redis).unreported()
+    assert (report["key"], report["field"]) == ("{stoker}:leases", "coder-fim")
+    assert report["why"]
 
 
-@pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("text", INVALID.values(), ids=INVALID)
 async def test_a_claim_works_despite_a_record_that_lua_cannot_read(redis: Redis, text: str | bytes) -> None:
     """Even if nothing has read the record before."""
     await redis.hset("{stoker}:leases", "coder-chat", text)
@@ -82,7 +82,7 @@ async def test_a_claim_works_despite_a_record_that_lua_cannot_read(redis: Redis,
 
 
 @pytest.mark.parametrize("counter", ["inf", "nan", "1e400", "9" * 400, "-inf", "many"])
-async def test_a_spoilt_counter_does_not_spoil_a_fence(redis: Redis, counter: str) -> None:
+async def test_an_invalid_counter_does_not_affect_a_fence(redis: Redis, counter: str) -> None:
     """Fences continue from Redis's clock."""
     await redis.set("{stoker}:fence", counter)
     leases = Leases(redis)
@@ -115,7 +115,7 @@ async def test_an_unreadable_counter_of_places_starts_again(redis: Redis, places
     [{"status": "dreaming"}, {"updated": "yesterday"}, {"version": None}, {"phases": None}, {"votes": [{}]}],
     ids=str,
 )
-async def test_a_spoilt_operation_is_forgotten(redis: Redis, change: dict[str, object]) -> None:
+async def test_an_invalid_operation_is_set_aside(redis: Redis, change: dict[str, object]) -> None:
     """Even a record of another version with an unknown kind or status; the other operations are open."""
     operations = Operations(redis)
     good = await operations.create(an_operation("good"))
@@ -128,7 +128,7 @@ async def test_a_spoilt_operation_is_forgotten(redis: Redis, change: dict[str, o
     assert await operations.create(an_operation("bad")) == an_operation("bad"), "it can be asked again"
 
 
-async def test_an_operation_of_an_unknown_kind_is_forgotten(redis: Redis) -> None:
+async def test_an_operation_of_an_unknown_kind_is_set_aside(redis: Redis) -> None:
     operations = Operations(redis)
     bad = json.loads((await operations.create(an_operation())).model_dump_json())
     bad["request"]["kind"] = "gpu defragment"
@@ -137,7 +137,7 @@ async def test_an_operation_of_an_unknown_kind_is_forgotten(redis: Redis) -> Non
 
 
 @pytest.mark.parametrize("text", ["{", "null", '"x"'])
-async def test_a_request_over_a_spoilt_record_is_made(redis: Redis, text: str) -> None:
+async def test_a_request_replaces_an_unreadable_record(redis: Redis, text: str) -> None:
     """An unreadable record with the same id is set aside, not overwritten."""
     await redis.set("{stoker}:op:abc", text)
     assert await Operations(redis).create(an_operation()) == an_operation()
@@ -160,7 +160,7 @@ async def test_the_store_works_despite_a_key_of_another_type(redis: Redis, key: 
     assert [entry["event"] async for entry in AuditLog(redis).entries()][-1] == "offered"
 
 
-async def test_a_spoilt_step_is_done_again(redis: Redis) -> None:
+async def test_an_invalid_step_is_done_again(redis: Redis) -> None:
     """Each step checks the state before it acts; a step without a result does not count as unreadable."""
     steps, ran = StepLedger(redis), []
 
@@ -206,7 +206,7 @@ async def test_unreadable_records_of_a_session_are_ignored(redis: Redis, text: s
     assert await sessions.of(lease) == session
 
 
-async def test_spoilt_letters_are_set_aside(redis: Redis) -> None:
+async def test_invalid_letters_are_set_aside(redis: Redis) -> None:
     await redis.hset("{stoker}:outbox", "k", "{")
     assert await Outbox(redis).waiting() == ()
 
@@ -221,7 +221,7 @@ async def test_an_unreadable_message_record_leads_to_a_search_for_the_message(re
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ReadOnlyError("You can't write against a read only replica."), "Redis answers with an error: You can't write"),
         (AuthenticationError("NOAUTH Authentication required."), "Redis answers with an error: NOAUTH"),
@@ -229,12 +229,12 @@ async def test_an_unreadable_message_record_leads_to_a_search_for_the_message(re
         (ConnectionLost("Error 111 connecting to 10.0.0.1:6379"), "Redis does not answer"),
     ],
 )
-def test_a_redis_that_answers_with_an_error_is_not_reported_as_unavailable(error: Exception, said: str) -> None:
-    """A person then looks at its password or its memory, and not at the network. An address tells nobody in Slack anything."""
-    with pytest.raises(Unavailable) as found, redis_errors():
+def test_a_redis_that_answers_with_an_error_is_not_reported_as_unavailable(error: Exception, message: str) -> None:
+    """The error leads people to the password or the memory of Redis, and not to the network. It contains no address."""
+    with pytest.raises(Unavailable) as error_info, redis_errors():
         raise error
-    assert str(found.value).startswith(said)
-    assert "10.0.0.1" not in str(found.value)
+    assert str(error_info.value).startswith(message)
+    assert "10.0.0.1" not in str(error_info.value)
 
 
 async def test_a_huge_value_is_set_aside_without_being_read(redis: Redis) -> None:

@@ -24,11 +24,11 @@ conceal(SecretStr(KEY))
 )
 def test_a_known_secret_is_found_in_its_forms(form: str) -> None:
     """An engine's own crash log may contain it in any of these forms."""
-    said = cleaned(f"args: --api-key={form} end")
-    assert "***" in said
-    assert KEY[:9] not in said
-    assert form[:12] not in said
-    assert said.endswith(" end")
+    output = cleaned(f"args: --api-key={form} end")
+    assert "***" in output
+    assert KEY[:9] not in output
+    assert form[:12] not in output
+    assert output.endswith(" end")
 
 
 @pytest.mark.parametrize(
@@ -39,27 +39,27 @@ def test_ordinary_words_are_not_redacted(text: str) -> None:
     assert cleaned(text) == text
 
 
-async def test_nothing_sent_to_slack_or_github_holds_a_secret() -> None:
-    """In any block of any method, and in a pull request's body; ids do not change."""
+async def test_nothing_sent_to_slack_or_github_contains_a_secret() -> None:
+    """Secrets are removed from any block of any method, and from a pull request's body; ids do not change."""
     blocks = [{"type": "section", "block_id": "hf_id", "text": {"type": "mrkdwn", "text": f"key {KEY}"}}]
-    async with wire() as it, AsyncExitStack() as stack:
-        it.on("POST", "/api/chat.postMessage", {"ok": True, "channel": "C1", "ts": "1"})
-        it.on("POST", "/api/views.open", {"ok": True, "view": {"id": "V1"}})
-        slack = await open_slack(ToolSettings(slack_api_url=f"{it.url}/api/"), stack)
+    async with wire() as server, AsyncExitStack() as stack:
+        server.on("POST", "/api/chat.postMessage", {"ok": True, "channel": "C1", "ts": "1"})
+        server.on("POST", "/api/views.open", {"ok": True, "view": {"id": "V1"}})
+        slack = await open_slack(ToolSettings(slack_api_url=f"{server.url}/api/"), stack)
         await slack.chat_postMessage(channel="C1", text=f"failed: {KEY}", blocks=blocks)
         await slack.views_open(trigger_id="1.1", view={"type": "modal", "blocks": blocks})
-        it.on("PATCH", "/repos/a/b/pulls/1", {})
+        server.on("PATCH", "/repos/a/b/pulls/1", {})
 
         async def token() -> SecretStr:
             return SecretStr("ghs_ofthistest0123456789")
 
-        async with client(it.url) as http:
+        async with client(server.url) as http:
             await GitHub(http, "a/b", token).describe(1, "feat: x", f"log: {KEY}")
-    assert len(it.asked) == 3
-    for asked in it.asked:
-        assert "***" in str(asked.json)
-        assert KEY not in str(asked.json)
-    assert it.asked[0].json["blocks"][0]["block_id"] == "hf_id"
+    assert len(server.requests) == 3
+    for request in server.requests:
+        assert "***" in str(request.json)
+        assert KEY not in str(request.json)
+    assert server.requests[0].json["blocks"][0]["block_id"] == "hf_id"
 
 
 def test_only_texts_are_touched() -> None:

@@ -60,14 +60,14 @@ def test_the_report_names_the_people_who_used_the_gpu() -> None:
     """The person with the most hours first; a week without a session has no row, and an estimate is called one."""
     bills = [a_bill(NOW, 1, holder="U1", idle=0.3), a_bill(NOW, 2, holder="U2")]
     view = usage(weekly(bills, NOW, 2), 2, 1)
-    shown = kit.visible_text(view.blocks, lambda user: {"U1": "dev", "U2": "lead"}[user])
-    assert "@lead 2 h · @dev 1 h" in shown
-    assert "3 h in 2 sessions, $2.55, idle 10% of the time up." in shown
-    assert "The cost of 1 of them is an estimate" in shown
-    assert "coder-chat: 16 Nov 0, 23 Nov 3" in shown
-    assert "cost: 16 Nov 0, 23 Nov 2.55" in shown
-    assert "2026-11-23 · 3 h · 10% · $2.55" in shown
-    assert "2026-11-16" not in shown
+    text = kit.visible_text(view.blocks, lambda user: {"U1": "dev", "U2": "lead"}[user])
+    assert "@lead 2 h · @dev 1 h" in text
+    assert "3 h in 2 sessions, $2.55, idle 10% of the time up." in text
+    assert "The cost of 1 of them is an estimate" in text
+    assert "coder-chat: 16 Nov 0, 23 Nov 3" in text
+    assert "cost: 16 Nov 0, 23 Nov 2.55" in text
+    assert "2026-11-23 · 3 h · 10% · $2.55" in text
+    assert "2026-11-16" not in text
     assert "estimate" not in kit.visible_text(usage(weekly(bills, NOW, 1), 2, 0).blocks, str)
 
 

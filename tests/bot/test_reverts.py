@@ -33,9 +33,9 @@ styles = st.sampled_from(sorted(STYLES))
 def test_a_reverted_swap_leaves_no_trace(kind: str, number: int, context: int | None, style: str) -> None:
     tree = Files(styled(FIRST, style))
     facts = MODELS[kind][number % len(MODELS[kind])]
-    wanted = SwapRequest(name=LIKE[kind], facts=facts, context=context, kind="completion" if kind == "fim" else None)
+    swap = SwapRequest(name=LIKE[kind], facts=facts, context=context, kind="completion" if kind == "fim" else None)
     try:
-        changes = plan_swap(Platform(tree, LAYOUT), wanted, MACHINE).changes
+        changes = plan_swap(Platform(tree, LAYOUT), swap, MACHINE).changes
     except ManifestError:
         return  # too large, or nothing would change
     assert_reverted(tree, changes)
@@ -89,8 +89,8 @@ async def merged_and_reverted(
         return commit(work), files_of(work)
 
     merge, changed = await merged(changes, "stoker/change")
-    taken_back, grown = without_shrinking(await repo.tree(merge), await repo.reversal(merge, merge))
-    _, reverted = await merged(taken_back, "stoker/revert")
+    reversal, grown = without_shrinking(await repo.tree(merge), await repo.reversal(merge, merge))
+    _, reverted = await merged(reversal, "stoker/revert")
     return changed, reverted, grown
 
 

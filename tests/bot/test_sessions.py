@@ -33,8 +33,8 @@ def sessions(redis: Redis) -> Sessions:
 async def test_the_bots_own_requests_are_summed_once_they_are_over(sessions: Sessions) -> None:
     """While they run, the counters cannot be attributed; the same applies after a crash, for ten minutes."""
     assert await sessions.own("coder-chat", NOW) == Own()
-    async with sessions.asking("coder-chat", NOW) as asked:
-        asked += [Own(requests=1, tokens=20), Own(requests=1, tokens=22)]
+    async with sessions.asking("coder-chat", NOW) as own_requests:
+        own_requests += [Own(requests=1, tokens=20), Own(requests=1, tokens=22)]
         assert await sessions.own("coder-chat", NOW) is None
         assert await sessions.own("coder-chat", NOW + 11 * MINUTE) == Own()
     assert await sessions.own("coder-chat", NOW) == Own(requests=2, tokens=42)
@@ -93,7 +93,7 @@ def test_a_node_bills_until_it_is_gone_or_nobody_waits_for_it_any_more() -> None
     assert draining([a_bill(node=node, gone=down + 2 * MINUTE), a_bill()], down + 5 * MINUTE) is None
 
 
-def test_a_node_that_was_there_before_was_paid_for_by_another() -> None:
+def test_an_existing_node_is_billed_from_the_claim() -> None:
     """No minute is billed twice."""
     assert a_bill(node=Node(name="gpu-1", since=NOW - HOUR)).begins == NOW
 

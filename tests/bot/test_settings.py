@@ -29,20 +29,20 @@ def test_the_documentation_is_up_to_date() -> None:
 
 
 def test_durations_are_written_as_people_do(config: Path) -> None:
-    """`15m` in the file is a quarter of an hour."""
+    """`5m` and `1h30m` in the file are durations."""
     config.write_text("slack: {channel: C1}\nidle: {remind_after: 5m, down_after: 1h30m}\n")
     assert load_settings().config.idle.down_after == timedelta(minutes=90)
 
 
-def test_a_price_is_that_of_the_machine(config: Path) -> None:
+def test_the_price_depends_on_the_machine(config: Path) -> None:
     """The price of the node's machine type if it is known, otherwise the usual price."""
     config.write_text(f"{config.read_text()}\ngpu: {{machine: big, price_per_hour: 1, prices: {{big: 2, huge: 3}}}}\n")
     gpu = load_config(config).gpu
     assert [gpu.price(machine) for machine in ("", "big", "huge", "other")] == [2, 2, 3, 1]
 
 
-def test_the_remote_follows_from_the_repository(config: Path) -> None:
-    """GIT_REMOTE_URL is needed only where git is not at GitHub."""
+def test_the_remote_is_derived_from_the_repository(config: Path) -> None:
+    """GIT_REMOTE_URL is needed only if git is not on GitHub."""
     assert load_settings().remote == "https://github.com/acme/llm-platform.git"
 
 
@@ -155,9 +155,9 @@ def test_secrets_come_from_mounted_files(secrets: Path) -> None:
     """A Secret mounted as a directory needs no environment; a trailing line break in a file does not belong to the
     token.
     """
-    found = load_settings().github_token
-    assert found is not None
-    assert found.get_secret_value() == "ghp-first"
+    token = load_settings().github_token
+    assert token is not None
+    assert token.get_secret_value() == "ghp-first"
 
 
 def test_a_rotated_secret_is_read_without_a_restart(secrets: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_token_in_the_wrong_place_is_named(
     assert value not in str(refusal.value)
 
 
-def test_a_token_of_unknown_form_is_left_to_its_server(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_of_unknown_form_is_accepted(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GitHub Enterprise server or a mirror may have other tokens."""
     monkeypatch.setenv("GITHUB_TOKEN", "0123456789abcdef")
     monkeypatch.setenv("HF_TOKEN", "mirror-1")

@@ -36,7 +36,7 @@ def config(**idle: object) -> Config:
     return Config.model_validate({"idle": idle})
 
 
-def test_one_request_by_hand() -> None:
+def test_one_request_is_billed_as_calculated_by_hand() -> None:
     """Two minutes to the approval, ten to ready, half a minute to the first sample, an idle hour, ten minutes of drain."""
     outcome = replay("", requests(0), Config(), World())
     assert outcome.billed == [(NINE + 2 * MINUTE, NINE + 82.5 * MINUTE)]
@@ -88,7 +88,7 @@ def test_the_clairvoyant_stays_up_only_if_that_is_cheaper() -> None:
     assert stays.waited == timedelta()
 
 
-def test_the_references_frame_every_policy() -> None:
+def test_every_policy_costs_between_the_references() -> None:
     """For the shipped trace, nothing costs more than always on, and nothing without waiting costs less than
     clairvoyance.
     """
@@ -105,7 +105,7 @@ def test_the_references_frame_every_policy() -> None:
     assert costs == sorted(costs)
 
 
-def test_the_shipped_trace_is_the_generators() -> None:
+def test_the_generator_returns_the_shipped_trace() -> None:
     """The same seed gives the same trace on any machine, and reading it back gives the same result."""
     shipped = DOCS / "traces" / "office.csv"
     assert shipped.read_text() == sample()
@@ -153,10 +153,10 @@ def test_the_readme_has_the_costs_that_the_command_prints() -> None:
     """Each row of its table that names a cost; the names of the policies may be longer there."""
     costs = dict(re.findall(r"^(\S.*?)  .*(\$\d+\.\d\d)$", compare(None, (), None, 2 * MINUTE, 10 * MINUTE), re.M))
     rows = [row.split("|")[1:3] for row in (DOCS.parent / "README.md").read_text("utf-8").splitlines() if "| $" in row]
-    shown = {name.strip(" *").partition(" (")[0]: cost.strip(" *") for name, cost in rows}
+    costs_in_readme = {name.strip(" *").partition(" (")[0]: cost.strip(" *") for name, cost in rows}
     of_stoker = {"Stoker, idle limits of 5 and 15 min": "remind_after=5m down_after=15m"}
-    assert len(shown) == 4
-    assert shown == {name: costs[of_stoker.get(name, name)] for name in shown}
+    assert len(costs_in_readme) == 4
+    assert costs_in_readme == {name: costs[of_stoker.get(name, name)] for name in costs_in_readme}
     assert f"**{costs['configured: 15 min / 1 h']}**" in (DOCS.parent / "README.md").read_text("utf-8")
 
 
@@ -168,7 +168,7 @@ def test_a_request_outside_office_hours_waits_for_the_morning() -> None:
     assert outcome.gpu_time == 2 * (10 * HOUR + 20 * MINUTE)
 
 
-def test_scale_to_zero_asks_nobody() -> None:
+def test_scale_to_zero_needs_no_approval() -> None:
     """Each request after a pause boots the GPU, and nobody waits for an approval."""
     monday = datetime(2026, 11, 2, 9, tzinfo=UTC)
     outcome = on_traffic([Arrival(monday), Arrival(monday + HOUR)], Config(), World())

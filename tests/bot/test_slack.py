@@ -29,12 +29,12 @@ async def workspace() -> AsyncIterator[tuple[Workspace, Faults]]:
 
 @pytest.fixture
 def slack(workspace: tuple[Workspace, Faults], redis: Redis) -> Slack:
-    there, _ = workspace
-    client = AsyncWebClient(token=there.bot_token, base_url=there.api_url)
+    stand_in, _ = workspace
+    client = AsyncWebClient(token=stand_in.bot_token, base_url=stand_in.api_url)
     return Slack(client, Messages(redis))
 
 
-def shown(workspace: Workspace) -> list[str]:
+def greetings(workspace: Workspace) -> list[str]:
     return [text for text in workspace.now_visible("dev") if "hello" in text]
 
 
@@ -42,7 +42,7 @@ async def test_one_key_is_one_message(workspace: tuple[Workspace, Faults], slack
     """A message that is posted twice under one key exists once."""
     first = await slack.post("k", "C0GPUOPS", lines(md("hello")))
     assert await slack.post("k", "C0GPUOPS", lines(md("hello"))) == first
-    assert len(shown(workspace[0])) == 1
+    assert len(greetings(workspace[0])) == 1
 
 
 @pytest.mark.parametrize("channel", ["C0GPUOPS", "U0DEV"])
@@ -54,7 +54,7 @@ async def test_a_bot_killed_after_posting_does_not_post_again(
     await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())  # as if the record had never been written
     again = await slack.post("k", channel, lines(md("hello")))
     assert again.ts == first.ts
-    assert len(shown(workspace[0])) == 1
+    assert len(greetings(workspace[0])) == 1
 
 
 async def test_a_bot_killed_before_posting_posts(
@@ -63,18 +63,18 @@ async def test_a_bot_killed_before_posting_posts(
     """An intent without a message is executed."""
     await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())
     await slack.post("k", "C0GPUOPS", lines(md("hello")))
-    assert len(shown(workspace[0])) == 1
+    assert len(greetings(workspace[0])) == 1
 
 
 async def test_slack_that_is_too_busy_is_unavailable(workspace: tuple[Workspace, Faults], slack: Slack) -> None:
     """429 is temporary, and the message is then posted once."""
-    there, faults = workspace
+    stand_in, faults = workspace
     faults.add("slack-429")
     with pytest.raises(Unavailable, match="ratelimited"):
         await slack.post("k", "C0GPUOPS", lines(md("hello")))
     faults.discard("slack-429")
     await slack.post("k", "C0GPUOPS", lines(md("hello")))
-    assert len(shown(there)) == 1
+    assert len(greetings(stand_in)) == 1
 
 
 async def test_a_refusal_by_slack_is_reported(slack: Slack) -> None:
@@ -85,19 +85,19 @@ async def test_a_refusal_by_slack_is_reported(slack: Slack) -> None:
 
 async def test_a_picture_has_an_alternative_text(workspace: tuple[Workspace, Faults], slack: Slack) -> None:
     """The text is truncated to Slack's limit, so that the picture is posted."""
-    there, _ = workspace
+    stand_in, _ = workspace
     card = await slack.post("k", "C0GPUOPS", lines(md("hello")))
     await slack.attach("p", card, b"png", "a.png", title="A", alt="506 tokens per second " * 99, text=md("below"))
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {there.bot_token}"}) as http:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {stand_in.bot_token}"}) as http:
         replies = {"channel": card.channel, "ts": card.ts}
-        async with http.get(there.api_url + "conversations.replies", params=replies) as answer:
+        async with http.get(stand_in.api_url + "conversations.replies", params=replies) as answer:
             (file,) = (await answer.json())["messages"][-1]["files"]
     assert file["alt_txt"].startswith("506 tokens per second")
     assert len(file["alt_txt"]) == 1000
 
 
 @pytest.mark.parametrize("code", ["rate_limited", "ratelimited", "accesslimited", "team_added_to_org"])
-def test_a_refusal_that_passes_is_not_a_refusal(code: str) -> None:
+def test_a_temporary_refusal_is_an_outage(code: str) -> None:
     """Slack has several codes for it, some with status 200; the message is sent later."""
     response = SlackResponse(
         client=None, http_verb="POST", api_url="", req_args={}, data={"error": code}, headers={}, status_code=200

@@ -114,7 +114,7 @@ async def test_the_audit_log_is_read_to_its_end(redis: Redis) -> None:
     assert (logged[0]["event"], logged[-1]["event"], logged[-1]["what"]) == ("requested", "step", "sync")
 
 
-async def test_the_audit_log_forgets_what_is_older_than_it_is_kept(redis: Redis) -> None:
+async def test_old_audit_entries_are_removed(redis: Redis) -> None:
     """Retention is by age: older entries are dropped, as far as Redis trims whole nodes, and new ones stay."""
     old = int((datetime.now(UTC) - timedelta(days=400)).timestamp() * 1000)
     for number in range(1000):

@@ -60,9 +60,9 @@ class Stage:
 
     @property
     def live(self) -> Object:
-        found = self.wire.store.get("Deployment", MODEL, "serving")
-        assert found
-        return found
+        live = self.wire.store.get("Deployment", MODEL, "serving")
+        assert live
+        return live
 
     def state(self) -> tuple[int, int | None]:
         """The replicas, and the fence of the lease on the Deployment."""
@@ -81,10 +81,10 @@ class Stage:
         self.wire.store.update("Deployment", MODEL, "serving", lambda live: live["spec"].update(replicas=replicas))
 
         def applied(live: Object) -> None:
-            asked = (live["metadata"].get("annotations") or {}).get(REQUESTED)
+            requested = (live["metadata"].get("annotations") or {}).get(REQUESTED)
             revision = f"main@sha1:{head}"
             live["status"] |= {"lastAppliedRevision": revision, "lastAttemptedRevision": revision}
-            live["status"] |= {"lastHandledReconcileAt": asked}
+            live["status"] |= {"lastHandledReconcileAt": requested}
 
         self.wire.store.update("Kustomization", "serving", "flux-system", applied)
 
@@ -102,7 +102,7 @@ def by_commit(stage: Stage) -> Method:
 
 @dataclass(frozen=True)
 class Example:
-    made: Callable[[Stage], Method]
+    method: Callable[[Stage], Method]
     deployed_by_flux: bool
     """True if the deployer reverts changes through the API."""
 
@@ -113,7 +113,7 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(params=[each.name for each in pkgutil.iter_modules(switches.__path__)])
+@pytest.fixture(params=[module.name for module in pkgutil.iter_modules(switches.__path__)])
 def example(request: pytest.FixtureRequest) -> Example:
     assert request.param in EXAMPLES, f"add a method of {request.param} to EXAMPLES"
     return EXAMPLES[request.param]
@@ -121,35 +121,35 @@ def example(request: pytest.FixtureRequest) -> Example:
 
 @pytest.fixture
 async def stage(tmp_path: Path, work: Path, example: Example) -> AsyncIterator[Stage]:
-    found = deployment(MODEL)
+    stored = deployment(MODEL)
     with (work / FILE).open("w") as stream:
-        YAML().dump({"apiVersion": "apps/v1"} | found, stream)
+        YAML().dump({"apiVersion": "apps/v1"} | stored, stream)
     commit(work, "a model")
     async with Wire() as wire, connected(wire) as api, httpx.AsyncClient() as http:
         live = deployment(MODEL)
         live["metadata"]["labels"] = live["metadata"]["labels"] | (LABELS if example.deployed_by_flux else {})
         wire.store.create(live)
-        made = {"path": "./serving", "sourceRef": {"kind": "GitRepository", "name": "ops"}}
+        spec = {"path": "./serving", "sourceRef": {"kind": "GitRepository", "name": "ops"}}
         ready = {"type": "Ready", "status": "True", "reason": "ReconciliationSucceeded", "message": ""}
         status = {"observedGeneration": 1, "conditions": [ready]}
         wire.store.create(
             {"kind": "GitRepository", "metadata": {"name": "ops", "namespace": "flux-system"}, "spec": {}}
         )
         place = {"name": "serving", "namespace": "flux-system"}
-        wire.store.create({"kind": "Kustomization", "metadata": place, "spec": made, "status": status})
+        wire.store.create({"kind": "Kustomization", "metadata": place, "spec": spec, "status": status})
         stage = Stage(wire, api, http, repository(tmp_path, str(tmp_path / "remote.git")), work)
-        controller = asyncio.create_task(_applies_when_asked(stage))
+        controller = asyncio.create_task(_apply_when_requested(stage))
         yield stage
         controller.cancel()
         with suppress(asyncio.CancelledError):
             await controller
 
 
-async def _applies_when_asked(stage: Stage) -> None:
+async def _apply_when_requested(stage: Stage) -> None:
     while True:
-        found = stage.wire.store.get("Kustomization", "serving", "flux-system") or {}
-        asked = (found["metadata"].get("annotations") or {}).get(REQUESTED)
-        if asked and asked != found["status"].get("lastHandledReconcileAt"):
+        kustomization = stage.wire.store.get("Kustomization", "serving", "flux-system") or {}
+        requested = (kustomization["metadata"].get("annotations") or {}).get(REQUESTED)
+        if requested and requested != kustomization["status"].get("lastHandledReconcileAt"):
             stage.apply()
         await asyncio.sleep(0.01)
 
@@ -158,13 +158,13 @@ def lease(fence: int) -> Lease:
     return Lease(model=MODEL, op=f"op-{fence}", holder="U0DEV", fence=fence, hold=timedelta(hours=1), claimed=WHEN)
 
 
-async def test_it_applies_to_its_own_workload(stage: Stage, example: Example) -> None:
-    assert await example.made(stage).applies(await stage.cluster.workload(MODEL))
+async def test_a_switch_applies_to_its_own_workload(stage: Stage, example: Example) -> None:
+    assert await example.method(stage).applies(await stage.cluster.workload(MODEL))
 
 
 async def test_a_model_is_started_and_stopped_once(stage: Stage, example: Example) -> None:
-    """With the lease on its Deployment while it is up. The same call again changes nothing, in the cluster or in git."""
-    method = example.made(stage)
+    """The lease is on its Deployment while it is up. A repeated call changes nothing, in the cluster or in git."""
+    method = example.method(stage)
     assert await method.set(MODEL, 1, lease=lease(7), fence=7, session=None)
     assert stage.state() == (1, 7)
     head, version = stage.pulled(), stage.live["metadata"]["resourceVersion"]
@@ -175,11 +175,11 @@ async def test_a_model_is_started_and_stopped_once(stage: Stage, example: Exampl
     assert not await method.set(MODEL, 0, lease=None, fence=7, session=lease(7))
 
 
-async def test_what_it_sets_stays(stage: Stage, example: Example) -> None:
+async def test_the_deployer_keeps_the_replicas(stage: Stage, example: Example) -> None:
     """The deployer applies git again, as at each interval; only the replicas differ from before."""
-    method, before = example.made(stage), (stage.work / FILE).read_text()
-    for replicas, own in ((1, lease(7)), (0, None)):
-        await method.set(MODEL, replicas, lease=own, fence=7, session=lease(7))
+    method, before = example.method(stage), (stage.work / FILE).read_text()
+    for replicas, lease_or_none in ((1, lease(7)), (0, None)):
+        await method.set(MODEL, replicas, lease=lease_or_none, fence=7, session=lease(7))
         if example.deployed_by_flux:
             stage.apply()
         assert stage.state()[0] == replicas
@@ -188,24 +188,24 @@ async def test_what_it_sets_stays(stage: Stage, example: Example) -> None:
 
 
 async def test_an_older_lease_changes_nothing(stage: Stage, example: Example) -> None:
-    method = example.made(stage)
+    method = example.method(stage)
     await method.set(MODEL, 1, lease=lease(8), fence=8, session=None)
     head = stage.pulled()
-    for replicas, own in ((1, lease(7)), (0, None)):
+    for replicas, lease_or_none in ((1, lease(7)), (0, None)):
         with pytest.raises(StaleFence):
-            await method.set(MODEL, replicas, lease=own, fence=7, session=lease(7))
+            await method.set(MODEL, replicas, lease=lease_or_none, fence=7, session=lease(7))
     assert (stage.state(), stage.pulled()) == ((1, 8), head)
 
 
-async def test_it_stops_a_model_without_a_lease(stage: Stage, example: Example) -> None:
-    """One that somebody else has started: nobody has a fence for it."""
-    method = example.made(stage)
+async def test_a_switch_stops_a_model_without_a_lease(stage: Stage, example: Example) -> None:
+    """Somebody else has started the model, so there is no fence for it."""
+    method = example.method(stage)
     await method.set(MODEL, 1, lease=lease(7), fence=7, session=None)
     await method.set(MODEL, 0, lease=None, fence=None, session=None)
     assert stage.state() == (0, None)
 
 
-async def test_a_model_that_is_not_a_deployment_is_started_by_hand(stage: Stage) -> None:
+async def test_a_switch_refuses_a_model_that_is_not_a_deployment(stage: Stage) -> None:
     """Stoker has no right to scale a StatefulSet: the refusal names its file."""
     text = (stage.work / FILE).read_text()
     (stage.work / FILE).write_text(text.replace("kind: Deployment", "kind: StatefulSet"))

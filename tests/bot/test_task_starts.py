@@ -12,7 +12,7 @@ from bot.state import task_starts
 from bot.state.task_starts import Start, TaskStarts
 
 
-class Mortal(Redis):
+class MortalRedis(Redis):
     """A connection that writes nothing after its process has died."""
 
     dead = False
@@ -25,7 +25,7 @@ class Mortal(Redis):
 
 class Process:
     def __init__(self, redis_url: str) -> None:
-        self._redis = Mortal(connection_pool=ConnectionPool.from_url(redis_url))
+        self._redis = MortalRedis(connection_pool=ConnectionPool.from_url(redis_url))
         self._starts = TaskStarts(self._redis)
         self._works: list[asyncio.Task[None]] = []
 
@@ -34,19 +34,19 @@ class Process:
         start = asyncio.get_running_loop().create_future()
 
         async def work() -> None:
-            async with self._starts.watched(task, begun) as given:
+            async with self._starts.watched(task, begun) as watched_start:
                 if doing:
                     await going_to(doing)
-                start.set_result(given)
+                start.set_result(watched_start)
                 await asyncio.Event().wait()
 
-        task_of_it = asyncio.create_task(work())
-        self._works.append(task_of_it)
-        await asyncio.wait({start, task_of_it}, return_when=asyncio.FIRST_COMPLETED)
+        work_task = asyncio.create_task(work())
+        self._works.append(work_task)
+        await asyncio.wait({start, work_task}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
-            task_of_it.result()  # it failed before it could start
-        found: Start = await start
-        return found
+            work_task.result()  # it failed before it could start
+        result: Start = await start
+        return result
 
     async def die(self) -> None:
         self._redis.dead = True
@@ -57,7 +57,7 @@ class Process:
 
 
 async def deadly(redis_url: str, task: str, begun: str = "", doing: str = "", *, late: bool = False) -> Start:
-    """The message of a process about work that does not end."""
+    """Start work that does not end in a new process, kill the process, and return the start."""
     process = Process(redis_url)
     start = await process.begin(task, begun, doing)
     async with Redis.from_url(redis_url) as redis:
@@ -69,9 +69,9 @@ async def deadly(redis_url: str, task: str, begun: str = "", doing: str = "", *,
 
 @pytest.mark.usefixtures("redis")
 async def test_work_that_crashes_the_process_twice_in_one_step_is_hopeless(redis_url: str) -> None:
-    seen = [await deadly(redis_url, "op", "running 3", "PATCH deployments") for _ in range(3)]
-    assert [start.hopeless for start in seen] == [False, False, True]
-    assert seen[-1].ended == 2
+    starts = [await deadly(redis_url, "op", "running 3", "PATCH deployments") for _ in range(3)]
+    assert [start.hopeless for start in starts] == [False, False, True]
+    assert starts[-1].ended == 2
 
 
 @pytest.mark.usefixtures("redis")
@@ -150,7 +150,7 @@ async def test_work_that_is_delivered_twice_has_not_crashed(redis: Redis) -> Non
         assert third.ended == 0
 
 
-class Deaf(Redis):
+class DeafRedis(Redis):
     """A connection that swallows a cancellation during a write, as some libraries do."""
 
     def __init__(self, **options: Any) -> None:
@@ -170,7 +170,7 @@ class Deaf(Redis):
 async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the work would never end: its record would be renewed forever."""
     monkeypatch.setattr(task_starts, "_LATE_AFTER", 0.1)
-    redis = Deaf(connection_pool=ConnectionPool.from_url(redis_url))
+    redis = DeafRedis(connection_pool=ConnectionPool.from_url(redis_url))
     async with asyncio.timeout(60):
         async with TaskStarts(redis).watched("op"):
             redis.deaf = True

@@ -32,21 +32,21 @@ HOSTILE = [
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     text=st.text(min_size=1, max_size=600),
-    many=st.integers(1, 30),
+    count=st.integers(1, 30),
     status=st.sampled_from(Status),
     kind=st.sampled_from(Kind),
 )
-def test_every_message_keeps_slacks_limits(text: str, many: int, status: Status, kind: Kind) -> None:
+def test_every_message_keeps_slacks_limits(text: str, count: int, status: Status, kind: Kind) -> None:
     """Cards of every status and kind, with any text in every field."""
-    for view in messages(text, many, [(status, kind)]):
+    for view in messages(text, count, [(status, kind)]):
         assert complaints(view) == []
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(text=st.text(min_size=1, max_size=600), many=st.integers(1, 30))
-def test_every_form_keeps_slacks_limits(text: str, many: int) -> None:
+@given(text=st.text(min_size=1, max_size=600), count=st.integers(1, 30))
+def test_every_form_keeps_slacks_limits(text: str, count: int) -> None:
     """Modals and Home with any text in every field."""
-    for view in forms(text, many):
+    for view in forms(text, count):
         assert form_complaints(view) == []
 
 
@@ -55,24 +55,26 @@ MANY = [*((text, 1) for text in HOSTILE), ("<" * 10_000, 300)]
 
 
 @pytest.mark.parametrize(
-    ("text", "many"), MANY, ids=lambda value: ascii(value[:12]) if isinstance(value, str) else None
+    ("text", "count"), MANY, ids=lambda value: ascii(value[:12]) if isinstance(value, str) else None
 )
-def test_hostile_text_in_every_field_fits(text: str, many: int) -> None:
+def test_hostile_text_in_every_field_fits(text: str, count: int) -> None:
     """Ten thousand characters, hundreds of endpoints, twenty phases: truncated, and still a message."""
-    for view in messages(text, many, EVERY):
+    for view in messages(text, count, EVERY):
         assert complaints(view) == []
-    for form in forms(text, many):
+    for form in forms(text, count):
         assert form_complaints(form) == []
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
 def test_hostile_text_in_every_field_is_text(text: str) -> None:
     """External text does not become a mention, link or reordered text; the bot itself writes only users, dates and its own links."""
-    shown = [*(view.blocks for view in messages(text, 3, EVERY)), *(form["blocks"] for form in forms(text, 3))]
-    for blocks in shown:
-        for said in markup_in(blocks):
-            assert not re.search(r"<(?!@U\d>|!date\^|https://example\.com/|https://slack\.com/archives/|/)", said), said
-            assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\x00\x1b]", said)
+    views = [*(view.blocks for view in messages(text, 3, EVERY)), *(form["blocks"] for form in forms(text, 3))]
+    for blocks in views:
+        for markup in markup_in(blocks):
+            assert not re.search(r"<(?!@U\d>|!date\^|https://example\.com/|https://slack\.com/archives/|/)", markup), (
+                markup
+            )
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\x00\x1b]", markup)
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 200], ids=lambda text: ascii(text[:12]))
@@ -92,8 +94,8 @@ def test_suggestions_keep_slacks_limits() -> None:
 def markup_in(node: object) -> list[str]:
     """The texts that Slack reads as mrkdwn."""
     if isinstance(node, dict):
-        own = [node["text"]] if node.get("type") == "mrkdwn" else []
-        return own + [text for value in node.values() for text in markup_in(value)]
+        markup = [node["text"]] if node.get("type") == "mrkdwn" else []
+        return markup + [text for value in node.values() for text in markup_in(value)]
     return [text for value in node for text in markup_in(value)] if isinstance(node, list) else []
 
 

@@ -244,13 +244,13 @@ def rendered(view: View | dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_it_looks_as_reviewed(name: str) -> None:
+def test_a_view_equals_its_snapshot(name: str) -> None:
     """Every change of a view shows in the diff of its snapshot."""
-    path, shown = SNAPSHOTS / f"{name}.txt", rendered(VIEWS[name])
+    path, text = SNAPSHOTS / f"{name}.txt", rendered(VIEWS[name])
     if os.environ.get("UPDATE_SNAPSHOTS"):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(shown, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == shown
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
 
 
 def test_no_snapshot_is_left_over() -> None:

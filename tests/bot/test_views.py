@@ -80,12 +80,12 @@ def an_operation(status: Status = Status.AWAITING, text: str = "demo", rows: int
 
 def a_swap(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3, **pull: Any) -> ChangeOperation:
     """The change of an endpoint whose checks have passed, or whose pull request has these fields."""
-    found = {"number": 7, "url": "https://example.com/7", "branch": "b", "head": "b" * 40, "checks": "success"}
+    fields_of_pull = {"number": 7, "url": "https://example.com/7", "branch": "b", "head": "b" * 40, "checks": "success"}
     plan = ChangePlan(
         commit="a" * 40,
         rows=tuple((text or "x", text or "x") for _ in range(rows)),
         warnings=(text,),
-        pull=Pull.model_validate(found | pull),
+        pull=Pull.model_validate(fields_of_pull | pull),
         pushed="b" * 40,
         own=OwnChange(),
     )
@@ -113,23 +113,23 @@ def test_long_answers_are_cut_into_sections(text: str) -> None:
     within_limits(lines(escape(text)))
 
 
-def test_foreign_text_cannot_call_the_channel() -> None:
+def test_external_text_cannot_mention_the_channel() -> None:
     """`<!channel>` is shown as text everywhere."""
-    shown = str(card(an_operation(text="<!channel> `*x*` \u202egpj"), NOW))
-    assert "<!channel>" not in shown
-    assert "\u202e" not in shown
+    visible = str(card(an_operation(text="<!channel> `*x*` \u202egpj"), NOW))
+    assert "<!channel>" not in visible
+    assert "\u202e" not in visible
 
 
 def test_after_the_end_nothing_can_be_decided() -> None:
     """A card of an ended operation has no buttons except for a next step, and says when the operation ended."""
     for status in Status:
-        shown = str(card(an_operation(status), NOW).blocks)
+        visible = str(card(an_operation(status), NOW).blocks)
         if status.final:
-            assert not any(f"'{action}'" in shown for action in (APPROVE, DENY, ROLL_OUT, BECAUSE, CANCEL, TAKE))
-            assert "Ended at" in shown
+            assert not any(f"'{action}'" in visible for action in (APPROVE, DENY, ROLL_OUT, BECAUSE, CANCEL, TAKE))
+            assert "Ended at" in visible
 
 
-def test_the_roll_out_waits_for_green() -> None:
+def test_the_roll_out_waits_for_the_checks() -> None:
     """While checks run, or with a conflict, there is no button to approve."""
     waits: list[dict[str, Any]] = [{"checks": "pending"}, {"checks": "failure"}, {"mergeable": False}]
     for changes in waits:
@@ -140,12 +140,12 @@ def test_the_roll_out_waits_for_green() -> None:
 def test_a_review_that_github_requires_is_shown_before_the_approval() -> None:
     """While checks run or fail, the card names them as the obstacle."""
 
-    def shown(**changes: Any) -> str:
+    def visible(**changes: Any) -> str:
         return str(card(a_swap(**changes), NOW))
 
-    assert "a review is required" in shown(blocked=True)
-    assert "a review is required" not in shown(blocked=True, checks="pending")
-    assert "a review is required" not in shown()
+    assert "a review is required" in visible(blocked=True)
+    assert "a review is required" not in visible(blocked=True, checks="pending")
+    assert "a review is required" not in visible()
 
 
 def a_reminder(*, keep: str = "1 h", last: bool = False) -> View:
@@ -153,7 +153,7 @@ def a_reminder(*, keep: str = "1 h", last: bool = False) -> View:
     return reminder(lease, "15 min", 0.2, down_at=md("12:00 UTC"), last=last, keep=keep)
 
 
-def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
+def test_a_reminder_offers_keep_only_while_it_is_allowed() -> None:
     """The last reminder has one button."""
     assert "Keep 1 h" in str(a_reminder().blocks)
     assert "Keep" not in str(a_reminder(keep="").blocks)
@@ -162,9 +162,9 @@ def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
 
 def test_the_last_reminder_announces_the_end() -> None:
     """The announcement has the time at which the model goes down, and how to prevent that."""
-    shown = str(a_reminder(last=True).blocks)
-    assert "It goes down at 12:00 UTC" in shown
-    assert "$0.20" in shown
+    visible = str(a_reminder(last=True).blocks)
+    assert "It goes down at 12:00 UTC" in visible
+    assert "$0.20" in visible
     within_limits(a_reminder(last=True))
 
 
@@ -189,11 +189,18 @@ def labels(view: View) -> list[str]:
 
 
 def waiting(text: str = "demo", **fields: object) -> BringUpOperation:
-    held = {"model": text, "holder": "U2", "fence": 7, "since": NOW, "until": NOW + timedelta(hours=1), "reason": text}
-    found = Waiting.model_validate(held | fields)
+    defaults = {
+        "model": text,
+        "holder": "U2",
+        "fence": 7,
+        "since": NOW,
+        "until": NOW + timedelta(hours=1),
+        "reason": text,
+    }
+    state = Waiting.model_validate(defaults | fields)
     op = an_operation(Status.WAITING, text)
     plan = BringUpPlan(commit="a" * 40, applications=(text,), estimate_usd=1.84, lease=a_lease(text))
-    return op.model_copy(update={"waiting": found, "plan": plan})
+    return op.model_copy(update={"waiting": state, "plan": plan})
 
 
 def a_lease(text: str = "m") -> Lease:
@@ -222,37 +229,37 @@ def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
     assert labels(card(waiting(fence=0), NOW)) == ["Queue", "Cancel"]
 
 
-def test_an_override_is_seen_by_everybody() -> None:
+def test_an_override_is_on_the_card() -> None:
     """The card shows who and why."""
     vote = Vote(by="U9", at=NOW, approve=True, reason="everybody is at lunch", override=True)
-    shown = str(card(an_operation(Status.RUNNING).model_copy(update={"votes": (vote,)}), NOW))
-    assert "overridden in an emergency by <@U9>" in shown
-    assert "everybody is at lunch" in shown
+    visible = str(card(an_operation(Status.RUNNING).model_copy(update={"votes": (vote,)}), NOW))
+    assert "overridden in an emergency by <@U9>" in visible
+    assert "everybody is at lunch" in visible
 
 
-def test_only_what_stoker_may_scale_has_buttons() -> None:
+def test_only_a_workload_that_stoker_may_scale_has_buttons() -> None:
     """A notebook in another namespace is reported, but Stoker offers no button for it."""
     assert labels(unmanaged_alert("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
     assert labels(unmanaged_alert("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
     assert labels(unmanaged_alert("Pod research/c", "c", ours=False, can_adopt=False)) == []
 
 
-def test_a_card_that_waits_names_the_gpu_and_promises_no_button_that_it_lacks() -> None:
+def test_a_waiting_card_names_the_gpu_and_only_existing_buttons() -> None:
     """GPU is an abbreviation; a place in the queue is left, not cancelled."""
-    shown = str(card(waiting(ahead=1), NOW))
-    assert "Waiting for the GPU" in shown
-    assert "Cancel works" not in shown
-    assert "Operation abc123" in shown
+    visible = str(card(waiting(ahead=1), NOW))
+    assert "Waiting for the GPU" in visible
+    assert "Cancel works" not in visible
+    assert "Operation abc123" in visible
 
 
 def test_the_buttons_about_a_session_carry_its_operation_and_nothing_else() -> None:
     """The state is on the server: an old button cannot affect a later session of the same model."""
     lease = a_lease("coder-chat")
-    asked = [
+    views = [
         reminder(lease, "15 min", 0.2, down_at=md("04:00"), last=False, keep="1 h"),
         metrics_unavailable(lease, NOW, NOW),
     ]
-    assert set().union(*map(values_of, asked)) == {lease.op}
+    assert set().union(*map(values_of, views)) == {lease.op}
     assert values_of(release_question(waiting(), lease, "U2")) == {lease.op, "abc123"}
 
 
@@ -266,14 +273,14 @@ def test_home_calls_the_gpu_free_only_if_that_is_known() -> None:
     assert "The GPU is free" not in str(home(Overview(known=False), "U1", NOW))
 
 
-def test_no_error_calls_the_whole_channel() -> None:
+def test_no_error_mentions_the_whole_channel() -> None:
     """Errors are our own text with a quote from a system; a log line may contain anything."""
-    said = md("vLLM said: {log}", log="<!channel> <!subteam^S1|x> bye.")
-    op = an_operation(Status.RUNNING).model_copy(update={"failure": said})
-    shown = str(card(op, NOW))
-    assert "<!channel>" not in shown
-    assert "<!subteam" not in shown
-    assert "&lt;!channel&gt;" in shown
+    error = md("vLLM said: {log}", log="<!channel> <!subteam^S1|x> bye.")
+    op = an_operation(Status.RUNNING).model_copy(update={"failure": error})
+    visible = str(card(op, NOW))
+    assert "<!channel>" not in visible
+    assert "<!subteam" not in visible
+    assert "&lt;!channel&gt;" in visible
     assert clock(NOW) in str(card(an_operation().model_copy(update={"expires": NOW}), NOW))
 
 
@@ -306,8 +313,8 @@ def test_a_change_shows_the_outage_and_the_model_first() -> None:
     blocks = card(op.model_copy(update={"plan": op.plan.model_copy(update={"rows": rows})}), NOW).blocks
     (more,) = [block for block in blocks if block["type"] == "container"]
     assert (more["is_collapsible"], more["default_collapsed"]) == (True, True)
-    (shown,) = [block["fields"] for block in blocks if "fields" in block]
-    labels = [field["text"].split("\n")[0] for field in shown]
+    (visible,) = [block["fields"] for block in blocks if "fields" in block]
+    labels = [field["text"].split("\n")[0] for field in visible]
     assert labels == ["*Downtime*", "*Model*", "*--trust-remote-code*"]
     assert "serving-coder-chat" in str(more)
 
@@ -320,8 +327,8 @@ def test_a_change_shows_the_old_and_the_new_values() -> None:
     assert isinstance(op.plan, ChangePlan)
     plan = op.plan.model_copy(update={"rows": rows, "before": before, "displaced": md("It is up.")})
     blocks = card(op.model_copy(update={"plan": plan}), NOW).blocks
-    (shown,) = [block["fields"] for block in blocks if "fields" in block]
-    assert [field["text"] for field in shown] == [
+    (visible,) = [block["fields"] for block in blocks if "fields" in block]
+    assert [field["text"] for field in visible] == [
         "*Sizing*\nfits",
         "*Model*\norg/old → org/new",
         "*Served name*\nold → new",
@@ -334,10 +341,12 @@ def test_a_change_shows_the_old_and_the_new_values() -> None:
 def test_a_bring_up_shows_its_cost_first() -> None:
     """The commit and the application are irrelevant for the decision, so they are in a container that opens on a click."""
     labels = ("Serves", "Commit", "Application", "Deploys", "Lease", "Before", "Estimated cost")
-    plan = BringUpPlan(commit="a" * 40, applications=("x",), estimate_usd=1, rows=tuple((each, "…") for each in labels))
+    plan = BringUpPlan(
+        commit="a" * 40, applications=("x",), estimate_usd=1, rows=tuple((label, "…") for label in labels)
+    )
     blocks = card(an_operation().model_copy(update={"plan": plan}), NOW).blocks
-    (shown,) = [[text["text"].split("\n")[0] for text in block["fields"]] for block in blocks if "fields" in block]
-    assert shown == ["*Estimated cost*", "*Lease*", "*Before*", "*Serves*"]
+    (visible,) = [[text["text"].split("\n")[0] for text in block["fields"]] for block in blocks if "fields" in block]
+    assert visible == ["*Estimated cost*", "*Lease*", "*Before*", "*Serves*"]
     (closed,) = [block for block in blocks if block["type"] == "container"]
     assert closed["title"]["text"] == "Details: Commit, Application, Deploys"
 
@@ -351,8 +360,8 @@ def test_an_unchanged_value_has_no_arrow() -> None:
         "before": (("Model", "org/old"), ("Context", "32768")),
     }
     blocks = card(op.model_copy(update={"plan": op.plan.model_copy(update=same)}), NOW).blocks
-    (shown,) = [[field["text"] for field in block["fields"]] for block in blocks if "fields" in block]
-    assert shown == ["*Model*\norg/old → org/new", "*Context*\n32768"]
+    (visible,) = [[field["text"] for field in block["fields"]] for block in blocks if "fields" in block]
+    assert visible == ["*Model*\norg/old → org/new", "*Context*\n32768"]
 
 
 def test_a_sizing_row_of_a_form_is_not_cut_before_its_limit() -> None:

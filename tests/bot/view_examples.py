@@ -61,40 +61,40 @@ from sandbox.slack import blocks as kit
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 UNPLANNED = (Kind.GPU_DOWN, Kind.GPU_RESTART, Kind.MODEL_SMOKE)
-"""They need no approval, and their card shows no plan."""
+"""The kinds that need no approval, and whose card shows no plan."""
 REQUEST = TypeAdapter[AnyRequest](Request)
 
 
 def a_request(kind: Kind, text: str) -> AnyRequest:
-    """With the fields of every kind; each type uses its own."""
+    """A request from the fields of all kinds; each type takes its own."""
     fields = {"model": text, "actor": "U1", "channel": "C1", "at": NOW, "hold": timedelta(hours=2), "reason": text}
     return REQUEST.validate_python(fields | {"kind": kind, "hf_id": text, "reverts": "abc123"})
 
 
-def a_setup(text: str, many: int) -> SetupNeeded:
+def a_setup(text: str, count: int) -> SetupNeeded:
     report = (
         "Endpoints: 1",
         f"  {text}: {text}",
         f"    started and stopped {text}",
         f"Gateway: {text}",
-        *[f"  {text}"] * many,
+        *[f"  {text}"] * count,
     )
-    return SetupNeeded(report, True, frozenset({"U1"}), text if many > 3 else "")
+    return SetupNeeded(report, True, frozenset({"U1"}), text if count > 3 else "")
 
 
 def an_operation(
-    status: Status = Status.AWAITING, kind: Kind = Kind.GPU_UP, text: str = "demo", many: int = 3
+    status: Status = Status.AWAITING, kind: Kind = Kind.GPU_UP, text: str = "demo", count: int = 3
 ) -> Operation:
-    """With this text in every field that a person or an API can fill, `many` times; each type uses its own."""
+    """An operation with this text in every field that a person or an API can fill, `count` times."""
     pull = Pull(
-        number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="failure", failing=(text,) * many,
+        number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="failure", failing=(text,) * count,
         merged_by=text,
     )  # fmt: skip
     plan = {
         "commit": "a" * 40,
-        "rows": ((text, text),) * many,
-        "warnings": (text,) * many,
-        "problems": (text,) * many,
+        "rows": ((text, text),) * count,
+        "warnings": (text,) * count,
+        "problems": (text,) * count,
         "applications": (text,),
         "estimate_usd": 1.84,
         "pull": pull,
@@ -109,14 +109,14 @@ def an_operation(
         "status": status,
         "updated": NOW + timedelta(minutes=12),
         "plan": None if kind in UNPLANNED else plan,
-        "votes": tuple(Vote(by="U2", at=NOW, approve=n % 2 == 0, reason=text) for n in range(many)),
-        "phases": tuple(PhaseRecord(name=text, began=NOW, ended=NOW if n else None, detail=text) for n in range(many)),
-        "checks": tuple(Check(name=text, passed=n % 2 == 0, evidence=text) for n in range(many)),
-        "notes": (Note(title=text, text=text),) * many,
+        "votes": tuple(Vote(by="U2", at=NOW, approve=n % 2 == 0, reason=text) for n in range(count)),
+        "phases": tuple(PhaseRecord(name=text, began=NOW, ended=NOW if n else None, detail=text) for n in range(count)),
+        "checks": tuple(Check(name=text, passed=n % 2 == 0, evidence=text) for n in range(count)),
+        "notes": (Note(title=text, text=text),) * count,
         "outcome": escape(text),
         "failure": escape(text) if status is Status.RUNNING else "",
         "expires": NOW + timedelta(hours=1),
-        "waiting": Waiting(model=text, holder="U3", fence=3, reason=text, ahead=many),
+        "waiting": Waiting(model=text, holder="U3", fence=3, reason=text, ahead=count),
         "blocked": escape(text),
         "message": Message(channel="C1", ts="1.2"),
     }
@@ -130,18 +130,18 @@ def a_lease(text: str) -> Lease:
     )
 
 
-def a_change(text: str, many: int) -> ChangeForm:
+def a_change(text: str, count: int) -> ChangeForm:
     return ChangeForm(
-        verb="swap" if many % 2 else "add",
+        verb="swap" if count % 2 else "add",
         commit="a" * 40,
         values=dict.fromkeys(("name", "hf_id", "like", "context", "served", "reason"), text),
         options=(("arg", text[:900]),),
-        names=(text,) * many,
-        summary=((text, text),) * many,
+        names=(text,) * count,
+        summary=((text, text),) * count,
         verdict=text,
-        sizing=((text, text, text, False),) * many,
-        files=((text, 1, 1),) * many,
-        warnings=(text,) * many,
+        sizing=((text, text, text, False),) * count,
+        files=((text, 1, 1),) * count,
+        warnings=(text,) * count,
         figures=((text[:50] or "x", text, text),),
     )
 
@@ -160,77 +160,77 @@ def a_finding(text: str) -> Finding:
     return Finding(rule=next(iter(RULES)), path=text, line=1, message=text, fix=text)
 
 
-def an_overview(text: str, many: int) -> Overview:
+def an_overview(text: str, count: int) -> Overview:
     return Overview(
         leases=(a_lease(text),),
         active={text: NOW},
         spent={text: 1.5},
-        strangers=(text,) * many,
-        open=tuple(an_operation(status, text=text) for status in Status for _ in range(many // 10 + 1)),
-        endpoints=(an_endpoint(text),) * many,
+        strangers=(text,) * count,
+        open=tuple(an_operation(status, text=text) for status in Status for _ in range(count // 10 + 1)),
+        endpoints=(an_endpoint(text),) * count,
         links=Links(workspace="https://slack.com/"),
         week=tuple(Day(date(2026, 11, 17 + n), 5.5, 5.0, 1.5, 4.675) for n in range(7)),
         approvers=frozenset({"U2"}),
-        silent=(text,) * many,
+        silent=(text,) * count,
     )
 
 
-def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list[View]:
-    """Every message with this text; of the cards those in these statuses and kinds."""
-    lease, op = a_lease(text), an_operation(text=text, many=many)
+def messages(text: str, count: int, cards: Iterable[tuple[Status, Kind]]) -> list[View]:
+    """Every message with this text, and cards in these statuses and of these kinds."""
+    lease, op = a_lease(text), an_operation(text=text, count=count)
     assert isinstance(op, BringUpOperation)
-    tenants = [Tenant(hash="h" * 64, name=text, owner=text)] * many
-    shown = [card(an_operation(status, kind, text, many), NOW) for status, kind in cards]
-    shown += [view for _, view in thread(op)]
-    shown += [
+    tenants = [Tenant(hash="h" * 64, name=text, owner=text)] * count
+    views = [card(an_operation(status, kind, text, count), NOW) for status, kind in cards]
+    views += [view for _, view in thread(op)]
+    views += [
         reminder(lease, "15 min", 0.2, down_at=md("04:00"), last=False, keep="1 h"),
         metrics_unavailable(lease, NOW, NOW),
         gpu_offer(op, approved=False),
         keys_offer("abc123", text, tenants),
         unmanaged_alert(text, text, ours=True, can_adopt=True),
-        lines(md("\n").join([escape(text)] * many)),
-        listing((an_endpoint(text),) * many, "a" * 40),
-        listing((an_endpoint(text),) * many, "a" * 40, Search((text[:60].lower(),), 1)),
-        listing((an_endpoint(text),) * many, "a" * 40, Search(("missing",))),
+        lines(md("\n").join([escape(text)] * count)),
+        listing((an_endpoint(text),) * count, "a" * 40),
+        listing((an_endpoint(text),) * count, "a" * 40, Search((text[:60].lower(),), 1)),
+        listing((an_endpoint(text),) * count, "a" * 40, Search(("missing",))),
         lines(details(an_endpoint(text), "a" * 40, ())),
-        setup_needed(a_setup(text, many), "U1"),
-        setup_needed(a_setup(text, many), "U2"),
-        to_copy(text, [text] * many),
-        lines(disagreements([(a_finding(text), "https://example.com/7")] * many, text, "a" * 40)),
+        setup_needed(a_setup(text, count), "U1"),
+        setup_needed(a_setup(text, count), "U2"),
+        to_copy(text, [text] * count),
+        lines(disagreements([(a_finding(text), "https://example.com/7")] * count, text, "a" * 40)),
     ]
-    return shown
+    return views
 
 
-def forms(text: str, many: int) -> list[dict[str, Any]]:
+def forms(text: str, count: int) -> list[dict[str, Any]]:
     """Every form and Home with this text."""
-    op = an_operation(text=text, many=many)
+    op = an_operation(text=text, count=count)
     return [
         because_form(op, "deny", op.shown),
-        keys_form("abc123", text, [Tenant(hash=f"{n:064}", name=text, owner=text) for n in range(many)]),
+        keys_form("abc123", text, [Tenant(hash=f"{n:064}", name=text, owner=text) for n in range(count)]),
         keep_form(a_lease(text[:500].encode(errors="replace").decode()), NOW, Message(channel="C1", ts="1.2")),
         extend_form(a_lease(text), "8 h"),
         loading("Add a model"),
         unfillable_form("Add a model", escape(text)),
-        change_form(a_change(text, many)),
+        change_form(a_change(text, count)),
         change_form(ChangeForm(verb="add", problem=text)),
         advanced_form("add", (("arg", text), ("storage", text)), "{}"),
-        up_form((text,) * many or ("x",), "2 h", "8 h"),
-        home(an_overview(text, many), "U2", NOW),
-        home(Overview(setup=a_setup(text, many)), "U1", NOW),
-        home(Overview(setup=a_setup(text, many)), "U2", NOW),
-        setup_form(a_setup(text, many).report, [("gpu.name", "Which GPU", "L4", text[:200])]),
-        home(an_overview(text, many), "U1", NOW),
-        home(an_overview(text, many), "U1", NOW, Search(("up",), 1)),
+        up_form((text,) * count or ("x",), "2 h", "8 h"),
+        home(an_overview(text, count), "U2", NOW),
+        home(Overview(setup=a_setup(text, count)), "U1", NOW),
+        home(Overview(setup=a_setup(text, count)), "U2", NOW),
+        setup_form(a_setup(text, count).report, [("gpu.name", "Which GPU", "L4", text[:200])]),
+        home(an_overview(text, count), "U1", NOW),
+        home(an_overview(text, count), "U1", NOW, Search(("up",), 1)),
     ]
 
 
 def complaints(view: View) -> list[str]:
     """Return Slack's objections to a message, according to slack_sdk's models and the stand-in's rules from the reference."""
-    found = kit.complaints(view.blocks) + _by_the_models(view.blocks) + _unnamed(view.blocks)
-    found += kit.complaints(older(view.blocks)) + [f"older: {kind}" for kind in newer_in(older(view.blocks))]
+    objections = kit.complaints(view.blocks) + _by_the_models(view.blocks) + _unnamed(view.blocks)
+    objections += kit.complaints(older(view.blocks)) + [f"older: {kind}" for kind in newer_in(older(view.blocks))]
     if kit.characters(view.blocks) > kit.MESSAGE_CHARACTERS:
-        found.append("msg_blocks_too_long")
-    return found if view.text else [*found, "no_text"]
+        objections.append("msg_blocks_too_long")
+    return objections if view.text else [*objections, "no_text"]
 
 
 def form_complaints(view: dict[str, Any]) -> list[str]:
@@ -249,16 +249,16 @@ def _unnamed(blocks: Sequence[dict[str, Any]]) -> list[str]:
 
 def _by_the_models(blocks: Sequence[dict[str, Any]]) -> list[str]:
     """slack_sdk checks the limits when it serialises; it must also give back what was sent."""
-    found = []
+    objections = []
     for block in blocks:
         if block["type"] in ("data_table", "data_visualization"):
             continue  # slack_sdk has no model of them yet
         parsed = Block.parse(block)
         if parsed is None:
-            found.append(f"slack_sdk cannot parse {json.dumps(block)[:200]}")
+            objections.append(f"slack_sdk cannot parse {json.dumps(block)[:200]}")
             continue
         parsed.to_dict()
-    return found
+    return objections
 
 
 def suggestions(text: str) -> list[dict[str, Any]]:
