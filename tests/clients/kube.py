@@ -21,8 +21,8 @@ REFUSED = 'pods is forbidden: User "stoker" cannot list resource "pods" in API g
 
 
 class Wire(KubernetesAPI):
-    """The sandbox's API server with a wire that records requests and fails on demand: `forbidden` paths, `unwell`
-    answers, `denied` (verb, resource).
+    """The sandbox's API server, which records requests and fails on demand: `forbidden` paths, `unwell` answers,
+    `denied` (verb, resource).
     """
 
     def __init__(self) -> None:
@@ -36,15 +36,15 @@ class Wire(KubernetesAPI):
         """A change by somebody else, once, between a client's read and its write."""
         self.denied: set[tuple[str, str]] = set()
         self.reviews_together = 0
-        """Answer no access review before so many are open at once."""
+        """Answer an access review only when this many are open at the same time."""
         self.open_reviews, self.most_reviews = 0, 0
         self._reviews_overlap = asyncio.Event()
         self._watching: set[asyncio.Transport] = set()
 
-    def asked(self, method: str, part: str) -> int:
+    def count_requests(self, method: str, part: str) -> int:
         return len([line for line in self.requests if line.startswith(method) and part in line])
 
-    def hold(self, manifest: Object) -> None:
+    def store_unchanged(self, manifest: Object) -> None:
         """Store an object unchanged, without validation."""
         self.store._record(BY_KIND[manifest["kind"]], None, copy.deepcopy(manifest))
 
@@ -55,7 +55,7 @@ class Wire(KubernetesAPI):
         self._watching.clear()
 
     def overtake(self, kind: str, name: str, namespace: str, change: Callable[[Object], None]) -> None:
-        """A change that no watch sees, because the history is gone first: each is answered 410 during the watch."""
+        """Make a change that no watch receives: the history is deleted, so each watch is answered 410."""
         self.store.update(kind, name, namespace, change)
         self.store.compact()
 
@@ -64,13 +64,13 @@ class Wire(KubernetesAPI):
         self.open_reviews += 1
         self.most_reviews = max(self.most_reviews, self.open_reviews)
         if self.open_reviews == self.reviews_together:
-            asyncio.get_running_loop().call_later(0.2, self._reviews_overlap.set)  # time for more than so many
+            asyncio.get_running_loop().call_later(0.2, self._reviews_overlap.set)  # time for further reviews to arrive
         if self.reviews_together:
             await self._reviews_overlap.wait()
         self.open_reviews -= 1
-        about = review["spec"]["resourceAttributes"]
-        resource = "/".join(part for part in (about["resource"], about["subresource"]) if part)
-        allowed = (about["verb"], resource) not in self.denied
+        attributes = review["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (attributes["resource"], attributes["subresource"]) if part)
+        allowed = (attributes["verb"], resource) not in self.denied
         return web.json_response(review | {"status": {"allowed": allowed}}, status=201)
 
     @web.middleware
@@ -81,8 +81,8 @@ class Wire(KubernetesAPI):
         if self.refusals:
             return web.json_response({"kind": "Status", "code": 403, "message": self.refusals.pop()}, status=403)
         if request.method == "PATCH" and self.before_patch:
-            meanwhile, self.before_patch = self.before_patch, None
-            meanwhile()
+            change, self.before_patch = self.before_patch, None
+            change()
         if self.unwell:
             self.unwell -= 1
             return web.json_response({"kind": "Status", "code": 503, "message": "etcd is electing"}, status=503)
@@ -98,9 +98,9 @@ async def connected(wire: Wire) -> AsyncIterator[ApiClient]:
         yield client
 
 
-async def wait_until(seen: Callable[[], Any], seconds: float = 90) -> None:
+async def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
-        while not seen():
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -117,9 +117,9 @@ def time_passes(seconds: float) -> None:
     setattr(time, "monotonic", lambda: _monotonic() + _ahead)  # noqa: B010  # mypy refuses to assign to a function
 
 
-async def hurry(until: Callable[[], object]) -> None:
+async def hurry(condition: Callable[[], object]) -> None:
     """Advance the clock by one second every hundredth of a second until something has happened."""
-    while not until():
+    while not condition():
         time_passes(1)
         await asyncio.sleep(0.01)
 
@@ -146,11 +146,11 @@ def application(name: str = "coder-chat", **status: Any) -> Object:
 def deployment(name: str = "coder-chat", *, replicas: int = 0, gpus: int = 1, args: tuple[str, ...] = ()) -> Object:
     labels = {"app.kubernetes.io/name": name}
     limits = {"nvidia.com/gpu": gpus} if gpus else {"cpu": "2"}
-    said = args or ("--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", f"--served-model-name={name}-7b-instruct")
+    arguments = args or ("--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", f"--served-model-name={name}-7b-instruct")
     container = {
         "name": "vllm",
         "image": "vllm/vllm-openai@sha256:1",
-        "args": list(said),
+        "args": list(arguments),
         "resources": {"limits": limits},
     }
     return {
@@ -185,11 +185,11 @@ def condition(kind: str, status: str = "True") -> Object:
     return {"type": kind, "status": status, "lastTransitionTime": now()}
 
 
-def event(reason: str, message: str, about: str = "coder-chat-1", kind: str = "Pod") -> Object:
+def event(reason: str, message: str, name: str = "coder-chat-1", kind: str = "Pod") -> Object:
     return {
         "kind": "Event",
-        "metadata": {"generateName": f"{about}.", "namespace": "serving"},
-        "involvedObject": {"kind": kind, "name": about},
+        "metadata": {"generateName": f"{name}.", "namespace": "serving"},
+        "involvedObject": {"kind": kind, "name": name},
         "type": "Warning",
         "reason": reason,
         "message": message,
@@ -197,9 +197,9 @@ def event(reason: str, message: str, about: str = "coder-chat-1", kind: str = "P
     }
 
 
-def caching(found: Object, claim: str = "coder-chat-model-cache") -> Object:
+def caching(workload: Object, claim: str = "coder-chat-model-cache") -> Object:
     """The Deployment with a weight cache on a claim, which HF_HOME points at."""
-    spec = found["spec"]["template"]["spec"]
+    spec = workload["spec"]["template"]["spec"]
     spec["containers"][0] |= {
         "env": [{"name": "HF_HOME", "value": "/models"}],
         "volumeMounts": [{"name": "model-cache", "mountPath": "/models"}],
@@ -209,4 +209,4 @@ def caching(found: Object, claim: str = "coder-chat-model-cache") -> Object:
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "volumes": [{"name": "model-cache", "persistentVolumeClaim": {"claimName": claim}}],
     }
-    return found
+    return workload

@@ -41,26 +41,26 @@ def update(wire: Wire, phase: str = "Succeeded", message: str = "", name: str = 
 
 
 def stored(wire: Wire, name: str = "coder-chat") -> Object:
-    found = wire.store.get("Application", name, "argocd")
-    assert found
-    return found
+    live = wire.store.get("Application", name, "argocd")
+    assert live
+    return live
 
 
 def running(revision: str) -> Object:
     return {"operationState": {"phase": "Running", "operation": {"sync": {"revision": revision}}, "startedAt": now()}}
 
 
-async def at_its_limit(wire: Wire, waiting: Awaitable[object]) -> object:
-    """The end of a wait of 30 seconds that has seen the Application."""
-    watches = wire.asked("GET", "watch=true")
+async def wait_to_the_limit(wire: Wire, waiting: Awaitable[object]) -> object:
+    """Let 30 seconds pass once the wait has read the Application, and return its result."""
+    watches = wire.count_requests("GET", "watch=true")
     task = asyncio.ensure_future(waiting)
-    await wait_until(lambda: wire.asked("GET", "watch=true") > watches)
+    await wait_until(lambda: wire.count_requests("GET", "watch=true") > watches)
     time_passes(30)
     return await task
 
 
-async def asked(wire: Wire) -> None:
-    await wait_until(lambda: "operation" in stored(wire) and wire.asked("GET", "watch=true"))
+async def until_requested(wire: Wire) -> None:
+    await wait_until(lambda: "operation" in stored(wire) and wire.count_requests("GET", "watch=true"))
 
 
 async def test_an_application_is_read_with_its_cost_gate_and_its_revisions(wire: Wire, argocd: ArgoCD) -> None:
@@ -92,11 +92,11 @@ async def test_a_refresh_is_an_annotation(wire: Wire, argocd: ArgoCD) -> None:
         await argocd.refresh("nobody")
 
 
-async def test_a_sync_is_asked_for_and_followed(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_sync_is_requested_and_followed(wire: Wire, argocd: ArgoCD) -> None:
     """The operation contains the requester, the commit, and the Application's sync options, which Argo CD would omit."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await asked(wire)
+    await until_requested(wire)
     assert stored(wire)["operation"] == {
         "initiatedBy": {"username": "@dev"},
         "sync": {"revision": "abc", "syncOptions": ["RespectIgnoreDifferences=true"]},
@@ -112,7 +112,7 @@ async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: W
     app["spec"]["sources"] = [{"chart": "litellm", "targetRevision": "1.2.3"}, {"path": "x", "targetRevision": "main"}]
     wire.store.create(app)
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await asked(wire)
+    await until_requested(wire)
     assert stored(wire)["operation"]["sync"]["revisions"] == ["1.2.3", "abc"]
     start(wire)
     update(wire)
@@ -123,24 +123,24 @@ async def test_a_synced_application_is_not_synced_again(wire: Wire, argocd: Argo
     """A repeated step after a crash finds its work done."""
     wire.store.create(application(sync={"status": "Synced", "revision": "abc"}))
     assert (await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)).sync == "Synced"
-    assert wire.asked("PATCH", "") == 0
+    assert wire.count_requests("PATCH", "") == 0
 
 
-async def test_a_sync_under_way_is_waited_for_and_not_asked_twice(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_running_sync_is_awaited_and_not_requested_twice(wire: Wire, argocd: ArgoCD) -> None:
     """A bot that was killed while waiting continues to wait."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     update(wire)
     assert (await syncing).phase == "Succeeded"
-    assert wire.asked("PATCH", "") == 0
+    assert wire.count_requests("PATCH", "") == 0
 
 
-async def test_another_sync_in_the_way_is_waited_out(wire: Wire, argocd: ArgoCD) -> None:
+async def test_another_sync_is_awaited_first(wire: Wire, argocd: ArgoCD) -> None:
     """Two operations at the same time would overwrite each other, so ours starts after the other has ended or failed."""
     wire.store.create(application(**running("other")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     assert "operation" not in stored(wire)
     update(wire, "Failed", "not ours")
     await wait_until(lambda: "operation" in stored(wire))
@@ -154,14 +154,14 @@ async def test_a_failed_sync_has_argo_cds_message(wire: Wire, argocd: ArgoCD) ->
     earlier = {"phase": "Failed", "operation": {"sync": {"revision": "abc"}}, "message": "long ago", "startedAt": now()}
     wire.store.create(application(operationState=earlier))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await asked(wire)
+    await until_requested(wire)
     start(wire)
     update(wire, "Failed", "blocked by sync window")
     with pytest.raises(SyncFailed, match="coder-chat to abc: blocked by sync window"):
         await syncing
 
 
-def automated(
+def set_automated(
     wire: Wire,
     sync: str,
     revisions: list[str],
@@ -170,7 +170,7 @@ def automated(
     message: str = "",
     more: Object | None = None,
 ) -> None:
-    """LiteLLM's Application, of two sources, as Argo CD left it."""
+    """Store LiteLLM's Application, which has two sources, in this state."""
     state = {"phase": phase, "operation": {}, "syncResult": {"revisions": tried}, "message": message}
     app = application("litellm", sync={"status": sync, "revisions": revisions}, operationState=state)
     app["spec"] |= {"syncPolicy": {"automated": {}}, "sources": [{"chart": "litellm"}, {"path": "platform/litellm"}]}
@@ -185,45 +185,47 @@ async def later_than_abc(revision: str) -> bool:
     return revision in ("abc", "def")
 
 
-async def test_an_automated_sync_is_waited_for(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_automated_sync_is_awaited(wire: Wire, argocd: ArgoCD) -> None:
     """An old failure is ignored, and a later commit that includes the expected one is accepted."""
-    heard: list[str] = []
+    messages: list[str] = []
 
     async def on_message(message: str) -> None:
-        heard.append(message)
+        messages.append(message)
 
-    automated(wire, "Synced", ["1.2.3", "old"], "Failed", ["1.2.3", "old"], "long ago")
+    set_automated(wire, "Synced", ["1.2.3", "old"], "Failed", ["1.2.3", "old"], "long ago")
     waiting = asyncio.create_task(
         argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30, on_message=on_message)
     )
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
-    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Running", ["1.2.3", "abc"], "waiting for healthy state of litellm")
-    await wait_until(lambda: heard)
-    automated(wire, "Synced", ["1.2.3", "def"], "Succeeded", ["1.2.3", "def"])
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
+    set_automated(
+        wire, "OutOfSync", ["1.2.3", "abc"], "Running", ["1.2.3", "abc"], "waiting for healthy state of litellm"
+    )
+    await wait_until(lambda: messages)
+    set_automated(wire, "Synced", ["1.2.3", "def"], "Succeeded", ["1.2.3", "def"])
     assert (await waiting).revisions == ("1.2.3", "def")
-    assert heard == ["waiting for healthy state of litellm"]
+    assert messages == ["waiting for healthy state of litellm"]
 
 
-async def test_an_automated_sync_that_failed_is_not_waited_for(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_automated_sync_that_failed_is_reported_immediately(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD does not retry a commit, so the message is reported immediately."""
-    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Failed", ["1.2.3", "abc"], "the namespace is frozen")
+    set_automated(wire, "OutOfSync", ["1.2.3", "abc"], "Failed", ["1.2.3", "abc"], "the namespace is frozen")
     with pytest.raises(SyncFailed, match="could not sync litellm to abc: the namespace is frozen"):
         await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
 
 
-async def test_a_comparison_that_does_not_come_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_missing_comparison_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD has not polled the commit; the message contains the last observed state."""
-    automated(wire, "OutOfSync", ["1.2.3", "old"], "Succeeded", ["1.2.3", "old"])
+    set_automated(wire, "OutOfSync", ["1.2.3", "old"], "Succeeded", ["1.2.3", "old"])
     waiting = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
     with pytest.raises(SyncFailed, match=r"did not sync litellm automatically.*OutOfSync"):
-        await at_its_limit(wire, waiting)
+        await wait_to_the_limit(wire, waiting)
 
 
 async def test_an_automated_sync_that_does_not_begin_is_requested(wire: Wire, argocd: ArgoCD) -> None:
     """In a sync window Argo CD starts none, and only logs that; a requested sync reports the reason."""
-    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
-    stalls = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
-    waiting = asyncio.create_task(stalls)
+    set_automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
+    never_starts = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
+    waiting = asyncio.create_task(never_starts)
     await hurry(lambda: "operation" in stored(wire, "litellm"))
     start(wire, "litellm")
     wire.store.update(
@@ -238,24 +240,24 @@ async def test_an_automated_sync_that_does_not_begin_is_requested(wire: Wire, ar
 DRIFTED: Object = {"resources": [{"kind": "Deployment", "name": "litellm", "status": "OutOfSync"}]}
 
 
-async def test_an_application_that_never_is_in_sync_counts_after_its_sync(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_application_that_stays_out_of_sync_counts_after_its_sync(wire: Wire, argocd: ArgoCD) -> None:
     """An autoscaler or a webhook changes applied objects; the sync succeeded, and everything is healthy."""
-    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], "successfully synced", DRIFTED)
+    set_automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], "successfully synced", DRIFTED)
     drifts = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
     waiting = asyncio.create_task(drifts)
     await hurry(waiting.done)
-    found = await waiting
-    assert "reports OutOfSync (Deployment/litellm) after a successful sync" in found.drift
-    assert not wire.asked("PATCH", "litellm")
+    result = await waiting
+    assert "reports OutOfSync (Deployment/litellm) after a successful sync" in result.drift
+    assert not wire.count_requests("PATCH", "litellm")
 
 
 async def test_an_application_that_is_unhealthy_and_out_of_sync_does_not_count(wire: Wire, argocd: ArgoCD) -> None:
     """The sync succeeded, but the applied objects are not healthy."""
     degraded = DRIFTED | {"health": {"status": "Degraded"}}
-    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], more=degraded)
+    set_automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], more=degraded)
     waiting = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
     with pytest.raises(SyncFailed, match=r"did not sync litellm automatically within 30 s \(OutOfSync, Degraded"):
-        await at_its_limit(wire, waiting)
+        await wait_to_the_limit(wire, waiting)
 
 
 UNCOMPARED: Object = {
@@ -265,7 +267,7 @@ UNCOMPARED: Object = {
 
 async def test_a_comparison_error_that_persists_is_reported(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD is refreshed first, because its status may be older than the fix."""
-    automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
+    set_automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
     waiting = asyncio.create_task(
         argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
     )
@@ -275,22 +277,22 @@ async def test_a_comparison_error_that_persists_is_reported(wire: Wire, argocd: 
     assert "argocd.argoproj.io/refresh" in stored(wire, "litellm")["metadata"]["annotations"]
 
 
-async def test_a_comparison_error_that_passes_is_waited_out(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_temporary_comparison_error_is_ignored(wire: Wire, argocd: ArgoCD) -> None:
     """Its repo server was restarted."""
-    automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
+    set_automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
     waiting = asyncio.create_task(
         argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=60)
     )
-    await wait_until(lambda: wire.asked("PATCH", "litellm"))
-    automated(wire, "Synced", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"])
+    await wait_until(lambda: wire.count_requests("PATCH", "litellm"))
+    set_automated(wire, "Synced", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"])
     assert (await waiting).drift == ""
 
 
-async def test_a_gated_application_that_never_is_in_sync_is_synced_once(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_gated_application_that_stays_out_of_sync_is_synced_once(wire: Wire, argocd: ArgoCD) -> None:
     """Its operation succeeded at the commit, so the step is done, with a note."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
-    await asked(wire)
+    await until_requested(wire)
     start(wire)
 
     def drifts(app: Object) -> None:
@@ -299,14 +301,14 @@ async def test_a_gated_application_that_never_is_in_sync_is_synced_once(wire: Wi
 
     wire.store.update("Application", "coder-chat", "argocd", drifts)
     assert "reports OutOfSync" in (await syncing).drift
-    assert wire.asked("PATCH", "coder-chat") == 1
+    assert wire.count_requests("PATCH", "coder-chat") == 1
 
 
 async def test_a_sync_whose_hook_hangs_is_terminated(wire: Wire, argocd: ArgoCD) -> None:
     """Otherwise it would continue after its approval is void, and block the next one."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
-    await asked(wire)
+    await until_requested(wire)
     start(wire)
     hook = "waiting for completion of hook batch/Job/migrate"
     wire.store.update(
@@ -319,21 +321,21 @@ async def test_a_sync_whose_hook_hangs_is_terminated(wire: Wire, argocd: ArgoCD)
         await syncing
 
 
-async def test_a_sync_that_nobody_has_taken_up_is_withdrawn(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_sync_that_has_not_started_is_withdrawn(wire: Wire, argocd: ArgoCD) -> None:
     """A controller that comes back later finds no operation with a void approval."""
     wire.store.create(application())
     with pytest.raises(SyncFailed, match="Stoker terminated the sync"):
-        await at_its_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
+        await wait_to_the_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     assert stored(wire).get("operation") is None
 
 
 async def test_the_message_explains_how_to_end_somebody_elses_sync(wire: Wire, argocd: ArgoCD) -> None:
     """Stoker does not terminate another person's hanging sync."""
-    other = running("other")
-    other["operationState"]["operation"]["initiatedBy"] = {"username": "admin"}
-    wire.store.create(application(**other))
+    foreign = running("other")
+    foreign["operationState"]["operation"]["initiatedBy"] = {"username": "admin"}
+    wire.store.create(application(**foreign))
     with pytest.raises(SyncFailed, match="A sync by admin is still running; `argocd app terminate-op coder-chat` ends"):
-        await at_its_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
+        await wait_to_the_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     assert stored(wire)["status"]["operationState"]["phase"] == "Running"
 
 
@@ -343,7 +345,7 @@ async def test_an_operation_that_is_being_terminated_is_not_taken_for_the_new_on
     old["operationState"] |= {"phase": "Terminating"}
     wire.store.create(application(**old))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     update(wire, "Failed", "Operation terminated")
     await wait_until(lambda: "operation" in stored(wire))
     start(wire)
@@ -369,7 +371,7 @@ async def test_each_git_source_gets_its_own_revision(wire: Wire, argocd: ArgoCD,
     )
     wire.store.create(several(chart, oci, {"repoURL": platform, "ref": "values"}))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await asked(wire)
+    await until_requested(wire)
     assert stored(wire)["operation"]["sync"]["revisions"] == ["v1.2.3", "v1.2.3", "abc"]
     start(wire)
     update(wire)
@@ -391,7 +393,7 @@ async def test_a_sync_window_is_reported_immediately_and_the_sync_is_terminated(
     """Otherwise Argo CD would start it when the window opens, long after the approval."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
-    await asked(wire)
+    await until_requested(wire)
     start(wire)
     wire.store.update(
         "Application", "coder-chat", "argocd", lambda app: app["status"]["operationState"].update(message=BLOCKED)
@@ -404,26 +406,26 @@ async def test_a_sync_window_is_reported_immediately_and_the_sync_is_terminated(
 
 async def test_a_blocked_sync_of_somebody_else_is_left_alone(wire: Wire, argocd: ArgoCD) -> None:
     """It blocks until the window opens, so Stoker does not wait for it."""
-    other = running("other")
-    other["operationState"]["message"] = BLOCKED
-    wire.store.create(application(**other))
+    foreign = running("other")
+    foreign["operationState"]["message"] = BLOCKED
+    wire.store.create(application(**foreign))
     with pytest.raises(SyncFailed, match="sync window"):
         await argocd.sync("coder-chat", "abc", actor="@dev", timeout=60)
     assert stored(wire)["status"]["operationState"]["phase"] == "Running"
 
 
-async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_sync_that_does_not_start_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD's controller may be down; the message contains the last observed state."""
     wire.store.create(application())
     with pytest.raises(SyncFailed, match=r"did not finish syncing coder-chat.*OutOfSync"):
-        await at_its_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
+        await wait_to_the_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
 
 
 async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
     """Changes during the loss of the history are found by listing again."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.overtake("Application", "coder-chat", "argocd", end)
     assert (await syncing).phase == "Succeeded"
 
@@ -432,18 +434,18 @@ async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD)
     """The wait continues on a new connection."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.cut()
-    await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
+    await wait_until(lambda: wire.count_requests("GET", "watch=true") == 2)
     update(wire)
     assert (await syncing).phase == "Succeeded"
 
 
-async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_wait_survives_errors_of_the_server(wire: Wire, argocd: ArgoCD) -> None:
     """Control planes are upgraded; that must not end an operation."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.unwell = 2
     wire.cut()
     update(wire)
@@ -451,7 +453,7 @@ async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoC
     assert wire.unwell == 0
 
 
-async def test_a_right_to_watch_that_is_missing_is_named(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_missing_right_to_watch_is_named(wire: Wire, argocd: ArgoCD) -> None:
     """Without this test nothing would show it, because listing alone works too."""
     wire.store.create(application(**running("abc")))
     wire.forbidden = "watch=true"
@@ -459,16 +461,16 @@ async def test_a_right_to_watch_that_is_missing_is_named(wire: Wire, argocd: Arg
         await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)
 
 
-async def test_two_replicas_that_ask_at_once_ask_once(wire: Wire, argocd: ArgoCD) -> None:
+async def test_two_simultaneous_requests_start_one_sync(wire: Wire, argocd: ArgoCD) -> None:
     """The second patch is refused as a conflict, and finds the first's operation."""
     wire.store.create(application())
     before = wire.store.version
-    both = [asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)) for _ in range(2)]
-    await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
+    syncs = [asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)) for _ in range(2)]
+    await wait_until(lambda: wire.count_requests("GET", "watch=true") == 2)
     assert wire.store.version == before + 1
     start(wire)
     update(wire)
-    assert {app.phase for app in await asyncio.gather(*both)} == {"Succeeded"}
+    assert {app.phase for app in await asyncio.gather(*syncs)} == {"Succeeded"}
 
 
 async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: ArgoCD) -> None:
@@ -478,11 +480,11 @@ async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: 
         return True
 
     waiting = asyncio.create_task(argocd.wait_for("coder-chat", timeout=30, until=anything))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.store.create(application())
     assert (await waiting).name == "coder-chat"
     with pytest.raises(SyncFailed, match="it does not exist"):
-        await at_its_limit(wire, argocd.wait_for("nobody", timeout=30, until=anything))
+        await wait_to_the_limit(wire, argocd.wait_for("nobody", timeout=30, until=anything))
 
 
 async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:
@@ -492,7 +494,7 @@ async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:
         await argocd.list()
 
 
-async def test_a_server_that_is_away_is_unavailable(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_stopped_server_is_unavailable(wire: Wire, argocd: ArgoCD) -> None:
     """The operation is then retried."""
     await wire.__aexit__(None, None, None)
     with pytest.raises(Unavailable, match="Kubernetes does not answer"):

@@ -31,25 +31,25 @@ class Boot:
 
     def __init__(self, wire: Wire, cluster: Cluster, seconds: float = 30, waits: timedelta | None = None) -> None:
         self.wire = wire
-        self.told: list[BootPhase] = []
+        self.newest: list[BootPhase] = []
         """The newest phase at each call."""
-        self.heard: tuple[BootPhase, ...] = ()
+        self.phases: tuple[BootPhase, ...] = ()
         """All phases of the last call."""
         self.task = asyncio.create_task(
-            cluster.wait_ready("coder-chat", timeout=seconds, progress=self._hear, waits=waits)
+            cluster.wait_ready("coder-chat", timeout=seconds, progress=self._record, waits=waits)
         )
 
-    async def _hear(self, phases: tuple[BootPhase, ...]) -> None:
-        self.told.append(phases[-1])
-        self.heard = phases
+    async def _record(self, phases: tuple[BootPhase, ...]) -> None:
+        self.newest.append(phases[-1])
+        self.phases = phases
 
     async def reaches(self, phase: str) -> None:
-        await wait_until(lambda: (self.told and self.told[-1].phase.key == phase) or self.task.done())
+        await wait_until(lambda: (self.newest and self.newest[-1].phase.key == phase) or self.task.done())
         assert not self.task.done(), self.task.exception()
 
     def pod(self, **status: Any) -> None:
-        def change(found: Object) -> None:
-            found["status"] |= status
+        def change(live: Object) -> None:
+            live["status"] |= status
 
         self.wire.store.update("Pod", "coder-chat-1", "serving", change)
 
@@ -77,9 +77,9 @@ def container(name: str = "vllm", *, last: Object | None = None, **state: Object
 
 
 @pytest.mark.parametrize("suffix", ["", ': RBAC: role.rbac.authorization.k8s.io "stoker" not found'])
-async def test_a_refusal_while_the_api_server_starts_is_no_refusal(boot: Boot, suffix: str) -> None:
+async def test_a_refusal_while_the_api_server_starts_is_ignored(boot: Boot, suffix: str) -> None:
     """Its RBAC caches are empty for a moment, and a reconnecting watch gets 403."""
-    await wait_until(lambda: boot.wire.asked("GET", "watch=true") == 3)
+    await wait_until(lambda: boot.wire.count_requests("GET", "watch=true") == 3)
     boot.wire.refusals = [REFUSED + suffix] * 3
     boot.wire.cut()
     await wait_until(lambda: not boot.wire.refusals)
@@ -90,7 +90,7 @@ async def test_a_refusal_while_the_api_server_starts_is_no_refusal(boot: Boot, s
 async def test_a_boot_is_reported_phase_by_phase(boot: Boot) -> None:
     """Each phase has the cluster's own time, so reading again later gives the same result."""
     boot.wire.store.create(event("TriggeredScaleUp", "pod triggered scale-up"))
-    await wait_until(lambda: boot.told[-1].detail == "the autoscaler adds one")
+    await wait_until(lambda: boot.newest[-1].detail == "the autoscaler adds one")
     boot.pod(conditions=SCHEDULED)
     await boot.reaches("pulling the image")
     boot.pod(initContainerStatuses=container("prestage-weights", running={"startedAt": now()}))
@@ -100,8 +100,8 @@ async def test_a_boot_is_reported_phase_by_phase(boot: Boot) -> None:
     boot.pod(conditions=[*SCHEDULED, condition("Ready")])
     phases = await boot.task
     names = ["waiting for a node", "pulling the image", "staging weights", "loading", "ready"]
-    assert [each.phase.key for each in phases] == names
-    assert list(dict.fromkeys(each.phase.key for each in boot.told)) == names
+    assert [phase.phase.key for phase in phases] == names
+    assert list(dict.fromkeys(phase.phase.key for phase in boot.newest)) == names
     assert sorted(phases, key=lambda phase: phase.since) == list(phases)
 
 
@@ -116,11 +116,11 @@ async def test_phases_that_passed_unobserved_are_reported_too(boot: Boot, cluste
     await again.reaches("loading")
     again.task.cancel()
     names = ["waiting for a node", "pulling the image", "staging weights", "loading"]
-    assert [each.phase.key for each in again.heard] == names
+    assert [phase.phase.key for phase in again.phases] == names
 
 
 async def test_a_pod_that_is_ready_already_ends_the_wait_at_once(boot: Boot, cluster: Cluster) -> None:
-    """Even a container that was killed for memory in an earlier run."""
+    """Even if its container was killed for memory in an earlier run."""
     boot.pod(
         conditions=[*SCHEDULED, condition("Ready")],
         containerStatuses=container(last={"reason": "OOMKilled"}, running={"startedAt": now()}),
@@ -140,16 +140,16 @@ async def test_a_boot_is_followed_over_410_and_a_dropped_connection(boot: Boot) 
 
 
 @pytest.mark.parametrize(
-    ("said", "reason", "remedy"),
+    ("message", "reason", "remedy"),
     [
         ("Node scale up failed: GCE out of resources", "no GPU machine in stock", "another zone"),
         ("Node scale up failed: GCE quota exceeded", "quota is used up", "more quota"),
     ],
 )
-async def test_no_machine_to_be_had_ends_the_boot(boot: Boot, said: str, reason: str, remedy: str) -> None:
+async def test_a_missing_machine_ends_the_boot(boot: Boot, message: str, reason: str, remedy: str) -> None:
     """Stock and quota are distinguished, because the remedies differ."""
     boot.wire.store.create(event("TriggeredScaleUp", "pod triggered scale-up"))
-    boot.wire.store.create(event("FailedScaleUp", said))
+    boot.wire.store.create(event("FailedScaleUp", message))
     failure = await boot.failure()
     assert reason in failure.reason
     assert remedy in failure.remedy
@@ -159,7 +159,7 @@ async def test_a_gpu_taken_by_another_model_names_it(boot: Boot) -> None:
     """Without another holder the same event is only the wait for a new node."""
     lacking = event("FailedScheduling", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     boot.wire.store.create(lacking)
-    await wait_until(lambda: "Insufficient" in boot.told[-1].detail)
+    await wait_until(lambda: "Insufficient" in boot.newest[-1].detail)
     assert not boot.task.done()
     boot.wire.store.create(deployment("coder-fim", replicas=1))
     boot.wire.store.create(lacking)
@@ -171,7 +171,7 @@ async def test_an_image_that_cannot_be_pulled_ends_the_boot(boot: Boot) -> None:
     boot.pod(
         conditions=SCHEDULED, containerStatuses=container(waiting={"reason": "ErrImagePull", "message": "timeout"})
     )
-    await wait_until(lambda: boot.told[-1].detail == "timeout")
+    await wait_until(lambda: boot.newest[-1].detail == "timeout")
     boot.pod(containerStatuses=container(waiting={"reason": "ImagePullBackOff", "message": "manifest unknown"}))
     failure = await boot.failure()
     assert "manifest unknown" in failure.reason
@@ -226,13 +226,13 @@ async def test_a_refused_pod_ends_the_boot_but_an_old_refusal_does_not(wire: Wir
     wire.store.create(deployment(replicas=1))
     wire.store.create(event("FailedCreate", "exceeded quota: old", "coder-chat-5f", "ReplicaSet"))
     boot = Boot(wire, cluster)
-    await wait_until(lambda: wire.asked("GET", "events?watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "events?watch=true"))
     assert not boot.task.done()
     wire.store.create(event("FailedCreate", "exceeded quota: new", "coder-chat-5f", "ReplicaSet"))
     assert "exceeded quota: new" in (await boot.failure()).reason
 
 
-async def test_a_model_scaled_away_meanwhile_ends_the_boot(boot: Boot) -> None:
+async def test_a_model_that_is_scaled_to_zero_ends_the_boot(boot: Boot) -> None:
     """Nobody waits twenty minutes for a model that somebody turned off."""
     boot.wire.store.update("Deployment", "coder-chat", "serving", lambda d: d["spec"].update(replicas=0))
     assert "scaled to zero" in (await boot.failure()).reason
@@ -258,7 +258,7 @@ async def test_a_warning_of_an_earlier_phase_is_not_the_diagnosis(wire: Wire, cl
     assert "nodes are available" not in failure.reason
 
 
-async def test_a_probe_that_never_passes_is_told_with_the_engines_last_lines(wire: Wire, cluster: Cluster) -> None:
+async def test_a_probe_that_never_passes_is_reported_with_the_engines_last_lines(wire: Wire, cluster: Cluster) -> None:
     """The log shows whether it still loads or answers elsewhere."""
     wire.logs = lambda *_: ["Starting to load model", "Loading safetensors: 40 %"]
     wire.store.create(deployment(replicas=1))
@@ -270,7 +270,7 @@ async def test_a_probe_that_never_passes_is_told_with_the_engines_last_lines(wir
     assert "failureThreshold" in failure.remedy
 
 
-async def test_a_container_that_cannot_be_made_ends_the_boot(boot: Boot) -> None:
+async def test_a_container_that_cannot_be_created_ends_the_boot(boot: Boot) -> None:
     """A missing Secret does not appear by waiting."""
     waiting = {"reason": "CreateContainerConfigError", "message": 'secret "vllm-api-key" not found'}
     boot.pod(conditions=SCHEDULED, containerStatuses=container(waiting=waiting))
@@ -279,7 +279,7 @@ async def test_a_container_that_cannot_be_made_ends_the_boot(boot: Boot) -> None
     assert "Create the Secret" in failure.remedy
 
 
-async def test_a_hundred_boots_that_are_watched_keep_nobody_waiting(wire: Wire, tmp_path: Path) -> None:
+async def test_many_watched_boots_leave_connections_for_requests(wire: Wire, tmp_path: Path) -> None:
     """Each watch uses a connection; a client limited to a hundred would have none left for a request."""
     async with AsyncExitStack() as stack:
         settings = ClusterSettings(kubeconfig=str(wire.kubeconfig(tmp_path / "kubeconfig")))
@@ -291,7 +291,7 @@ async def test_a_hundred_boots_that_are_watched_keep_nobody_waiting(wire: Wire, 
 
         boots = [asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=nobody)) for _ in range(60)]
         try:
-            await wait_until(lambda: wire.asked("GET", "watch=true") > 100, 30)
+            await wait_until(lambda: wire.count_requests("GET", "watch=true") > 100, 30)
             async with asyncio.timeout(20):
                 assert await cluster.workload("coder-chat")
         finally:

@@ -34,17 +34,17 @@ class Booting:
 
     def __init__(self, wire: Wire, cluster: Cluster) -> None:
         self.wire, self.details = wire, list[str]()
-        self.task = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=LIMIT, progress=self._hear))
+        self.task = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=LIMIT, progress=self._record))
 
-    async def _hear(self, phases: Any) -> None:
+    async def _record(self, phases: Any) -> None:
         self.details.append(phases[-1].detail)
 
     def change(self, **status: Any) -> None:
-        self.wire.store.update("Pod", "coder-chat-1", "serving", lambda found: found["status"].update(status))
+        self.wire.store.update("Pod", "coder-chat-1", "serving", lambda live: live["status"].update(status))
 
-    def happens(self, reason: str, message: str, about: str = "coder-chat-1", kind: str = "Pod") -> None:
+    def happens(self, reason: str, message: str, name: str = "coder-chat-1", kind: str = "Pod") -> None:
         """An event with a time in whole seconds, like those of the kubelet and the autoscaler."""
-        self.wire.store.create(event(reason, message, about, kind) | {"lastTimestamp": now()[:19] + "Z"})
+        self.wire.store.create(event(reason, message, name, kind) | {"lastTimestamp": now()[:19] + "Z"})
 
     async def shows(self, words: str) -> None:
         await wait_until(lambda: any(words in detail for detail in self.details) or self.task.done())
@@ -169,10 +169,10 @@ async def test_a_permanent_problem_ends_the_boot_immediately(
     assert remedy in failure.remedy
 
 
-async def test_a_container_that_cannot_start_says_why_in_its_last_state(boot: Booting) -> None:
+async def test_the_reason_of_a_failed_start_is_read_from_the_last_state(boot: Booting) -> None:
     """Exit code 128 has no log; the runtime's message is in `lastState`."""
-    said = "failed to create shim task: nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.9, please update your driver"
-    last = {"exitCode": 128, "reason": "StartError", "message": said, "startedAt": "1970-01-01T00:00:00Z"}
+    message = "failed to create shim task: nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.9, please update your driver"
+    last = {"exitCode": 128, "reason": "StartError", "message": message, "startedAt": "1970-01-01T00:00:00Z"}
     boot.change(
         conditions=[SCHEDULED],
         containerStatuses=container(
@@ -181,7 +181,7 @@ async def test_a_container_that_cannot_start_says_why_in_its_last_state(boot: Bo
     )
     failure = await boot.fails()
     assert "driver is too old for this image (the image needs CUDA 12.9)" in failure.reason
-    assert said in failure.details
+    assert message in failure.details
     assert "older CUDA" in failure.remedy
 
 
@@ -196,14 +196,14 @@ async def test_another_zone_is_tried_after_one_has_failed(boot: Booting) -> None
     await boot.becomes_ready()
 
 
-async def test_no_zone_that_has_a_machine_ends_the_boot(boot: Booting) -> None:
-    """If no other zone is tried."""
+async def test_a_boot_ends_if_no_zone_has_a_machine(boot: Booting) -> None:
+    """The autoscaler tries no other zone."""
     boot.happens("FailedScaleUp", "Node scale up in zone a failed: GCE out of resources")
     assert "no GPU machine in stock" in (await boot.fails()).reason
 
 
 async def test_the_pod_that_still_has_the_volume_is_named(boot: Booting) -> None:
-    """Shown on the card while it lasts, not only at the end; the failed mount after it is its consequence."""
+    """The problem is on the card while it lasts; the failed mount after it is its consequence."""
     old = pod("coder-chat-0", model="other", phase="Running")
     old["spec"] |= {
         "nodeName": "gpu-0",
@@ -248,14 +248,16 @@ async def test_a_volume_that_is_attached_later_is_no_longer_a_problem(boot: Boot
         ),
     ],
 )
-async def test_a_volume_that_keeps_the_pod_from_a_node(boot: Booting, reason: str, message: str, words: str) -> None:
+async def test_a_volume_problem_that_prevents_scheduling_is_named(
+    boot: Booting, reason: str, message: str, words: str
+) -> None:
     """A claim that is missing, not bound, or elsewhere."""
     boot.happens("ProvisioningFailed", "no such class", "coder-chat-model-cache", "PersistentVolumeClaim")
     boot.happens(reason, message)
     assert words in (await boot.fails()).reason
 
 
-async def test_no_node_group_that_fits_ends_the_boot(boot: Booting) -> None:
+async def test_a_boot_ends_if_no_node_group_fits(boot: Booting) -> None:
     """Taints, labels or sizes: messages of both the scheduler and the autoscaler."""
     boot.happens(
         "FailedScheduling", "0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}."
@@ -274,31 +276,33 @@ async def test_no_node_group_that_fits_ends_the_boot(boot: Booting) -> None:
         ('Internal error: failed calling webhook "x": connection refused', "failed calling webhook"),
     ],
 )
-async def test_a_pod_that_is_never_made(wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str, words: str) -> None:
+async def test_a_pod_that_cannot_be_created_ends_the_boot(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str, words: str
+) -> None:
     """The ReplicaSet's events contain the reason."""
     monkeypatch.setattr("bot.clients.diagnosis.problems._LEAST", GRACE)
     wire.store.create(deployment(replicas=1))
     async with connected(wire) as client:
         cluster = Cluster(client, "serving")
 
-        async def hear(_: object) -> None:
+        async def ignore(_: object) -> None:
             """Nothing is shown without a pod."""
 
-        task = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=LIMIT, progress=hear))
-        await wait_until(lambda: wire.asked("GET", "events?watch=true"))
+        task = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=LIMIT, progress=ignore))
+        await wait_until(lambda: wire.count_requests("GET", "events?watch=true"))
         wire.store.create(event("FailedCreate", message, "coder-chat-5f", "ReplicaSet"))
         await hurry(task.done)
         with pytest.raises(BootFailed, match=words):
             await task
 
 
-async def test_a_pod_that_is_evicted_again_and_again(boot: Booting) -> None:
+async def test_a_second_eviction_ends_the_boot(boot: Booting) -> None:
     """One evicted pod is replaced; after the second the next one would be evicted too."""
-    said = "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 8Gi."
-    boot.wire.store.create(pod("coder-chat-2", phase="Failed", reason="Evicted", message=said))
+    message = "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 8Gi."
+    boot.wire.store.create(pod("coder-chat-2", phase="Failed", reason="Evicted", message=message))
     await asyncio.sleep(0.3)
     assert not boot.task.done()
-    boot.wire.store.create(pod("coder-chat-3", phase="Failed", reason="Evicted", message=said))
+    boot.wire.store.create(pod("coder-chat-3", phase="Failed", reason="Evicted", message=message))
     failure = await boot.fails()
     assert "The pod was evicted: The node was low on resource: ephemeral-storage" in failure.reason
     assert "boot disk" in failure.remedy
@@ -327,20 +331,20 @@ async def test_a_cause_sixty_lines_above_the_end_is_the_headline(boot: Booting) 
     assert failure.kind == "memory"
 
 
-async def test_the_end_of_a_log_is_read_however_long_its_lines_are(boot: Booting) -> None:
+async def test_the_end_of_a_long_log_is_read(boot: Booting) -> None:
     """The server truncates a large log at its end, which contains the cause."""
     long = [f"(EngineCore_DP0 pid=71) INFO 11-29 05:00:00 [x.py:1] {number} {'x' * 4000}" for number in range(1500)]
     boot.wire.logs = lambda *_: [*long, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."]
     last = {"exitCode": 1, "reason": "Error", "startedAt": now()}
     boot.change(conditions=[SCHEDULED], containerStatuses=container(last=last, waiting={"reason": "CrashLoopBackOff"}))
     assert "2.00 GiB more were needed" in (await boot.fails()).reason
-    asked = [line for line in boot.wire.requests if "/log?" in line]
-    assert asked
-    assert all("limitBytes" in line for line in asked), "six MB of log are not downloaded to find one line"
+    log_requests = [line for line in boot.wire.requests if "/log?" in line]
+    assert log_requests
+    assert all("limitBytes" in line for line in log_requests), "six MB of log are not downloaded to find one line"
 
 
 async def test_a_download_that_the_proxy_refuses_is_not_a_licence_problem(boot: Booting) -> None:
-    """In the init container, at its first end."""
+    """The error is in the init container's log, and ends the boot at the first exit."""
     boot.wire.logs = lambda *_: ["OSError: Tunnel connection failed: 403 Forbidden"]
     ended = {"exitCode": 1, "reason": "Error", "startedAt": now()}
     boot.change(conditions=[SCHEDULED], initContainerStatuses=container("prestage-weights", terminated=ended))
@@ -349,7 +353,7 @@ async def test_a_download_that_the_proxy_refuses_is_not_a_licence_problem(boot: 
     assert "gated" not in failure.message
 
 
-async def test_a_network_that_may_come_back_is_tried_again(boot: Booting) -> None:
+async def test_a_network_error_is_retried(boot: Booting) -> None:
     """A new node has no DNS at first; the third end in a row is reported."""
     boot.wire.logs = lambda *_: ["socket.gaierror: [Errno -3] Temporary failure in name resolution"]
     ended = {"exitCode": 1, "reason": "Error", "startedAt": now()}
@@ -364,7 +368,7 @@ async def test_a_network_that_may_come_back_is_tried_again(boot: Booting) -> Non
     assert "DNS" in (await boot.fails()).reason
 
 
-async def test_a_container_that_its_probe_kills_again(boot: Booting) -> None:
+async def test_a_second_kill_by_a_probe_ends_the_boot(boot: Booting) -> None:
     """The first kill may be a slow load; after the second the probe is too strict, or wrong."""
     boot.wire.logs = lambda *_: ["INFO 11-29 05:00:00 [x.py:1] Loading safetensors checkpoint shards: 40 %"]
     boot.happens("Unhealthy", "Startup probe failed: connection refused")

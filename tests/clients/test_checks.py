@@ -27,12 +27,12 @@ def status(context: str, state: str, at: int) -> dict[str, Any]:
     return {"id": at, "context": context, "state": state, "created_at": f"2026-11-29T05:{at:02}:00Z"}
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_name_that_is_red_in_one_workflow_and_green_in_another_is_red(known: bool) -> None:
+@pytest.mark.parametrize("workflows_known", [True, False])
+def test_a_name_that_is_red_in_one_workflow_and_green_in_another_is_red(workflows_known: bool) -> None:
     """The result is the same whether or not the token may read the workflow of a suite."""
     runs = [run("build", "success", at=2, suite=2), run("build", "failure", at=1, suite=1)]
     assert has_namesakes(runs)
-    ci = combined(runs, [], {"1": "lint", "2": "test"} if known else {})
+    ci = combined(runs, [], {"1": "lint", "2": "test"} if workflows_known else {})
     assert (ci.verdict, ci.failing, ci.names) == ("failure", ("build",), ("build",))
 
 
@@ -72,7 +72,7 @@ def test_a_check_that_runs_again_is_awaited() -> None:
         *[(end, "failure") for end in ("failure", "timed_out", "action_required", "stale", "startup_failure", "new")],
     ],
 )
-def test_only_what_github_lets_pass_passes(end: str, verdict: str) -> None:
+def test_conclusions_pass_as_on_github(end: str, verdict: str) -> None:
     """An unknown conclusion does not pass."""
     assert combined([run("ci", end, at=1)], [], {}).verdict == verdict
 

@@ -29,10 +29,16 @@ async def test_a_workload_is_read_with_the_service_in_front_of_it(wire: Wire, cl
     wire.store.create(deployment(replicas=1))
     wire.store.create(service("other", 1))
     wire.store.create(service(port=80))
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert (found.service, found.port, found.gpus, found.replicas, found.lease) == ("coder-chat-svc", 80, 1, 1, None)
-    assert (found.served_name, found.kind) == ("coder-chat-7b-instruct", "chat")
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert (workload.service, workload.port, workload.gpus, workload.replicas, workload.lease) == (
+        "coder-chat-svc",
+        80,
+        1,
+        1,
+        None,
+    )
+    assert (workload.served_name, workload.kind) == ("coder-chat-7b-instruct", "chat")
     assert await cluster.workload("nobody") is None
 
 
@@ -46,24 +52,24 @@ async def test_a_workload_is_read_with_the_service_in_front_of_it(wire: Wire, cl
         (("--model-id=BAAI/bge-reranker-base", "--port=8080"), "rerank"),
     ],
 )
-async def test_the_kind_follows_from_the_arguments(
+async def test_the_kind_is_derived_from_the_arguments(
     wire: Wire, cluster: Cluster, args: tuple[str, ...], kind: str
 ) -> None:
     """A base model gets completions, TEI embeddings or rankings, and a model with a matching name chats."""
     wire.store.create(deployment(args=args))
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert found.kind == kind
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert workload.kind == kind
 
 
 async def test_the_kind_can_be_set_on_the_deployment(wire: Wire, cluster: Cluster) -> None:
     """For a model whose name does not show its kind."""
-    said = deployment(args=("--model=openai/gpt-oss-20b",))
-    said["metadata"]["labels"] = {"stoker.dev/kind": "chat"}
-    wire.store.create(said)
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert found.kind == "chat"
+    base_model = deployment(args=("--model=openai/gpt-oss-20b",))
+    base_model["metadata"]["labels"] = {"stoker.dev/kind": "chat"}
+    wire.store.create(base_model)
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert workload.kind == "chat"
 
 
 async def test_gpu_workloads_are_those_that_hold_a_gpu_in_any_namespace(wire: Wire, cluster: Cluster) -> None:
@@ -74,8 +80,8 @@ async def test_gpu_workloads_are_those_that_hold_a_gpu_in_any_namespace(wire: Wi
     stranger = deployment("notebook", replicas=2)
     stranger["metadata"]["namespace"] = "research"
     wire.store.create(stranger)
-    found = await cluster.gpu_workloads()
-    assert [(w.namespace, w.name, w.replicas) for w in found] == [
+    workloads = await cluster.gpu_workloads()
+    assert [(w.namespace, w.name, w.replicas) for w in workloads] == [
         ("research", "notebook", 2),
         ("serving", "coder-chat", 1),
     ]
@@ -86,14 +92,14 @@ async def test_scaling_marks_the_lease_and_repeats_nothing(wire: Wire, cluster: 
     wire.store.create(deployment())
     for _ in range(2):
         await cluster.scale("coder-chat", 1, lease="7")
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert (found.replicas, found.lease) == (1, "7")
-    assert (wire.asked("PATCH", "/scale"), wire.asked("PATCH", "")) == (1, 2)
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert (workload.replicas, workload.lease) == (1, "7")
+    assert (wire.count_requests("PATCH", "/scale"), wire.count_requests("PATCH", "")) == (1, 2)
     await cluster.scale("coder-chat", 0, lease=None)
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert (found.replicas, found.lease) == (0, None)
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert (workload.replicas, workload.lease) == (0, None)
     with pytest.raises(BotError, match="no Deployment nobody"):
         await cluster.scale("nobody", 1, lease="7")
 
@@ -111,40 +117,40 @@ async def test_a_worker_with_an_older_fence_changes_nothing(wire: Wire, cluster:
     await cluster.scale("coder-chat", 0, lease=None, fence=7)
     with pytest.raises(StaleFence):
         await cluster.scale("coder-chat", 1, lease="seven", fence=7)
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert (found.replicas, found.lease) == (0, None)
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert (workload.replicas, workload.lease) == (0, None)
     assert await cluster.highest_fence() == 7
     await cluster.scale("coder-chat", 1, lease="eight", fence=8)
 
 
-async def test_a_change_between_look_and_write_is_seen(wire: Wire, cluster: Cluster) -> None:
+async def test_a_change_between_read_and_write_is_detected(wire: Wire, cluster: Cluster) -> None:
     """Each write contains the version that was read: a newer lease in between wins."""
     wire.store.create(deployment())
 
-    def newer(found: Object) -> None:
-        found["metadata"]["annotations"] = {"stoker.dev/fence": "8", "stoker.dev/lease": "eight"}
+    def newer(live: Object) -> None:
+        live["metadata"]["annotations"] = {"stoker.dev/fence": "8", "stoker.dev/lease": "eight"}
 
     wire.before_patch = lambda: wire.store.update("Deployment", "coder-chat", "serving", newer)
     with pytest.raises(StaleFence):
         await cluster.scale("coder-chat", 1, lease="seven", fence=7)
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert (found.replicas, found.lease) == (0, "eight")
+    live = await cluster.workload("coder-chat")
+    assert live
+    assert (live.replicas, live.lease) == (0, "eight")
 
 
-async def test_a_status_written_in_between_is_no_obstacle(wire: Wire, cluster: Cluster) -> None:
+async def test_a_status_update_between_read_and_write_is_no_conflict(wire: Wire, cluster: Cluster) -> None:
     """The Deployment's controller writes all the time: read again, and write once."""
     wire.store.create(deployment())
 
-    def status(found: Object) -> None:
-        found["status"] = {"observedGeneration": 1}
+    def status(live: Object) -> None:
+        live["status"] = {"observedGeneration": 1}
 
     wire.before_patch = lambda: wire.store.update("Deployment", "coder-chat", "serving", status)
     await cluster.scale("coder-chat", 1, lease="seven", fence=7)
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert (found.replicas, found.lease) == (1, "seven")
+    live = await cluster.workload("coder-chat")
+    assert live
+    assert (live.replicas, live.lease) == (1, "seven")
 
 
 async def test_every_user_of_a_gpu_is_found(wire: Wire, cluster: Cluster) -> None:
@@ -154,13 +160,13 @@ async def test_every_user_of_a_gpu_is_found(wire: Wire, cluster: Cluster) -> Non
     wire.store.create(deployment("cpu", replicas=1, gpus=0))
 
     def gpu_pod(name: str, owner: tuple[str, str] | None = None, **status: Any) -> Object:
-        found = pod(name, **status)
-        found["metadata"]["namespace"] = "research"
-        found["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+        user_pod = pod(name, **status)
+        user_pod["metadata"]["namespace"] = "research"
+        user_pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
         if owner:
-            found["metadata"]["labels"]["pod-template-hash"] = "abc"
-            found["metadata"]["ownerReferences"] = [{"kind": owner[0], "name": owner[1], "controller": True}]
-        return found
+            user_pod["metadata"]["labels"]["pod-template-hash"] = "abc"
+            user_pod["metadata"]["ownerReferences"] = [{"kind": owner[0], "name": owner[1], "controller": True}]
+        return user_pod
 
     wire.store.create(gpu_pod("notebook-0", ("StatefulSet", "notebook")))
     wire.store.create(gpu_pod("training-x", ("Job", "training"), phase="Succeeded"))
@@ -183,7 +189,7 @@ async def test_a_missing_right_to_scale_is_named(wire: Wire, cluster: Cluster) -
         await cluster.scale("coder-chat", 1, lease="7")
 
 
-async def test_a_permission_that_is_taken_away_counts_after_a_while(wire: Wire, cluster: Cluster) -> None:
+async def test_a_revoked_permission_is_reported_after_retries(wire: Wire, cluster: Cluster) -> None:
     """Retries are for a restart; a refusal by a quota or a webhook is immediate."""
     wire.store.create(deployment())
     await cluster.scale("coder-chat", 1, lease="7")
@@ -206,38 +212,38 @@ async def test_a_permission_that_never_existed_is_reported_immediately(wire: Wir
     assert len(wire.refusals) == 50 - 1
 
 
-async def test_a_model_is_gone_when_its_last_pod_is(wire: Wire, cluster: Cluster) -> None:
+async def test_a_model_is_gone_when_its_last_pod_is_gone(wire: Wire, cluster: Cluster) -> None:
     """Only then the GPU is free; an evicted pod that is still listed holds none."""
     wire.store.create(deployment())
     wire.store.create(pod())
     wire.store.create(pod("evicted", phase="Failed"))
     staying = asyncio.create_task(cluster.wait_gone("coder-chat", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     time_passes(30)
     with pytest.raises(BotError, match="coder-chat-1 is still there"):
         await staying
     going = asyncio.create_task(cluster.wait_gone("coder-chat", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
+    await wait_until(lambda: wire.count_requests("GET", "watch=true") == 2)
     wire.store.remove("Pod", "coder-chat-1", "serving")
     await going
     await cluster.wait_gone("nobody", timeout=30)
 
 
 async def test_the_node_bills_since_it_was_created(wire: Wire, cluster: Cluster) -> None:
-    """The node's time counts, not the pod's; its machine type determines the price."""
+    """The node's creation counts, not the pod's; its machine type determines the price."""
     wire.store.create(deployment(replicas=1))
     assert await cluster.node_of("coder-chat") is None
     wire.store.create(pod())
     assert await cluster.node_of("coder-chat") is None
     labels = {"node.kubernetes.io/instance-type": "g2-standard-4"}
     node = wire.store.create({"kind": "Node", "metadata": {"name": "gpu-1", "labels": labels}})
-    found = await cluster.node_of("coder-chat")
-    assert found
-    assert found.since.isoformat().replace("+00:00", "Z") == node["metadata"]["creationTimestamp"]
-    assert (found.name, found.machine) == ("gpu-1", "g2-standard-4")
+    billed = await cluster.node_of("coder-chat")
+    assert billed
+    assert billed.since.isoformat().replace("+00:00", "Z") == node["metadata"]["creationTimestamp"]
+    assert (billed.name, billed.machine) == ("gpu-1", "g2-standard-4")
 
 
-async def test_nodes_that_may_not_be_looked_at_are_unknown(wire: Wire, cluster: Cluster) -> None:
+async def test_nodes_without_the_right_to_read_them_are_unknown(wire: Wire, cluster: Cluster) -> None:
     """Then the receipt is an estimate; it must not fail."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod())
@@ -249,11 +255,11 @@ async def test_the_end_of_a_node_is_watched(wire: Wire, cluster: Cluster) -> Non
     """It is billed until it is gone, some time after the last pod."""
     wire.store.create({"kind": "Node", "metadata": {"name": "gpu-1"}})
     staying = asyncio.create_task(cluster.wait_node_gone("gpu-1", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     time_passes(30)
     assert not await staying
     waiting = asyncio.create_task(cluster.wait_node_gone("gpu-1", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true") >= 2)
+    await wait_until(lambda: wire.count_requests("GET", "watch=true") >= 2)
     wire.cut()
     wire.store.remove("Node", "gpu-1")
     assert await waiting
@@ -281,7 +287,7 @@ async def test_rights_that_the_role_lacks_are_named(wire: Wire, cluster: Cluster
 
 
 async def test_rights_are_checked_a_few_at_a_time(wire: Wire, cluster: Cluster) -> None:
-    """The API server answers none before eight are open; a ninth waits, and a refusal is still reported by name."""
+    """The API server answers only when eight reviews are open; a ninth waits, and a refusal is still reported by name."""
     wire.reviews_together = 8
     wire.denied = {("watch", "nodes")}
     async with asyncio.timeout(10):
@@ -311,7 +317,7 @@ async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: C
     rolling(wire, observedGeneration=generation - 1, **before)
     rolled = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30))
     replaced = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30, available=False))
-    await wait_until(lambda: wire.asked("GET", "watch=true") >= 2)
+    await wait_until(lambda: wire.count_requests("GET", "watch=true") >= 2)
     rolling(wire, observedGeneration=generation, replicas=2, updatedReplicas=1, availableReplicas=1)
     await asyncio.sleep(0.1)
     assert not rolled.done()
@@ -327,7 +333,7 @@ async def test_a_roll_out_that_never_ends_is_reported(wire: Wire, cluster: Clust
     """The error names what to check; without such a Deployment, there is no wait."""
     wire.store.create(deployment(replicas=1))
     waiting = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     time_passes(30)
     with pytest.raises(BotError, match="coder-chat in namespace serving did not roll out"):
         await waiting
@@ -347,21 +353,21 @@ async def test_a_model_answers_to_all_its_names(
 ) -> None:
     """vLLM accepts several names after one flag, and uses the model's id without the flag."""
     wire.store.create(deployment(args=args))
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert found.served_names == names
-    assert not found.keyed
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert workload.served_names == names
+    assert not workload.keyed
 
 
-async def test_an_engine_with_a_key_is_known(wire: Wire, cluster: Cluster) -> None:
+async def test_an_engine_with_a_key_is_detected(wire: Wire, cluster: Cluster) -> None:
     """The engine has a key if its variable is set from a Secret."""
-    made = deployment()
+    keyed = deployment()
     secret = {"secretKeyRef": {"name": "vllm-api-key", "key": "api-key"}}
-    made["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "VLLM_API_KEY", "valueFrom": secret}]
-    wire.store.create(made)
-    found = await cluster.workload("coder-chat")
-    assert found
-    assert found.keyed
+    keyed["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "VLLM_API_KEY", "valueFrom": secret}]
+    wire.store.create(keyed)
+    workload = await cluster.workload("coder-chat")
+    assert workload
+    assert workload.keyed
 
 
 async def test_a_model_that_another_lease_has_started_is_not_taken_over(wire: Wire, cluster: Cluster) -> None:

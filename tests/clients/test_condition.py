@@ -27,11 +27,11 @@ async def test_a_pod_that_is_ready_serves(wire: Wire, cluster: Cluster) -> None:
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=READY))
     node(wire)
-    found = await cluster.condition("coder-chat")
-    assert (found.state, found.replicas, found.image) == ("serving", 1, "vllm/vllm-openai@sha256:1")
-    assert found.node
-    assert found.node.name == "gpu-1"
-    before = found.template
+    current = await cluster.condition("coder-chat")
+    assert (current.state, current.replicas, current.image) == ("serving", 1, "vllm/vllm-openai@sha256:1")
+    assert current.node
+    assert current.node.name == "gpu-1"
+    before = current.template
     wire.store.update("Deployment", "coder-chat", "serving", lambda d: d["spec"].update(replicas=2))
     assert (await cluster.condition("coder-chat")).template == before
     args = ["--model=evil/model"]
@@ -44,25 +44,25 @@ async def test_a_pod_that_is_ready_serves(wire: Wire, cluster: Cluster) -> None:
     assert (await cluster.condition("coder-chat")).template != before
 
 
-async def test_a_node_that_is_gone_takes_its_pod_with_it(wire: Wire, cluster: Cluster) -> None:
+async def test_a_pod_of_a_removed_node_does_not_serve(wire: Wire, cluster: Cluster) -> None:
     """Its last state stays listed for a while, as if it were running."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
-    found = await cluster.condition("coder-chat")
-    assert found.state == "no node"
-    assert "gpu-1 is gone" in found.reason
-    assert found.node is None
+    current = await cluster.condition("coder-chat")
+    assert current.state == "no node"
+    assert "gpu-1 is gone" in current.reason
+    assert current.node is None
 
 
 async def test_a_node_that_does_not_answer_still_bills(wire: Wire, cluster: Cluster) -> None:
-    """NotReady is not gone."""
+    """A NotReady node still exists."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
     node(wire, ready="Unknown")
-    found = await cluster.condition("coder-chat")
-    assert found.state == "not ready"
-    assert "gpu-1 no longer responds" in found.reason
-    assert found.node
+    current = await cluster.condition("coder-chat")
+    assert current.state == "not ready"
+    assert "gpu-1 no longer responds" in current.reason
+    assert current.node
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ async def test_a_node_that_does_not_answer_still_bills(wire: Wire, cluster: Clus
         ({"reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}, "The node refused the pod"),
     ],
 )
-async def test_the_pod_before_tells_why_there_is_a_new_one(
+async def test_the_previous_pod_explains_the_new_one(
     wire: Wire, cluster: Cluster, status: dict[str, str], words: str
 ) -> None:
     """Evicted, preempted, shut down: the new pod waits for a node, and has no information about it."""
@@ -90,54 +90,54 @@ async def test_the_pod_before_tells_why_there_is_a_new_one(
     del waiting["spec"]["nodeName"]
     wire.store.create(waiting)
     wire.store.create(event("FailedScaleUp", "Node scale up failed: GCE out of resources"))
-    found = await cluster.condition("coder-chat", Node.model_validate({"name": "gpu-1", "since": now()}))
-    assert found.state == "no node"
-    assert words in found.reason
-    assert "GCE out of resources" in found.reason
-    assert found.node is None
+    current = await cluster.condition("coder-chat", Node.model_validate({"name": "gpu-1", "since": now()}))
+    assert current.state == "no node"
+    assert words in current.reason
+    assert "GCE out of resources" in current.reason
+    assert current.node is None
 
 
-async def test_an_engine_that_was_killed_for_memory_while_it_served(wire: Wire, cluster: Cluster) -> None:
+async def test_an_engine_killed_for_memory_is_crash_looping(wire: Wire, cluster: Cluster) -> None:
     """One end is sufficient: it loads for minutes now, and nobody can use it."""
     wire.store.create(deployment(replicas=1))
     last = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": now()}}
     loading = container(restartCount=1, lastState=last, started=False)
     wire.store.create(pod(conditions=UNREADY, containerStatuses=loading))
     node(wire)
-    found = await cluster.condition("coder-chat")
-    assert found.state == "crash-looping"
-    assert "OOMKilled" in found.reason
-    assert found.since
+    current = await cluster.condition("coder-chat")
+    assert current.state == "crash-looping"
+    assert "OOMKilled" in current.reason
+    assert current.since
 
 
-async def test_a_probe_that_no_longer_passes(wire: Wire, cluster: Cluster) -> None:
+async def test_a_probe_that_no_longer_passes_is_reported(wire: Wire, cluster: Cluster) -> None:
     """The engine runs: only its probe is known."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
     wire.store.create(event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503"))
     node(wire)
-    found = await cluster.condition("coder-chat")
-    assert found.state == "not ready"
-    assert "statuscode: 503" in found.reason
+    current = await cluster.condition("coder-chat")
+    assert current.state == "not ready"
+    assert "statuscode: 503" in current.reason
 
 
-async def test_nodes_that_may_not_be_seen_are_not_gone(wire: Wire, cluster: Cluster) -> None:
+async def test_unreadable_nodes_do_not_count_as_gone(wire: Wire, cluster: Cluster) -> None:
     """Without that right the condition contains nothing about the bill."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
     wire.forbidden = "/nodes"
-    found = await cluster.condition("coder-chat")
-    assert found.state == "not ready"
-    assert not found.node_known
+    current = await cluster.condition("coder-chat")
+    assert current.state == "not ready"
+    assert not current.node_known
 
 
-async def test_nothing_that_could_serve(wire: Wire, cluster: Cluster) -> None:
+async def test_the_states_without_a_pod(wire: Wire, cluster: Cluster) -> None:
     """No Deployment, zero replicas, or a pod that cannot be created."""
     assert (await cluster.condition("coder-chat")).state == "no Deployment"
     wire.store.create(deployment())
     assert (await cluster.condition("coder-chat")).state == "at zero"
     wire.store.update("Deployment", "coder-chat", "serving", lambda d: d["spec"].update(replicas=1))
     wire.store.create(event("FailedCreate", "exceeded quota: gpus", "coder-chat-5f", "ReplicaSet"))
-    found = await cluster.condition("coder-chat")
-    assert found.state == "no pod"
-    assert "exceeded quota: gpus" in found.reason
+    current = await cluster.condition("coder-chat")
+    assert current.state == "no pod"
+    assert "exceeded quota: gpus" in current.reason

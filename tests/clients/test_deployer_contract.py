@@ -24,9 +24,9 @@ COMMIT = "a" * 40
 
 
 def argo_application(name: str, *, reverts: bool) -> Object:
-    found = application(name)
+    argo = application(name)
     policy = {"automated": {"selfHeal": True}} if reverts else {}
-    return found | {"spec": found["spec"] | {"syncPolicy": policy}}
+    return argo | {"spec": argo["spec"] | {"syncPolicy": policy}}
 
 
 def kustomization(name: str, *, reverts: bool) -> Object:
@@ -51,7 +51,7 @@ class Example:
     """A client, an object of its deployer, and the marks that the deployer leaves on its objects."""
 
     client: Callable[[ApiClient], Deployer]
-    made: Callable[..., Object]
+    make: Callable[..., Object]
     marks: dict[str, dict[str, str]]
     always_reverts: bool = False
     """True if it reverts replicas independent of its object."""
@@ -72,7 +72,7 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(params=[each.name for each in deployers()])
+@pytest.fixture(params=[deployer.name for deployer in deployers()])
 def example(request: pytest.FixtureRequest) -> Example:
     assert request.param in EXAMPLES, f"add a client of {request.param} to EXAMPLES"
     return EXAMPLES[request.param]
@@ -86,22 +86,22 @@ async def client(wire: Wire, example: Example) -> AsyncIterator[Deployer]:
 
 def deployed(example: Example) -> Workload:
     """A Deployment with the deployer's marks."""
-    found: dict[str, Any] = deployment()
+    live: dict[str, Any] = deployment()
     for key, marks in example.marks.items():
-        found["metadata"][key] = (found["metadata"].get(key) or {}) | marks
-    return workload_of(found, ())
+        live["metadata"][key] = (live["metadata"].get(key) or {}) | marks
+    return workload_of(live, ())
 
 
 async def test_an_application_is_found_by_its_name_and_by_its_marks(
     wire: Wire, client: Deployer, example: Example
 ) -> None:
-    """Without the repository; another Deployment has none."""
-    wire.store.create(example.made("coder-chat", reverts=True))
-    wire.store.create(example.made("other", reverts=True))
-    assert {each.name for each in await client.list()} == {"coder-chat", "other"}
-    for found in (await client.get("coder-chat"), await client.of(deployed(example))):
-        assert found is not None
-        assert (found.name, found.paths) == ("coder-chat", ("serving/coder-chat",))
+    """The repository is not needed; a Deployment without marks has no application."""
+    wire.store.create(example.make("coder-chat", reverts=True))
+    wire.store.create(example.make("other", reverts=True))
+    assert {listed.name for listed in await client.list()} == {"coder-chat", "other"}
+    for applied in (await client.get("coder-chat"), await client.of(deployed(example))):
+        assert applied is not None
+        assert (applied.name, applied.paths) == ("coder-chat", ("serving/coder-chat",))
     assert await client.get("nobody") is None
     assert await client.get("") is None
     assert await client.of(workload_of(deployment(), ())) is None
@@ -111,42 +111,42 @@ async def test_an_application_is_found_by_its_name_and_by_its_marks(
     ("by", "reverts", "is_commit"),
     [("auto", True, True), ("auto", False, False), ("api", True, False), ("commit", False, True)],
 )
-async def test_the_switch_follows_from_what_the_deployer_reverts(
+async def test_the_switch_depends_on_the_replicas_that_the_deployer_reverts(
     wire: Wire, client: Deployer, example: Example, by: str, reverts: bool, is_commit: bool
 ) -> None:
     """`switch.by` overrides it."""
-    wire.store.create(example.made("coder-chat", reverts=reverts))
-    found = await reverting(client, by, deployed(example))
-    assert (found is not None) == (is_commit or (by == "auto" and example.always_reverts))
+    wire.store.create(example.make("coder-chat", reverts=reverts))
+    live = await reverting(client, by, deployed(example))
+    assert (live is not None) == (is_commit or (by == "auto" and example.always_reverts))
 
 
-async def test_a_refresh_is_asked_for_on_the_application(wire: Wire, client: Deployer, example: Example) -> None:
+async def test_a_refresh_is_requested_on_the_application(wire: Wire, client: Deployer, example: Example) -> None:
     """It may be repeated; an application that does not exist is an error with its name."""
-    made = example.made("coder-chat", reverts=True)
-    wire.store.create(made)
+    make = example.make("coder-chat", reverts=True)
+    wire.store.create(make)
     await client.refresh("coder-chat")
     await client.refresh("coder-chat")
-    stored = wire.store.get(made["kind"], "coder-chat", made["metadata"]["namespace"])
+    stored = wire.store.get(make["kind"], "coder-chat", make["metadata"]["namespace"])
     assert stored
     assert stored["metadata"]["annotations"]
     with pytest.raises(BotError, match="nobody"):
         await client.refresh("nobody")
 
 
-async def test_its_end_is_waited_for(wire: Wire, client: Deployer, example: Example) -> None:
+async def test_the_end_of_an_application_is_awaited(wire: Wire, client: Deployer, example: Example) -> None:
     """An application that is not deleted is an error with its name."""
-    made = example.made("coder-chat", reverts=True)
-    wire.store.create(made)
+    make = example.make("coder-chat", reverts=True)
+    wire.store.create(make)
     staying = asyncio.create_task(client.wait_gone("coder-chat", timeout=30))
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     time_passes(30)
     with pytest.raises(SyncFailed, match="coder-chat"):
         await staying
     waiting = asyncio.create_task(client.wait_gone("coder-chat", timeout=20))
-    wire.store.delete(made["kind"], "coder-chat", made["metadata"]["namespace"])
+    wire.store.delete(make["kind"], "coder-chat", make["metadata"]["namespace"])
     await waiting
     await client.wait_gone("coder-chat", timeout=20)
 
 
-async def test_its_name_for_people_is_that_of_the_deployer(client: Deployer, example: Example) -> None:
+async def test_a_client_has_the_name_of_its_deployer(client: Deployer, example: Example) -> None:
     assert EXAMPLES[client.word] is example

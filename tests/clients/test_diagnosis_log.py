@@ -29,7 +29,9 @@ def engine(*error: str, core: str = "EngineCore_DP0 pid=71", dated: bool = True)
     return [f"{prefix}EngineCore failed to start.", *(prefix + line for line in (*frames, *error))]
 
 
-def server(said: str = "Engine core initialization failed. See root cause above. Failed core proc(s): {}") -> list[str]:
+def server(
+    message: str = "Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+) -> list[str]:
     """The API server's output after it: more than sixty lines without information."""
     lines = ["Traceback (most recent call last):"]
     for number in range(34):
@@ -37,13 +39,13 @@ def server(said: str = "Engine core initialization failed. See root cause above.
             f'  File "/usr/lib/python3.12/site-packages/vllm/server_{number}.py", line {number}, in run',
             "    return f()",
         ]
-    return [f"(APIServer pid=1) {line}" for line in (*lines, f"RuntimeError: {said}")]
+    return [f"(APIServer pid=1) {line}" for line in (*lines, f"RuntimeError: {message}")]
 
 
 def diagnosed(*lines: str) -> Finding:
-    found = find("\n".join(lines))
-    assert found
-    return found
+    finding = find("\n".join(lines))
+    assert finding
+    return finding
 
 
 CASES = [
@@ -150,10 +152,10 @@ CASES = [
 def test_the_engines_error_is_found_above_the_servers_traceback(error: str, name: str, words: str, core: str) -> None:
     """Sixty lines and more follow it, with any version's prefix."""
     for dated in (True, False):
-        found = diagnosed(BANNER, *engine(error, core=core, dated=dated), *server())
-        assert found.name == name
-        assert words in found.headline
-        assert error[:40] in found.excerpt
+        finding = diagnosed(BANNER, *engine(error, core=core, dated=dated), *server())
+        assert finding.name == name
+        assert words in finding.headline
+        assert error[:40] in finding.excerpt
 
 
 SERVERS = [
@@ -199,13 +201,13 @@ SERVERS = [
 
 
 @pytest.mark.parametrize(("error", "name", "words"), SERVERS)
-def test_pydantics_reason_is_on_the_lines_below(error: str, name: str, words: str) -> None:
+def test_pydantics_reason_is_read_from_the_lines_below(error: str, name: str, words: str) -> None:
     """ "1 validation error" is not a helpful headline."""
     lines = [f"(APIServer pid=1) {line}" for line in f"pydantic_core._pydantic_core.{error}".splitlines()]
-    found = diagnosed(BANNER, "(APIServer pid=1) Traceback (most recent call last):", *lines)
-    assert found.name == name
-    assert words in found.headline
-    assert "type=" not in found.headline
+    finding = diagnosed(BANNER, "(APIServer pid=1) Traceback (most recent call last):", *lines)
+    assert finding.name == name
+    assert words in finding.headline
+    assert "type=" not in finding.headline
 
 
 HOSTS = [
@@ -301,8 +303,8 @@ def test_an_argument_that_the_engine_does_not_know_is_named() -> None:
         "`--max-modle-len=4096`"
         in diagnosed(*usage, "vllm serve: error: unrecognized arguments: --max-modle-len=4096").headline
     )
-    said = "api_server.py: error: argument --quantization/-q: invalid choice: 'awqq' (choose from 'awq', 'gptq')"
-    assert "--quantization/-q invalid choice: 'awqq'" in diagnosed(*usage, said).headline
+    error = "api_server.py: error: argument --quantization/-q: invalid choice: 'awqq' (choose from 'awq', 'gptq')"
+    assert "--quantization/-q invalid choice: 'awqq'" in diagnosed(*usage, error).headline
 
 
 HUB = "https://huggingface.co/acme/coder/resolve/main/model.safetensors"
@@ -405,24 +407,26 @@ def test_other_engines_are_understood_too(log: str, name: str) -> None:
 
 def test_an_unknown_error_is_quoted_from_the_engine_and_not_from_the_server() -> None:
     """With the surrounding lines, for a person to continue."""
-    found = diagnosed(BANNER, *engine("AssertionError: rope_scaling must have a factor"), *server())
-    assert found.headline == "AssertionError: rope_scaling must have a factor"
-    assert "run_engine_core" in found.excerpt
-    assert "See root cause above" in found.excerpt.splitlines()[-1]
+    finding = diagnosed(BANNER, *engine("AssertionError: rope_scaling must have a factor"), *server())
+    assert finding.headline == "AssertionError: rope_scaling must have a factor"
+    assert "run_engine_core" in finding.excerpt
+    assert "See root cause above" in finding.excerpt.splitlines()[-1]
 
 
-def test_an_engine_that_the_kernel_killed_left_no_message() -> None:
+def test_an_engine_killed_by_the_kernel_is_recognised() -> None:
     """The server only reports its exit status: -9."""
-    found = diagnosed(BANNER, *server("Engine core initialization failed. Failed core proc(s): {'EngineCore_DP0': -9}"))
-    assert "killed (SIGKILL)" in found.headline
-    assert found.kind == "memory"
+    finding = diagnosed(
+        BANNER, *server("Engine core initialization failed. Failed core proc(s): {'EngineCore_DP0': -9}")
+    )
+    assert "killed (SIGKILL)" in finding.headline
+    assert finding.kind == "memory"
 
 
 def test_a_remark_is_not_a_cause() -> None:
     """Libraries print without a level, and their output before the error may look like an error."""
     remarks = ["The argument `trust_remote_code` is to be used with Auto classes.", "mkdir: /opt/x: Permission denied"]
-    found = diagnosed(BANNER, *remarks, *engine("AssertionError: no such layer"), *server())
-    assert found.headline == "AssertionError: no such layer"
+    finding = diagnosed(BANNER, *remarks, *engine("AssertionError: no such layer"), *server())
+    assert finding.headline == "AssertionError: no such layer"
 
 
 def test_a_shells_error_is_found_before_pythons_report_of_it() -> None:
@@ -431,7 +435,7 @@ def test_a_shells_error_is_found_before_pythons_report_of_it() -> None:
     assert diagnosed(*lines, "subprocess.CalledProcessError: Command 'curl' returned exit status 56").name == "proxy"
 
 
-def test_a_log_without_an_error_says_nothing() -> None:
+def test_a_log_without_an_error_has_no_cause() -> None:
     """A warning about a permission is not a cause."""
     assert find(BANNER) is None
     assert find("") is None
@@ -439,12 +443,12 @@ def test_a_log_without_an_error_says_nothing() -> None:
 
 def test_every_cause_has_an_example() -> None:
     """A cause without evidence would be a guess."""
-    shown = {name for _, name, *_ in (*CASES, *SERVERS, *HOSTS, *DOWNLOADS, *OTHERS)}
-    more = {
+    covered = {name for _, name, *_ in (*CASES, *SERVERS, *HOSTS, *DOWNLOADS, *OTHERS)}
+    without_a_sample = {
         "unrecognized-arguments",
         "invalid-argument",
         "token-without-permission",
         "shared-memory",
         "command-not-found",
     }
-    assert {cause.name for cause in CAUSES} == shown | more
+    assert {cause.name for cause in CAUSES} == covered | without_a_sample

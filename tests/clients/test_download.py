@@ -97,25 +97,25 @@ def plain(script: str) -> str:
     return f"import sys; exec({script!r})"
 
 
-def test_it_downloads_everything_and_says_how_much(cache: Path) -> None:
-    code, told, _ = run(cache)
+def test_everything_is_downloaded_and_reported(cache: Path) -> None:
+    code, messages, _ = run(cache)
     assert code == 0
-    assert {"bytes": 2010, "of": 2010} in told
-    assert "seconds" in told[-1]
+    assert {"bytes": 2010, "of": 2010} in messages
+    assert "seconds" in messages[-1]
 
 
-def test_patterns_of_the_script_count(cache: Path) -> None:
-    _, told, _ = run(cache, SCRIPT.replace("d(m)", 'd(m, allow_patterns=["*.json", "*.safetensors"])'))
-    assert {"bytes": 1010, "of": 1010} in told
+def test_patterns_of_the_script_apply(cache: Path) -> None:
+    _, messages, _ = run(cache, SCRIPT.replace("d(m)", 'd(m, allow_patterns=["*.json", "*.safetensors"])'))
+    assert {"bytes": 1010, "of": 1010} in messages
 
 
 def test_an_interrupted_download_is_not_complete_for_the_models_pod(cache: Path) -> None:
     """A partial download is resumed later; until then the pod's own script does not mistake it for a complete one."""
     assert run(cache, DIES_AT="2")[0] == 9
     assert list(cache.rglob("model.safetensors"))
-    code, _, complaint = run(cache, program=plain(SCRIPT.replace("    d(m)\n", "    raise\n")))
+    code, _, error_output = run(cache, program=plain(SCRIPT.replace("    d(m)\n", "    raise\n")))
     assert code == 1
-    assert "not cached" in complaint
+    assert "not cached" in error_output
     assert run(cache)[0] == 0
     assert run(cache, program=plain(SCRIPT.replace("    d(m)\n", "    raise\n")))[0] == 0
 
@@ -130,16 +130,16 @@ def test_a_partial_folder_of_an_earlier_boot_is_completed(cache: Path) -> None:
 
 
 def test_a_file_that_is_missing_in_the_end_is_a_failure(cache: Path) -> None:
-    code, _, complaint = run(cache, SKIPS="model.safetensors")
+    code, _, error_output = run(cache, SKIPS="model.safetensors")
     assert code == 1
-    assert "Incomplete: 1 files are missing, the first is model.safetensors" in complaint
+    assert "Incomplete: 1 files are missing, the first is model.safetensors" in error_output
 
 
 def test_429_has_the_time_of_the_retry(cache: Path) -> None:
-    code, told, complaint = run(cache, TURNED_AWAY="1")
+    code, messages, error_output = run(cache, TURNED_AWAY="1")
     assert code == 1
-    assert {"retry_after": "77"} in told
-    assert "429" in complaint
+    assert {"retry_after": "77"} in messages
+    assert "429" in error_output
 
 
 def test_unserved_models_are_removed_only_if_the_space_is_needed(cache: Path) -> None:
@@ -154,18 +154,18 @@ def test_unserved_models_are_removed_only_if_the_space_is_needed(cache: Path) ->
         "shutil.disk_usage(cache).free", "(0 if Path(cache, 'models--old--model').exists() else 10**9)"
     )
     (cache / "models--Qwen--X" / "snapshots" / SHA / "original.pth").unlink()
-    code, told, _ = run(cache, program=full, STOKER_KEEP=keep)
+    code, messages, _ = run(cache, program=full, STOKER_KEEP=keep)
     assert code == 0
-    assert {"removed": "old/model", "bytes": 100} in told
+    assert {"removed": "old/model", "bytes": 100} in messages
     assert served.exists()
     assert not old.exists()
 
 
 def test_a_volume_without_space_is_reported_before_the_download(cache: Path) -> None:
     full = PROGRAM.replace("shutil.disk_usage(cache).free", "7")
-    code, _, complaint = run(cache, program=full)
+    code, _, error_output = run(cache, program=full)
     assert code == 1
-    assert "No space left on device: 2010 bytes are still to be downloaded, and 7 are free." in complaint
+    assert "No space left on device: 2010 bytes are still to be downloaded, and 7 are free." in error_output
 
 
 def test_a_script_without_huggingface_hub_runs_as_it_is(cache: Path) -> None:

@@ -37,13 +37,13 @@ async def flux(wire: Wire) -> AsyncIterator[Flux]:
         yield Flux(client, "flux-system", ("llm",), includes)
 
 
-def applies(wire: Wire, commit: str, **ready: str) -> None:
+def report_applied(wire: Wire, commit: str, **ready: str) -> None:
     """The status that kustomize-controller writes once it has tried a commit and processed the request."""
 
     def change(live: dict[str, Any]) -> None:
-        asked = (live["metadata"].get("annotations") or {}).get(REQUESTED)
+        requested_at = (live["metadata"].get("annotations") or {}).get(REQUESTED)
         condition = live["status"]["conditions"][0] | ready
-        live["status"] |= {"conditions": [condition], "lastHandledReconcileAt": asked}
+        live["status"] |= {"conditions": [condition], "lastHandledReconcileAt": requested_at}
         live["status"]["lastAttemptedRevision"] = f"main@sha1:{commit}"
         if not ready:
             live["status"]["lastAppliedRevision"] = f"main@sha1:{commit}"
@@ -63,24 +63,24 @@ async def test_a_commit_is_waited_for_until_flux_has_applied_it(wire: Wire, flux
     assert source
     assert REQUESTED in source["metadata"]["annotations"]
     assert not waiting.done()
-    applies(wire, NEW)
+    report_applied(wire, NEW)
     assert (await waiting).revisions == (NEW,)
 
 
 async def test_an_error_has_fluxs_message(wire: Wire, flux: Flux) -> None:
     wire.store.create(kustomization())
     waiting = asyncio.create_task(flux.sync("apps", NEW, actor="dev", timeout=600))
-    said = "kustomization path not found: stat /tmp/kustomization-1/apps: no such file or directory"
-    await wait_until(lambda: wire.asked("GET", "watch=true"))
-    applies(wire, NEW, status="False", reason="ArtifactFailed", message=said)
+    message = "kustomization path not found: stat /tmp/kustomization-1/apps: no such file or directory"
+    await wait_until(lambda: wire.count_requests("GET", "watch=true"))
+    report_applied(wire, NEW, status="False", reason="ArtifactFailed", message=message)
     await hurry(waiting.done)
     with pytest.raises(SyncFailed, match="could not apply apps: ArtifactFailed: kustomization path not found"):
         await waiting
 
 
 async def test_a_suspended_kustomization_is_not_waited_for(wire: Wire, flux: Flux) -> None:
-    found = kustomization()
-    wire.store.create(found | {"spec": found["spec"] | {"suspend": True}})
+    live_object = kustomization()
+    wire.store.create(live_object | {"spec": live_object["spec"] | {"suspend": True}})
     with pytest.raises(SyncFailed, match=r"apps is suspended.*flux resume kustomization apps"):
         await flux.sync("apps", NEW, actor="dev", timeout=20)
 
@@ -128,8 +128,13 @@ def test_revisions_of_every_release_of_flux_are_read(revision: str, commit: str)
 
 
 def test_a_kustomization_reverts_replicas_and_has_no_cost_gate() -> None:
-    found = application_of(kustomization())
-    assert (found.automated, found.reverts_replicas, found.sync, found.paths) == (True, True, "Synced", ("apps",))
+    application = application_of(kustomization())
+    assert (application.automated, application.reverts_replicas, application.sync, application.paths) == (
+        True,
+        True,
+        "Synced",
+        ("apps",),
+    )
 
 
 DRIFT = {"mode": "enabled"}
@@ -160,9 +165,9 @@ async def test_a_release_reverts_replicas_only_with_drift_detection(
         "helm.toolkit.fluxcd.io/name": "vllm",
         "helm.toolkit.fluxcd.io/namespace": "llm",
     }
-    found = await flux.of(workload_of(installed, ()))
-    assert found is not None
-    assert (found.name, found.reverts_replicas) == ("apps", reverts)
+    application = await flux.of(workload_of(installed, ()))
+    assert application is not None
+    assert (application.name, application.reverts_replicas) == ("apps", reverts)
 
 
 async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux) -> None:
@@ -171,12 +176,12 @@ async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux
     wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
     spec = {"path": "./apps/vllm", "sourceRef": {"kind": "GitRepository", **meta}}
     wire.store.create(kustomization("vllm", metadata={"name": "vllm", "namespace": "llm"}, spec=spec))
-    assert [each.name for each in await flux.list()] == ["vllm"]
+    assert [listed.name for listed in await flux.list()] == ["vllm"]
     await flux.refresh("vllm")
     for kind, name, namespace in (("Kustomization", "vllm", "llm"), ("GitRepository", "flux-system", "flux-system")):
-        found = wire.store.get(kind, name, namespace)
-        assert found
-        assert REQUESTED in found["metadata"]["annotations"]
+        live = wire.store.get(kind, name, namespace)
+        assert live
+        assert REQUESTED in live["metadata"]["annotations"]
 
 
 async def test_one_name_in_two_namespaces_is_two_kustomizations(wire: Wire, flux: Flux) -> None:
@@ -185,16 +190,18 @@ async def test_one_name_in_two_namespaces_is_two_kustomizations(wire: Wire, flux
     wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
     wire.store.create(kustomization())
     wire.store.create(kustomization(metadata={"name": "apps", "namespace": "llm"}))
-    assert {each.name for each in await flux.list()} == {"flux-system/apps", "llm/apps"}
-    found = deployment("vllm")
-    own = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "llm"}
-    found["metadata"]["labels"] = own
-    application = await flux.of(workload_of(found, ()))
+    assert {listed.name for listed in await flux.list()} == {"flux-system/apps", "llm/apps"}
+    workload = deployment("vllm")
+    labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "llm"}
+    workload["metadata"]["labels"] = labels
+    application = await flux.of(workload_of(workload, ()))
     assert application
     assert application.name == "llm/apps"
     await flux.refresh(application.name)
-    asked = [(wire.store.get("Kustomization", "apps", each) or {})["metadata"] for each in ("flux-system", "llm")]
-    assert [REQUESTED in (each.get("annotations") or {}) for each in asked] == [False, True]
+    annotated = [
+        (wire.store.get("Kustomization", "apps", namespace) or {})["metadata"] for namespace in ("flux-system", "llm")
+    ]
+    assert [REQUESTED in (metadata.get("annotations") or {}) for metadata in annotated] == [False, True]
     waiting = asyncio.create_task(flux.wait_gone("llm/apps", timeout=600))
     wire.store.delete("Kustomization", "apps", "llm")
     await waiting
@@ -217,12 +224,12 @@ async def test_kserve_decides_who_reverts_its_replicas(
 ) -> None:
     """KServe gives its Deployments the labels of a service, including Flux's, although Flux never reverts these replicas."""
     wire.store.create(kustomization())
-    found = deployment("chat-predictor")
-    found["metadata"] |= {
+    workload = deployment("chat-predictor")
+    workload["metadata"] |= {
         "labels": {"kustomize.toolkit.fluxcd.io/name": "apps"},
         "annotations": {"serving.kserve.io/autoscalerClass": scaler},
         "ownerReferences": [{"kind": kind, "name": "chat", "controller": True}],
     }
-    application = await reverting(flux, "auto", workload_of(found, ()))
+    application = await reverting(flux, "auto", workload_of(workload, ()))
     assert (application is not None) == by_commit
-    assert await reverting(flux, "api", workload_of(found, ())) is None
+    assert await reverting(flux, "api", workload_of(workload, ())) is None

@@ -29,26 +29,26 @@ class Remote:
         wire.answers["POST", f"{REPO}/pulls"] = self.open
         self.check()
 
-    async def list(self, request: web.Request, asked: Any) -> web.Response:
+    async def list(self, request: web.Request, body: Any) -> web.Response:
         head = request.query["head"].removeprefix("acme:")
         newest_first = reversed([pull for pull in self.pulls if pull["head"]["ref"] == head])
         return web.json_response(list(newest_first))
 
-    async def open(self, request: web.Request, asked: Any) -> web.Response:
-        if any(pull["state"] == "open" and pull["head"]["ref"] == asked["head"] for pull in self.pulls):
-            errors = [{"message": f"A pull request already exists for acme:{asked['head']}."}]
+    async def open(self, request: web.Request, body: Any) -> web.Response:
+        if any(pull["state"] == "open" and pull["head"]["ref"] == body["head"] for pull in self.pulls):
+            errors = [{"message": f"A pull request already exists for acme:{body['head']}."}]
             return web.json_response({"message": "Validation Failed", "errors": errors}, status=422)
         number = len(self.pulls) + 1
         pull = {
             "number": number,
             "html_url": f"https://github.example/acme/platform/pull/{number}",
-            "title": asked["title"],
+            "title": body["title"],
             "state": "open",
             "merged": False,
             "merged_by": None,
             "merge_commit_sha": "f" * 40,
-            "head": {"sha": HEAD, "ref": asked["head"]},
-            "base": {"ref": asked["base"]},
+            "head": {"sha": HEAD, "ref": body["head"]},
+            "base": {"ref": body["base"]},
             "mergeable": None,
             "additions": 3,
             "deletions": 1,
@@ -63,16 +63,16 @@ class Remote:
         self.wire.on("GET", f"{path}/reviews", [])
         return web.json_response(pull, status=201)
 
-    async def patch(self, request: web.Request, asked: Any) -> web.Response:
+    async def patch(self, request: web.Request, body: Any) -> web.Response:
         pull = self.pulls[int(request.path.rpartition("/")[2]) - 1]
-        pull.update(asked)
+        pull.update(body)
         return web.json_response(pull)
 
-    async def merge(self, request: web.Request, asked: Any) -> web.Response:
+    async def merge(self, request: web.Request, body: Any) -> web.Response:
         pull = self.pulls[int(request.path.split("/")[-2]) - 1]
         if pull["merged"]:
             return web.json_response({"message": "Pull Request is not mergeable"}, status=405)
-        if asked["sha"] != pull["head"]["sha"]:
+        if body["sha"] != pull["head"]["sha"]:
             return web.json_response({"message": "Head branch was modified."}, status=409)
         merged_by = {"login": "stoker-bot"}
         pull.update(state="closed", merged=True, merged_by=merged_by, merge_commit_sha=MERGED)
@@ -81,15 +81,15 @@ class Remote:
     def check(self, runs: tuple[tuple[str, str | None], ...] = (), statuses: tuple[tuple[str, str], ...] = ()) -> None:
         """Runs as (name, conclusion or None while it runs), statuses as (context, state)."""
         ran = [{"name": name, "status": "completed" if end else "in_progress", "conclusion": end} for name, end in runs]
-        said = [{"context": context, "state": state} for context, state in statuses]
+        listed = [{"context": context, "state": state} for context, state in statuses]
         self.wire.on("GET", f"{REPO}/commits/{HEAD}/check-runs", {"total_count": len(ran), "check_runs": ran})
-        self.wire.on("GET", f"{REPO}/commits/{HEAD}/status", {"state": "pending", "statuses": said})
+        self.wire.on("GET", f"{REPO}/commits/{HEAD}/status", {"state": "pending", "statuses": listed})
 
 
 @pytest.fixture
 async def remote() -> AsyncIterator[Remote]:
-    async with wire() as it:
-        yield Remote(it)
+    async with wire() as server:
+        yield Remote(server)
 
 
 async def token() -> SecretStr:
@@ -115,17 +115,17 @@ async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> 
     assert remote.wire.calls("POST", f"{REPO}/issues/1/labels")[0].json == {"labels": ["stoker"]}
 
 
-async def test_two_runs_that_open_at_once_end_with_the_same(remote: Remote, github: GitHub) -> None:
+async def test_two_simultaneous_runs_open_one_pull_request(remote: Remote, github: GitHub) -> None:
     """If GitHub answers that it already exists, it is found."""
     listing = remote.list
     first = True
 
-    async def blind_once(request: web.Request, asked: Any) -> web.StreamResponse:
+    async def blind_once(request: web.Request, body: Any) -> web.StreamResponse:
         nonlocal first
         if first:
             first = False
             return web.json_response([])
-        return await listing(request, asked)
+        return await listing(request, body)
 
     opened = await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.wire.answers["GET", f"{REPO}/pulls"] = blind_once
@@ -145,7 +145,7 @@ async def test_a_closed_pull_request_does_not_stop_the_next(remote: Remote, gith
 
 
 async def test_a_refused_pull_request_has_the_reason(remote: Remote, github: GitHub) -> None:
-    """With the details of GitHub's validation."""
+    """The error has the details of GitHub's validation."""
     answer = {"message": "Validation Failed", "errors": [{"message": "No commits between main and x"}]}
     remote.wire.on("POST", f"{REPO}/pulls", answer, status=422)
     with pytest.raises(BotError, match="No commits between main and x"):
@@ -176,7 +176,7 @@ async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> N
     """The failing one may be on the second page."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
 
-    async def pages(request: web.Request, asked: Any) -> web.StreamResponse:
+    async def pages(request: web.Request, body: Any) -> web.StreamResponse:
         page = int(request.query["page"])
         run = {"name": f"run {page}", "status": "completed", "conclusion": "success" if page == 1 else "failure"}
         headers = {"Link": f'<{request.url}>; rel="next"'} if page == 1 else {}
@@ -189,9 +189,9 @@ async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> N
 async def test_the_last_opinion_of_each_reviewer_counts(remote: Remote, github: GitHub) -> None:
     """A comment is not a review, and a dismissed review does not count."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    said = [("ann", "CHANGES_REQUESTED"), ("bob", "APPROVED"), ("ann", "APPROVED"), ("ann", "COMMENTED")]
-    said += [("cy", "CHANGES_REQUESTED"), ("dee", "APPROVED"), ("dee", "DISMISSED")]
-    reviews = [{"user": {"login": who}, "state": state} for who, state in said]
+    opinions = [("ann", "CHANGES_REQUESTED"), ("bob", "APPROVED"), ("ann", "APPROVED"), ("ann", "COMMENTED")]
+    opinions += [("cy", "CHANGES_REQUESTED"), ("dee", "APPROVED"), ("dee", "DISMISSED")]
+    reviews = [{"user": {"login": reviewer}, "state": state} for reviewer, state in opinions]
     remote.wire.on("GET", f"{REPO}/pulls/1/reviews", reviews)
     pull = await github.pull(1)
     assert (pull.approved_by, pull.rejected_by, pull.blocked) == (("ann", "bob"), ("cy",), False)
@@ -200,7 +200,7 @@ async def test_the_last_opinion_of_each_reviewer_counts(remote: Remote, github: 
 
 
 async def test_a_file_is_linked_where_people_read_it(remote: Remote, github: GitHub) -> None:
-    """On the repository's page, at the commit and the line."""
+    """The link leads to the repository's page, at the commit and the line."""
     remote.wire.on("GET", REPO, {"html_url": "https://github.example/acme/platform"})
     url = await github.file_url(HEAD, "serving/coder chat/pvc.yaml", 7)
     assert url == f"https://github.example/acme/platform/blob/{HEAD}/serving/coder%20chat/pvc.yaml#L7"
@@ -211,8 +211,8 @@ async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: 
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     assert await github.merge(1, HEAD, "main") == MERGED
     assert await github.merge(1, HEAD, "main") == MERGED
-    asked = [call.json for call in remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")]
-    assert asked == [{"sha": HEAD, "merge_method": "squash"}]  # the commit message follows the repository's settings
+    merges = [call.json for call in remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")]
+    assert merges == [{"sha": HEAD, "merge_method": "squash"}]  # the commit message follows the repository's settings
     pull = await github.pull(1)
     assert (pull.state, pull.merged, pull.merged_by, pull.merge_commit) == ("closed", True, "stoker-bot", MERGED)
 
@@ -263,7 +263,7 @@ async def test_a_merge_queue_is_left_to_people(remote: Remote, github: GitHub) -
     assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge") == []
 
 
-async def test_a_merge_that_met_another_is_asked_for_again(remote: Remote, github: GitHub) -> None:
+async def test_a_merge_that_collides_with_another_can_be_retried(remote: Remote, github: GitHub) -> None:
     """GitHub refuses temporarily while something else is merged; this is not a decision."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     message = "Base branch was modified. Review and try the merge again."
@@ -282,7 +282,7 @@ async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> Non
         await github.merge(1, HEAD, "main")
 
 
-async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote: Remote, github: GitHub) -> None:
+async def test_a_merge_of_another_head_is_not_accepted(remote: Remote, github: GitHub) -> None:
     """Then nothing counts as merged: the content of the main branch needs a new approval."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=MERGED, head={"sha": "b" * 40, "ref": BRANCH})
@@ -290,8 +290,8 @@ async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote
         await github.merge(1, HEAD, "main")
 
 
-async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) -> None:
-    """A comment is posted on request."""
+async def test_the_deletion_of_a_missing_branch_succeeds(remote: Remote, github: GitHub) -> None:
+    """GitHub answers 422 for a branch that does not exist."""
     path = f"{REPO}/git/refs/heads/{BRANCH}"
     remote.wire.on("DELETE", path, status=204, text="")
     await github.delete_branch(BRANCH)
@@ -300,7 +300,7 @@ async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) 
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "message", "said"),
+    ("status", "headers", "message", "expected"),
     [
         (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795428000"}, "API rate limit exceeded", "Z"),
         (403, {"retry-after": "60"}, "You have exceeded a secondary rate limit", "60 s"),
@@ -310,11 +310,11 @@ async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) 
     ],
 )
 async def test_a_busy_github_is_unavailable(
-    remote: Remote, github: GitHub, status: int, headers: dict[str, str], message: str, said: str
+    remote: Remote, github: GitHub, status: int, headers: dict[str, str], message: str, expected: str
 ) -> None:
     """Both rate limits and an outage are temporary, and the error contains the time."""
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=status, headers=headers)
-    with pytest.raises(Unavailable, match=said):
+    with pytest.raises(Unavailable, match=expected):
         await github.pull(1)
 
 
@@ -325,14 +325,14 @@ async def test_nothing_is_sent_while_github_asks_to_wait(remote: Remote, github:
     for _ in range(3):
         with pytest.raises(Unavailable, match="asks to wait 60 s"):
             await github.pull(1)
-    assert len(remote.wire.asked) == 1
+    assert len(remote.wire.requests) == 1
     remote.wire.on("GET", f"{REPO}/branches/main", limited, status=429, headers={"retry-after": "0"})
     async with client(remote.wire.url) as http:
-        other = GitHub(http, "acme/platform", token)
+        another_client = GitHub(http, "acme/platform", token)
         with pytest.raises(Unavailable):
-            await other.protected("main")
+            await another_client.protected("main")
         remote.wire.on("GET", f"{REPO}/branches/main", {"protected": True})
-        assert await other.protected("main")
+        assert await another_client.protected("main")
 
 
 async def test_an_unchanged_answer_is_not_sent_again(remote: Remote, github: GitHub) -> None:
@@ -340,7 +340,7 @@ async def test_an_unchanged_answer_is_not_sent_again(remote: Remote, github: Git
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     path, tagged = f"{REPO}/pulls/1", 0
 
-    async def conditional(request: web.Request, asked: Any) -> web.StreamResponse:
+    async def conditional(request: web.Request, body: Any) -> web.StreamResponse:
         nonlocal tagged
         etag = f'W/"{remote.pulls[0]["title"]}"'
         if request.headers.get("If-None-Match") == etag:
@@ -373,32 +373,32 @@ async def test_a_missing_permission_is_named(remote: Remote, github: GitHub) -> 
         await github.pull(1)
 
 
-@pytest.mark.parametrize(("status", "said"), [(401, "GITHUB_TOKEN"), (403, "not accessible"), (404, "pulls/1")])
-async def test_a_refusal_is_explained(remote: Remote, github: GitHub, status: int, said: str) -> None:
+@pytest.mark.parametrize(("status", "expected"), [(401, "GITHUB_TOKEN"), (403, "not accessible"), (404, "pulls/1")])
+async def test_a_refusal_is_explained(remote: Remote, github: GitHub, status: int, expected: str) -> None:
     """A wrong token, a missing permission, a wrong repository."""
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": "Resource not accessible"}, status=status)
-    with pytest.raises(BotError, match=said):
+    with pytest.raises(BotError, match=expected):
         await github.pull(1)
 
 
 async def test_the_token_is_only_in_the_header(
     remote: Remote, github: GitHub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in a URL, a log line or an error."""
+    """It is not in a URL, a log line or an error."""
     caplog.set_level("DEBUG")
     with pytest.raises(BotError) as refusal:
         await github.pull(9)
-    asked = remote.wire.asked[0]
-    assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
-    assert asked.headers["X-GitHub-Api-Version"] == "2022-11-28"
-    assert TOKEN not in f"{asked.path}{asked.query}{refusal.value}{caplog.text}"
+    request = remote.wire.requests[0]
+    assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["X-GitHub-Api-Version"] == "2022-11-28"
+    assert TOKEN not in f"{request.path}{request.query}{refusal.value}{caplog.text}"
     async with nobody() as url, client(url) as http:
         with pytest.raises(Unavailable) as outage:
             await GitHub(http, "acme/platform", token).pull(1)
     assert TOKEN not in str(outage.value)
 
 
-def test_a_repository_is_written_owner_and_name() -> None:
+def test_a_repository_needs_owner_and_name() -> None:
     """It becomes a part of every URL."""
     with pytest.raises(BotError, match="owner/name"):
         GitHub(client(), "https://github.com/acme/platform", token)
@@ -437,14 +437,14 @@ async def test_results_that_the_token_may_not_read_are_omitted_and_listed(
     assert (await github.expected("main")).required == ()
 
 
-async def test_a_pull_request_of_a_fork_with_the_same_branch_is_not_ours(remote: Remote, github: GitHub) -> None:
+async def test_a_pull_request_of_a_fork_with_the_same_branch_is_ignored(remote: Remote, github: GitHub) -> None:
     """GitHub finds branches by their owner's name, and an organisation may have a fork of its own."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0]["head"]["repo"] = {"full_name": "acme/platform-fork"}
     assert await github.find_pull(BRANCH) is None
 
 
-async def test_nothing_is_merged_elsewhere(remote: Remote, github: GitHub) -> None:
+async def test_nothing_is_merged_into_another_branch(remote: Remote, github: GitHub) -> None:
     """GitHub's merge has no guard for the base, so it is read directly before."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0]["base"]["ref"] = "release"

@@ -21,26 +21,26 @@ LISTS = ("/pulls/1/reviews", "/pulls/1/commits")
 
 @pytest.fixture
 async def remote() -> AsyncIterator[Remote]:
-    async with wire() as it:
-        yield Remote(it)
+    async with wire() as server:
+        yield Remote(server)
 
 
 @pytest.fixture
 async def github(remote: Remote) -> AsyncIterator[GitHub]:
     async with client(remote.wire.url) as http:
-        found = GitHub(http, "acme/platform", token)
-        await found.open_pull(BRANCH, "main", "add coder-mini", "why")
-        yield found
+        github = GitHub(http, "acme/platform", token)
+        await github.open_pull(BRANCH, "main", "add coder-mini", "why")
+        yield github
 
 
 def answer(remote: Remote, path: str, value: object) -> None:
     """From now on, answer with this: JSON, or a raw text."""
 
-    async def given(_: web.Request, __: object) -> web.Response:
+    async def respond(_: web.Request, __: object) -> web.Response:
         text, kind = (value, "text/html") if isinstance(value, str) else (json.dumps(value), "application/json")
         return web.Response(text=text, content_type=kind)
 
-    remote.wire.answers["GET", f"{REPO}{path}"] = given
+    remote.wire.answers["GET", f"{REPO}{path}"] = respond
 
 
 ODD: list[object] = ["<html>Unicorn!</html>", "", None, 7, [], {}, [None], [7], {"message": "moved"}, "[[[["]
@@ -76,21 +76,21 @@ async def test_fields_that_a_decision_needs_are_not_guessed(
         await github.pull(1)
 
 
-async def test_accounts_and_forks_that_are_gone_are_nobody(remote: Remote, github: GitHub) -> None:
+async def test_deleted_accounts_and_forks_are_read_as_missing(remote: Remote, github: GitHub) -> None:
     pull = remote.pulls[0]
     pull.update(title=None, merged_by=None, auto_merge={"enabled_by": None}, draft=None, additions=None, user=None)
     pull["head"]["repo"] = None
     answer(remote, "/pulls/1/reviews", [{"state": "APPROVED", "user": None}, {"state": None}])
-    seen = await github.pull(1)
-    assert (seen.title, seen.merged_by, seen.auto_merge_by, seen.approved_by) == ("", None, None, ())
-    assert seen.head_repository == "acme/platform"
+    read = await github.pull(1)
+    assert (read.title, read.merged_by, read.auto_merge_by, read.approved_by) == ("", None, None, ())
+    assert read.head_repository == "acme/platform"
 
     pull.update(state="closed")
     answer(remote, "/issues/1", {"closed_by": None})
     assert (await github.pull(1)).closed_by is None
 
 
-async def test_a_merge_whose_commit_is_not_named_yet_is_looked_at_again(remote: Remote, github: GitHub) -> None:
+async def test_a_merge_without_its_commit_is_read_again_later(remote: Remote, github: GitHub) -> None:
     remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=None)
     with pytest.raises(Unavailable, match="does not name the merge commit of pull request #1 yet"):
         await github.pull(1)
@@ -130,11 +130,11 @@ async def test_the_repository_in_another_form_is_unavailable(remote: Remote, git
 
 @pytest.mark.parametrize("odd", ["<html>", [], {}, {"token": "ghs_x"}, {"token": None, "expires_at": 1}], ids=repr)
 async def test_a_token_in_another_form_is_unavailable_and_not_shown(remote: Remote, odd: object) -> None:
-    async def given(_: web.Request, __: object) -> web.Response:
+    async def respond(_: web.Request, __: object) -> web.Response:
         text = odd if isinstance(odd, str) else json.dumps(odd)
         return web.Response(text=text, status=201, content_type="application/json")
 
-    remote.wire.answers["POST", PATH] = given
+    remote.wire.answers["POST", PATH] = respond
     async with client(remote.wire.url) as http:
         with pytest.raises(Unavailable, match="GitHub") as raised:
             await AppToken(http, "42", "7", lambda: SecretStr(PEM))()

@@ -18,24 +18,24 @@ FAILED = {"type": "ControllerResizeError", "status": "True", "message": "quota o
 
 @pytest.fixture
 async def wire() -> Any:
-    async with Wire() as it:
-        it.store.create(storage_class() | {"allowVolumeExpansion": True})
-        it.store.create(claim(bound=True))
-        tell(it, capacity={"storage": "20Gi"})
-        yield it
+    async with Wire() as api:
+        api.store.create(storage_class() | {"allowVolumeExpansion": True})
+        api.store.create(claim(bound=True))
+        report(api, capacity={"storage": "20Gi"})
+        yield api
 
 
 @pytest.fixture
 async def volumes(wire: Wire) -> Any:
     async with connected(wire) as api:
-        yield opened(api)
+        yield volumes_of(api)
 
 
-def opened(api: ApiClient) -> Volumes:
+def volumes_of(api: ApiClient) -> Volumes:
     return Volumes(Kube(api), "serving")
 
 
-def tell(wire: Wire, **status: Any) -> None:
+def report(wire: Wire, **status: Any) -> None:
     """Kubernetes' report about the claim."""
     wire.store.update(
         "PersistentVolumeClaim", CLAIM, "serving", lambda live: live.update(status=live["status"] | status)
@@ -43,34 +43,34 @@ def tell(wire: Wire, **status: Any) -> None:
 
 
 def requested(wire: Wire) -> str:
-    found = wire.store.get("PersistentVolumeClaim", CLAIM, "serving") or {}
-    return str(found["spec"]["resources"]["requests"]["storage"])
+    live = wire.store.get("PersistentVolumeClaim", CLAIM, "serving") or {}
+    return str(live["spec"]["resources"]["requests"]["storage"])
 
 
-@pytest.mark.parametrize(("wanted", "grows"), [("40Gi", True), ("20Gi", False), ("10Gi", False), ("21474836481", True)])
-async def test_a_volume_grows_only_where_it_is_too_small(volumes: Volumes, wanted: str, grows: bool) -> None:
-    assert bool(await volumes.growth(CLAIM, wanted)) is grows
+@pytest.mark.parametrize(("size", "grows"), [("40Gi", True), ("20Gi", False), ("10Gi", False), ("21474836481", True)])
+async def test_a_volume_grows_only_if_it_is_too_small(volumes: Volumes, size: str, grows: bool) -> None:
+    assert bool(await volumes.growth(CLAIM, size)) is grows
 
 
-async def test_it_has_grown_when_the_volume_is_larger(wire: Wire, volumes: Volumes) -> None:
+async def test_a_growth_ends_when_the_volume_is_larger(wire: Wire, volumes: Volumes) -> None:
     """It waits for the growth: a download into the old size would fill the volume."""
     growing = asyncio.create_task(volumes.grow(GROWTH))
     await wait_until(lambda: requested(wire) == "40Gi")
-    await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") >= 3)
+    await wait_until(lambda: wire.count_requests("GET", "persistentvolumeclaims") >= 3)
     assert not growing.done()
-    tell(wire, capacity={"storage": "40Gi"})
+    report(wire, capacity={"storage": "40Gi"})
     await asyncio.wait_for(growing, 90)
 
 
-async def test_a_bot_that_was_killed_does_not_ask_again(wire: Wire, volumes: Volumes) -> None:
+async def test_a_killed_bot_does_not_request_the_growth_again(wire: Wire, volumes: Volumes) -> None:
     for _ in range(2):
         growing = asyncio.create_task(volumes.grow(GROWTH))
         await wait_until(lambda: requested(wire) == "40Gi")
         growing.cancel()
         await asyncio.gather(growing, return_exceptions=True)
-    tell(wire, capacity={"storage": "40Gi"})
+    report(wire, capacity={"storage": "40Gi"})
     await volumes.grow(GROWTH)
-    assert wire.asked("PATCH", "persistentvolumeclaims") == 1
+    assert wire.count_requests("PATCH", "persistentvolumeclaims") == 1
 
 
 async def test_a_larger_request_of_somebody_else_is_not_reverted(wire: Wire, volumes: Volumes) -> None:
@@ -88,9 +88,9 @@ async def test_a_file_system_that_grows_with_the_next_pod_is_not_waited_for(wire
     wire.store.create(user(ready=True))
     growing = asyncio.create_task(volumes.grow(GROWTH))
     await wait_until(lambda: requested(wire) == "40Gi")
-    tell(wire, conditions=[pending])
-    seen = wire.asked("GET", "persistentvolumeclaims")
-    await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") > seen + 1)
+    report(wire, conditions=[pending])
+    reads = wire.count_requests("GET", "persistentvolumeclaims")
+    await wait_until(lambda: wire.count_requests("GET", "persistentvolumeclaims") > reads + 1)
     assert not growing.done(), "its user's node makes the file system grow"
     wire.store.remove("Pod", "coder-chat-1", "serving")
     await asyncio.wait_for(growing, 90)
@@ -99,7 +99,7 @@ async def test_a_file_system_that_grows_with_the_next_pod_is_not_waited_for(wire
 async def test_a_failed_growth_has_kubernetes_message(wire: Wire, volumes: Volumes) -> None:
     growing = asyncio.create_task(volumes.grow(GROWTH))
     await wait_until(lambda: requested(wire) == "40Gi")
-    tell(wire, conditions=[FAILED])
+    report(wire, conditions=[FAILED])
     with pytest.raises(CannotStage, match="does not grow from 20Gi to 40Gi: quota of the project is exhausted"):
         await asyncio.wait_for(growing, 90)
     with pytest.raises(
@@ -115,17 +115,17 @@ async def test_a_growth_without_an_end_is_given_up(volumes: Volumes, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         ({"allowVolumeExpansion": False}, "its storage class rwo does not allow that"),
         ({"metadata": {"name": "rwo", "annotations": {}}}, "storage class .there is none. does not allow that"),
     ],
 )
-async def test_a_volume_that_cannot_grow_is_left_alone(
-    wire: Wire, volumes: Volumes, change: dict[str, Any], why: str
+async def test_a_volume_that_cannot_grow_is_not_changed(
+    wire: Wire, volumes: Volumes, change: dict[str, Any], reason: str
 ) -> None:
     wire.store.update("StorageClass", "rwo", "", lambda live: live.update(change))
     for refused in (volumes.refuse_growth, volumes.grow):
-        with pytest.raises(CannotStage, match=why):
+        with pytest.raises(CannotStage, match=reason):
             await refused(GROWTH)
-    assert wire.asked("PATCH", "persistentvolumeclaims") == 0
+    assert wire.count_requests("PATCH", "persistentvolumeclaims") == 0

@@ -47,28 +47,28 @@ async def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path) -> Non
     """A hostile answer cannot make the bot contact other hosts: not through httpx, nor through Slack's or Kubernetes'
     library.
     """
-    async with wire() as it, AsyncExitStack() as stack:
+    async with wire() as server, AsyncExitStack() as stack:
 
         async def elsewhere(request: web.Request, _: object) -> web.StreamResponse:
             raise web.HTTPTemporaryRedirect("http://localhost.evil.example.com/steal")
 
-        for asked in (("GET", "/file"), ("POST", "/api/auth.test"), ("GET", "/api/v1/nodes/one")):
-            it.answers[asked] = elsewhere
+        for request in (("GET", "/file"), ("POST", "/api/auth.test"), ("GET", "/api/v1/nodes/one")):
+            server.answers[request] = elsewhere
         http = await stack.enter_async_context(
-            httpx.AsyncClient(event_hooks={"request": [restrict_to(it.url)]}, follow_redirects=True)
+            httpx.AsyncClient(event_hooks={"request": [restrict_to(server.url)]}, follow_redirects=True)
         )
-        slack = await open_slack(ToolSettings(slack_api_url=f"{it.url}/api/"), stack)
+        slack = await open_slack(ToolSettings(slack_api_url=f"{server.url}/api/"), stack)
         kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(json.dumps(_kubeconfig(it.url)))
+        kubeconfig.write_text(json.dumps(_kubeconfig(server.url)))
         kube = Kube(await open_kubernetes(ClusterSettings(kubeconfig=str(kubeconfig)), stack))
         for ask in (
-            lambda: http.get(f"{it.url}/file"),
+            lambda: http.get(f"{server.url}/file"),
             slack.auth_test,
             lambda: kube.get(Collection(NODES), "one"),
         ):
             with pytest.raises(BotError, match=r"localhost\.evil\.example\.com is not one of the configured hosts"):
                 await ask()
-        assert len(it.asked) == 3
+        assert len(server.requests) == 3
 
 
 def _kubeconfig(server: str) -> dict[str, object]:
@@ -99,18 +99,18 @@ def test_a_failed_connection_is_explained(error: httpx.RequestError, meaning: st
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "expected"),
     [
         (500, "vLLM answers with an error: EngineCore encountered an issue (500)"),
         (503, "vLLM does not answer: EngineCore encountered an issue (503)"),
     ],
 )
-def test_an_answer_with_an_error_is_not_reported_as_no_answer(status: int, told: str) -> None:
+def test_an_answer_with_an_error_is_not_reported_as_no_answer(status: int, expected: str) -> None:
     """The engine's hint to a log above is left out: there is nothing above a message in Slack."""
-    said = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     with pytest.raises(Unavailable) as failure:
-        refuse_if_busy("vLLM", httpx.Response(status, json={"error": {"message": said}}))
-    assert str(failure.value) == told
+        refuse_if_busy("vLLM", httpx.Response(status, json={"error": {"message": message}}))
+    assert str(failure.value) == expected
 
 
 def test_an_error_begins_like_a_sentence() -> None:

@@ -31,8 +31,8 @@ CONFIG = {
 
 @pytest.fixture
 async def hub() -> AsyncIterator[Wire]:
-    async with wire() as it:
-        yield it
+    async with wire() as server:
+        yield server
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def publish(
     hf_id: str = QWEN,
     config: Any = CONFIG,
     tokenizer: Any = None,
-    more: dict[str, Any] | None = None,
-    **about: Any,
+    more_files: dict[str, Any] | None = None,
+    **more_facts: Any,
 ) -> None:
     """A repository with these files; for `tokenizer_config.json` and `more`, None means that the file does not exist."""
     siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
-    hub.on("GET", f"/api/models/{hf_id}", {"id": hf_id, "sha": SHA, "gated": False, "siblings": siblings, **about})
-    for name, text in {"config.json": config, "tokenizer_config.json": tokenizer, **(more or {})}.items():
+    hub.on("GET", f"/api/models/{hf_id}", {"id": hf_id, "sha": SHA, "gated": False, "siblings": siblings, **more_facts})
+    for name, text in {"config.json": config, "tokenizer_config.json": tokenizer, **(more_files or {})}.items():
         status = 404 if text is None else 200
         for revision in (SHA, "main"):
             hub.on("GET", f"/{hf_id}/resolve/{revision}/{name}", text or {}, status=status)
@@ -81,8 +81,8 @@ async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: Huggi
     assert (facts.dtype, facts.quantization, facts.max_context) == ("float16", "awq", 32768)
     assert (facts.licence, facts.chat, facts.gated) == ("qwen-research", True, False)
     assert (facts.architecture, facts.pipeline_tag) == ("Qwen2ForCausalLM", "text-generation")
-    assert hub.asked[0].query == {"blobs": "true"}
-    assert {asked.headers["Authorization"] for asked in hub.asked} == {f"Bearer {TOKEN}"}
+    assert hub.requests[0].query == {"blobs": "true"}
+    assert {request.headers["Authorization"] for request in hub.requests} == {f"Bearer {TOKEN}"}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: Huggi
     ],
     ids=["layer types", "interval", "windows count as whole", "latent attention"],
 )
-async def test_only_what_keeps_a_cache_counts(
+async def test_only_layers_with_a_cache_count(
     hub: Wire, huggingface: HuggingFace, config: dict[str, Any], per_token: int
 ) -> None:
     """16 of the 64 layers of a hybrid (mitchross/talos-argocd-proxmox#1995 has one measured); DeepSeek's latent vector."""
@@ -124,7 +124,7 @@ async def test_a_base_model_has_no_chat_template(hub: Wire, huggingface: Hugging
     assert (await huggingface.model("acme/plain-7B")).kind == "chat"
 
 
-async def test_a_tokenizer_that_is_python_code_is_seen(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_a_tokenizer_that_is_python_code_is_detected(hub: Wire, huggingface: HuggingFace) -> None:
     """Such a model requires --trust-remote-code even if vLLM has its architecture."""
     tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}}
     publish(hub, {"model.safetensors": 1, "own.tiktoken": 1}, tokenizer=tokenizer)
@@ -143,7 +143,7 @@ async def test_weights_in_two_formats_count_once(hub: Wire, huggingface: Hugging
     assert "no safetensors" in (await huggingface.model(QWEN)).unservable
 
 
-async def test_the_language_part_of_a_vision_model_is_what_counts(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_a_vision_model_is_sized_by_its_language_part(hub: Wire, huggingface: HuggingFace) -> None:
     """Its shape is one level down; an explicit head size takes precedence over the quotient."""
     text = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "head_dim": 32, "dtype": "bfloat16"}
     publish(hub, {"model.safetensors": 1}, config={"architectures": ["X"], "text_config": text})
@@ -157,7 +157,7 @@ async def test_a_name_without_its_organisation_gets_similar_names(hub: Wire, hug
     hub.on("GET", "/api/models", [{"id": "openai-community/gpt2"}, {"id": "openai-community/gpt2-xl"}, {"id": "gpt2"}])
     with pytest.raises(BotError, match=r"write it as org/name\. Similar names: openai-community/gpt2"):
         await huggingface.model("gpt2")
-    assert {each.path for each in hub.asked} == {"/api/models"}
+    assert {request.path for request in hub.requests} == {"/api/models"}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_pasted_link_to_a_model_is_its_id(text: str, hf_id: str) -> None:
     ("reason", "error", "says"),
     [("GatedRepo", MissingFigures, "is gated"), ("RepoNotFound", UnknownModel, "is private")],
 )
-async def test_the_hub_s_reason_tells_gated_from_private(
+async def test_the_hub_s_reason_distinguishes_gated_from_private(
     hub: Wire, huggingface: HuggingFace, reason: str, error: type[Exception], says: str
 ) -> None:
     """It answers 401 for both, with the reason in a header."""
@@ -214,7 +214,7 @@ async def test_a_gated_model_has_the_address_of_its_terms(hub: Wire, huggingface
     assert "layers" in refused.value.options
 
 
-async def test_a_gated_model_is_sized_by_an_open_form_of_it(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_a_gated_model_is_sized_by_another_form_of_it(hub: Wire, huggingface: HuggingFace) -> None:
     """Its layers are the same, but not its quantization."""
     publish(hub, {"model.safetensors": 16 * 10**9}, gated="manual")
     withhold(hub)
@@ -224,7 +224,7 @@ async def test_a_gated_model_is_sized_by_an_open_form_of_it(hub: Wire, huggingfa
     facts = await huggingface.model(QWEN)
     assert facts.kept.per_token
     assert (facts.missing(gpu=True), facts.quantization, facts.weight_bytes) == ((), None, 16 * 10**9)
-    assert any("taken from another form" in each for each in terms(facts))
+    assert any("taken from another form" in term for term in terms(facts))
 
 
 async def test_a_gated_model_without_known_sizes_is_an_error(hub: Wire, huggingface: HuggingFace) -> None:
@@ -251,7 +251,7 @@ async def test_files_may_come_from_another_host_which_never_sees_the_token(hub: 
         hub.on("GET", f"/{QWEN}/resolve/{SHA}/config.json", {}, status=302, headers=location)
         network.on("GET", "/blob", CONFIG)
         assert (await huggingface.model(QWEN)).layers == 36
-        assert "Authorization" not in network.asked[0].headers
+        assert "Authorization" not in network.requests[0].headers
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ async def test_an_invalid_model_id_is_refused_without_a_request(
     """It is refused before any URL is built."""
     with pytest.raises(BotError, match="org/name"):
         await huggingface.model(hf_id)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 async def test_a_hub_that_is_down_is_unavailable() -> None:
@@ -292,24 +292,24 @@ async def test_a_rotated_token_is_used_by_the_next_request(hub: Wire) -> None:
     current = ["hf_old"]
     publish(hub, {"model.safetensors": 1})
     async with client() as http:
-        it = HuggingFace(http, hub.url, lambda: SecretStr(current[0]))
-        await it.model(QWEN)
+        huggingface = HuggingFace(http, hub.url, lambda: SecretStr(current[0]))
+        await huggingface.model(QWEN)
         current[0] = "hf_new"
-        await it.model(QWEN)
+        await huggingface.model(QWEN)
     sent = [call.headers["Authorization"] for call in hub.calls("GET", f"/api/models/{QWEN}")]
     assert sent == ["Bearer hf_old", "Bearer hf_new"]
 
 
-async def test_a_search_names_models_the_most_downloaded_first(hub: Wire, huggingface: HuggingFace) -> None:
-    """At most twenty, in the Hub's own order, requested with the token."""
+async def test_a_search_returns_the_most_downloaded_models_first(hub: Wire, huggingface: HuggingFace) -> None:
+    """The search requests at most twenty, in the Hub's own order, with the token."""
     hub.on("GET", "/api/models", [{"id": QWEN, "downloads": 9}, {"id": "Qwen/Qwen2.5-Coder-7B", "downloads": 3}])
     assert await huggingface.search("coder 3b") == (QWEN, "Qwen/Qwen2.5-Coder-7B")
-    (asked,) = hub.asked
-    assert asked.query == {"search": "coder 3b", "limit": "20", "sort": "downloads", "direction": "-1"}
-    assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
+    (request,) = hub.requests
+    assert request.query == {"search": "coder 3b", "limit": "20", "sort": "downloads", "direction": "-1"}
+    assert request.headers["Authorization"] == f"Bearer {TOKEN}"
 
 
-async def test_a_search_names_only_what_can_be_asked_for(hub: Wire, huggingface: HuggingFace) -> None:
+async def test_a_search_omits_invalid_ids(hub: Wire, huggingface: HuggingFace) -> None:
     """Ids without an organisation, of another type or with path traversal are omitted; the others are kept."""
     weird = [
         "gpt2",
@@ -325,7 +325,9 @@ async def test_a_search_names_only_what_can_be_asked_for(hub: Wire, huggingface:
         ["a/b"],
         "a/" + "x" * 97,
     ]
-    hub.on("GET", "/api/models", [*({"id": each} for each in weird), {"modelId": "no/id"}, "text", None, {"id": QWEN}])
+    hub.on(
+        "GET", "/api/models", [*({"id": hf_id} for hf_id in weird), {"modelId": "no/id"}, "text", None, {"id": QWEN}]
+    )
     assert await huggingface.search("x") == (QWEN,)
 
 
@@ -334,8 +336,8 @@ async def test_typed_text_is_only_a_query(hub: Wire, huggingface: HuggingFace) -
     hub.on("GET", "/api/models", [])
     hostile = "../../whoami-v2?limit=9#&full=true\n" + "x" * 5000
     assert await huggingface.search(hostile) == ()
-    (asked,) = hub.asked
-    assert (asked.path, asked.query["search"], asked.query["limit"]) == ("/api/models", hostile[:100], "20")
+    (request,) = hub.requests
+    assert (request.path, request.query["search"], request.query["limit"]) == ("/api/models", hostile[:100], "20")
 
 
 @pytest.mark.parametrize(
@@ -343,7 +345,7 @@ async def test_typed_text_is_only_a_query(hub: Wire, huggingface: HuggingFace) -
     [(429, "{}"), (500, "oops"), (400, '{"error": "bad"}'), (200, "<html>maintenance</html>"), (200, '{"error": "x"}'),
      (200, "null"), (200, "")],
 )  # fmt: skip
-async def test_a_search_that_goes_wrong_is_unavailable(
+async def test_an_invalid_search_result_is_unavailable(
     hub: Wire, huggingface: HuggingFace, status: int, text: str
 ) -> None:
     """Any answer of the Hub, or a proxy in front of it, that is not a list."""

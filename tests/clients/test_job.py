@@ -23,33 +23,33 @@ LOAD = Load(
 OP = "0123456789"
 
 
-def made(found: dict[str, Any] | None = None) -> dict[str, Any]:
-    return manifest(OP, LOAD, SHAPE, KEY, found or caching(deployment()))
+def bench_job(workload: dict[str, Any] | None = None) -> dict[str, Any]:
+    return manifest(OP, LOAD, SHAPE, KEY, workload or caching(deployment()))
 
 
 def test_the_command_is_a_list_of_arguments() -> None:
     """No shell interprets them, so characters have no special meaning; none contains the key."""
     measures, prints = (
-        made()["spec"]["template"]["spec"]["initContainers"][0],
-        made()["spec"]["template"]["spec"]["containers"][0],
+        bench_job()["spec"]["template"]["spec"]["initContainers"][0],
+        bench_job()["spec"]["template"]["spec"]["containers"][0],
     )
     assert "command" not in measures
     assert json.loads(measures["args"][measures["args"].index("--backend") + 1])["model"] == "qwen; rm -rf /"
     assert measures["args"][measures["args"].index("--override") :][:3] == ["--override", "profile.streams", "1,8"]
     assert prints["command"] == ["cat", "/results/benchmarks.csv"]
-    key = next(each for each in measures["env"] if "valueFrom" in each)
+    key = next(variable for variable in measures["env"] if "valueFrom" in variable)
     assert key["valueFrom"] == {"secretKeyRef": {"name": "vllm-api-key", "key": "api-key"}}
 
 
 def test_an_engine_without_a_key_needs_no_secret() -> None:
     job = manifest(OP, LOAD, SHAPE, SecretRef(), caching(deployment()))
     environment = job["spec"]["template"]["spec"]["initContainers"][0]["env"]
-    assert all("valueFrom" not in each for each in environment)
+    assert all("valueFrom" not in variable for variable in environment)
 
 
 def test_the_pod_reads_the_weights_beside_the_model() -> None:
     """On its node, as its user, without a GPU; and no Service or Deployment selects it."""
-    job = made()
+    job = bench_job()
     spec, labels = job["spec"]["template"]["spec"], job["spec"]["template"]["metadata"]["labels"]
     rule = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
     assert rule["labelSelector"]["matchLabels"] == {"app.kubernetes.io/name": "coder-chat"}
@@ -61,7 +61,7 @@ def test_the_pod_reads_the_weights_beside_the_model() -> None:
         "mountPath": "/models",
         "readOnly": True,
     }
-    environment = {each["name"]: each.get("value") for each in spec["initContainers"][0]["env"]}
+    environment = {variable["name"]: variable.get("value") for variable in spec["initContainers"][0]["env"]}
     assert (environment["HF_HOME"], environment["HF_HUB_OFFLINE"], environment["NVIDIA_VISIBLE_DEVICES"]) == (
         "/models",
         "1",
@@ -71,7 +71,7 @@ def test_the_pod_reads_the_weights_beside_the_model() -> None:
 
 def test_weights_that_no_second_pod_can_read_are_reported() -> None:
     with pytest.raises(BenchFailed, match="is not on a volume claim, so the benchmark has no tokenizer"):
-        made(deployment())
+        bench_job(deployment())
 
 
 @pytest.fixture
@@ -80,30 +80,30 @@ async def api(wire: Wire) -> Any:
         yield client
 
 
-async def told(_: Phase) -> None:
+async def ignore(_: Phase) -> None:
     """No-op."""
 
 
-async def test_it_is_made_once_and_deleted_with_its_pod(wire: Wire, api: ApiClient) -> None:
+async def test_a_job_is_created_once_and_deleted_with_its_pod(wire: Wire, api: ApiClient) -> None:
     """A second creation changes nothing; a second deletion is ignored; a Job's pods are not orphaned."""
     wire.store.create(caching(deployment()))
     jobs = Jobs(api, Whereabouts("serving"))
     for _ in range(2):
         await jobs.start(OP, LOAD, SHAPE, KEY)
-    assert wire.asked("POST", "/jobs") == 1
+    assert wire.count_requests("POST", "/jobs") == 1
     assert await jobs.delete(OP)
     assert not await jobs.delete(OP)
-    assert wire.asked("DELETE", f"/jobs/{name_of(OP)}?propagationPolicy=Background") == 1
+    assert wire.count_requests("DELETE", f"/jobs/{name_of(OP)}?propagationPolicy=Background") == 1
 
 
-async def test_it_is_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
+async def test_a_job_runs_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
     """The Job runs in the namespace of its volume; its Deployment may have another name."""
     engine = caching(deployment())
     engine["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
     wire.store.create(engine)
-    where = Whereabouts("serving", "chat")
-    where.update({LOAD.model: Address("chat", "vllm-server")})
-    jobs = Jobs(api, where)
+    whereabouts = Whereabouts("serving", "chat")
+    whereabouts.update({LOAD.model: Address("chat", "vllm-server")})
+    jobs = Jobs(api, whereabouts)
     assert await jobs.obstacle(LOAD.model, SHAPE, KEY) == ""
     await jobs.start(OP, LOAD, SHAPE, KEY)
     assert wire.store.get("Job", name_of(OP), "chat")
@@ -115,14 +115,14 @@ async def test_it_is_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -
 
 
 async def test_a_model_in_a_namespace_without_a_role_has_no_job(api: ApiClient) -> None:
-    where = Whereabouts("serving")
-    where.update({LOAD.model: Address("chat", "vllm-server")})
+    whereabouts = Whereabouts("serving")
+    whereabouts.update({LOAD.model: Address("chat", "vllm-server")})
     with pytest.raises(BotError, match=r"runs in namespace chat.*platform\.namespaces"):
-        await Jobs(api, where).start(OP, LOAD, SHAPE, KEY)
+        await Jobs(api, whereabouts).start(OP, LOAD, SHAPE, KEY)
 
 
 @pytest.mark.parametrize(
-    ("status", "conditions", "complaint"),
+    ("status", "conditions", "message"),
     [
         ({}, [{"type": "Failed", "reason": "DeadlineExceeded", "message": "too long"}], "failed .DeadlineExceeded: too long"),
         (
@@ -143,16 +143,16 @@ async def test_a_model_in_a_namespace_without_a_role_has_no_job(api: ApiClient) 
     ],
 )  # fmt: skip
 async def test_the_reason_for_a_missing_result_is_reported(
-    wire: Wire, api: ApiClient, status: dict[str, Any], conditions: list[dict[str, str]], complaint: str
+    wire: Wire, api: ApiClient, status: dict[str, Any], conditions: list[dict[str, str]], message: str
 ) -> None:
-    job = wire.store.create(made() | {"metadata": made()["metadata"] | {"namespace": "serving"}})
+    job = wire.store.create(bench_job() | {"metadata": bench_job()["metadata"] | {"namespace": "serving"}})
     wire.store.update(
         "Job",
         job["metadata"]["name"],
         "serving",
         lambda live: live.update(status={"conditions": [c | {"status": "True"} for c in conditions]}),
     )
-    labels = made()["spec"]["template"]["metadata"]["labels"]
+    labels = bench_job()["spec"]["template"]["metadata"]["labels"]
     wire.store.create(
         {
             "kind": "Pod",
@@ -161,10 +161,10 @@ async def test_the_reason_for_a_missing_result_is_reported(
             "status": status,
         }
     )
-    with pytest.raises(BenchFailed, match=complaint):
-        await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=told)
+    with pytest.raises(BenchFailed, match=message):
+        await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=ignore)
 
 
-async def test_a_job_that_is_gone_is_not_waited_for(wire: Wire, api: ApiClient) -> None:
+async def test_a_job_that_is_gone_is_not_awaited(wire: Wire, api: ApiClient) -> None:
     with pytest.raises(BenchFailed, match="Job is gone"):
-        await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=told)
+        await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=ignore)

@@ -35,8 +35,8 @@ MODEL = "acme/model"
 
 @pytest.fixture
 async def server() -> AsyncIterator[Wire]:
-    async with wire() as it:
-        yield it
+    async with wire() as scripted:
+        yield scripted
 
 
 def bomb(size: int) -> bytes:
@@ -80,7 +80,7 @@ async def test_a_small_answer_may_be_packed(server: Wire) -> None:
             assert body(await send(http, "It", "GET", f"{server.url}/x"))["numbers"][-1] == 19_999
 
 
-async def test_a_few_bytes_that_unpack_to_gigabytes_are_given_up(server: Wire) -> None:
+async def test_a_few_bytes_that_unpack_to_gigabytes_are_refused(server: Wire) -> None:
     """Unpacked bytes count, before they are in memory."""
     server.answers["GET", "/x"] = answers(bomb(256 * MIB), Content_Encoding="gzip")
     async with client() as http:
@@ -101,7 +101,7 @@ async def test_an_encoding_that_cannot_be_unpacked_in_pieces_is_refused(server: 
             await send(http, "It", "GET", f"{server.url}/x")
 
 
-async def test_a_declared_length_is_believed_only_when_it_is_too_much(server: Wire) -> None:
+async def test_a_body_above_the_limit_is_refused_with_and_without_its_length(server: Wire) -> None:
     """A body with a declared length above the limit is not read; without a length, its bytes are counted."""
     server.answers["GET", "/said"] = answers(bytes(2 * MIB))
     server.answers["GET", "/unsaid"] = endless(bytes(MIB))
@@ -146,12 +146,12 @@ def test_json_from_outside_has_only_finite_numbers() -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" + "[]," * 1_000_001 + "[]]", "1" * 5000, "{"])
 def test_json_that_is_too_deep_too_long_or_broken_is_refused(text: str) -> None:
     """The error is the same as for invalid JSON."""
-    with pytest.raises(ValueError):  # noqa: PT011  # which of them is the parser's own matter
+    with pytest.raises(ValueError):  # noqa: PT011  # the parser decides which of them
         parse_json(text)
 
 
 @pytest.mark.parametrize(("value", "counts"), [(3, 3), (-1, 0), (2**60, 0), ("3", 0), (None, 0), (True, 0), (1.5, 0)])
-def test_a_count_is_a_count(value: object, counts: int) -> None:
+def test_only_a_number_is_a_count(value: object, counts: int) -> None:
     """Other values are not counts."""
     assert count(value) == counts
 
@@ -173,7 +173,7 @@ def test_irrelevant_metrics_may_have_any_form() -> None:
     assert signals(metrics("1", odd)).waiting == 2
 
 
-def test_a_family_that_is_there_twice_counts_once() -> None:
+def test_a_repeated_metric_counts_once() -> None:
     """The same series again is not more use; another series is."""
     assert signals(metrics("2") + metrics("2")).running == 2
     assert signals(metrics("2") + 'vllm:num_requests_running{engine="1"} 3\n').running == 5
@@ -187,7 +187,7 @@ def test_metrics_of_many_megabytes_are_read_quickly() -> None:
     assert time.thread_time() - start < 3
 
 
-async def test_metrics_beyond_any_measure_are_unknown(server: Wire) -> None:
+async def test_endless_metrics_are_unknown(server: Wire) -> None:
     """A server that writes metrics forever is stopped by the size limit."""
     server.answers["GET", "/metrics"] = endless(b'vllm:lora_info{name="x"} 1.0\n' * 2000)
     async with client() as http:
@@ -200,9 +200,9 @@ async def test_an_answer_that_does_not_stop_is_cut_off(server: Wire) -> None:
     chunk = b'data: {"choices": [{"text": "again "}]}\n\n'
     huge = b'data: {"choices": [{"text": "' + b"x" * MIB + b'"}]}\n\n'
     async with client() as http:
-        for piece, said in ((chunk, "does not stop at the 48 requested tokens"), (huge, "is larger than 1 MB")):
+        for piece, expected in ((chunk, "does not stop at the 48 requested tokens"), (huge, "is larger than 1 MB")):
             server.answers["POST", "/v1/completions"] = endless(piece)
-            with pytest.raises(BotError, match=said):
+            with pytest.raises(BotError, match=expected):
                 await VLLM(http, "").ask(server.url, SecretStr("key"), "m", "completion")
 
 
@@ -265,7 +265,7 @@ async def test_a_huge_file_of_the_hub_is_refused_by_its_name(server: Wire, file:
 
 
 async def test_a_listing_without_end_is_refused(server: Wire) -> None:
-    """Of a model's files, and of a search."""
+    """The listing of a model's files and the result of a search have limits."""
     server.answers["GET", f"/api/models/{MODEL}"] = endless(b'{"rfilename": "x"},' * 1000)
     server.answers["GET", "/api/models"] = endless(b'{"id": "a/b"},' * 1000)
     async with AsyncExitStack() as stack:
@@ -292,7 +292,7 @@ async def test_a_listing_without_end_is_refused(server: Wire) -> None:
         "http://:bad",
     ],
 )
-async def test_the_hub_redirects_to_its_file_hosts_alone(server: Wire, target: str) -> None:
+async def test_the_hub_redirects_only_to_its_file_hosts(server: Wire, target: str) -> None:
     """Requests to a Service of the cluster, to the cloud's metadata, or to another port or scheme of an allowed host are refused."""
     server.on("GET", f"/api/models/{MODEL}", ABOUT)
     path = f"/{MODEL}/resolve/{'a' * 40}/config.json"
@@ -321,8 +321,8 @@ async def test_a_mirror_redirects_to_itself_and_to_its_configured_hosts(server: 
 
 async def test_kubernetes_and_slack_are_read_within_limits(server: Wire, tmp_path: Path) -> None:
     """The libraries read whole answers into memory."""
-    for asked in (("GET", "/api/v1/pods"), ("POST", "/api/auth.test")):
-        server.answers[asked] = endless(b" " * MIB, Content_Type="application/json")
+    for route in (("GET", "/api/v1/pods"), ("POST", "/api/auth.test")):
+        server.answers[route] = endless(b" " * MIB, Content_Type="application/json")
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(json.dumps(_kubeconfig(server.url)))
     async with AsyncExitStack() as stack:
@@ -344,7 +344,7 @@ async def test_virtual_keys_of_endless_pages_are_refused(server: Wire) -> None:
     async with client() as http:
         with pytest.raises(BotError, match="10000 pages of virtual keys"):
             await LiteLLM(http, server.url, master).tenant_keys()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 PAGE = "\n<!DOCTYPE html>\n<html><head><title>Sign in to Acme</title></head><body>Use your account.</body></html>"
@@ -357,14 +357,14 @@ async def test_a_login_page_is_not_an_empty_answer(server: Wire, kind: str) -> N
     async def master() -> SecretStr:
         return SecretStr("sk-master")
 
-    for asked in (
+    for route in (
         ("GET", "/v1/models"),
         ("GET", "/key/list"),
         ("GET", "/metrics"),
         ("GET", f"/api/models/{MODEL}"),
         ("POST", "/v1/chat/completions"),
     ):
-        server.answers[asked] = answers(PAGE.encode(), Content_Type=kind)
+        server.answers[route] = answers(PAGE.encode(), Content_Type=kind)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(client())
         gateway, vllm, hub = LiteLLM(http, server.url, master), VLLM(http, ""), await hub_of(server, stack)

@@ -29,29 +29,29 @@ class Gateway:
         wire.answers["POST", "/key/delete"] = self.delete
         wire.answers["POST", "/v1/chat/completions"] = self.chat
 
-    async def generate(self, request: web.Request, asked: Any) -> web.Response:
+    async def generate(self, request: web.Request, body: Any) -> web.Response:
         if request.headers["Authorization"] != f"Bearer {MASTER}":
             return web.json_response({"error": {"message": "not the master", "type": "auth_error"}}, status=401)
         key = f"sk-virtual-{len(self.minted)}"
-        self.keys[key] = asked
-        self.minted.append(asked)
+        self.keys[key] = body
+        self.minted.append(body)
         self.reached.set()
         await self.slow.wait()
-        return web.json_response({"key": key, **asked})
+        return web.json_response({"key": key, **body})
 
-    async def delete(self, request: web.Request, asked: Any) -> web.Response:
+    async def delete(self, request: web.Request, body: Any) -> web.Response:
         await asyncio.sleep(0)
-        names = asked.get("key_aliases") or []
-        doomed = asked.get("keys") or [key for key, about in self.keys.items() if about["key_alias"] in names]
+        names = body.get("key_aliases") or []
+        doomed = body.get("keys") or [key for key, key_info in self.keys.items() if key_info["key_alias"] in names]
         if not doomed or any(key not in self.keys for key in doomed):
             return web.json_response({"error": {"message": "Keys not found"}}, status=404)
         for key in doomed:
             del self.keys[key]
         return web.json_response({"deleted_keys": doomed})
 
-    async def chat(self, request: web.Request, asked: Any) -> web.Response:
+    async def chat(self, request: web.Request, body: Any) -> web.Response:
         key = request.headers["Authorization"].removeprefix("Bearer ")
-        if asked["model"] not in self.keys.get(key, {}).get("models", []):
+        if body["model"] not in self.keys.get(key, {}).get("models", []):
             error = {"message": f"Invalid key, received {key}", "type": "key_model_access_denied"}
             return web.json_response({"error": error}, status=401)
         headers = {
@@ -65,8 +65,8 @@ class Gateway:
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    async with wire() as it:
-        yield Gateway(it)
+    async with wire() as server:
+        yield Gateway(server)
 
 
 async def master_key() -> SecretStr:
@@ -83,14 +83,14 @@ async def ignored(_: str) -> None:
     """No key remains after these tests."""
 
 
-async def test_a_virtual_key_gets_an_answer_and_is_gone(gateway: Gateway, litellm: LiteLLM) -> None:
+async def test_a_virtual_key_gets_an_answer_and_is_deleted(gateway: Gateway, litellm: LiteLLM) -> None:
     """The key reaches one alias, with a budget and a lifetime; the answer contains its cost."""
     async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored) as key:
         answer = await litellm.ask(key, "coder-chat", "chat")
     assert answer.cost == pytest.approx(2.2e-05)
     assert (answer.text, answer.version) == ("Hello.", "1.106.2")
-    asked = gateway.minted[0]
-    assert (asked["models"], asked["max_budget"], asked["duration"]) == (["coder-chat"], 0.01, "5m")
+    minted = gateway.minted[0]
+    assert (minted["models"], minted["max_budget"], minted["duration"]) == (["coder-chat"], 0.01, "5m")
     assert gateway.keys == {}
 
 
@@ -99,7 +99,7 @@ async def test_two_keys_never_share_a_name(gateway: Gateway, litellm: LiteLLM) -
     for _ in range(2):
         async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=ignored):
             pass
-    assert len({asked["key_alias"] for asked in gateway.minted}) == 2
+    assert len({minted["key_alias"] for minted in gateway.minted}) == 2
 
 
 async def test_the_key_is_deleted_when_the_test_fails(gateway: Gateway, litellm: LiteLLM) -> None:
@@ -124,7 +124,7 @@ async def test_a_key_that_is_not_deleted_fails_nothing(gateway: Gateway, litellm
     with pytest.raises(ZeroDivisionError):
         async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", on_undeleted=remember):
             raise ZeroDivisionError
-    assert left == [asked["key_alias"] for asked in gateway.minted]
+    assert left == [minted["key_alias"] for minted in gateway.minted]
     gateway.wire.answers["POST", "/key/delete"] = gateway.delete
     for name in left:
         await litellm.delete_key(name)
@@ -193,7 +193,7 @@ async def test_a_gateway_whose_database_fails_is_not_reported_as_without_one(
             pass
 
 
-async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_error_contains_a_key(gateway: Gateway, litellm: LiteLLM, caplog: pytest.LogCaptureFixture) -> None:
     """LiteLLM quotes keys in its messages."""
     with pytest.raises(BotError, match="refused the request") as refusal:
         await litellm.ask(SecretStr("sk-someone"), "coder-chat", "chat")
@@ -218,7 +218,7 @@ async def test_aliases_are_what_the_gateway_lists(gateway: Gateway, litellm: Lit
     assert await litellm.aliases() == ("coder-chat", "embeddings")
 
 
-async def test_tenants_keys_are_known_by_hash_and_name_alone(gateway: Gateway, litellm: LiteLLM) -> None:
+async def test_tenants_keys_are_identified_by_hash_and_name(gateway: Gateway, litellm: LiteLLM) -> None:
     """Every page is read, the bot's own keys are omitted, and the result contains no secret."""
 
     def key(name: str, models: list[str]) -> dict[str, Any]:
@@ -226,21 +226,21 @@ async def test_tenants_keys_are_known_by_hash_and_name_alone(gateway: Gateway, l
 
     pages = {"1": [key("alice", ["coder-chat"]), key("stoker-smoke-x", ["x"])], "2": [key("bob", []), key("", ["*"])]}
 
-    async def listed(request: web.Request, asked: Any) -> web.Response:
+    async def listed(request: web.Request, body: Any) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {MASTER}"
         keys = pages[request.query["page"]]
         return web.json_response({"keys": keys, "total_count": 4, "current_page": 1, "total_pages": 2})
 
     gateway.wire.answers["GET", "/key/list"] = listed
     alice, bob, unnamed = await litellm.tenant_keys()
-    assert [each.name for each in (alice, bob, unnamed)] == ["alice", "bob", "#hash-"]
-    assert [each.reaches("coder-mini") for each in (alice, bob, unnamed)] == [False, True, True]
+    assert [tenant.name for tenant in (alice, bob, unnamed)] == ["alice", "bob", "#hash-"]
+    assert [tenant.reaches("coder-mini") for tenant in (alice, bob, unnamed)] == [False, True, True]
     assert "wxyz" not in str([alice, bob, unnamed])
     gateway.wire.on("POST", "/key/update", {})
     await litellm.grant(alice, "coder-mini")
     await litellm.grant(bob, "coder-mini")
-    asked = [call.json for call in gateway.wire.calls("POST", "/key/update")]
-    assert asked == [{"key": "hash-alice", "models": ["coder-chat", "coder-mini"]}]
+    updates = [call.json for call in gateway.wire.calls("POST", "/key/update")]
+    assert updates == [{"key": "hash-alice", "models": ["coder-chat", "coder-mini"]}]
 
 
 async def test_a_gateway_that_is_down_is_unavailable() -> None:

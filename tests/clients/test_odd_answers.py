@@ -14,6 +14,6 @@ def test_fields_of_other_types_are_unknown(odd: object) -> None:
     assert _base_model({"cardData": odd, "tags": odd}) == ""
     assert _licence({"cardData": odd, "tags": odd}) is None
     _tenant_key({"token": "hash", "models": odd, "user_id": odd})
-    seen = _profile({"id": "U1", "team_id": "T1", "enterprise_user": odd})
-    assert seen.teams == {"T1"}
+    profile = _profile({"id": "U1", "team_id": "T1", "enterprise_user": odd})
+    assert profile.teams == {"T1"}
     assert _profile({"id": "U1", "enterprise_user": {"teams": odd}}).enterprise == ""

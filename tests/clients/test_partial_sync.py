@@ -5,7 +5,7 @@ import asyncio
 from bot.clients.argocd import ArgoCD
 from bot.clients.deployer import ObjectName
 from tests.clients.kube import Object, Wire, application, connected
-from tests.clients.test_argocd import asked, end, start, stored
+from tests.clients.test_argocd import end, start, stored, until_requested
 
 
 async def test_some_objects_are_synced_without_the_others(wire: Wire) -> None:
@@ -15,14 +15,14 @@ async def test_some_objects_are_synced_without_the_others(wire: Wire) -> None:
     async with connected(wire) as client:
         argocd = ArgoCD(client, "argocd", "acme/platform")
         syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="dev", timeout=20, only=only))
-        await asked(wire)
-        wanted = [{"group": "apps", "kind": "Deployment", "name": "coder-chat"}]
-        assert stored(wire)["operation"]["sync"]["resources"] == wanted
+        await until_requested(wire)
+        resources = [{"group": "apps", "kind": "Deployment", "name": "coder-chat"}]
+        assert stored(wire)["operation"]["sync"]["resources"] == resources
         start(wire)
 
-        def partly(app: Object) -> None:
+        def end_out_of_sync(app: Object) -> None:
             end(app)
             app["status"]["sync"]["status"] = "OutOfSync"
 
-        wire.store.update("Application", "coder-chat", "argocd", partly)
+        wire.store.update("Application", "coder-chat", "argocd", end_out_of_sync)
         assert (await syncing).drift == ""

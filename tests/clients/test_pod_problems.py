@@ -42,7 +42,7 @@ def container(*, restarts: int, exit_code: int, looping: bool = False) -> Object
         ('binding volumes: provisioning failed for PVC "cache"', Kind.VOLUME, "cache is not bound"),
     ],
 )
-def test_a_volume_that_keeps_the_pod_from_a_node(message: str, kind: Kind, words: str) -> None:
+def test_a_volume_problem_that_prevents_scheduling_is_named(message: str, kind: Kind, words: str) -> None:
     problem = pods.without_node(pod(), [event(1, "FailedScheduling", f"0/3 nodes are available: {message}")])
     assert problem
     assert (problem.kind, words in problem.reason) == (kind, True)
@@ -87,7 +87,7 @@ def test_a_node_pool_at_its_maximum_is_reported() -> None:
         "AttachVolume.Attach failed: disk is currently attached to node gpu-1",
     ],
 )
-def test_a_disk_that_another_node_has(message: str) -> None:
+def test_a_disk_on_another_node_is_named(message: str) -> None:
     """As with Kubernetes' own Multi-Attach error."""
     creating = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
     problem = pods.not_started(pod(creating), [event(1, "FailedAttachVolume", message)])
@@ -97,7 +97,7 @@ def test_a_disk_that_another_node_has(message: str) -> None:
 
 @pytest.mark.parametrize("exit_code", [0, 1, 137, 143])
 @pytest.mark.parametrize("probe", ["startup", "liveness"])
-def test_a_probe_that_kills_is_named_however_the_engine_ends(probe: str, exit_code: int) -> None:
+def test_a_probe_that_kills_is_named_for_every_exit_code(probe: str, exit_code: int) -> None:
     """An engine may exit with 0 when it is terminated, and then the container does not show a failure."""
     events = [
         event(1, "Unhealthy", f"{probe.capitalize()} probe failed: HTTP probe failed with statuscode: 503"),
@@ -122,7 +122,7 @@ def test_an_engine_that_is_killed_without_a_message_lacks_memory() -> None:
 
 
 @pytest.mark.parametrize("reason", ["OutOfcpu", "TopologyAffinityError", "SysctlForbidden", "NodeAffinity"])
-def test_a_node_that_refuses_the_pod(reason: str) -> None:
+def test_a_refusal_by_the_node_is_reported(reason: str) -> None:
     problem = ends.ended(pod(reason=reason, message="it does not fit"))
     assert problem
     assert f"The node refused the pod ({reason}): it does not fit" in problem.reason

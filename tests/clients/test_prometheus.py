@@ -15,8 +15,8 @@ QUERY = "/api/v1/query"
 
 @pytest.fixture
 async def prometheus() -> AsyncIterator[Wire]:
-    async with wire() as it:
-        yield it
+    async with wire() as server:
+        yield server
 
 
 def vector(**values: float) -> dict[str, Any]:
@@ -36,9 +36,9 @@ async def test_the_signals_of_one_model_are_read_in_one_query(prometheus: Wire) 
     """Selected by the served name, summed over engines and finish reasons; a name cannot change the query."""
     prometheus.on("GET", QUERY, vector(num_requests_running=1, request_success_total=12, generation_tokens_total=340))
     assert await activity(prometheus.url, 'a"b') == Activity(running=1, requests=12, generation_tokens=340)
-    (asked,) = prometheus.calls("GET", QUERY)
-    assert asked.query["query"].startswith("sum by (__name__) (")
-    assert 'model_name="a\\"b"' in asked.query["query"]
+    (request,) = prometheus.calls("GET", QUERY)
+    assert request.query["query"].startswith("sum by (__name__) (")
+    assert 'model_name="a\\"b"' in request.query["query"]
 
 
 async def test_no_samples_are_unknown_and_not_idle(prometheus: Wire) -> None:
@@ -48,7 +48,7 @@ async def test_no_samples_are_unknown_and_not_idle(prometheus: Wire) -> None:
         await activity(prometheus.url)
 
 
-async def test_a_prometheus_that_is_away_or_unwell_is_unavailable(prometheus: Wire) -> None:
+async def test_a_failing_prometheus_is_unavailable(prometheus: Wire) -> None:
     """Then the model counts as in use."""
     async with nobody() as url:
         with pytest.raises(Unavailable, match="Prometheus"):

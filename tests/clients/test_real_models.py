@@ -21,7 +21,7 @@ from tests.clients.wire import Wire, client, wire
 Json = dict[str, Any]
 
 MODELS: tuple[Json, ...] = tuple(json.loads(Path(__file__).with_name("real_models.json").read_text()))
-BY_ID = {each["hf_id"]: each for each in MODELS}
+BY_ID = {model["hf_id"]: model for model in MODELS}
 
 PIXTRAL = {
     "dim": 5120,
@@ -39,7 +39,7 @@ def publish(hub: Wire, model: Json) -> None:
     """One repository, with those of its small files that it lists."""
     hf_id = model["hf_id"]
     card = {"license": model["licence"]} | ({"license_name": model["licence_name"]} if model["licence_name"] else {})
-    about = {
+    info = {
         "id": model["redirect_to"] or hf_id,
         "sha": "0" * 40,
         "gated": model["gated"],
@@ -56,7 +56,7 @@ def publish(hub: Wire, model: Json) -> None:
         "params.json": PIXTRAL,
         "hf_quant_config.json": FP8_CACHE,
     }
-    hub.on("GET", f"/api/models/{hf_id}", about)
+    hub.on("GET", f"/api/models/{hf_id}", info)
     for name, text in files.items():
         if name in model["files"] and text is not None:
             hub.on("GET", f"/{hf_id}/resolve/main/{name}", text)
@@ -64,57 +64,57 @@ def publish(hub: Wire, model: Json) -> None:
 
 @pytest.fixture
 async def hub() -> AsyncIterator[HuggingFace]:
-    async with wire() as it, client() as http:
+    async with wire() as server, client() as http:
         for model in MODELS:
-            publish(it, model)
+            publish(server, model)
         base = {**BY_ID["Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"]["config"], "quantization_config": None}
-        it.on("GET", "/Qwen/Qwen2.5-Coder-14B-Instruct/resolve/main/config.json", base)
-        yield HuggingFace(http, it.url, lambda: None)
+        server.on("GET", "/Qwen/Qwen2.5-Coder-14B-Instruct/resolve/main/config.json", base)
+        yield HuggingFace(http, server.url, lambda: None)
 
 
 def deviations(facts: ModelFacts, sizing: Sizing, truth: Json) -> list[str]:
     """The problems of one model, one phrase each."""
-    found = []
+    problems = []
     refused, fits = sizing.verdict == "does not fit", truth["verdict_l4_16gb_host"] in ("fits", "tight")
     if facts.kind != truth["kind"]:
-        found.append(f"kind {facts.kind}, not {truth['kind']}")
+        problems.append(f"kind {facts.kind}, not {truth['kind']}")
     if facts.repo_bytes != truth["repo_bytes"]:
-        found.append(f"repository {facts.repo_bytes}, not {truth['repo_bytes']}")
+        problems.append(f"repository {facts.repo_bytes}, not {truth['repo_bytes']}")
     if facts.weight_bytes != pytest.approx(truth["weights_bytes"], rel=0.001):
-        found.append(f"weights {facts.weight_bytes}, not {truth['weights_bytes']}")
+        problems.append(f"weights {facts.weight_bytes}, not {truth['weights_bytes']}")
     if facts.staged != pytest.approx(truth["weights_bytes"], rel=0.05) and not facts.unservable:
-        found.append(f"staged {facts.staged}, weights {truth['weights_bytes']}")
+        problems.append(f"staged {facts.staged}, weights {truth['weights_bytes']}")
     if kv_bytes_per_token(facts) != pytest.approx(truth["kv_bytes_per_token"], rel=0.01):
-        found.append(f"cache {kv_bytes_per_token(facts)}, not {truth['kv_bytes_per_token']}")
+        problems.append(f"cache {kv_bytes_per_token(facts)}, not {truth['kv_bytes_per_token']}")
     if refused and fits:
-        found.append(f"refused: {sizing.reasons}")
+        problems.append(f"refused: {sizing.reasons}")
     largest = truth["largest_context_l4"]
     if not refused and largest is not None and sizing.context > largest:
-        found.append(f"context {sizing.context}, {largest} at most")
+        problems.append(f"context {sizing.context}, {largest} at most")
     if not refused and largest and not facts.pools and sizing.largest_context > largest:
-        found.append(f"largest context {sizing.largest_context}, {largest} at most")
-    given = flags_for(facts, (0, 23)).all
-    missing = [each for each in (*truth["flags_needed"], *truth["flags_wanted"]) if not " ".join(given).count(each)]
+        problems.append(f"largest context {sizing.largest_context}, {largest} at most")
+    flags = flags_for(facts, (0, 23)).all
+    missing = [flag for flag in (*truth["flags_needed"], *truth["flags_wanted"]) if not " ".join(flags).count(flag)]
     if missing:
-        found.append(f"missing {missing}")
+        problems.append(f"missing {missing}")
     kernel = KERNELS.get(facts.quantization or "", "(none needed)")
     if kernel != truth["quantization_flag"]:
-        found.append(f"quantization {kernel}, not {truth['quantization_flag']}")
+        problems.append(f"quantization {kernel}, not {truth['quantization_flag']}")
     if any("does not allow commercial use" in term for term in terms(facts)) == truth["commercial_use"]:
-        found.append(f"licence {facts.licence}")
+        problems.append(f"licence {facts.licence}")
     if facts.multimodal != truth["multimodal"]:
-        found.append(f"multimodal {facts.multimodal}")
-    return found
+        problems.append(f"multimodal {facts.multimodal}")
+    return problems
 
 
 async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
-    """Kind, bytes, cache, flags and licence of all 59, and on an L4 no context that does not fit, and no refusal of a context that fits."""
+    """Kind, bytes, cache, flags and licence of all 59, and on an L4 every offered context fits and no fitting context is refused."""
     rows = []
     for hf_id, model in BY_ID.items():
         facts = await hub.model(hf_id)
-        for wanted in (None, 8192, 16384, 32768, 131072):
-            sizing = size(facts, Machine(), longest_wanted=wanted, gpu=not on_cpu(facts))
-            rows += [f"{hf_id}: {each}" for each in deviations(facts, sizing, model["truth"])]
+        for longest in (None, 8192, 16384, 32768, 131072):
+            sizing = size(facts, Machine(), longest_wanted=longest, gpu=not on_cpu(facts))
+            rows += [f"{hf_id}: {problem}" for problem in deviations(facts, sizing, model["truth"])]
     assert not rows, "\n".join(dict.fromkeys(rows))
 
 
@@ -140,19 +140,19 @@ async def test_a_model_that_cannot_be_served_is_named(hub: HuggingFace, hf_id: s
 async def test_a_renamed_owner_s_model_is_followed_to_its_new_name() -> None:
     """Even if the redirect drops the query that requests the sizes."""
     old, new = "THUDM/GLM-4-9B-0414", BY_ID["zai-org/GLM-4-9B-0414"]
-    async with wire() as it, client() as http:
-        publish(it, new)
-        full = it.answers["GET", f"/api/models/{new['hf_id']}"]
+    async with wire() as server, client() as http:
+        publish(server, new)
+        full = server.answers["GET", f"/api/models/{new['hf_id']}"]
 
-        async def listing(request: web.Request, asked: Any) -> web.StreamResponse:
+        async def listing(request: web.Request, body: Any) -> web.StreamResponse:
             if "blobs" in request.query:
-                return await full(request, asked)
+                return await full(request, body)
             names = [{"rfilename": name} for name in new["files"]]
             return web.json_response({"id": new["hf_id"], "siblings": names})
 
-        it.answers["GET", f"/api/models/{new['hf_id']}"] = listing
-        it.on("GET", f"/api/models/{old}", {}, status=307, headers={"Location": f"/api/models/{new['hf_id']}"})
-        facts = await HuggingFace(http, it.url, lambda: None).model(old)
+        server.answers["GET", f"/api/models/{new['hf_id']}"] = listing
+        server.on("GET", f"/api/models/{old}", {}, status=307, headers={"Location": f"/api/models/{new['hf_id']}"})
+        facts = await HuggingFace(http, server.url, lambda: None).model(old)
     assert (facts.hf_id, facts.weight_bytes) == (old, new["truth"]["weights_bytes"])
     assert facts.kept.per_token == new["truth"]["kv_bytes_per_token"]
 
@@ -160,34 +160,34 @@ async def test_a_renamed_owner_s_model_is_followed_to_its_new_name() -> None:
 async def test_gguf_files_of_a_hidden_model_are_sized_by_another_form_of_it() -> None:
     """The Hub answers 401 for a base model that it hides."""
     gguf, awq = BY_ID["bartowski/Qwen2.5-Coder-14B-Instruct-GGUF"], BY_ID["Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"]
-    async with wire() as it, client() as http:
-        publish(it, gguf)
-        publish(it, awq)
-        it.on("GET", "/Qwen/Qwen2.5-Coder-14B-Instruct/resolve/main/config.json", {}, status=401)
-        it.on("GET", "/api/models", [{"id": gguf["hf_id"]}, {"id": awq["hf_id"]}])
-        facts = await HuggingFace(http, it.url, lambda: None).model(gguf["hf_id"])
+    async with wire() as server, client() as http:
+        publish(server, gguf)
+        publish(server, awq)
+        server.on("GET", "/Qwen/Qwen2.5-Coder-14B-Instruct/resolve/main/config.json", {}, status=401)
+        server.on("GET", "/api/models", [{"id": gguf["hf_id"]}, {"id": awq["hf_id"]}])
+        facts = await HuggingFace(http, server.url, lambda: None).model(gguf["hf_id"])
     assert facts.kept.per_token == gguf["truth"]["kv_bytes_per_token"]
 
 
-@pytest.mark.parametrize("about", [{}, {"sha": "a" * 40}])
-async def test_sizes_that_the_model_s_page_lacks_are_read_from_its_tree(about: Json) -> None:
+@pytest.mark.parametrize("more_facts", [{}, {"sha": "a" * 40}])
+async def test_sizes_that_the_model_s_page_lacks_are_read_from_its_tree(more_facts: Json) -> None:
     """Some mirrors of the Hub answer without sizes, and some accept branches only by name."""
     model = BY_ID["Qwen/Qwen3-8B"]
-    async with wire() as it, client() as http:
-        publish(it, model)
-        it.on(
+    async with wire() as server, client() as http:
+        publish(server, model)
+        server.on(
             "GET",
             "/api/models/Qwen/Qwen3-8B",
-            {"id": "Qwen/Qwen3-8B", **about, "siblings": [{"rfilename": "config.json"}]},
+            {"id": "Qwen/Qwen3-8B", **more_facts, "siblings": [{"rfilename": "config.json"}]},
         )
         files = [{"type": "file", "path": name, "size": size} for name, size in model["files"].items()]
 
         async def pages(request: web.Request, _: Any) -> web.Response:
             second = "cursor" in request.query
-            address = f"{it.url}{request.path}?recursive=true&cursor=2"
+            address = f"{server.url}{request.path}?recursive=true&cursor=2"
             headers = {} if second else {"Link": f'<{address}>; rel="next"'}
             return web.json_response(files[3:] if second else files[:3], headers=headers)
 
-        it.answers["GET", "/api/models/Qwen/Qwen3-8B/tree/main"] = pages
-        facts = await HuggingFace(http, it.url, lambda: None).model("Qwen/Qwen3-8B")
+        server.answers["GET", "/api/models/Qwen/Qwen3-8B/tree/main"] = pages
+        facts = await HuggingFace(http, server.url, lambda: None).model("Qwen/Qwen3-8B")
     assert facts.weight_bytes == model["truth"]["weights_bytes"]

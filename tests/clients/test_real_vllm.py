@@ -32,17 +32,17 @@ async def served(vllm: VLLM) -> str:
     return name
 
 
-async def test_it_is_well_and_lists_what_it_serves(vllm: VLLM) -> None:
+async def test_vllm_is_healthy_and_lists_its_model(vllm: VLLM) -> None:
     assert await vllm.health(URL)
     assert await served(vllm)
 
 
-async def test_it_refuses_a_request_without_a_key(vllm: VLLM) -> None:
+async def test_vllm_refuses_a_request_without_a_key(vllm: VLLM) -> None:
     assert await vllm.refuses_keyless(URL)
 
 
 @pytest.mark.parametrize("kind", ["chat", "completion"])
-async def test_it_answers_and_is_timed(vllm: VLLM, kind: str) -> None:
+async def test_vllm_answers_and_is_timed(vllm: VLLM, kind: str) -> None:
     """Tokens, the time to the first one, and at temperature 0 the same answer each time."""
     name = await served(vllm)
     first, second = [await vllm.ask(URL, KEY, name, "chat" if kind == "chat" else "completion") for _ in range(2)]
@@ -53,7 +53,7 @@ async def test_it_answers_and_is_timed(vllm: VLLM, kind: str) -> None:
     assert 0 < first.first_token_seconds <= first.seconds
 
 
-async def test_its_metrics_move_with_completions_alone(vllm: VLLM) -> None:
+async def test_only_completions_change_the_metrics_of_vllm(vllm: VLLM) -> None:
     """Reading the metrics does not count as use; an answer is one request and its tokens."""
     name = await served(vllm)
     await vllm.ask(URL, KEY, name, "completion")  # a counter appears with its first request
@@ -68,7 +68,7 @@ async def test_its_metrics_move_with_completions_alone(vllm: VLLM) -> None:
     assert (after.running, after.waiting) == (0, 0)
 
 
-async def test_its_refusals_have_its_messages(vllm: VLLM) -> None:
+async def test_refusals_have_the_messages_of_vllm(vllm: VLLM) -> None:
     """An unknown served name and a wrong key are refused."""
     with pytest.raises(BotError, match="does not exist"):
         await vllm.ask(URL, KEY, "another-model", "chat")

@@ -64,8 +64,8 @@ async def over_tls(port: int, certificate: Path, key: Path) -> AsyncIterator[int
     context.load_cert_chain(certificate, key)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, ahead = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, ahead), copy(behind, writer))
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -92,10 +92,10 @@ async def use(redis: AnyRedis, url: str, password: Password | None = None, *, at
         return 7
 
     assert await StepLedger(redis).once("op1", "step", act, int) == 7
-    wanted = Lease(model="coder-chat", op="op1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=NOW)
-    lease = await leases.claim(wanted)
+    lease_request = Lease(model="coder-chat", op="op1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=NOW)
+    lease = await leases.claim(lease_request)
     with pytest.raises(GpuBusy):
-        await leases.claim(wanted.model_copy(update={"model": "coder-fim", "op": "op2"}))
+        await leases.claim(lease_request.model_copy(update={"model": "coder-fim", "op": "op2"}))
     assert await leases.release(lease)
     assert [entry["event"] async for entry in AuditLog(redis).entries()] == ["requested", "step"]
     async with Docket(name="stoker", url=for_docket(url), credential_provider=password) as docket:
@@ -184,12 +184,12 @@ async def test_the_durability_of_a_server_is_read(tmp_path: Path) -> None:
     port = free_port()
     options = ["--port", str(port), "--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "50mb"]
     async with server(tmp_path, *options), connected(f"redis://127.0.0.1:{port}") as redis:
-        said = await durability(redis)
-    assert (said.appends, said.last_write_ok, said.evicts) == (True, True, "allkeys-lru")
+        settings = await durability(redis)
+    assert (settings.appends, settings.last_write_ok, settings.evicts) == (True, True, "allkeys-lru")
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://host:26379", "redis+sentinel:///stoker"])
-async def test_half_an_address_is_refused(url: str) -> None:
+async def test_an_incomplete_address_is_refused(url: str) -> None:
     """Both the Sentinels and a service name are required."""
     with pytest.raises(ValueError, match="SERVICE"):
         async with opened(url):
@@ -218,5 +218,5 @@ async def test_the_durability_is_unknown_without_the_permission_to_read_it(tmp_p
         server(tmp_path, "--port", str(port), *account),
         connected(f"redis://127.0.0.1:{port}/0") as redis,
     ):
-        found = await durability(redis)
-    assert (found.appends, found.evicts, found.last_write_ok) == (None, None, None)
+        settings = await durability(redis)
+    assert (settings.appends, settings.evicts, settings.last_write_ok) == (None, None, None)

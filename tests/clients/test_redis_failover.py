@@ -57,48 +57,48 @@ async def watched(directory: Path) -> AsyncIterator[Pair]:
         yield Pair(redis, primary, replica)
 
 
-async def until(sentinel: AnyRedis, what: str, expected: str) -> None:
-    """Return whether the Sentinel has this number of other Sentinels, or replicas."""
+async def until(sentinel: AnyRedis, field: str, expected: str) -> None:
+    """Wait until this field of the Sentinel's report has the expected value."""
     async with asyncio.timeout(60):
         while True:
-            told = await sentinel.execute_command("SENTINEL", "MASTER", "stoker")
-            said = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=True))
-            if str(said.get(what, said.get(what.encode()))).strip("b'") == expected:
+            reply = await sentinel.execute_command("SENTINEL", "MASTER", "stoker")
+            fields = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+            if str(fields.get(field, fields.get(field.encode()))).strip("b'") == expected:
                 return
             await asyncio.sleep(0.2)
 
 
-def wanted(op: str) -> Lease:
+def new_lease(op: str) -> Lease:
     return Lease(model=f"model-{op}", op=op, holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=NOW)
 
 
-async def claimed(leases: Leases, op: str) -> Lease | GpuBusy:
+async def claim(leases: Leases, op: str) -> Lease | GpuBusy:
     """The result of a claim once there is a primary again; until then it fails, and grants nothing."""
     async with asyncio.timeout(90):
         while True:
             try:
-                return await leases.claim(wanted(op))
+                return await leases.claim(new_lease(op))
             except GpuBusy as busy:
                 return busy
             except (Unavailable, RedisError):
                 await asyncio.sleep(0.2)
 
 
-async def test_a_lease_outlives_the_primary_that_it_was_claimed_on(tmp_path: Path) -> None:
+async def test_a_lease_survives_the_primary_that_it_was_claimed_on(tmp_path: Path) -> None:
     """After the failover the holder is still known; its release and the next claim work as usual."""
     async with watched(tmp_path) as pair:
         leases = Leases(pair.redis)
-        held = await leases.claim(wanted("op1"))
+        lease = await leases.claim(new_lease("op1"))
         assert await pair.redis.execute_command("WAIT", 1, 20_000) == 1
         pair.primary.kill()
-        refused = await claimed(leases, "op2")
+        refused = await claim(leases, "op2")
         assert isinstance(refused, GpuBusy)
-        assert refused.holder == held
-        assert await claimed(leases, "op1") == held, "the operation itself gets its lease back as it is"
-        assert await leases.release(held)
-        following = await claimed(leases, "op2")
+        assert refused.holder == lease
+        assert await claim(leases, "op1") == lease, "the operation itself gets its lease back unchanged"
+        assert await leases.release(lease)
+        following = await claim(leases, "op2")
         assert isinstance(following, Lease)
-        assert following.fence > held.fence
+        assert following.fence > lease.fence
 
 
 async def test_a_claim_that_the_replica_missed_loses_to_the_next_one(tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ async def test_a_claim_that_the_replica_missed_loses_to_the_next_one(tmp_path: P
         await pair.redis.execute_command(
             "CLIENT", "KILL", "TYPE", "replica"
         )  # it can become a replica only when it continues
-        forgotten = await leases.claim(wanted("op1"))
+        forgotten = await leases.claim(new_lease("op1"))
         pair.primary.kill()
         await pair.primary.wait()
         pair.replica.send_signal(signal.SIGCONT)
-        now = await claimed(leases, "op2")
-        assert isinstance(now, Lease), "the new primary knows nothing of the first claim"
+        now = await claim(leases, "op2")
+        assert isinstance(now, Lease), "the new primary does not have the first claim"
         assert now.fence > forgotten.fence
-        assert not await leases.release(forgotten), "a lease that is no more releases nothing"
+        assert not await leases.release(forgotten), "a lost lease releases nothing"
         assert [lease.op for lease in await leases.held()] == ["op2"]

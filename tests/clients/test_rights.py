@@ -38,12 +38,12 @@ def test_only_one_module_sends_requests_to_kubernetes() -> None:
     sending = re.compile(
         r"\b(param_serialize|call_api|CoreV1Api|AppsV1Api|BatchV1Api|CustomObjectsApi|DynamicClient)\b"
     )
-    files = [path for room in ("bot", "commands") for path in (ROOT / room).rglob("*.py")]
+    files = [path for package in ("bot", "commands") for path in (ROOT / package).rglob("*.py")]
     assert files
     assert {str(path.relative_to(ROOT)) for path in files if sending.search(path.read_text("utf-8"))} == {
         "bot/clients/kube.py"
     }
-    assert hasattr(ApiClient, "param_serialize"), "the library's method has another name now: look for that one"
+    assert hasattr(ApiClient, "param_serialize"), "the library's method has another name now: search for that one"
 
 
 def test_the_charts_file_is_written_from_the_declarations() -> None:
@@ -53,9 +53,9 @@ def test_the_charts_file_is_written_from_the_declarations() -> None:
 
 def test_a_roll_out_may_wait_for_the_gateways_pods() -> None:
     """`/model add` and `swap` read LiteLLM's Deployment after the merge."""
-    found = rights(Config())
+    granted = rights(Config())
     for verb in ("get", "list", "watch"):
-        assert Right(verb, "deployments", "apps", "litellm") in found
+        assert Right(verb, "deployments", "apps", "litellm") in granted
 
 
 def test_a_feature_that_is_off_needs_no_right() -> None:

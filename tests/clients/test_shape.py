@@ -47,35 +47,35 @@ ODD_SPECS: list[object] = [
 
 def odd_objects() -> list[Object]:
     meta: Object = {"namespace": "serving", "annotations": None, "labels": ["x"], "ownerReferences": [{"uid": "1"}]}
-    found: list[Object] = []
+    objects: list[Object] = []
     for number, spec in enumerate(ODD_SPECS):
-        found.append({"kind": "Deployment", "metadata": meta | {"name": f"odd-{number}"}, "spec": spec, "status": []})
+        objects.append({"kind": "Deployment", "metadata": meta | {"name": f"odd-{number}"}, "spec": spec, "status": []})
         pod = spec["template"] if isinstance(spec, dict) and "template" in spec else spec
         pod = pod["spec"] if isinstance(pod, dict) and "spec" in pod else pod
         status: object = {"conditions": None, "containerStatuses": [{}]} if number % 2 else None
-        found.append({"kind": "Pod", "metadata": meta | {"name": f"odd-{number}"}, "spec": pod, "status": status})
-    found.append({"kind": "Service", "metadata": {"name": "odd", "namespace": "serving"}, "spec": {"ports": None}})
+        objects.append({"kind": "Pod", "metadata": meta | {"name": f"odd-{number}"}, "spec": pod, "status": status})
+    objects.append({"kind": "Service", "metadata": {"name": "odd", "namespace": "serving"}, "spec": {"ports": None}})
     selects: Object = {"selector": {"app.kubernetes.io/name": "portless"}, "ports": []}
-    found.append({"kind": "Service", "metadata": {"name": "portless", "namespace": "serving"}, "spec": selects})
-    return found
+    objects.append({"kind": "Service", "metadata": {"name": "portless", "namespace": "serving"}, "spec": selects})
+    return objects
 
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as it:
-        yield it
+    async with AsyncExitStack() as exit_stack:
+        yield exit_stack
 
 
-async def test_objects_of_others_in_any_shape_stop_nothing(wire: Wire, stack: AsyncExitStack) -> None:
+async def test_odd_objects_of_others_are_ignored(wire: Wire, stack: AsyncExitStack) -> None:
     wire.store.create(deployment(replicas=1))
     wire.store.create(deployment("portless", replicas=1))
-    for each in odd_objects():
-        wire.hold(each)
+    for odd in odd_objects():
+        wire.store_unchanged(odd)
     cluster = Cluster(await stack.enter_async_context(connected(wire)), "serving")
 
     assert (await cluster.workloads())["coder-chat"].gpus == 1
-    assert {each.name for each in await cluster.gpu_workloads()} == {"coder-chat", "portless"}
-    assert {each.name for each in await cluster.gpu_users()} == {"coder-chat", "portless"}
+    assert {workload.name for workload in await cluster.gpu_workloads()} == {"coder-chat", "portless"}
+    assert {user.name for user in await cluster.gpu_users()} == {"coder-chat", "portless"}
     assert await cluster.highest_fence() == 0
     assert (await cluster.survey()).invalid_fences == {}
     for number in range(len(ODD_SPECS)):
@@ -104,14 +104,14 @@ ODD_APPLICATIONS: list[Object] = [
 @pytest.mark.parametrize("odd", ODD_APPLICATIONS, ids=json.dumps)
 async def test_applications_in_any_shape_are_read(wire: Wire, stack: AsyncExitStack, odd: Object) -> None:
     wire.store.create(application())
-    wire.hold({"kind": "Application", "metadata": {"name": "odd", "namespace": "argocd"}} | odd)
+    wire.store_unchanged({"kind": "Application", "metadata": {"name": "odd", "namespace": "argocd"}} | odd)
     argocd = ArgoCD(await stack.enter_async_context(connected(wire)), "argocd", "acme/platform")
 
-    assert {each.name for each in await argocd.list()} == {"coder-chat", "odd"}
-    found = await argocd.get("odd")
-    assert found is not None
-    assert not found.paths
-    assert not found.automated
+    assert {listed.name for listed in await argocd.list()} == {"coder-chat", "odd"}
+    odd_application = await argocd.get("odd")
+    assert odd_application is not None
+    assert not odd_application.paths
+    assert not odd_application.automated
     assert not await argocd.terminate("odd", "c0ffee", "somebody")
 
 
@@ -121,25 +121,25 @@ async def test_applications_in_any_shape_are_read(wire: Wire, stack: AsyncExitSt
 async def test_a_number_of_gpus_is_a_quantity(wire: Wire, stack: AsyncExitStack, quantity: object, gpus: int) -> None:
     asks = deployment(replicas=1)
     asks["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] = {"nvidia.com/gpu": quantity}
-    wire.hold(asks)
+    wire.store_unchanged(asks)
     cluster = Cluster(await stack.enter_async_context(connected(wire)), "serving")
 
-    assert [each.gpus for each in await cluster.gpu_workloads()] == ([gpus] if gpus else [])
+    assert [workload.gpus for workload in await cluster.gpu_workloads()] == ([gpus] if gpus else [])
 
 
-async def test_the_pods_of_a_large_cluster_come_in_pages(wire: Wire, stack: AsyncExitStack) -> None:
+async def test_the_pods_of_a_large_cluster_are_read_in_pages(wire: Wire, stack: AsyncExitStack) -> None:
     limits = {"limits": {"nvidia.com/gpu": "1"}}
     for number in range(1201):
         container = {"name": "a"} | ({"resources": limits} if number in (700, 1200) else {})
         spec = {"containers": [container]}
         pod = {"kind": "Pod", "metadata": {"name": f"p-{number:04}", "namespace": "jobs"}, "spec": spec}
-        wire.hold(pod)
+        wire.store_unchanged(pod)
     over = {"kind": "Pod", "metadata": {"name": "over", "namespace": "jobs"}, "status": {"phase": "Succeeded"}}
-    wire.hold(over)
+    wire.store_unchanged(over)
     cluster = Cluster(await stack.enter_async_context(connected(wire)), "serving")
 
-    assert [each.name for each in await cluster.gpu_users()] == ["p-0700", "p-1200"]
-    assert wire.asked("GET", "/api/v1/pods?") == 3
+    assert [user.name for user in await cluster.gpu_users()] == ["p-0700", "p-1200"]
+    assert wire.count_requests("GET", "/api/v1/pods?") == 3
 
 
 async def test_every_page_is_followed(wire: Wire, stack: AsyncExitStack) -> None:
@@ -150,11 +150,11 @@ async def test_every_page_is_followed(wire: Wire, stack: AsyncExitStack) -> None
     async def check(pods: dict[tuple[str, str], Object]) -> int | None:
         if len(pods) > 501:
             return len(pods)
-        if not made:
-            made.append(wire.store.create(late))
+        if not created:
+            created.append(wire.store.create(late))
         return None
 
-    made: list[Object] = []
+    created: list[Object] = []
     late = {"kind": "Pod", "metadata": {"name": "late", "namespace": "serving"}, "spec": {}}
     assert await kube.follow(Selection(Collection(PODS, "serving")), check=check) == 502
 
@@ -175,8 +175,8 @@ async def test_a_list_that_expires_between_its_pages_is_unavailable(stack: Async
 
 
 def test_a_well_formed_object_is_not_changed() -> None:
-    for resource, each in (("deployments", deployment(replicas=1)), ("applications", application())):
-        assert shaped(resource, json.loads(json.dumps(each))) == each
+    for resource, manifest in (("deployments", deployment(replicas=1)), ("applications", application())):
+        assert shaped(resource, json.loads(json.dumps(manifest))) == manifest
 
 
 @pytest.mark.parametrize("nothing", [None, [], "x", {}, {"metadata": {}}, {"metadata": {"name": None}}])

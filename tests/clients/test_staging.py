@@ -24,11 +24,11 @@ URL = "https://huggingface.co/api/models/Qwen/X/revision/main"
 
 @pytest.fixture
 async def wire() -> Any:
-    async with Wire() as it:
-        it.store.create(model())
-        it.store.create(claim(bound=True))
-        it.store.create({"kind": "Node", "metadata": {"name": "cpu"}, "status": {"capacity": {}}})
-        yield it
+    async with Wire() as server:
+        server.store.create(model())
+        server.store.create(claim(bound=True))
+        server.store.create({"kind": "Node", "metadata": {"name": "cpu"}, "status": {"capacity": {}}})
+        yield server
 
 
 @pytest.fixture
@@ -39,15 +39,15 @@ async def api(wire: Wire) -> Any:
 
 @pytest.fixture
 async def weights(api: ApiClient) -> Weights:
-    found, _ = await Stager(api, Whereabouts("serving")).weights("coder-chat")
-    return found
+    staged_weights, _ = await Stager(api, Whereabouts("serving")).weights("coder-chat")
+    return staged_weights
 
 
 def job(wire: Wire) -> dict[str, Any] | None:
     return wire.store.get("Job", name_of(CLAIM), "serving")
 
 
-def has_pod(wire: Wire, *, log: str = "", **status: Any) -> None:
+def add_pod(wire: Wire, *, log: str = "", **status: Any) -> None:
     """The Job's pod, whose container has this `log`."""
     wire.store.create(
         {
@@ -64,7 +64,7 @@ def has_pod(wire: Wire, *, log: str = "", **status: Any) -> None:
     wire.logs = lambda *_: log.splitlines()
 
 
-def ended(wire: Wire, kind: str = "Failed", reason: str = "BackoffLimitExceeded") -> None:
+def end_job(wire: Wire, kind: str = "Failed", reason: str = "BackoffLimitExceeded") -> None:
     condition = {"type": kind, "status": "True", "reason": reason, "message": ""}
     wire.store.update("Job", name_of(CLAIM), "serving", lambda live: live.update(status={"conditions": [condition]}))
 
@@ -80,7 +80,7 @@ async def attempt(
     wire: Wire,
     api: ApiClient,
     weights: Weights,
-    happens: Callable[[], object],
+    act: Callable[[], object],
     *,
     progress: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> Attempt:
@@ -95,31 +95,31 @@ async def attempt(
         )
     )
     await wait_until(lambda: job(wire) or running.done())
-    happens()
+    act()
     return await asyncio.wait_for(running, 90)
 
 
 async def test_staged_weights_are_reported_in_bytes(wire: Wire, api: ApiClient, weights: Weights) -> None:
-    def happens() -> None:
-        has_pod(wire, log='stoker {"bytes": 7, "of": 9}\nstoker {"bytes": 9, "of": 9}', **container(0, "Completed"))
-        ended(wire, "Complete", "")
+    def act() -> None:
+        add_pod(wire, log='stoker {"bytes": 7, "of": 9}\nstoker {"bytes": 9, "of": 9}', **container(0, "Completed"))
+        end_job(wire, "Complete", "")
 
-    found = await attempt(wire, api, weights, happens)
-    assert (found.outcome, found.bytes, found.seconds) == ("staged", 9, 90.0)
+    result = await attempt(wire, api, weights, act)
+    assert (result.outcome, result.bytes, result.seconds) == ("staged", 9, 90.0)
 
 
 async def test_the_progress_is_read_from_the_log(wire: Wire, api: ApiClient, weights: Weights) -> None:
-    seen: list[Progress] = []
+    reports: list[Progress] = []
 
-    async def progress(told: Progress) -> None:
-        seen.append(told)
-        if told.bytes:
-            ended(wire, "Complete", "")
+    async def progress(report: Progress) -> None:
+        reports.append(report)
+        if report.bytes:
+            end_job(wire, "Complete", "")
 
     running = {"containerStatuses": [{"name": "prestage-weights", "state": {"running": {"startedAt": now()}}}]}
     line = 'stoker {"bytes": 3, "of": 9}'
-    await attempt(wire, api, weights, lambda: has_pod(wire, log=line, **running), progress=progress)
-    assert Progress(doing="downloading", bytes=3, of=9) in seen
+    await attempt(wire, api, weights, lambda: add_pod(wire, log=line, **running), progress=progress)
+    assert Progress(doing="downloading", bytes=3, of=9) in reports
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,15 @@ async def test_the_progress_is_read_from_the_log(wire: Wire, api: ApiClient, wei
     ],
     ids=["no time", "huggingface_hub's sentence", "the header"],
 )  # fmt: skip
-async def test_429_is_waited_for(wire: Wire, api: ApiClient, weights: Weights, log: str, after: float | None) -> None:
-    def happens() -> None:
-        has_pod(wire, log=log, **container(1))
-        ended(wire)
+async def test_429_has_the_time_to_wait(
+    wire: Wire, api: ApiClient, weights: Weights, log: str, after: float | None
+) -> None:
+    def act() -> None:
+        add_pod(wire, log=log, **container(1))
+        end_job(wire)
 
-    found = await attempt(wire, api, weights, happens)
-    assert (found.outcome, found.retry_after) == ("turned away", after)
+    result = await attempt(wire, api, weights, act)
+    assert (result.outcome, result.retry_after) == ("turned away", after)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +154,15 @@ async def test_429_is_waited_for(wire: Wire, api: ApiClient, weights: Weights, l
 async def test_a_pod_that_was_ended_from_outside_is_an_interruption(
     wire: Wire, api: ApiClient, weights: Weights, status: dict[str, Any]
 ) -> None:
-    def happens() -> None:
-        has_pod(wire, **status)
-        ended(wire)
+    def act() -> None:
+        add_pod(wire, **status)
+        end_job(wire)
 
-    assert (await attempt(wire, api, weights, happens)).outcome == "interrupted"
+    assert (await attempt(wire, api, weights, act)).outcome == "interrupted"
 
 
 @pytest.mark.parametrize(
-    ("log", "why"),
+    ("log", "reason"),
     [
         (f"GatedRepoError: 403 Client Error. Cannot access gated repo for url {URL}.\nAccess to model Qwen/X is restricted.", "gated|terms"),
         ("No space left on device: 100 bytes are still to be downloaded, and 7 are free.", "full|space"),
@@ -169,26 +171,26 @@ async def test_a_pod_that_was_ended_from_outside_is_an_interruption(
     ],
 )  # fmt: skip
 async def test_a_permanent_problem_is_a_failure(
-    wire: Wire, api: ApiClient, weights: Weights, log: str, why: str
+    wire: Wire, api: ApiClient, weights: Weights, log: str, reason: str
 ) -> None:
-    def happens() -> None:
-        has_pod(wire, log=log, **container(1))
-        ended(wire)
+    def act() -> None:
+        add_pod(wire, log=log, **container(1))
+        end_job(wire)
 
-    with pytest.raises(StagingFailed, match=f"(?i){why}"):
-        await attempt(wire, api, weights, happens)
+    with pytest.raises(StagingFailed, match=f"(?i){reason}"):
+        await attempt(wire, api, weights, act)
 
 
 async def test_a_job_without_a_node_is_given_up(wire: Wire, api: ApiClient, weights: Weights) -> None:
-    why = "0/1 nodes are available: 1 node(s) had volume node affinity conflict."
-    unplaced = {"type": "PodScheduled", "status": "False", "message": why}
+    reason = "0/1 nodes are available: 1 node(s) had volume node affinity conflict."
+    unplaced = {"type": "PodScheduled", "status": "False", "message": reason}
 
-    def happens() -> None:
-        has_pod(wire, conditions=[unplaced], phase="Pending")
-        asyncio.get_running_loop().call_later(2, lambda: wire.store.create(event("FailedScheduling", why, POD)))
+    def act() -> None:
+        add_pod(wire, conditions=[unplaced], phase="Pending")
+        asyncio.get_running_loop().call_later(2, lambda: wire.store.create(event("FailedScheduling", reason, POD)))
 
     with pytest.raises(StagingFailed, match=r"volume node affinity conflict.*staging\.node_selector"):
-        await attempt(wire, api, weights, happens)
+        await attempt(wire, api, weights, act)
 
 
 async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weights) -> None:
@@ -202,22 +204,22 @@ async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weigh
     with pytest.raises(StagingTaken):
         await stager.attempt("another", 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody)
     again = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
-    has_pod(wire, **container(0))
-    ended(wire, "Complete", "")
+    add_pod(wire, **container(0))
+    end_job(wire, "Complete", "")
     assert (await first).outcome == (await again).outcome == "staged"
-    assert wire.asked("POST", "/jobs") == 1
+    assert wire.count_requests("POST", "/jobs") == 1
 
 
-async def test_it_fills_the_volume_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
+async def test_the_job_fills_the_volume_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
     """The volume of the same name in the home namespace is another one."""
     deployed, volume = model(), claim(bound=True)
     deployed["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
     volume["metadata"]["namespace"] = "chat"
     wire.store.create(deployed)
     wire.store.create(volume)
-    where = Whereabouts("serving", "chat")
-    where.update({"coder": Address("chat", "vllm-server")})
-    stager = Stager(api, where)
+    whereabouts = Whereabouts("serving", "chat")
+    whereabouts.update({"coder": Address("chat", "vllm-server")})
+    stager = Stager(api, whereabouts)
     weights, _ = await stager.weights("coder")
 
     async def nobody(_: Progress) -> None:
@@ -238,18 +240,18 @@ async def test_the_job_leaves_the_node_of_a_model_that_goes_down(wire: Wire, api
     wire.store.create(user(ready=True))
     weights, _ = await Stager(api, Whereabouts("serving")).weights("coder-chat")
 
-    def happens() -> None:
+    def act() -> None:
         required = (job(wire) or {})["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
         assert "gpu-node" in json.dumps(required)
         wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=0))
 
-    assert (await attempt(wire, api, weights, happens)).outcome == "moved"
+    assert (await attempt(wire, api, weights, act)).outcome == "moved"
     assert job(wire) is None
 
 
 async def test_a_boot_without_the_bot_ends_the_staging(wire: Wire, api: ApiClient, weights: Weights) -> None:
-    def happens() -> None:
+    def act() -> None:
         wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=1))
 
     with pytest.raises(StagingFailed, match="was brought up during the staging"):
-        await attempt(wire, api, weights, happens)
+        await attempt(wire, api, weights, act)

@@ -19,7 +19,7 @@ SCRIPT = 'from huggingface_hub import snapshot_download as d\nd("Qwen/Qwen2.5-Co
 
 def model(**pod: Any) -> dict[str, Any]:
     """A Deployment whose initContainer downloads the weights."""
-    found = deployment()
+    workload = deployment()
     init = {
         "name": "prestage-weights",
         "image": "vllm/vllm-openai@sha256:1",
@@ -33,7 +33,7 @@ def model(**pod: Any) -> dict[str, Any]:
         "volumeMounts": [{"name": "cache", "mountPath": "/models"}],
         "resources": {"limits": {"cpu": "2", "memory": "6Gi"}},
     }
-    found["spec"]["template"]["spec"] |= {
+    workload["spec"]["template"]["spec"] |= {
         "serviceAccountName": "models",
         "securityContext": {"runAsUser": 65532, "fsGroup": 65532},
         "nodeSelector": {"cloud.google.com/gke-nodepool": "gpu", "kubernetes.io/arch": "amd64"},
@@ -44,31 +44,31 @@ def model(**pod: Any) -> dict[str, Any]:
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     } | pod
-    return found
+    return workload
 
 
-def made(place: Place | None = None, shape: Staging = SHAPE, **pod: Any) -> dict[str, Any]:
+def staging_job(place: Place | None = None, shape: Staging = SHAPE, **pod: Any) -> dict[str, Any]:
     return manifest("0123456789", 1, weights_of(model(**pod)), place or Place(), shape, ("a/b",), timedelta(hours=1))
 
 
 def test_the_pod_is_the_models_own_staging_container_without_the_gpu() -> None:
-    spec = made()["spec"]["template"]["spec"]
+    spec = staging_job()["spec"]["template"]["spec"]
     (container,) = spec["containers"]
-    environment = {each["name"]: each for each in container["env"]}
+    environment = {variable["name"]: variable for variable in container["env"]}
     assert container["command"][0] == "python3"
     assert container["command"][-1] == SCRIPT
     assert environment["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hf", "key": "token"}}
     assert environment["HTTPS_PROXY"]["value"] == "http://proxy:3128"
-    assert [each["value"] for each in container["env"] if each["name"] == "HF_HUB_OFFLINE"] == ["0"]
+    assert [variable["value"] for variable in container["env"] if variable["name"] == "HF_HUB_OFFLINE"] == ["0"]
     assert container["resources"]["limits"] == {"cpu": "2", "memory": "6Gi"}
     assert spec["securityContext"] == {"runAsUser": 65532, "fsGroup": 65532}
     assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("models", False)
     assert [volume["name"] for volume in spec["volumes"]] == ["cache"]
 
 
-def test_it_neither_lands_on_a_gpu_node_nor_adds_one() -> None:
+def test_the_pod_neither_uses_nor_adds_a_gpu_node() -> None:
     """The pool of the model's selector, the taint that only GPU pods tolerate, and GPU nodes without a taint are avoided."""
-    spec = made()["spec"]["template"]["spec"]
+    spec = staging_job()["spec"]["template"]["spec"]
     assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
     assert spec["tolerations"] == []
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -77,7 +77,7 @@ def test_it_neither_lands_on_a_gpu_node_nor_adds_one() -> None:
 
 
 def test_a_volume_in_use_is_mounted_on_its_node_although_that_has_the_gpu() -> None:
-    spec = made(Place(node="gpu-node"))["spec"]["template"]["spec"]
+    spec = staging_job(Place(node="gpu-node"))["spec"]["template"]["spec"]
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert required["nodeSelectorTerms"] == [
         {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["gpu-node"]}]}
@@ -87,7 +87,7 @@ def test_a_volume_in_use_is_mounted_on_its_node_although_that_has_the_gpu() -> N
 
 
 def test_the_job_is_bounded_and_one_for_each_volume() -> None:
-    job = made()
+    job = staging_job()
     assert job["metadata"]["name"] == name_of(CLAIM)
     assert (job["spec"]["backoffLimit"], job["spec"]["activeDeadlineSeconds"]) == (0, 3600)
     assert job["spec"]["ttlSecondsAfterFinished"] > 0
@@ -103,46 +103,46 @@ def test_settings_choose_the_image_and_the_nodes() -> None:
             "tolerations": [{"key": "cpu", "operator": "Exists"}],
         }
     )
-    spec = made(shape=shape)["spec"]["template"]["spec"]
+    spec = staging_job(shape=shape)["spec"]["template"]["spec"]
     assert shape.mode == "on"
     assert spec["containers"][0]["image"] == "mirror/hf@sha256:2"
     assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64", "pool": "cpu"}
     assert spec["tolerations"] == [{"key": "cpu", "operator": "Exists"}]
 
 
-def test_another_tools_command_runs_as_it_is() -> None:
-    found = model()
-    found["spec"]["template"]["spec"]["initContainers"][0]["command"] = [
+def test_another_tools_command_is_not_changed() -> None:
+    workload = model()
+    workload["spec"]["template"]["spec"]["initContainers"][0]["command"] = [
         "hf",
         "download",
         "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ",
     ]
-    job = manifest("1", 1, weights_of(found), Place(), SHAPE, (), timedelta(hours=1))
+    job = manifest("1", 1, weights_of(workload), Place(), SHAPE, (), timedelta(hours=1))
     assert job["spec"]["template"]["spec"]["containers"][0]["command"][0] == "hf"
 
 
 def test_a_pod_that_downloads_in_the_engine_is_staged_with_the_engines_image() -> None:
-    found = model(initContainers=[])
-    engine = found["spec"]["template"]["spec"]["containers"][0]
+    workload = model(initContainers=[])
+    engine = workload["spec"]["template"]["spec"]["containers"][0]
     engine |= {
         "env": [{"name": "HF_HOME", "value": "/models"}],
         "volumeMounts": [{"name": "cache", "mountPath": "/models"}],
     }
-    weights = weights_of(found)
+    weights = weights_of(workload)
     assert weights.container["image"] == engine["image"]
     assert "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ" in weights.container["command"][2]
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         ({"volumes": [{"name": "cache", "emptyDir": {}}]}, "has no volume claim that its staging container mounts"),
         ({"containers": [{"name": "vllm", "args": ["--model=/models/x"], "resources": {"limits": {"nvidia.com/gpu": 1}}}]}, "not a model on Hugging Face"),
         ({"containers": [{"name": "tei", "args": ["--model-id=a/b"]}]}, "runs without a GPU"),
     ],
 )  # fmt: skip
-def test_weights_that_no_other_pod_can_stage_are_refused(change: dict[str, Any], why: str) -> None:
-    with pytest.raises(CannotStage, match=why):
+def test_weights_that_no_other_pod_can_stage_are_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(CannotStage, match=reason):
         weights_of(model(**change))
 
 
@@ -151,8 +151,8 @@ def test_weights_that_no_other_pod_can_stage_are_refused(change: dict[str, Any],
 
 @pytest.fixture
 async def wire() -> Any:
-    async with Wire() as it:
-        yield it
+    async with Wire() as server:
+        yield server
 
 
 @pytest.fixture
@@ -205,12 +205,12 @@ def user(*, ready: bool, on: str = "gpu-node", app: str = "coder-chat") -> dict[
 
 
 async def place(wire: Wire, api: ApiClient, *objects: dict[str, Any], shape: Staging = SHAPE, **pod: Any) -> Place:
-    for each in objects:
-        wire.store.create(each)
+    for created in objects:
+        wire.store.create(created)
     return await Volumes(Kube(api), "serving").place(CLAIM, model(**pod), shape)
 
 
-async def test_a_bound_volume_that_nobody_uses_goes_where_it_is(wire: Wire, api: ApiClient) -> None:
+async def test_a_bound_volume_without_users_restricts_no_node(wire: Wire, api: ApiClient) -> None:
     """Kubernetes itself keeps the pod in the volume's zone."""
     assert await place(wire, api, claim(bound=True)) == Place()
 
@@ -219,12 +219,12 @@ async def test_a_volume_in_use_is_mounted_beside_its_user(wire: Wire, api: ApiCl
     assert await place(wire, api, claim(bound=True), user(ready=True)) == Place(node="gpu-node")
 
 
-async def test_a_volume_that_many_nodes_mount_is_free(wire: Wire, api: ApiClient) -> None:
+async def test_a_shared_volume_can_be_mounted_on_any_node(wire: Wire, api: ApiClient) -> None:
     assert await place(wire, api, claim("ReadWriteMany", bound=True), user(ready=True)) == Place(shared=True)
 
 
 @pytest.mark.parametrize(
-    ("objects", "why"),
+    ("objects", "reason"),
     [
         ([], "no volume claim"),
         ([claim(bound=True), user(ready=False)], "is starting or stopping"),
@@ -238,9 +238,9 @@ async def test_a_volume_that_many_nodes_mount_is_free(wire: Wire, api: ApiClient
     ],
 )
 async def test_the_reason_why_a_volume_cannot_be_staged_is_reported(
-    wire: Wire, api: ApiClient, objects: list[dict[str, Any]], why: str
+    wire: Wire, api: ApiClient, objects: list[dict[str, Any]], reason: str
 ) -> None:
-    with pytest.raises(CannotStage, match=why):
+    with pytest.raises(CannotStage, match=reason):
         await place(wire, api, *objects)
 
 
@@ -266,37 +266,39 @@ async def test_the_reason_why_a_volume_cannot_be_staged_is_reported(
     ],
     ids=["node selector", "node affinity"],
 )
-async def test_an_unbound_volume_goes_to_the_zone_that_the_models_pod_names(
+async def test_an_unbound_volume_is_created_in_the_zone_of_the_models_pod(
     wire: Wire, api: ApiClient, pod: dict[str, Any]
 ) -> None:
-    found = await place(wire, api, claim(), storage_class(), node("cpu", "a"), **pod)
-    assert found.zones == ("b",)
-    rules = made(found, **pod)["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    chosen = await place(wire, api, claim(), storage_class(), node("cpu", "a"), **pod)
+    assert chosen.zones == ("b",)
+    rules = staging_job(chosen, **pod)["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     assert {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["b"]} in rules[
         "requiredDuringSchedulingIgnoredDuringExecution"
     ]["nodeSelectorTerms"][0]["matchExpressions"]
 
 
-async def test_an_unbound_volume_goes_where_a_gpu_node_is(wire: Wire, api: ApiClient) -> None:
-    found = await place(
+async def test_an_unbound_volume_is_created_in_the_zone_of_a_gpu_node(wire: Wire, api: ApiClient) -> None:
+    chosen = await place(
         wire, api, claim(), storage_class(), node("cpu", "a"), node("gpu", "c", **{"nvidia.com/gpu": "1"})
     )
-    assert found.zones == ("c",)
+    assert chosen.zones == ("c",)
 
 
-async def test_an_unbound_volume_goes_where_another_gpu_models_volume_is(wire: Wire, api: ApiClient) -> None:
-    used, other = claim(bound=True), deployment("coder-fim")
+async def test_an_unbound_volume_is_created_in_the_zone_of_another_gpu_model(wire: Wire, api: ApiClient) -> None:
+    used, other_model = claim(bound=True), deployment("coder-fim")
     used["metadata"]["name"] = "fim-cache"
     used["spec"]["volumeName"] = "pv-1"
-    other["spec"]["template"]["spec"]["volumes"] = [{"name": "c", "persistentVolumeClaim": {"claimName": "fim-cache"}}]
+    other_model["spec"]["template"]["spec"]["volumes"] = [
+        {"name": "c", "persistentVolumeClaim": {"claimName": "fim-cache"}}
+    ]
     rule = {"key": "topology.gke.io/zone", "operator": "In", "values": ["d"]}
     volume = {
         "kind": "PersistentVolume",
         "metadata": {"name": "pv-1"},
         "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}}},
     }
-    found = await place(wire, api, claim(), storage_class(), node("cpu", "a"), used, other, volume)
-    assert found.zones == ("d",)
+    chosen = await place(wire, api, claim(), storage_class(), node("cpu", "a"), used, other_model, volume)
+    assert chosen.zones == ("d",)
 
 
 async def test_a_setting_names_the_zone(wire: Wire, api: ApiClient) -> None:
@@ -304,5 +306,5 @@ async def test_a_setting_names_the_zone(wire: Wire, api: ApiClient) -> None:
     assert (await place(wire, api, claim(), storage_class(), node("cpu", "a"), shape=shape)).zones == ("e",)
 
 
-async def test_a_cluster_without_zones_has_nothing_to_get_wrong(wire: Wire, api: ApiClient) -> None:
+async def test_a_cluster_without_zones_needs_no_zone(wire: Wire, api: ApiClient) -> None:
     assert await place(wire, api, claim(), storage_class(), node("cpu")) == Place()

@@ -46,8 +46,8 @@ te_queue_size 1
 
 @pytest.fixture
 async def server() -> AsyncIterator[Wire]:
-    async with wire() as it:
-        yield it
+    async with wire() as scripted:
+        yield scripted
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def vllm() -> AsyncIterator[VLLM]:
 
 
 def streams(server: Wire, path: str, *events: str, pause: float = 0.0) -> None:
-    async def answer(request: web.Request, asked: Any) -> web.StreamResponse:
+    async def answer(request: web.Request, body: Any) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {KEY.get_secret_value()}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -90,7 +90,7 @@ async def test_models_are_listed_with_the_key(server: Wire, vllm: VLLM) -> None:
     """The key is only in the header."""
     server.on("GET", "/v1/models", {"object": "list", "data": [{"id": NAME}]})
     assert await vllm.models(server.url, KEY) == (NAME,)
-    assert server.asked[0].headers["Authorization"] == f"Bearer {KEY.get_secret_value()}"
+    assert server.requests[0].headers["Authorization"] == f"Bearer {KEY.get_secret_value()}"
 
 
 async def test_a_request_without_a_key_is_refused_or_not(server: Wire, vllm: VLLM) -> None:
@@ -120,8 +120,8 @@ async def test_a_chat_answer_is_streamed_and_timed(server: Wire, vllm: VLLM) -> 
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("Hm. Hello.", 20, 8)
     assert answer.first_token_seconds is not None
     assert 0.01 <= answer.first_token_seconds < answer.seconds
-    assert server.asked[0].json["model"] == NAME
-    assert server.asked[0].json["stream_options"] == {"include_usage": True}
+    assert server.requests[0].json["model"] == NAME
+    assert server.requests[0].json["stream_options"] == {"include_usage": True}
 
 
 async def test_a_base_model_completes(server: Wire, vllm: VLLM) -> None:
@@ -137,15 +137,15 @@ async def test_an_embedding_is_counted_in_dimensions(server: Wire, vllm: VLLM) -
     server.on("POST", "/v1/embeddings", {"data": [{"embedding": [0.1] * 384}], "usage": {"prompt_tokens": 3}})
     answer = await vllm.ask(server.url, None, "bge", "embedding")
     assert (answer.text, answer.prompt_tokens, answer.first_token_seconds) == ("384 dimensions", 3, None)
-    assert "Authorization" not in server.asked[0].headers
+    assert "Authorization" not in server.requests[0].headers
 
 
-async def test_a_reranker_of_tei_is_asked_at_its_own_path(server: Wire, vllm: VLLM) -> None:
+async def test_a_reranker_of_tei_has_its_own_path(server: Wire, vllm: VLLM) -> None:
     """Its answer is a list, with its own field names for the request."""
     server.on("POST", "/rerank", [{"index": 0, "score": 0.99}, {"index": 1, "score": 0.01}])
     answer = await vllm.ask(server.url, None, "bge", "rerank", reranks_at="/rerank")
     assert answer.text == "2 texts ranked"
-    assert server.asked[0].json.keys() == {"query", "texts"}
+    assert server.requests[0].json.keys() == {"query", "texts"}
     server.on("POST", "/v1/rerank", {"results": [{"index": 0, "relevance_score": 0.9}], "usage": {"total_tokens": 5}})
     answer = await vllm.ask(server.url, KEY, "bge", "rerank")
     assert (answer.text, answer.prompt_tokens) == ("1 texts ranked", 5)

@@ -19,14 +19,14 @@ async def wire() -> AsyncIterator[Wire]:
 
 
 def placed(namespace: str, name: str, **changes: Any) -> dict[str, Any]:
-    made: dict[str, Any] = deployment()
-    made["metadata"] |= {"namespace": namespace, "name": name}
-    made["spec"] |= changes
-    return made
+    workload: dict[str, Any] = deployment()
+    workload["metadata"] |= {"namespace": namespace, "name": name}
+    workload["spec"] |= changes
+    return workload
 
 
-async def test_a_model_is_scaled_where_the_repository_says(wire: Wire) -> None:
-    """Another name, in another namespace; the Deployment with the endpoint's own name does not change."""
+async def test_a_model_is_scaled_at_the_address_from_the_repository(wire: Wire) -> None:
+    """The Deployment has another name and namespace; one with the endpoint's own name does not change."""
     wire.store.create(placed("serving", "coder-chat", replicas=0))
     wire.store.create(placed("chat", "vllm-server", replicas=0))
     async with connected(wire) as client:
@@ -34,11 +34,11 @@ async def test_a_model_is_scaled_where_the_repository_says(wire: Wire) -> None:
         cluster.whereabouts.update({"coder-chat": Address("chat", "vllm-server")})
         await cluster.scale("coder-chat", 1, lease="7", fence=7)
         assert [(user.endpoint, user.name) for user in await cluster.gpu_users()] == [("coder-chat", "vllm-server")]
-    other = wire.store.get("Deployment", "coder-chat", "serving")
+    unchanged = wire.store.get("Deployment", "coder-chat", "serving")
     scaled = wire.store.get("Deployment", "vllm-server", "chat")
-    assert other
+    assert unchanged
     assert scaled
-    assert (other["spec"]["replicas"], scaled["spec"]["replicas"]) == (0, 1)
+    assert (unchanged["spec"]["replicas"], scaled["spec"]["replicas"]) == (0, 1)
     assert scaled["metadata"]["annotations"][LEASE] == "7"
 
 
@@ -119,16 +119,16 @@ async def test_a_pod_that_claims_a_gpu_uses_it(wire: Wire) -> None:
     async with connected(wire) as client:
         cluster = Cluster(client, "serving")
         assert {str(user) for user in await cluster.gpu_users()} == {"Deployment serving/coder-chat", "Pod lab/train"}
-        found = await cluster.workload("coder-chat")
-        assert found
-        assert found.gpus == 1
+        workload = await cluster.workload("coder-chat")
+        assert workload
+        assert workload.gpus == 1
 
 
 def test_a_name_from_a_config_map_is_not_the_name_that_is_served() -> None:
     """The kubelet replaces `$(NAME)`; only a literal value is known here; otherwise the manifests have it."""
     args = ("$(MODEL)", "--served-model-name", "$(NAME)")
-    found = workload_of(deployment(args=args), ())
-    assert (found.names_said, found.served_names, found.model) == (False, (), "")
+    workload = workload_of(deployment(args=args), ())
+    assert (workload.names_said, workload.served_names, workload.model) == (False, (), "")
     literal = deployment(args=args)
     literal["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "NAME", "value": "coder"}]
     assert workload_of(literal, ()).served_names == ("coder",)

@@ -15,7 +15,7 @@ Answer = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedRequest:
     """One recorded request."""
 
     method: str
@@ -30,7 +30,7 @@ class Wire:
     """`on` sets the answer of one method and path; anything else is a 404."""
 
     url: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
 
     def on(
@@ -43,19 +43,21 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         text: str | None = None,
     ) -> None:
-        async def answer(request: web.Request, asked: Any) -> web.StreamResponse:
+        async def answer(request: web.Request, body: Any) -> web.StreamResponse:
             if text is not None:
                 return web.Response(status=status, text=text, headers=headers)
             return web.json_response(json, status=status, headers=headers)
 
         self.answers[method, path] = answer
 
-    def calls(self, method: str, path: str) -> list[Asked]:
-        return [asked for asked in self.asked if (asked.method, asked.path) == (method, path)]
+    def calls(self, method: str, path: str) -> list[RecordedRequest]:
+        return [request for request in self.requests if (request.method, request.path) == (method, path)]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         json = await request.json() if request.can_read_body else None
-        self.asked.append(Asked(request.method, request.path, dict(request.query), dict(request.headers), json))
+        self.requests.append(
+            RecordedRequest(request.method, request.path, dict(request.query), dict(request.headers), json)
+        )
         if answer := self.answers.get((request.method, request.path)):
             return await answer(request, json)
         return web.json_response({"message": "Not Found"}, status=404)
@@ -63,20 +65,20 @@ class Wire:
 
 @asynccontextmanager
 async def wire() -> AsyncIterator[Wire]:
-    it = Wire()
+    scripted = Wire()
     app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", it._answer)
+    app.router.add_route("*", "/{tail:.*}", scripted._answer)
     async with TestServer(app, host="127.0.0.1") as server:
-        it.url = str(server.make_url("")).rstrip("/")
-        yield it
+        scripted.url = str(server.make_url("")).rstrip("/")
+        yield scripted
 
 
 @asynccontextmanager
 async def nobody() -> AsyncIterator[str]:
     """An address without a listener: the port stays taken, so that no other test gets it."""
-    with socket.socket() as kept:
-        kept.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{kept.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def client(base_url: str = "") -> httpx.AsyncClient:
