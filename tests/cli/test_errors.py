@@ -16,20 +16,20 @@ def test_the_catalogue_is_up_to_date() -> None:
     assert DOCS.read_text(encoding="utf-8") == reference(), "run `make docs`"
 
 
-@pytest.mark.parametrize("each", error_classes(), ids=lambda each: each.__name__)
-def test_every_error_has_a_meaning_and_a_remedy(each: type[Exception]) -> None:
+@pytest.mark.parametrize("error_class", error_classes(), ids=lambda error_class: error_class.__name__)
+def test_every_error_has_a_meaning_and_a_remedy(error_class: type[Exception]) -> None:
     """Each has its own docstring and remedy, not the family's."""
-    assert each.__doc__
-    assert each.__dict__.get("remedy"), f"{each.__name__} in {each.__module__} needs a `remedy`"
-    assert f"### {each.__name__} — " in DOCS.read_text(encoding="utf-8")
+    assert error_class.__doc__
+    assert error_class.__dict__.get("remedy"), f"{error_class.__name__} in {error_class.__module__} needs a `remedy`"
+    assert f"### {error_class.__name__} — " in DOCS.read_text(encoding="utf-8")
 
 
 def test_the_messages_are_in_the_catalogue() -> None:
-    """The texts come from where they are raised, below the class that is raised there."""
-    _, _, told = DOCS.read_text(encoding="utf-8").partition("### UnknownModel — `bot/platform/endpoints.py`")
-    assert "- Unknown model …" in told.partition("### ")[0]
+    """The texts are those in the code that raises the errors, below the raised class."""
+    _, _, section = DOCS.read_text(encoding="utf-8").partition("### UnknownModel — `bot/platform/endpoints.py`")
+    assert "- Unknown model …" in section.partition("### ")[0]
 
 
-def test_the_page_about_boots_is_the_codes() -> None:
+def test_the_page_about_boots_is_up_to_date() -> None:
     """Its tables are generated from the tables that a diagnosis uses."""
     assert BOOTS.read_text(encoding="utf-8") == boots.reference(), "run `make docs`"

@@ -22,20 +22,20 @@ FIELDS = [
 
 @pytest.fixture
 async def hub() -> AsyncIterator[Wire]:
-    async with wire() as it:
+    async with wire() as server:
         for model in BY_ID.values():
-            publish(it, model)
+            publish(server, model)
 
         async def search(request: web.Request, _: object) -> web.Response:
             text = request.query["search"].lower()
             return web.json_response([{"id": hf_id} for hf_id in BY_ID if text in hf_id.lower()])
 
-        it.answers["GET", "/api/models"] = search
-        yield it
+        server.answers["GET", "/api/models"] = search
+        yield server
 
 
 async def fit(hub: Wire, cwd: Path, *words: str) -> tuple[int | None, str, str]:
-    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -44,7 +44,7 @@ async def fit(hub: Wire, cwd: Path, *words: str) -> tuple[int | None, str, str]:
         "fit",
         *words,
         cwd=cwd,
-        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_ENDPOINT": hub.url},
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_ENDPOINT": hub.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -53,29 +53,39 @@ async def fit(hub: Wire, cwd: Path, *words: str) -> tuple[int | None, str, str]:
 
 
 async def test_one_model_is_one_object_with_exactly_these_fields(hub: Wire, tmp_path: Path) -> None:
-    """Works anywhere, without a checkout: the machine comes from the settings."""
+    """No checkout is needed: the machine comes from the settings."""
     code, out, err = await fit(hub, tmp_path, "Qwen/Qwen3-8B-AWQ", "--json")
-    found = json.loads(out)
-    assert (code, err, list(found)) == (0, "", FIELDS)
-    assert (found["kind"], found["verdict"], found["context"], found["max_context"]) == ("chat", "fits", 16384, 40960)
-    assert "--quantization=awq_marlin" in found["flags"]
+    model_facts = json.loads(out)
+    assert (code, err, list(model_facts)) == (0, "", FIELDS)
+    assert (model_facts["kind"], model_facts["verdict"], model_facts["context"], model_facts["max_context"]) == (
+        "chat",
+        "fits",
+        16384,
+        40960,
+    )
+    assert "--quantization=awq_marlin" in model_facts["flags"]
 
 
 async def test_a_refused_model_ends_with_one_and_its_reason(hub: Wire, tmp_path: Path) -> None:
-    """Also with a pasted link."""
+    """A pasted link is accepted as the model's name."""
     link = "https://huggingface.co/microsoft/phi-4/tree/main"
     code, out, _ = await fit(hub, tmp_path, link, "--json")
-    found = json.loads(out)
-    assert (code, found["hf_id"], found["verdict"], found["context"]) == (1, "microsoft/phi-4", "refused", 0)
-    assert "29.3 GB (27.3 GiB) of weights pass through the host's memory" in found["reasons"][0]
+    model_facts = json.loads(out)
+    assert (code, model_facts["hf_id"], model_facts["verdict"], model_facts["context"]) == (
+        1,
+        "microsoft/phi-4",
+        "refused",
+        0,
+    )
+    assert "29.3 GB (27.3 GiB) of weights pass through the host's memory" in model_facts["reasons"][0]
 
 
-async def test_a_larger_machine_takes_what_the_small_one_refuses(hub: Wire, tmp_path: Path) -> None:
+async def test_a_larger_machine_accepts_a_larger_model(hub: Wire, tmp_path: Path) -> None:
     """The container's limit follows the model: no template's limit applies."""
     code, out, _ = await fit(hub, tmp_path, "microsoft/phi-4", "gpu=A100-80", "context=8192", "--json")
-    found = json.loads(out)
-    assert (code, found["verdict"], found["context"]) == (0, "fits", 8192)
-    assert found["memory_bytes"] > found["weights_bytes"]
+    model_facts = json.loads(out)
+    assert (code, model_facts["verdict"], model_facts["context"]) == (0, "fits", 8192)
+    assert model_facts["memory_bytes"] > model_facts["weights_bytes"]
 
 
 async def test_several_models_are_shown_side_by_side(hub: Wire, tmp_path: Path) -> None:
@@ -92,7 +102,7 @@ async def test_several_models_are_shown_side_by_side(hub: Wire, tmp_path: Path) 
     assert "Similar names: Qwen/Qwen3-8B-AWQ" in err
 
 
-async def test_a_missing_figure_is_asked_for_by_its_option(hub: Wire, tmp_path: Path) -> None:
+async def test_a_missing_figure_is_requested_by_its_option(hub: Wire, tmp_path: Path) -> None:
     """Exactly this figure is requested, and with it the model is sized."""
     config = {key: value for key, value in BY_ID["Qwen/Qwen3-8B"]["config"].items() if key != "num_hidden_layers"}
     hub.on("GET", "/Qwen/Qwen3-8B/resolve/main/config.json", {**config, "model_type": "unheard-of"})

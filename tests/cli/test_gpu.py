@@ -74,7 +74,7 @@ async def test_a_deployer_that_starts_it_again_is_named(wire: Wire, tmp_path: Pa
     assert "Argo CD starts it again if git has `replicas: 1`, because Application ai-coder reverts" in err
 
 
-async def test_all_means_all_of_ours(wire: Wire, tmp_path: Path) -> None:
+async def test_all_means_all_models_of_the_namespace(wire: Wire, tmp_path: Path) -> None:
     """A workload in another namespace is named and not changed; the exit code shows that not everything is off."""
     for name in ("coder-chat", "coder-fim"):
         wire.store.create(deployment(name, replicas=1))

@@ -24,7 +24,7 @@ def _no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_it_reports_its_survey_and_writes_the_settings(checkout: Path) -> None:
+def test_init_reports_its_survey_and_writes_the_settings(checkout: Path) -> None:
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
     assert done.exit_code == 0
     assert "qwen-coder: Qwen/Qwen2.5-Coder-7B-Instruct-AWQ on 1 GPU, Deployment qwen-coder/qwen-coder" in done.output
@@ -57,17 +57,17 @@ def test_the_master_key_is_written_whole_or_not_at_all(checkout: Path, named: bo
     assert (config.master_key.namespace, config.master_key.name, config.master_key.field) == expected
 
 
-def test_a_second_run_keeps_what_somebody_wrote(checkout: Path) -> None:
+def test_a_second_run_keeps_existing_settings(checkout: Path) -> None:
     runner, file = CliRunner(), checkout / ".stoker.yaml"
     runner.invoke(cli, ["init", str(checkout), "--yes"])
-    written = file.read_text()
-    file.write_text(written + "gpu:\n  name: L40S\n")
+    first_text = file.read_text()
+    file.write_text(first_text + "gpu:\n  name: L40S\n")
     assert runner.invoke(cli, ["init", str(checkout), "--yes"]).exit_code == 0
     assert load_config(file).gpu.name == "L40S"
-    assert YAML(typ="safe").load(file.read_text())["platform"] == YAML(typ="safe").load(written)["platform"]
+    assert YAML(typ="safe").load(file.read_text())["platform"] == YAML(typ="safe").load(first_text)["platform"]
 
 
-def test_it_asks_only_for_settings_that_the_repository_lacks(checkout: Path) -> None:
+def test_init_asks_only_for_settings_that_the_repository_lacks(checkout: Path) -> None:
     answers = "C0123456789\nlead\nL40S\n1.5\n"
     done = CliRunner().invoke(cli, ["init", str(checkout)], input=answers)
     assert "“lead” is not an id" in done.output
@@ -103,7 +103,7 @@ def test_workloads_that_share_the_gpu_in_git_stay_beside_the_models(tmp_path: Pa
     assert load_config(checkout / ".stoker.yaml").gpu.beside == ()
 
 
-def test_a_repository_without_endpoints_is_left_alone(tmp_path: Path) -> None:
+def test_a_repository_without_endpoints_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("nothing\n")
     done = CliRunner().invoke(cli, ["init", str(tmp_path), "--yes"])
     assert done.exit_code == 1
@@ -111,12 +111,12 @@ def test_a_repository_without_endpoints_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / ".stoker.yaml").exists()
 
 
-@pytest.mark.parametrize(("text", "said"), [("platform: [", "is not YAML"), ("plattform: {}", "no such setting")])
-def test_a_file_that_cannot_be_read_is_not_overwritten(checkout: Path, text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("platform: [", "is not YAML"), ("plattform: {}", "no such setting")])
+def test_a_file_that_cannot_be_read_is_not_overwritten(checkout: Path, text: str, expected: str) -> None:
     (checkout / ".stoker.yaml").write_text(text)
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
     assert done.exit_code == 2
-    assert said in done.output
+    assert expected in done.output
     assert (checkout / ".stoker.yaml").read_text() == text
 
 

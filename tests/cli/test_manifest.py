@@ -25,8 +25,8 @@ def methods_called() -> set[str]:
     """Every Web API method that the bot's source calls on a client, by Slack's name."""
     names = {
         node.attr
-        for room in ("bot", "commands")
-        for path in (ROOT / room).rglob("*.py")
+        for package in ("bot", "commands")
+        for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr.startswith(FAMILIES) and hasattr(AsyncWebClient, node.attr)
     }
@@ -37,9 +37,9 @@ def api_methods(name: str) -> set[str]:
     """Slack's names of the methods that a client method calls, also indirectly, like files_upload_v2."""
     source = inspect.getsource(getattr(AsyncWebClient, name))
     called = set(re.findall(r'api_call\(\s*"([\w.]+)"', source))
-    for other in set(re.findall(r"self\.(\w+)\(", source)):
-        if other.startswith(FAMILIES):
-            called |= api_methods(other)
+    for method in set(re.findall(r"self\.(\w+)\(", source)):
+        if method.startswith(FAMILIES):
+            called |= api_methods(method)
     return called
 
 
@@ -71,19 +71,19 @@ def test_a_private_channel_needs_other_scopes() -> None:
 def test_a_bookmark_needs_two_more_scopes() -> None:
     """Only an app whose bot keeps a bookmark requests them."""
     assert set(scopes(bookmark=True)) - set(scopes()) == {"bookmarks:read", "bookmarks:write"}
-    asked = manifest(bookmark=True)["oauth_config"]["scopes"]["bot"]
-    assert asked == list(scopes(bookmark=True))
+    requested = manifest(bookmark=True)["oauth_config"]["scopes"]["bot"]
+    assert requested == list(scopes(bookmark=True))
     printed = CliRunner().invoke(cli, ["manifest", "--bookmark", "--json"]).stdout
-    assert json.loads(printed)["oauth_config"]["scopes"]["bot"] == asked
+    assert json.loads(printed)["oauth_config"]["scopes"]["bot"] == requested
 
 
-def test_socket_mode_needs_no_address_and_http_puts_it_everywhere() -> None:
+def test_socket_mode_needs_no_address_and_http_needs_it_everywhere() -> None:
     """Commands, events, clicks and the options of selects all come to /slack/events."""
     assert manifest()["settings"]["socket_mode_enabled"]
     assert "https" not in json.dumps(manifest())
-    made = manifest(http="https://stoker.example.com/")
-    assert not made["settings"]["socket_mode_enabled"]
-    assert json.dumps(made).count('"https://stoker.example.com/slack/events"') == 5
+    app_manifest = manifest(http="https://stoker.example.com/")
+    assert not app_manifest["settings"]["socket_mode_enabled"]
+    assert json.dumps(app_manifest).count('"https://stoker.example.com/slack/events"') == 5
 
 
 @pytest.mark.parametrize("arguments", [[], ["--http", "https://stoker.example.com"], ["--private-channel"]])
@@ -102,31 +102,31 @@ def test_an_address_that_slack_cannot_reach_is_refused() -> None:
 
 
 def test_slacks_limits_hold() -> None:
-    """docs.slack.dev/reference/app-manifest."""
-    made = manifest()
-    assert len(made["display_information"]["description"]) <= 140
-    assert all(len(each["usage_hint"]) <= 1000 for each in made["features"]["slash_commands"])
-    assert all(len(each["name"]) <= 24 for each in made["features"]["shortcuts"])
+    """The limits are those of docs.slack.dev/reference/app-manifest."""
+    app_manifest = manifest()
+    assert len(app_manifest["display_information"]["description"]) <= 140
+    assert all(len(item["usage_hint"]) <= 1000 for item in app_manifest["features"]["slash_commands"])
+    assert all(len(item["name"]) <= 24 for item in app_manifest["features"]["shortcuts"])
 
 
 def test_the_docs_give_the_reason_of_each_scope() -> None:
     """The manifest explains its scopes to the person who installs the app."""
-    told = (ROOT / "docs" / "slack.md").read_text(encoding="utf-8")
+    documentation = (ROOT / "docs" / "slack.md").read_text(encoding="utf-8")
     assert [
-        scope for scope in (*scopes(bookmark=True), *scopes(private_channel=True)) if f"`{scope}`" not in told
+        scope for scope in (*scopes(bookmark=True), *scopes(private_channel=True)) if f"`{scope}`" not in documentation
     ] == []
 
 
 def test_the_link_of_the_guide_creates_the_app_of_the_manifest() -> None:
     """The form that the link opens contains the output of `stoker manifest`; `make docs` writes the link."""
-    found = re.search(r"^\[create the app\]: (\S+)$", (ROOT / "docs" / "install.md").read_text("utf-8"), re.M)
-    assert found
-    address = urlsplit(found[1])
+    link = re.search(r"^\[create the app\]: (\S+)$", (ROOT / "docs" / "install.md").read_text("utf-8"), re.M)
+    assert link
+    address = urlsplit(link[1])
     assert (address.hostname, address.path) == ("api.slack.com", "/apps")
     query = dict(parse_qsl(address.query))
     assert query.pop("new_app") == "1"
     assert {name: json.loads(value) for name, value in query.items()} == {"manifest_json": manifest()}
-    assert len(found[1]) < 8000
+    assert len(link[1]) < 8000
 
 
 def test_slack_accepts_the_icon() -> None:

@@ -71,14 +71,16 @@ class Terminal:
 def terminal(tmp_path: Path) -> Terminal:
     checkout = tmp_path / "platform"
     shutil.copytree(SAMPLE, checkout)
-    for deployment in checkout.glob("serving/*/deployment.yaml"):  # as after `stoker model tune`: nothing to advise
+    for deployment in checkout.glob(
+        "serving/*/deployment.yaml"
+    ):  # the state after `stoker model tune`, so that there are no warnings
         text = deployment.read_text()
         digest = re.search(r"@sha256:(\w{12})", text)
         caches = f"/models/compile-cache/{digest[1] if digest else ''}"
         deployment.write_text(text.replace("value: /tmp/.cache", f"value: {caches}"))
-    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
     root = str(Path(__file__).parents[2])
-    terminal = Terminal(checkout, {**kept, "PYTHONPATH": root, "USER": "ada", "LOGNAME": "ada"})
+    terminal = Terminal(checkout, {**environment, "PYTHONPATH": root, "USER": "ada", "LOGNAME": "ada"})
     terminal.git("init", "--quiet", "--initial-branch=main")
     terminal.git("add", "--all")
     terminal.git("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet", "--message=all")
@@ -91,7 +93,7 @@ async def hub() -> AsyncIterator[str]:
         yield hub.url
 
 
-async def test_a_sound_checkout_passes(terminal: Terminal) -> None:
+async def test_a_correct_checkout_passes(terminal: Terminal) -> None:
     """The output is one line with the number of checked endpoints."""
     ended = await terminal.stoker("check")
     assert (ended.code, ended.out, ended.err) == (0, "3 endpoints: all files agree.\n", "")
@@ -123,15 +125,15 @@ async def test_programs_read_json(terminal: Terminal) -> None:
     terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07")
     ended = await terminal.stoker("check", "--format", "json")
     assert ended.code == 1
-    said = json.loads(ended.out)
-    assert said["endpoints"] == ["coder-chat", "coder-fim", "embeddings"]
-    (finding,) = said["findings"]
+    result = json.loads(ended.out)
+    assert result["endpoints"] == ["coder-chat", "coder-fim", "embeddings"]
+    (finding,) = result["findings"]
     assert (finding["rule"], finding["path"]) == ("cost-not-a-number", "platform/litellm/values.yaml")
     assert set(finding) == {"rule", "severity", "path", "line", "message", "fix"}
 
 
 async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Terminal) -> None:
-    """Also if the platform is in a folder of the workspace; characters that would end the command are escaped."""
+    """The paths are right even if the platform is in a folder of the workspace; special characters are escaped."""
     terminal.plant(CHAT, "--quantization=awq_marlin", "--quantization=gptq_marlin")
     ended = await terminal.stoker("check", "platform", "--format", "github", cwd=terminal.checkout.parent)
     assert ended.code == 1
@@ -164,7 +166,7 @@ async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
     ],
 )
 async def test_an_impossible_command_ends_with_one_line(terminal: Terminal, words: tuple[str, ...], says: str) -> None:
-    """On standard error, with exit code 2, and without a traceback."""
+    """The line is on standard error, with exit code 2 and without a traceback."""
     ended = await terminal.stoker(*words)
     assert ended.code == 2
     assert says in ended.err
@@ -173,11 +175,11 @@ async def test_an_impossible_command_ends_with_one_line(terminal: Terminal, word
 
 
 async def test_a_platform_with_other_paths_is_found_from_its_files(terminal: Terminal) -> None:
-    """Other directories, another environment, another namespace, and no configuration at all."""
+    """The directories, the environment and the namespace differ, and there is no configuration."""
     (terminal.checkout / "serving").rename(terminal.checkout / "models")
     for folder in ("clusters", "environments"):
         (terminal.checkout / folder / "ai-dev").rename(terminal.checkout / folder / "prod")
-    for file in (each for each in terminal.checkout.rglob("*.yaml") if ".git/" not in str(each)):
+    for file in (file for file in terminal.checkout.rglob("*.yaml") if ".git/" not in str(file)):
         text = file.read_text().replace("path: serving/", "path: models/").replace("ai-dev", "prod")
         text = text.replace("namespace: serving", "namespace: inference").replace(".serving.svc", ".inference.svc")
         file.write_text(text)
@@ -185,23 +187,23 @@ async def test_a_platform_with_other_paths_is_found_from_its_files(terminal: Ter
 
 
 async def test_the_platform_may_contain_its_layout(terminal: Terminal) -> None:
-    """In a separate file, which the command line overrides."""
+    """The layout may be in a separate file, which an option overrides."""
     (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: engines}\n")
     assert "holds no endpoint in engines/" in (await terminal.stoker("check")).err
-    other = terminal.checkout.parent / "other.yaml"
-    other.write_text("platform: {serving_dir: serving}\n")
-    assert (await terminal.stoker("check", "--config", str(other))).code == 0
+    another_file = terminal.checkout.parent / "other.yaml"
+    another_file.write_text("platform: {serving_dir: serving}\n")
+    assert (await terminal.stoker("check", "--config", str(another_file))).code == 0
 
 
 async def test_endpoints_are_listed_and_shown(terminal: Terminal) -> None:
-    """As a table for people, as JSON for programs."""
+    """The output is a table for people, or JSON for programs."""
     listed = (await terminal.stoker("list")).out.splitlines()
     assert listed[0].split() == ["NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$", "IN", "$", "OUT"]
     assert listed[2].split()[:4] == ["coder-fim", "gpu-completion", "Qwen/Qwen2.5-Coder-1.5B", "8192"]
-    names = [each["name"] for each in json.loads((await terminal.stoker("list", "--format", "json")).out)]
+    names = [endpoint["name"] for endpoint in json.loads((await terminal.stoker("list", "--format", "json")).out)]
     assert names == ["coder-chat", "coder-fim", "embeddings"]
-    shown = await terminal.stoker("show", "embeddings")
-    assert re.search(r"^Application +embeddings \(automated sync\)$", shown.out, re.MULTILINE)
+    listed_one = await terminal.stoker("show", "embeddings")
+    assert re.search(r"^Application +embeddings \(automated sync\)$", listed_one.out, re.MULTILINE)
     assert json.loads((await terminal.stoker("show", "embeddings", "--format", "json")).out)["findings"] == []
 
 
@@ -227,7 +229,7 @@ async def test_add_and_remove_by_patches_leave_no_trace(terminal: Terminal, hub:
 
 
 async def test_a_patch_is_coloured_for_people_and_plain_for_pipes(terminal: Terminal) -> None:
-    """Only on request."""
+    """Colours are printed only on request."""
     assert "\x1b[" not in (await terminal.stoker("remove", "coder-fim")).out
     painted = (await terminal.stoker("remove", "coder-fim", "--color", "always")).out
     assert "\x1b[31m-apiVersion: apps/v1\x1b[0m\n" in painted
@@ -278,7 +280,7 @@ async def test_open_uses_the_layout_of_the_checkout(terminal: Terminal, tmp_path
 
 
 async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Terminal, hub: str, tmp_path: Path) -> None:
-    """With the configured remote and GitHub; the same request again returns the same pull request."""
+    """The same request again returns the same pull request."""
     bare = tmp_path / "platform.git"
     await seed(SAMPLE, bare)
     async with GitHub(bare, Faults(), repository="acme/llm-platform") as github:
@@ -301,10 +303,10 @@ async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Termi
         return subprocess.run(("git", *words), cwd=bare, capture_output=True, text=True, check=True).stdout
 
     (branch,) = git("for-each-ref", "--format=%(refname:short)", "refs/heads/stoker").split()
-    said = git("log", "--format=%an%n%B", f"main..{branch}")
-    assert said.startswith("Stoker\nfeat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ)\n")
-    assert "Requested-by: ada\n" in said
-    assert said.count("Operation:") == 1
+    message = git("log", "--format=%an%n%B", f"main..{branch}")
+    assert message.startswith("Stoker\nfeat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ)\n")
+    assert "Requested-by: ada\n" in message
+    assert message.count("Operation:") == 1
 
 
 async def test_the_exit_code_follows_the_severity(terminal: Terminal) -> None:
@@ -327,6 +329,6 @@ async def test_a_cold_start_is_a_warning_and_tune_shows_its_diff(terminal: Termi
     assert f"{CHAT}:" in ended.out
     assert "warning: cold-start:" in ended.out
     assert (await terminal.stoker("check", "--strict")).code == 1
-    shown = await terminal.stoker("tune", "coder-chat", "--dry-run")
-    assert "+              value: /models/compile-cache/" in shown.out
-    assert "-              value: /tmp/.cache" in shown.out
+    printed = await terminal.stoker("tune", "coder-chat", "--dry-run")
+    assert "+              value: /models/compile-cache/" in printed.out
+    assert "-              value: /tmp/.cache" in printed.out

@@ -21,16 +21,16 @@ def printed(directory: Path, config: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_roles_follow_from_the_settings(tmp_path: Path) -> None:
+def test_the_roles_are_derived_from_the_settings(tmp_path: Path) -> None:
     """One document per namespace, and one for cluster-scoped objects; only the settings file is needed."""
     done = printed(tmp_path, "platform: {namespace: models}\nlitellm: {namespace: gateway}\n")
-    found = list(YAML(typ="safe").load_all(done.stdout))
-    assert found == roles(Config.model_validate(CONFIG))
-    assert {role["metadata"].get("namespace") for role in found} >= {"models", "gateway", "argocd", None}
+    printed_roles = list(YAML(typ="safe").load_all(done.stdout))
+    assert printed_roles == roles(Config.model_validate(CONFIG))
+    assert {role["metadata"].get("namespace") for role in printed_roles} >= {"models", "gateway", "argocd", None}
 
 
 def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
-    """With exit code 2, like every command."""
+    """The exit code is 2, as for every command."""
     done = printed(tmp_path, "platform: {namespaces: models}\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert "platform.namespaces" in done.stderr

@@ -33,7 +33,7 @@ users: [{name: nobody, user: {}}]
 
 @pytest.fixture
 def hf_endpoint() -> str:
-    """Return where the bot finds Hugging Face."""
+    """The address of Hugging Face in the bot's settings."""
     return NOWHERE
 
 

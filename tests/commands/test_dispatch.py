@@ -132,7 +132,7 @@ QUIET = {
 """Listeners that answer in the form, in the select or in Home, or with the card of an operation."""
 
 
-async def reached(app: AsyncApp, payload: Payload) -> list[str]:
+async def listeners_for(app: AsyncApp, payload: Payload) -> list[str]:
     """The names of the listeners for a payload."""
     request = AsyncBoltRequest(mode="socket_mode", body=payload)
     return [
@@ -143,18 +143,20 @@ async def reached(app: AsyncApp, payload: Payload) -> list[str]:
 
 
 async def test_every_listener_has_a_payload_here(app: AsyncApp) -> None:
-    """A new listener needs a line above; a listener without a payload is dead code."""
-    every = {listener.ack_function.__qualname__ for listener in app._async_listeners}
-    found = [name for payload in PAYLOADS.values() for name in await reached(app, payload)]
-    assert every == set(found)
-    assert len(found) == len(PAYLOADS)
+    """A new listener needs a payload in the table above; a listener that no payload reaches is dead code."""
+    all_listeners = {listener.ack_function.__qualname__ for listener in app._async_listeners}
+    names = [name for payload in PAYLOADS.values() for name in await listeners_for(app, payload)]
+    assert all_listeners == set(names)
+    assert len(names) == len(PAYLOADS)
 
 
 async def test_every_argument_is_one_that_bolt_gives(app: AsyncApp) -> None:
     """Bolt silently passes None for an unknown name."""
-    known = set(inspect.get_annotations(AsyncArgs)) | {"args", "next", "next_"}
+    argument_names = set(inspect.get_annotations(AsyncArgs)) | {"args", "next", "next_"}
     for listener in app._async_listeners:
-        assert set(inspect.signature(listener.ack_function).parameters) <= known, listener.ack_function.__qualname__
+        assert set(inspect.signature(listener.ack_function).parameters) <= argument_names, (
+            listener.ack_function.__qualname__
+        )
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -166,12 +168,12 @@ async def test_every_payload_is_acknowledged_and_answered(
     payload = json.loads(json.dumps(PAYLOADS[name]).replace("1.1000", thread))
     answer = await app.async_dispatch(AsyncBoltRequest(mode="socket_mode", body=payload))
     assert answer.status == 200
-    said: list[str] = []
+    texts: list[str] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(60):  # updates of messages are written in the background
-            while not (said or workspace.home("lead") or answer.body or name in QUIET):
+            while not (texts or workspace.home("lead") or answer.body or name in QUIET):
                 await asyncio.sleep(0.02)
-                said = [text for text in workspace.now_visible("lead") if text not in before]
-    said = [text for text in workspace.now_visible("lead") if text not in before]
-    assert not [text for text in said if "unexpected" in text]
-    assert said or workspace.home("lead") or answer.body or name in QUIET
+                texts = [text for text in workspace.now_visible("lead") if text not in before]
+    texts = [text for text in workspace.now_visible("lead") if text not in before]
+    assert not [text for text in texts if "unexpected" in text]
+    assert texts or workspace.home("lead") or answer.body or name in QUIET

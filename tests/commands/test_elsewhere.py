@@ -38,7 +38,7 @@ async def test_an_answer_names_the_channel_of_the_card(
 
 
 @pytest.mark.parametrize("asked_in", ["C0RANDOM", CHANNEL, ""])
-async def test_the_form_to_bring_down_answers_where_its_command_was_typed(
+async def test_the_form_to_bring_down_answers_in_the_channel_of_its_command(
     app: AsyncApp, workspace: Workspace, asked_in: str
 ) -> None:
     """A button's form was opened in the channel of the cards."""

@@ -16,7 +16,7 @@ ACTION = {"type": "block_actions", "actions": [{"action_id": "approve", "value":
 
 
 @pytest.mark.parametrize(
-    ("profile", "home", "why"),
+    ("profile", "home", "reason"),
     [
         (Profile(id="U1", teams=OURS), HOME, ""),
         (Profile(id="U1", teams=frozenset({"T2"})), HOME, "another organisation"),
@@ -30,11 +30,11 @@ ACTION = {"type": "block_actions", "actions": [{"action_id": "approve", "value":
         (None, HOME, "no active account"),
     ],
 )
-def test_who_may_use_the_bot(profile: Profile | None, home: Home, why: str) -> None:
+def test_the_people_who_may_use_the_bot(profile: Profile | None, home: Home, reason: str) -> None:
     """Members of the workspace, or of its organisation; no guests, no apps, no unknown users."""
     verdict = may_use(profile, home, Config())
-    assert verdict.allowed is (why == "")
-    assert why in verdict.reason
+    assert verdict.allowed is (reason == "")
+    assert reason in verdict.reason
 
 
 def test_guests_and_apps_are_accepted_by_setting() -> None:
@@ -80,13 +80,13 @@ def test_a_delivery_that_names_another_workspace_is_refused(body: dict[str, Any]
     ],
 )
 def test_another_workspace_of_the_organisation_is_not_foreign(body: dict[str, Any]) -> None:
-    """On Enterprise Grid."""
+    """Workspaces of one Enterprise Grid organisation may use the bot."""
     delivery = read(body)
     assert delivery
     assert delivery.verdict(GRID) is None
 
 
-def test_an_app_without_a_user_is_somebody_too() -> None:
+def test_an_app_without_a_user_is_identified_by_its_bot_id() -> None:
     """A workflow's message has a bot_id and no user."""
     delivery = read({"event": {"type": "app_mention", "bot_id": "B1", "subtype": "bot_message"}})
     assert delivery
@@ -121,7 +121,7 @@ def test_a_bring_down_can_be_confirmed_while_slack_returns_no_profile() -> None:
         ("<@UBOT>", False),
     ],
 )
-def test_a_mention_can_stop_a_model_while_slack_does_not_say_who_somebody_is(text: str, stops: bool) -> None:
+def test_a_mention_can_stop_a_model_while_slack_returns_no_profile(text: str, stops: bool) -> None:
     """The same holds for a direct message."""
     for event in ({"type": "app_mention"}, {"type": "message", "channel_type": "im"}):
         assert _only_stops({"event": event | {"user": "U1", "text": text}}) is stops

@@ -34,7 +34,7 @@ def test_examples_name_endpoints_of_this_platform() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "typed", "meant"),
+    ("command", "typed", "suggestion"),
     [
         ("/gpu", "stauts", "/gpu status"),
         ("/gpu", "pu coder-chat for 2h", "/gpu up coder-chat for 2h"),
@@ -49,11 +49,11 @@ def test_examples_name_endpoints_of_this_platform() -> None:
         ("", "Bring down", "gpu down"),
     ],
 )
-def test_the_probably_intended_command_is_suggested(command: str, typed: str, meant: str) -> None:
+def test_the_probably_intended_command_is_suggested(command: str, typed: str, suggestion: str) -> None:
     """The suggestion for a typo, a synonym, or a verb of the other command includes the rest of the line."""
-    said = unknown(command, typed).message
-    assert f"Did you mean `{meant}`?" in said
-    assert "\n" not in said
+    message = unknown(command, typed).message
+    assert f"Did you mean `{suggestion}`?" in message
+    assert "\n" not in message
 
 
 def test_an_unknown_verb_without_a_similar_one_gets_the_list() -> None:
@@ -75,16 +75,16 @@ def test_no_verb_is_guessed_from_a_sentence(sentence: str) -> None:
 @pytest.mark.parametrize("word", ["approve", "Approved!", "deny", "LGTM"])
 def test_a_decision_that_is_typed_leads_to_the_card(word: str) -> None:
     """`approve` is spelt like `remove`."""
-    said = unknown("", word).message
-    assert "Did you mean" not in said
-    assert "use the buttons on its card" in said
+    message = unknown("", word).message
+    assert "Did you mean" not in message
+    assert "use the buttons on its card" in message
 
 
 def test_typed_text_is_shown_as_text() -> None:
-    """Also if it is a mention or would end a code span."""
-    said = unknown("/gpu", "`<!channel>` *x*").message
-    assert "<!channel>" not in said
-    assert "Unknown command: `/gpu ˋ&lt;!channel&gt;ˋ`." in said
+    """The text is escaped even if it is a mention or would end a code span."""
+    message = unknown("/gpu", "`<!channel>` *x*").message
+    assert "<!channel>" not in message
+    assert "Unknown command: `/gpu ˋ&lt;!channel&gt;ˋ`." in message
 
 
 def test_help_about_an_unknown_verb_is_an_error() -> None:

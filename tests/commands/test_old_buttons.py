@@ -27,7 +27,7 @@ def a_lease(op: str) -> Lease:
 
 
 @pytest.mark.parametrize("action", [views.BRING_DOWN, views.KEEP, views.KEEP_UNTIL, EXTEND])
-async def test_a_button_of_an_earlier_session_leaves_the_present_one_alone(
+async def test_a_button_of_an_earlier_session_does_not_affect_the_current_one(
     app: AsyncApp, svc: Services, workspace: Workspace, action: str
 ) -> None:
     """The same model is up again for another person: it neither goes down nor stays longer."""
@@ -39,7 +39,7 @@ async def test_a_button_of_an_earlier_session_leaves_the_present_one_alone(
     assert await svc.operations.open(BringDownOperation) == []
 
 
-async def posted(svc: Services, *ops: str) -> None:
+async def until_posted(svc: Services, *ops: str) -> None:
     """Wait until Slack has every question about these sessions."""
     async with asyncio.timeout(60):
         while not all([await svc.questions.of(op) for op in ops]) or await svc.presentation.waiting():
@@ -47,31 +47,31 @@ async def posted(svc: Services, *ops: str) -> None:
 
 
 async def test_a_settled_question_has_no_buttons(svc: Services, workspace: Workspace) -> None:
-    """In the channel and in the holder's direct messages; those of another session keep their buttons."""
-    lease, other = a_lease("today"), a_lease("another")
-    for of, name in ((lease, "one"), (other, "two")):
-        view = views.reminder(of, f"{name} hour", 0.2, down_at=md("04:00"), last=False, keep="1 h")
+    """The buttons are removed in the channel and in the holder's direct messages; questions of other sessions keep theirs."""
+    lease, another_lease = a_lease("today"), a_lease("another")
+    for question_lease, name in ((lease, "one"), (another_lease, "two")):
+        view = views.reminder(question_lease, f"{name} hour", 0.2, down_at=md("04:00"), last=False, keep="1 h")
         for key, place in ((f"remind:{name}", "C0GPUOPS"), (f"remind:{name}:dm", "U0DEV")):
-            await Wiring(svc).of(HolderPrompts).ask(of, key, place, view)
-    await posted(svc, "today", "another")
+            await Wiring(svc).of(HolderPrompts).ask(question_lease, key, place, view)
+    await until_posted(svc, "today", "another")
     await Wiring(svc).of(HolderPrompts).settle("today")
     await Wiring(svc).of(HolderPrompts).settle("today", md("said twice"))  # nothing is left to settle
-    await posted(svc)
-    shown = workspace.now_visible("dev")
-    assert ["[Bring down]" in text for text in shown if "one hour" in text] == [False, False]
-    assert ["[Bring down]" in text for text in shown if "two hour" in text] == [True, True]
+    await until_posted(svc)
+    visible = workspace.now_visible("dev")
+    assert ["[Bring down]" in text for text in visible if "one hour" in text] == [False, False]
+    assert ["[Bring down]" in text for text in visible if "two hour" in text] == [True, True]
 
 
-async def test_an_answer_replaces_the_question_wherever_it_was_asked(svc: Services, workspace: Workspace) -> None:
-    """Only those with the given keys."""
+async def test_an_answer_replaces_the_question(svc: Services, workspace: Workspace) -> None:
+    """Only the questions with the given keys are replaced."""
     lease = a_lease("today")
     for key in ("ask:1", "remind:1"):
         view = views.reminder(lease, key, 0.2, down_at=md("04:00"), last=False, keep="1 h")
         await Wiring(svc).of(HolderPrompts).ask(lease, key, "C0GPUOPS", view)
-    await posted(svc, "today")
+    await until_posted(svc, "today")
     await Wiring(svc).of(HolderPrompts).settle("today", md("I still need it."), keys=("ask:1",))
-    await posted(svc)
-    shown = workspace.now_visible("dev")
-    assert "I still need it." in shown
-    assert [text for text in shown if "idle for ask:1" in text] == []
-    assert ["[Bring down]" in text for text in shown if "idle for remind:1" in text] == [True]
+    await until_posted(svc)
+    visible = workspace.now_visible("dev")
+    assert "I still need it." in visible
+    assert [text for text in visible if "idle for ask:1" in text] == []
+    assert ["[Bring down]" in text for text in visible if "idle for remind:1" in text] == [True]

@@ -7,22 +7,22 @@ import pytest
 from commands.parsing import Misunderstood, is_question, is_time, names_with_hold, read
 
 
-def test_a_whole_sentence() -> None:
+def test_a_command_has_name_duration_and_reason() -> None:
     """Name, duration and reason."""
-    said = read("up coder-chat for 1h 30m because demo for the board")
-    assert (said.verb, said.names, said.hold) == ("up", ("coder-chat",), timedelta(minutes=90))
-    assert said.reason == "demo for the board"
+    line = read("up coder-chat for 1h 30m because demo for the board")
+    assert (line.verb, line.names, line.hold) == ("up", ("coder-chat",), timedelta(minutes=90))
+    assert line.reason == "demo for the board"
 
 
 def test_options_are_key_value() -> None:
     """Options may be anywhere after the verb, quoted or not, and may be repeated."""
-    said = read("add coder-mini Qwen/X context=8192 arg=--a=b arg=“--c d”")
-    assert said.names == ("coder-mini", "Qwen/X")
-    assert said.options == (("context", "8192"), ("arg", "--a=b"), ("arg", "--c d"))
+    line = read("add coder-mini Qwen/X context=8192 arg=--a=b arg=“--c d”")
+    assert line.names == ("coder-mini", "Qwen/X")
+    assert line.options == (("context", "8192"), ("arg", "--a=b"), ("arg", "--c d"))
 
 
 @pytest.mark.parametrize("text", ["up x for -3h", "up x for", "up x for 0s", "up x for soon"])
-def test_a_bad_duration_is_refused_with_the_fix(text: str) -> None:
+def test_a_bad_duration_is_refused_with_an_example(text: str) -> None:
     """An invalid duration is named, with an example."""
     with pytest.raises(Misunderstood, match="for example 45m, 2h or 1h30m"):
         read(text)

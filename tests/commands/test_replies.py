@@ -8,17 +8,17 @@ from commands.replies import AcksFirst, send_answer
 from tests.clients.kube import time_passes
 
 
-async def said_for(work: Any) -> list[str]:
-    said: list[str] = []
+async def answers_for(work: Any) -> list[str]:
+    texts: list[str] = []
 
     async def respond(*, text: str, **_: object) -> None:
-        said.append(text)
+        texts.append(text)
 
     await send_answer(respond, work)
-    return said
+    return texts
 
 
-async def test_work_waits_while_requests_come_in() -> None:
+async def test_work_waits_while_requests_arrive() -> None:
     """In a burst, work begins after the last request has been acknowledged."""
     gate, order = AcksFirst(quiet=60, longest=600), list[str]()
 
@@ -67,7 +67,7 @@ async def test_errors_are_explained() -> None:
     async def broken() -> None:
         raise ZeroDivisionError
 
-    assert await said_for(refused()) == ["Say which."]
-    assert "Nothing was changed" in (await said_for(away()))[0]
-    assert "Your request may have been stored: look for a card" in (await said_for(stalled()))[0]
-    assert "Search Stoker's log for" in (await said_for(broken()))[0]
+    assert await answers_for(refused()) == ["Say which."]
+    assert "Nothing was changed" in (await answers_for(away()))[0]
+    assert "Your request may have been stored: look for a card" in (await answers_for(stalled()))[0]
+    assert "Search Stoker's log for" in (await answers_for(broken()))[0]

@@ -18,9 +18,13 @@ class Installation:
     def __init__(self, world: Sandbox, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._directory = directory
         self._monkeypatch = monkeypatch
-        known = world.bot.environment
-        self.environment = {name: value for name, value in known.items() if name.isupper() and "COV" not in name}
-        self.policy: dict[str, Any] = YAML(typ="safe").load(Path(known["STOKER_CONFIG"]).read_text(encoding="utf-8"))
+        running_environment = world.bot.environment
+        self.environment = {
+            name: value for name, value in running_environment.items() if name.isupper() and "COV" not in name
+        }
+        self.policy: dict[str, Any] = YAML(typ="safe").load(
+            Path(running_environment["STOKER_CONFIG"]).read_text(encoding="utf-8")
+        )
 
     def set(self, key: str, value: Any) -> None:
         section, _, name = key.partition(".")

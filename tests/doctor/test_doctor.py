@@ -32,8 +32,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory, forked: None) -> Async
     """A correct installation with a running bot."""
     del forked
     directory = tmp_path_factory.mktemp("installation")
-    async with opened(platform=None, speed=60, port=0, checks_pass_after=None, settings={}, directory=directory) as it:
-        yield it
+    async with opened(
+        platform=None, speed=60, port=0, checks_pass_after=None, settings={}, directory=directory
+    ) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
@@ -123,8 +125,10 @@ SLACK: list[tuple[str, str, Change, str]] = [
 
 
 @pytest.mark.parametrize(("method", "change", "expected"), [row[1:] for row in SLACK], ids=[row[0] for row in SLACK])
-async def test_slacks_side_is_examined(installation: Installation, method: str, change: Change, expected: str) -> None:
-    """Slack's answers about the app and the channel."""
+async def test_problems_in_slack_are_named(
+    installation: Installation, method: str, change: Change, expected: str
+) -> None:
+    """Problems in Slack's answers about the app and the channel are reported."""
     base = installation.environment["SLACK_API_URL"]
     async with altered(base.removesuffix("/api/"), f"/{method}", change) as url:
         installation.environment["SLACK_API_URL"] = f"{url}/api/"
@@ -190,8 +194,8 @@ async def test_a_private_channel_needs_the_scopes_of_private_channels(installati
             "lacks the scopes groups:history, groups:read → Update the app with what `stoker manifest --private"
             in fault
         )
-        async with altered(url, "/auth.test", _for_private) as both:
-            installation.environment["SLACK_API_URL"] = f"{both}/api/"
+        async with altered(url, "/auth.test", _for_private) as proxy_url:
+            installation.environment["SLACK_API_URL"] = f"{proxy_url}/api/"
             assert faults(await installation.examine()) == []
 
 
@@ -210,8 +214,10 @@ def _unprotected(answer: Any, _: dict[str, str]) -> None:
         ("/branches/main", _unprotected, "GitHub: main is not protected"),
     ],
 )
-async def test_githubs_side_is_examined(installation: Installation, path: str, change: Change, expected: str) -> None:
-    """The token's permissions, and the branch's protection."""
+async def test_problems_in_github_are_named(
+    installation: Installation, path: str, change: Change, expected: str
+) -> None:
+    """Missing permissions of the token and a missing protection of the branch are reported."""
     async with altered(installation.environment["GITHUB_API_URL"], path, change) as url:
         installation.environment["GITHUB_API_URL"] = url
         assert any(expected in fault for fault in faults(await installation.examine()))
@@ -237,14 +243,16 @@ async def test_a_github_app_is_examined_by_its_own_permissions(
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
     ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    given = {"token": installation.environment.pop("GITHUB_TOKEN"), "expires_at": ends, "permissions": granted}
+    token = {"token": installation.environment.pop("GITHUB_TOKEN"), "expires_at": ends, "permissions": granted}
     installation.environment |= {
         "GITHUB_APP_ID": "42",
         "GITHUB_APP_INSTALLATION_ID": "7",
         "GITHUB_APP_PRIVATE_KEY": pem,
     }
-    own = {"/app/installations/7/access_tokens": given}
-    async with altered(installation.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", _read_only, own) as url:
+    own_answers = {"/app/installations/7/access_tokens": token}
+    async with altered(
+        installation.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", _read_only, own_answers
+    ) as url:
         installation.environment["GITHUB_API_URL"] = url
         reported = faults(await installation.examine())
     assert len(reported) == len(expected), reported
@@ -255,8 +263,8 @@ async def test_each_missing_right_is_named(installation: Installation) -> None:
     """Every verb is checked in the cluster, and a refused one is named with its namespace."""
 
     def refuse(answer: Any, _: dict[str, str]) -> None:
-        asked = answer["spec"]["resourceAttributes"]
-        answer["status"]["allowed"] = (asked.get("subresource"), asked["verb"]) != ("scale", "patch")
+        attributes = answer["spec"]["resourceAttributes"]
+        answer["status"]["allowed"] = (attributes.get("subresource"), attributes["verb"]) != ("scale", "patch")
 
     async with altered(installation.cluster, "/selfsubjectaccessreviews", refuse) as url:
         installation.set_cluster(url)
@@ -279,7 +287,7 @@ async def test_a_model_that_cannot_be_measured_is_named(installation: Installati
 
     def uncached(answer: Any, _: dict[str, str]) -> None:
         for container in answer["spec"]["template"]["spec"]["containers"]:
-            container["env"] = [each for each in container["env"] if each["name"] != "HF_HOME"]
+            container["env"] = [variable for variable in container["env"] if variable["name"] != "HF_HOME"]
 
     async with altered(installation.cluster, "/deployments/coder-chat", uncached) as url:
         installation.set_cluster(url)
@@ -300,7 +308,7 @@ async def test_a_gateway_without_a_database_is_named(installation: Installation)
 
 
 async def test_an_open_cost_gate_is_named(installation: Installation, world: Sandbox) -> None:
-    """The Application of a GPU model that syncs automatically in the cluster, independent of the repository."""
+    """The Application of a GPU model syncs automatically in the cluster, independent of the repository."""
     store = world.cluster.api.store
 
     def automate(application: dict[str, Any]) -> None:
@@ -393,7 +401,7 @@ async def test_a_machine_without_git_is_named(installation: Installation, tmp_pa
     assert "git is not on PATH" in out
 
 
-async def test_the_command_ends_with_its_verdict(installation: Installation, tmp_path: Path) -> None:
+async def test_the_exit_code_and_the_output_show_the_verdict(installation: Installation, tmp_path: Path) -> None:
     """Exit code 0 and JSON for machines; exit code 1 and lines for people for problems; exit code 2 for a setting."""
     code, out, _ = await _doctor(installation.environment_with_policy(), tmp_path, "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
@@ -413,11 +421,11 @@ async def test_an_admin_gets_the_same_diagnosis_in_slack(world: Sandbox) -> None
     await world.command("admin", "/gpu doctor")
     await world.command("dev", "/gpu doctor")
     async with asyncio.timeout(200):
-        while not any("checks passed" in seen.text for seen in world.visible("admin", since)):
+        while not any("checks passed" in revision.text for revision in world.visible("admin", since)):
             await asyncio.sleep(0.1)
-        while not any("Only admins" in seen.text for seen in world.visible("dev", since)):
+        while not any("Only admins" in revision.text for revision in world.visible("dev", since)):
             await asyncio.sleep(0.1)
-    assert not any("checks passed" in seen.text for seen in world.visible("dev", since))
+    assert not any("checks passed" in revision.text for revision in world.visible("dev", since))
 
 
 async def test_unknown_scopes_are_a_warning(installation: Installation) -> None:
@@ -434,7 +442,7 @@ async def test_unknown_scopes_are_a_warning(installation: Installation) -> None:
 
 
 async def test_unknown_permissions_are_a_warning(installation: Installation) -> None:
-    """A repository without `permissions` in its answer."""
+    """The answer about the repository has no `permissions`."""
 
     def strip(answer: Any, _: dict[str, str]) -> None:
         answer.pop("permissions")

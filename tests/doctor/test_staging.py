@@ -25,7 +25,7 @@ def node(*taints: dict[str, str], **labels: str) -> Object:
     return {"kind": "Node", "metadata": {"name": "n", "labels": {"kubernetes.io/arch": "amd64"} | labels}, "spec": {"taints": list(taints)}}  # fmt: skip
 
 
-def held(size: str, *, expands: bool) -> tuple[Object, ...]:
+def bound_volume(size: str, *, expands: bool) -> tuple[Object, ...]:
     """A bound volume of this size, and its class."""
     bound = claim(bound=True)
     bound["status"]["capacity"] = bound["spec"]["resources"]["requests"] = {"storage": size}
@@ -34,14 +34,14 @@ def held(size: str, *, expands: bool) -> tuple[Object, ...]:
 
 def in_zone(zone: str, size: str = "20Gi") -> tuple[Object, ...]:
     """A bound volume in a zone."""
-    bound, kind = held(size, expands=True)
+    bound, kind = bound_volume(size, expands=True)
     bound["spec"]["volumeName"] = "pv-1"
     rule = {"key": "topology.gke.io/zone", "operator": "In", "values": [zone]}
     term = {"required": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}}
     return bound, kind, {"kind": "PersistentVolume", "metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": term}}
 
 
-OK = held("20Gi", expands=True)
+OK = bound_volume("20Gi", expands=True)
 NO_NODE = "takes a staging Job → Set `staging.node_selector` and `staging.tolerations` to a pool"
 FINDINGS: list[tuple[str, tuple[Object, ...], dict[str, Any], str]] = [
     ("a CPU node", (*OK, node()), {}, ""),
@@ -60,11 +60,11 @@ FINDINGS: list[tuple[str, tuple[Object, ...], dict[str, Any], str]] = [
     ("another zone", (*in_zone("a"), node(**{ZONE: "b"})), {}, f"in zone a {NO_NODE}"),
     ("the volume's zone", (*in_zone("a"), node(**{ZONE: "a"})), {}, ""),
     ("no volume", (node(),), {}, "The cluster has no volume claim coder-chat-model-cache: sync the"),
-    ("too small for git, and cannot grow", (*held("10Gi", expands=False), node()), {},
+    ("too small for git, and cannot grow", (*bound_volume("10Gi", expands=False), node()), {},
      "has to grow from 10Gi to 20Gi, and its storage class rwo does not allow that (allowVolumeExpansion) → Use a storage"),
-    ("too small for git, and can grow", (*held("10Gi", expands=True), node()), {}, ""),
-    ("large enough, and cannot grow", (*held("20Gi", expands=False), node()), {}, ""),
-    ("no class", (held("10Gi", expands=True)[0], node()), {}, "its storage class (there is none) does not allow that"),
+    ("too small for git, and can grow", (*bound_volume("10Gi", expands=True), node()), {}, ""),
+    ("large enough, and cannot grow", (*bound_volume("20Gi", expands=False), node()), {}, ""),
+    ("no class", (bound_volume("10Gi", expands=True)[0], node()), {}, "its storage class (there is none) does not allow that"),
 ]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ async def test_each_obstacle_to_staging_is_named(
 
 async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
     """The volume has the size in git, but a swap needs space for two models of this size."""
-    for manifest in (*held("8Gi", expands=False), node()):
+    for manifest in (*bound_volume("8Gi", expands=False), node()):
         wire.store.create(manifest)
     (finding,) = await findings(wire, {}, ENDPOINT.model_copy(update={"pvc_size": "8Gi"}))
     assert "has to grow from 8Gi to 15Gi" in finding.said
@@ -107,8 +107,8 @@ async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: W
 async def test_staging_that_is_off_and_a_missing_deployment_have_no_findings(wire: Wire) -> None:
     """Argo CD's part of the diagnosis reports an endpoint that is not deployed."""
     assert [finding.said for finding in await findings(wire, {"mode": "off"})] == ["no staging: staging.mode is off"]
-    other = ENDPOINT.model_copy(update={"name": "coder-mini"})
-    assert [finding.verdict for finding in await findings(wire, {}, other)] == ["ok"]
+    undeployed = ENDPOINT.model_copy(update={"name": "coder-mini"})
+    assert [finding.verdict for finding in await findings(wire, {}, undeployed)] == ["ok"]
 
 
 @pytest.mark.parametrize(

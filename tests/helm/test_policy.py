@@ -15,7 +15,7 @@ from bot.clients.job import Jobs, Load
 from bot.clients.whereabouts import Whereabouts
 from bot.settings.config import Config
 from tests.clients.kube import Wire, application, caching, connected, deployment, time_passes, wait_until
-from tests.clients.test_staging_job import made as staging_job
+from tests.clients.test_staging_job import staging_job
 from tests.helm.chart import BENCH, MEASURING, MINIMAL, Object, of_kind, render
 from tests.helm.policy import Policy, Review
 
@@ -72,23 +72,23 @@ async def test_what_the_bot_does_is_allowed(wire: Wire, policy: Policy) -> None:
         await cluster.scale("coder-chat", 0, lease=None, fence=8)
         await argocd.refresh("coder-chat")
         syncing = asyncio.create_task(argocd.sync("coder-chat", "b" * 40, actor="U0DEV", timeout=30))
-        await wait_until(lambda: wire.asked("GET", "watch=true"))
+        await wait_until(lambda: wire.count_requests("GET", "watch=true"))
         time_passes(30)
         with pytest.raises(SyncFailed):
             await syncing
         load = Load(model="coder-chat", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
         await jobs.start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
         await jobs.delete("0123456789")
-    made = changes(wire, began)
-    kinds = {(review.operation, review.resource) for review in made}
+    reviews = changes(wire, began)
+    kinds = {(review.operation, review.resource) for review in reviews}
     assert kinds == {
         ("UPDATE", "deployments"),
         ("UPDATE", "applications"),
         ("CREATE", "jobs"),
         ("DELETE", "jobs"),
     }
-    assert any("operation" in (review.new or {}) for review in made)
-    assert [policy.denies(review) for review in made if policy.denies(review)] == []
+    assert any("operation" in (review.new or {}) for review in reviews)
+    assert [policy.denies(review) for review in reviews if policy.denies(review)] == []
 
 
 async def _all_include(later: str, earlier: str) -> bool:
@@ -107,10 +107,10 @@ async def test_a_reconciliation_of_flux_is_allowed(wire: Wire, policy: Policy) -
     began = wire.store.version
     async with connected(wire) as api:
         await Flux(api, "flux-system", ("serving",), _all_include).refresh("apps")
-    made = changes(wire, began)
+    reviews = changes(wire, began)
     with_flux = Policy(WITH_FLUX)
-    assert {review.resource for review in made} == {"gitrepositories", "kustomizations"}
-    for review in made:
+    assert {review.resource for review in reviews} == {"gitrepositories", "kustomizations"}
+    for review in reviews:
         assert with_flux.denies(review) == []
         assert any("and nothing else" in each for each in policy.denies(review))
         changed = deepcopy(review.new) or {}
@@ -319,10 +319,10 @@ async def test_a_job_is_the_bots_own(
     wire: Wire, policy: Policy, change: Callable[[Object], object], message: str
 ) -> None:
     """A Job runs a pod, so the pod is limited as well."""
-    made = await job(wire)
-    review = Review(operation="CREATE", group="batch", resource="jobs", name=made["metadata"]["name"], new=made)
+    created = await job(wire)
+    review = Review(operation="CREATE", group="batch", resource="jobs", name=created["metadata"]["name"], new=created)
     assert policy.denies(review) == []
-    change(made)
+    change(created)
     found = policy.denies(review)
     assert any(message in each for each in found), found
 
@@ -336,11 +336,11 @@ def test_only_its_own_jobs_are_deleted(policy: Policy) -> None:
 
 def test_the_images_of_jobs_are_those_of_the_settings() -> None:
     """The images of bench, of staging and of the values; with the endpoints' own staging images they are unknown."""
-    made: Object = {
+    staging_job: Object = {
         "metadata": {"name": "stoker-stage-x"},
         "spec": {"template": {"spec": {"automountServiceAccountToken": False, "containers": [{"image": "mirror/v"}]}}},
     }
-    review = Review(operation="CREATE", group="batch", resource="jobs", name="stoker-stage-x", new=made)
+    review = Review(operation="CREATE", group="batch", resource="jobs", name="stoker-stage-x", new=staging_job)
 
     def denied(config: Object, **policy: object) -> bool:
         values = MINIMAL | {"config": MINIMAL["config"] | config, "admissionPolicy": policy}

@@ -48,11 +48,11 @@ class ObservedSandbox:
 
     def seen(self, user: str = "dev") -> str:
         """Every text that became visible to this user since the last action, for the message of a failure."""
-        return "\n---\n".join(seen.text for seen in self.world.visible(user, self._since))
+        return "\n---\n".join(revision.text for revision in self.world.visible(user, self._since))
 
     def has_seen(self, text: str, user: str = "dev") -> bool:
         """Return whether the text appeared since the last action; an old message that is edited elsewhere does not count."""
-        return any(seen.shows(text) for seen in self.world.visible(user, self._since))
+        return any(revision.shows(text) for revision in self.world.visible(user, self._since))
 
     async def sees(self, text: str, user: str = "dev") -> None:
         """Wait until this user has seen the text."""
@@ -88,9 +88,9 @@ class ObservedSandbox:
 
     def syncs_of(self, application: str) -> int:
         """Return how many syncs of an Application have ended."""
-        application = self.world.cluster.store.get("Application", application, "argocd")
-        assert application
-        return len(application["status"].get("history") or [])
+        live = self.world.cluster.store.get("Application", application, "argocd")
+        assert live
+        return len(live["status"].get("history") or [])
 
     def _deployment(self, name: str) -> dict[str, Any]:
         deployment = self.world.cluster.store.get("Deployment", name, "serving")

@@ -112,8 +112,8 @@ class EmulatedSlack:
 
     async def _trigger(self, user: str) -> str:
         bot = {"Authorization": f"Bearer {BOT_TOKEN}"}
-        user = {"user_id": self.users[user]}
-        answer = (await self.api.post("views.generateTriggerId", json=user, headers=bot)).json()
+        arguments = {"user_id": self.users[user]}
+        answer = (await self.api.post("views.generateTriggerId", json=arguments, headers=bot)).json()
         return str(answer["trigger_id"])
 
     async def _deliver(self, kind: str, **payload: Any) -> None:

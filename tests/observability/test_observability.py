@@ -51,13 +51,13 @@ class Collector:
 
 
 @dataclass
-class Seen:
+class ObservedBot:
     world: Sandbox
     collector: Collector
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def seen(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncIterator[Seen]:
+async def observed(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncIterator[ObservedBot]:
     """A model that was brought up after an approval, by a bot that reports to a collector, with a refused click before."""
     del forked
     directory = tmp_path_factory.mktemp("observed")
@@ -83,7 +83,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncI
         await until(world, "dev", since, "Only approvers")
         await world.click("lead", "Approve")
         await until(world, "lead", since, "succeeded", "is up")
-        yield Seen(world, collector)
+        yield ObservedBot(world, collector)
 
 
 async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
@@ -93,13 +93,13 @@ async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
             while not any(s.shows(text) for s in world.visible(user, since) for text in texts):
                 await asyncio.sleep(0.1)
     except TimeoutError:
-        shown = "\n---\n".join(s.text for s in world.visible(user, since))
-        raise AssertionError(f"{texts} not shown:\n{shown}") from None
+        screen = "\n---\n".join(s.text for s in world.visible(user, since))
+        raise AssertionError(f"{texts} not shown:\n{screen}") from None
 
 
-async def scraped(seen: Seen) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+async def scrape(observed: ObservedBot) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
-        text = (await http.get(f"{seen.world.bot.url}/metrics")).text
+        text = (await http.get(f"{observed.world.bot.url}/metrics")).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -107,75 +107,75 @@ async def scraped(seen: Seen) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     }
 
 
-async def test_the_metrics_describe_the_bring_up(seen: Seen) -> None:
-    """Its outcome, its decision, its phases, its smoke tests, who has the GPU, and what it costs."""
-    found = await scraped(seen)
-    assert found["stoker_operations_total", (("kind", "gpu up"), ("status", "succeeded"))] == 1
-    assert found["stoker_approval_seconds_count", (("decision", "approved"),)] == 1
-    assert found["stoker_lease_held", (("model", "coder-chat"),)] == 1
-    assert found["stoker_queue_length", ()] == 0
-    assert found["stoker_dependency_up", (("system", "redis"),)] == 1
-    assert found["stoker_reconciled_timestamp_seconds", ()] > time.time() - 300
-    assert any(name == "stoker_boot_phase_seconds_count" and value for (name, _), value in found.items())
+async def test_the_metrics_describe_the_bring_up(observed: ObservedBot) -> None:
+    """There are metrics of its outcome, decision, phases, smoke tests, holder and cost."""
+    samples = await scrape(observed)
+    assert samples["stoker_operations_total", (("kind", "gpu up"), ("status", "succeeded"))] == 1
+    assert samples["stoker_approval_seconds_count", (("decision", "approved"),)] == 1
+    assert samples["stoker_lease_held", (("model", "coder-chat"),)] == 1
+    assert samples["stoker_queue_length", ()] == 0
+    assert samples["stoker_dependency_up", (("system", "redis"),)] == 1
+    assert samples["stoker_reconciled_timestamp_seconds", ()] > time.time() - 300
+    assert any(name == "stoker_boot_phase_seconds_count" and value for (name, _), value in samples.items())
     passed = [
         v
-        for (name, labels), v in found.items()
+        for (name, labels), v in samples.items()
         if name == "stoker_smoke_checks_total" and ("result", "passed") in labels
     ]
     assert sum(passed) >= 4
 
 
-async def test_a_session_costs_what_its_machine_costs(seen: Seen) -> None:
+async def test_a_session_is_billed_at_the_price_of_its_machine(observed: ObservedBot) -> None:
     """The price of the machine is used: with the default price the cost would be less than a cent so far."""
     cost: float = 0
     async with asyncio.timeout(200):
         while cost < 1:  # until the watch has seen which machine it is
-            cost = (await scraped(seen))["stoker_session_cost_usd", (("model", "coder-chat"),)]
+            cost = (await scrape(observed))["stoker_session_cost_usd", (("model", "coder-chat"),)]
             await asyncio.sleep(0.1)
 
 
-async def test_the_charts_alerts_and_dashboard_ask_for_metrics_that_exist(seen: Seen) -> None:
+async def test_the_charts_alerts_and_dashboard_use_existing_metrics(observed: ObservedBot) -> None:
     """An alert on a renamed metric would never fire; `up` is a metric of Prometheus itself."""
     text = (CHART / "templates/monitoring.yaml").read_text() + (CHART / "files/dashboard.json").read_text()
-    asked = set(re.findall(r"\bstoker_[a-z_]+", text))
+    used = set(re.findall(r"\bstoker_[a-z_]+", text))
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
-        told = (await http.get(f"{seen.world.bot.url}/metrics")).text
-    described = set(re.findall(r"^# HELP (\w+)", told, re.MULTILINE))
-    known = described | {f"{name}_bucket" for name in described}
-    assert asked
-    assert asked <= known, asked - known
+        metrics = (await http.get(f"{observed.world.bot.url}/metrics")).text
+    described = set(re.findall(r"^# HELP (\w+)", metrics, re.MULTILINE))
+    existing = described | {f"{name}_bucket" for name in described}
+    assert used
+    assert used <= existing, used - existing
 
 
-async def test_every_log_line_is_json_about_something(seen: Seen) -> None:
+async def test_every_log_line_is_json_about_something(observed: ObservedBot) -> None:
     """Each line has op, actor and model; and no token of the installation is in the log."""
-    text = await asyncio.to_thread(seen.world.bot.log.read_text, "utf-8")
+    text = await asyncio.to_thread(observed.world.bot.log.read_text, "utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert lines
     assert all({"op", "actor", "model", "level", "timestamp"} <= line.keys() for line in lines)
-    secrets = [v for k, v in seen.world.bot.environment.items() if k.endswith(("_TOKEN", "_SECRET"))]
+    secrets = [v for k, v in observed.world.bot.environment.items() if k.endswith(("_TOKEN", "_SECRET"))]
     assert secrets
     assert not any(secret in text for secret in secrets)
 
 
-async def test_the_operation_has_a_trace(seen: Seen) -> None:
+async def test_the_operation_has_a_trace(observed: ObservedBot) -> None:
     """The task and each step are spans, with the operation's id."""
     async with asyncio.timeout(200):
-        while not any("stoker.op" in attributes for _, attributes in seen.collector.spans):
+        while not any("stoker.op" in attributes for _, attributes in observed.collector.spans):
             await asyncio.sleep(0.2)
-    operations = {attributes["stoker.op"] for _, attributes in seen.collector.spans if "stoker.op" in attributes}
+    operations = {attributes["stoker.op"] for _, attributes in observed.collector.spans if "stoker.op" in attributes}
     assert len(operations) == 1
 
 
-async def test_the_audit_log_is_exported_as_json_lines(seen: Seen, tmp_path: Path) -> None:
+async def test_the_audit_log_is_exported_as_json_lines(observed: ObservedBot, tmp_path: Path) -> None:
     """The requester, refused clicks, approvals, each step, and the end, in order, from a command that only needs Redis."""
     process = await start_stoker(
-        *("audit", "export", "--since", "1h"), environment=seen.world.bot.environment, directory=tmp_path
+        *("audit", "export", "--since", "1h"), environment=observed.world.bot.environment, directory=tmp_path
     )
     out, _ = await process.communicate()
     entries = [json.loads(line) for line in out.decode().splitlines()]
     events = [entry["event"] for entry in entries]
-    told = [e for e in events if e in ("requested", "refused", "approved", "succeeded")]
-    assert told == ["requested", "refused", "approved", "succeeded"]
+    main_events = [e for e in events if e in ("requested", "refused", "approved", "succeeded")]
+    assert main_events == ["requested", "refused", "approved", "succeeded"]
     refused = next(entry for entry in entries if entry["event"] == "refused")
     assert (refused["who"], refused["model"]) == ("U0DEV", "coder-chat")
     assert "Only approvers" in refused["why"]

@@ -17,8 +17,8 @@ SECRET = "a-secret-of-this-test-0451"
 
 def test_a_trace_contains_no_secret() -> None:
     conceal(SecretStr(SECRET))
-    seen, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(_redacting(seen)))
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(_redacting(exporter)))
     try:
         with provider.get_tracer("t").start_as_current_span(
             f"GET {SECRET}", attributes={"url": f"https://u:{SECRET}@h"}
@@ -26,7 +26,7 @@ def test_a_trace_contains_no_secret() -> None:
             raise ValueError(f"refused {SECRET}")
     except ValueError:
         pass
-    (span,) = seen.get_finished_spans()
+    (span,) = exporter.get_finished_spans()
     assert span.name == "GET ***"
     assert SECRET not in span.to_json()
     assert "refused ***" in span.to_json()
