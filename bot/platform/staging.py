@@ -82,34 +82,35 @@ class Staging:
                 break
             attempt = partial(self._attempt, run, weights, number, time_left, delay)
             try:
-                tried = await run.cancellable(
+                record = await run.cancellable(
                     run.once(Step(f"staging {weights.hf_id} {number}", _AttemptRecord), attempt)
                 )
             except StagingFailed:
                 # `end_all` cancels the operation before it deletes its Job: then the cancellation is the reason.
                 await run.cancellable(asyncio.sleep(0))
                 raise
-            ended, seconds = tried.ended, seconds + tried.ended.seconds
-            match ended.outcome:
+            result, seconds = record.ended, seconds + record.ended.seconds
+            match result.outcome:
                 case "staged":
-                    return await self._record_staged(run, weights, ended, seconds)
+                    return await self._record_staged(run, weights, result, seconds)
                 case "turned away":
                     delay = min(2 * delay, shape.longest_wait)
-                    why = "Hugging Face answers 429 (too many requests)"
+                    reason = "Hugging Face answers 429 (too many requests)"
                 case "taken" | "moved":
-                    why = ended.reason
+                    reason = result.reason
                 case "interrupted":
-                    interruptions, why = interruptions + 1, f"the download was interrupted: {ended.reason.rstrip('.')}"
+                    interruptions += 1
+                    reason = f"the download was interrupted: {result.reason.rstrip('.')}"
                 case _:
-                    assert_never(ended.outcome)
+                    assert_never(result.outcome)
             if interruptions > _INTERRUPTIONS:
                 raise StagingFailed(
-                    f"The download was interrupted {interruptions} times; the last time {ended.reason}."
+                    f"The download was interrupted {interruptions} times; the last time {result.reason}."
                 )
-            if tried.resume > self.clock():
-                next_step = f"the next attempt is at {time_stamp(tried.resume)}; no GPU runs, so nothing is billed"
-                await run.enter(phases.WAIT_FOR_HUB, f"{why}; {next_step}")
-                await run.cancellable(self.clock.sleep_until(tried.resume))
+            if record.resume > self.clock():
+                next_step = f"the next attempt is at {time_stamp(record.resume)}; no GPU runs, so nothing is billed"
+                await run.enter(phases.WAIT_FOR_HUB, f"{reason}; {next_step}")
+                await run.cancellable(self.clock.sleep_until(record.resume))
         raise StagingFailed(
             md(
                 "The weights of {hf_id} could not be staged within {limit} (`staging.limit`).",
