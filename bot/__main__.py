@@ -1,6 +1,6 @@
-"""The command `stoker`: the bot itself (`stoker run`), or one of the terminal's commands.
+"""The command `stoker`: the bot (`stoker run`), or another sub-command.
 
-The bot's process runs for weeks next to a team's other pods, so it does not load what only a terminal needs.
+The bot's process runs for weeks, so it does not load the modules that only the other sub-commands need.
 """
 
 import sys
@@ -12,7 +12,7 @@ def main() -> None:
 
         from bot.unused_imports import prevent_unused_imports
 
-        gc.disable()  # garbage collections while 1 300 modules are loaded find nothing; `bot.app` enables it again
+        gc.disable()  # there is no garbage while 1 300 modules are loaded; `bot.app` enables it again
         prevent_unused_imports()
         from bot.app import start
 

@@ -5,12 +5,15 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from aiohttp import web
 from docket import Docket, Worker
+from pydantic import SecretStr
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
@@ -89,15 +92,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
         svc = await stack.enter_async_context(open_services(settings, redis_url))
         await _check_rights(svc.cluster, svc.config, must_start=svc.config != svc.installed.config)
         await learn_secrets(svc.cluster, svc.config)
-        checking = asyncio.create_task(_check_roles(svc.roles))
-        stack.callback(checking.cancel)
-        secret = settings.slack_signing_secret
-        logging.getLogger("slack_bolt.AsyncApp").addFilter(_is_needed)
-        slack = AsyncApp(
-            name="stoker",  # otherwise Bolt reads the source files of the whole call stack for a name
-            client=await open_slack(settings, stack),
-            signing_secret=secret.get_secret_value() if secret else None,
-        )
+        _in_background(stack, _check_roles(svc.roles))
+        slack = await _open_slack_app(settings, stack)
         wiring = Wiring(svc)
         listeners.register(slack, wiring)
         for task in all_tasks(wiring):
@@ -112,30 +108,25 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
             )
         )
         await RECONCILE.replace(svc.docket, when=svc.clock(), key="reconcile")()  # now, and then every minute
+        uses_http = settings.slack_signing_secret is not None
         runner = web.AppRunner(
-            wiring.of(HttpPort).app(slack if secret else None),
+            wiring.of(HttpPort).app(slack if uses_http else None),
             access_log=None,
             shutdown_timeout=_DRAIN_SECONDS,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         listening = await stack.enter_async_context(AsyncExitStack())
-        if settings.slack_app_token and not secret:
-            socket = AsyncSocketModeHandler(slack, settings.slack_app_token.get_secret_value())
-            listening.push_async_callback(socket.close_async)
-            connecting = asyncio.create_task(_connect(socket))
-            listening.callback(connecting.cancel)
-            await asyncio.wait({connecting}, timeout=_SLACK_TIMEOUT)
+        if settings.slack_app_token and not uses_http:
+            await _open_socket(slack, settings.slack_app_token, listening)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         gc.enable()  # see `bot.__main__`
         # Freeze the loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. A collection
         # before the freeze would free only 2 000 of 214 000 objects, and take a seventh of the start-up time.
         gc.freeze()
-        log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
-        guarding = asyncio.create_task(wiring.of(Guard).run())
-        stack.callback(guarding.cancel)
-        announcing = asyncio.create_task(wiring.of(SettingsInUse).announce())
-        stack.callback(announcing.cancel)
+        log.info("ready", port=settings.stoker_port, mode="http" if uses_http else "socket")
+        _in_background(stack, wiring.of(Guard).run())
+        _in_background(stack, wiring.of(SettingsInUse).announce())
         work = asyncio.create_task(worker.run_forever())
         try:
             watching = asyncio.create_task(watch_worker(svc.docket, worker.name))
@@ -145,6 +136,30 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
             await listening.aclose()
             await _drain(work, working)
     return changed and not stop.is_set()
+
+
+def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start the work, and cancel it when the stack is closed."""
+    task = asyncio.create_task(work)
+    stack.callback(task.cancel)
+    return task
+
+
+async def _open_slack_app(settings: Settings, stack: AsyncExitStack) -> AsyncApp:
+    secret = settings.slack_signing_secret
+    logging.getLogger("slack_bolt.AsyncApp").addFilter(_is_needed)
+    return AsyncApp(
+        name="stoker",  # otherwise Bolt reads the source files of the whole call stack for a name
+        client=await open_slack(settings, stack),
+        signing_secret=secret.get_secret_value() if secret else None,
+    )
+
+
+async def _open_socket(slack: AsyncApp, token: SecretStr, stack: AsyncExitStack) -> None:
+    """Connect to Slack with Socket Mode. After `_SLACK_TIMEOUT` seconds the start continues without the connection."""
+    socket = AsyncSocketModeHandler(slack, token.get_secret_value())
+    stack.push_async_callback(socket.close_async)
+    await asyncio.wait({_in_background(stack, _connect(socket))}, timeout=_SLACK_TIMEOUT)
 
 
 async def _connect(socket: AsyncSocketModeHandler) -> None:

@@ -1,8 +1,8 @@
-"""Makes sure that a cancelled task ends, in Python 3.11 too.
+"""Replaces `asyncio.wait_for` in Python 3.11, which can ignore a cancellation.
 
 In 3.11, `asyncio.wait_for` ignores a cancellation that arrives when the awaited object has just ended, and redis-py
-uses it for each command. On a busy machine a cancelled task then continues, and code that waits for its end waits
-forever (python/cpython#86296). Importing this module replaces `wait_for` with the implementation of Python 3.12.
+calls it for each command. The cancelled task then continues, and code that waits for its end waits forever
+(python/cpython#86296). Importing this module replaces `wait_for` with the implementation of Python 3.12.
 """
 
 import asyncio

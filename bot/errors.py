@@ -1,10 +1,10 @@
-"""The errors, in two families by their reader.
+"""The two families of errors.
 
     StokerError
-    ├── BotError       for the user: the problem, its place and its fix; a retry would not help
-    │   └── …          each adapter and operation adds its own, e.g. GpuBusy, SyncFailed, BootFailed
+    ├── BotError       for the user: the problem, its location and its fix; a retry would not help
+    │   └── …          subclasses of clients and workflows, e.g. GpuBusy, SyncFailed, BootFailed
     └── Unavailable    a system did not answer; the operation is retried
-        └── Unreachable   there was no connection to it, so nothing is known about the system itself
+        └── Unreachable   there was no connection, so the state of the system is unknown
 
 Errors of external systems are wrapped where the system is called, with the cause chained, so that no other package
 depends on the exceptions of httpx or Kubernetes.
@@ -18,18 +18,18 @@ class StokerError(Exception):
 
     @property
     def shown(self) -> Mrkdwn:
-        """The error in Slack's markup: plain text, which may quote another system, is escaped."""
+        """The error in Slack's markup; plain text is escaped, because it may quote another system."""
         return shown(self.args[0] if self.args else "")
 
     def __str__(self) -> str:
-        """The error for a terminal, a log or a form, which do not render markup."""
+        """The error as plain text, for terminals, logs and forms."""
         return unmarked(self.args[0] if self.args else "")
 
 
 class BotError(StokerError):
-    """An error for the user: one clear sentence with the problem and its fix.
+    """An error for the user: one sentence with the problem and its fix.
 
-    `details` are for the thread: log lines or events, unchanged.
+    `details` are log lines or events for the thread, unchanged.
     """
 
     remedy = "Follow the instructions in the message."
@@ -46,17 +46,17 @@ class Unavailable(StokerError):
     remedy = "Wait: Stoker retries automatically, and reports it if it gives up. `stoker doctor` shows which system does not answer."
 
     def __init__(self, system: str, detail: str = "", *, answered: bool = False) -> None:
-        why = f": {detail.rstrip('. ')}" if detail else ""
-        name = f"T{system[1:]}" if system.startswith("the ") else system  # it begins the sentence
+        reason = f": {detail.rstrip('. ')}" if detail else ""
+        subject = f"T{system[1:]}" if system.startswith("the ") else system
         if answered:
-            super().__init__(f"{name} answers with an error{why}")
+            super().__init__(f"{subject} answers with an error{reason}")
         else:
-            super().__init__(f"{name} does not answer{why}")
+            super().__init__(f"{subject} does not answer{reason}")
         self.system = system
         self.detail = detail
 
 
 class Unreachable(Unavailable):
-    """No connection to a system, or a proxy in front of it reports an outage."""
+    """There is no connection to a system, or a proxy in front of it reports an outage."""
 
     remedy = "Wait a moment: Stoker tries again. If this continues, check that the system runs, its address in the settings, and the network policy between it and Stoker."

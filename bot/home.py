@@ -1,4 +1,4 @@
-"""App Home: published to the people who opened it, whenever its content changes."""
+"""App Home: it is published when a user opens it, and to recent viewers when its content changes."""
 
 import asyncio
 import dataclasses
@@ -48,14 +48,14 @@ class Reading:
         self._silent: set[str] = set()
 
     async def of(self, work: Awaitable[T], otherwise: T) -> T:
-        """The result of the work, or `otherwise` if its system does not answer."""
+        """Return the result of the work, or `otherwise` if its system does not answer."""
         try:
             return await work
         except (BotError, Unavailable) as error:
-            lost = isinstance(error, Unavailable) and error.system == "Redis"
+            is_redis = isinstance(error, Unavailable) and error.system == "Redis"
             self._silent.add(
                 md("{error}: nothing can be brought up until it does, and requests are not shown", error=error)
-                if lost
+                if is_redis
                 else error.shown
             )
             return otherwise
@@ -67,7 +67,7 @@ class Reading:
 
 @component
 class GpuOverviews:
-    """Reads the part of Home about the GPU: its sessions, and its use in the last week."""
+    """Reads the part of Home about the GPU: its sessions, and its usage in the last week."""
 
     leases: Leases
     sessions: Sessions
@@ -78,18 +78,18 @@ class GpuOverviews:
 
     async def read(self, reading: Reading) -> Overview:
         """Read the current state. Without Redis, the leases come from the Deployments."""
-        held, users, bills = await asyncio.gather(
+        redis_leases, users, bills = await asyncio.gather(
             reading.of(self.leases.held(), None),
             reading.of(self.cluster.gpu_users(), None),
             reading.of(self.bills.since(self.clock() - _WEEK), ()),
         )
         marked = (read_mark(user.mark, user.endpoint) for user in users or ())
-        leases = tuple(mark for mark in marked if mark) if held is None else held
+        leases = tuple(mark for mark in marked if mark) if redis_leases is None else redis_leases
         now, leased = self.clock(), {lease.model for lease in leases}
         active, spent, troubles = {}, {}, {}
         for lease in leases:
-            session = await reading.of(self.sessions.of(lease), None) if held else None
-            health = await reading.of(self.sessions.health(lease), None) if held else None
+            session = await reading.of(self.sessions.of(lease), None) if redis_leases else None
+            health = await reading.of(self.sessions.health(lease), None) if redis_leases else None
             if session:
                 active[lease.model] = session.active
             if health and health.trouble:
@@ -101,13 +101,13 @@ class GpuOverviews:
             spent=spent,
             troubles=troubles,
             strangers=tuple(str(user) for user in users or () if user.endpoint not in leased),
-            known=held is not None and users is not None,
+            known=redis_leases is not None and users is not None,
             drains=draining(bills, now),
             week=daily(bills, now),
         )
 
     def _spent(self, lease: Lease, session: Session | None, health: Health | None, now: datetime) -> float:
-        """US dollars in steps of ten cents."""
+        """The cost of a session so far, in US dollars, rounded to ten cents so that Home changes less often."""
         node = health.node if health and (health.node or health.spans) else session.node if session else None
         usd, _ = running_total(self.config.gpu, lease, node, now, health)
         return round(usd, 1)
@@ -115,7 +115,7 @@ class GpuOverviews:
 
 @component
 class Overviews:
-    """Reads what Home shows."""
+    """Reads the content of Home."""
 
     operations: Operations
     slack: Slack
@@ -129,7 +129,7 @@ class Overviews:
     async def read(self) -> Overview:
         """Read the current state. If a system does not answer, only its part is missing."""
         reading = Reading()
-        seen, operations, people = await asyncio.gather(
+        gpu_overview, operations, people = await asyncio.gather(
             self.gpu_overviews.read(reading),
             reading.of(self.operations.open(), []),
             reading.of(self.roles.people(), People(frozenset(), frozenset(), frozenset())),
@@ -138,7 +138,7 @@ class Overviews:
         address = await reading.of(self.slack.address(), "")
         setup = await reading.of(self.setup.needed(), None)
         return dataclasses.replace(
-            seen,
+            gpu_overview,
             open=tuple(op for op in operations if op.plan or op.message),
             endpoints=endpoints,
             approvers=people.approvers,
@@ -158,7 +158,7 @@ class AppHome:
     clock: Clock
 
     async def publish(self, user: str) -> None:
-        """Show Home to somebody who has just opened it, and keep it up to date."""
+        """Show Home to a user who has just opened it, and record the user as a viewer."""
         try:
             await self.home.note_viewer(user, self.clock())
         except Unavailable as error:
@@ -173,18 +173,20 @@ class AppHome:
             await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def refresh(self, within: timedelta = VIEWERS_KEPT) -> None:
-        """Update Home for the people who opened it within that time and for whom it has changed."""
+        """Update Home for the users who opened it `within` that time, if its content has changed."""
         viewers = await self.home.viewers(self.clock(), within)
         if not viewers:
             return
-        now, seen = self.clock(), await self.overviews.read()
+        now, overview = self.clock(), await self.overviews.read()
         for user in viewers:
             async with self.home.turn(user):
                 search = await self._search(user)
-                digest = hashlib.sha256(json.dumps(home(seen, user, now, search), sort_keys=True).encode()).hexdigest()
+                digest = hashlib.sha256(
+                    json.dumps(home(overview, user, now, search), sort_keys=True).encode()
+                ).hexdigest()
                 if await self.home.is_changed(user, digest):
                     try:
-                        await self._show(seen, user, search)
+                        await self._show(overview, user, search)
                     except (BotError, Unavailable) as error:
                         await self.home.is_changed(user, "")  # so that the next round retries
                         log.warning("home not published", actor=user, error=str(error))
@@ -196,5 +198,5 @@ class AppHome:
         except Unavailable:
             return Search()
 
-    async def _show(self, seen: Overview, user: str, search: Search) -> None:
-        await self.slack.publish_home(user, home(seen, user, self.clock(), search))
+    async def _show(self, overview: Overview, user: str, search: Search) -> None:
+        await self.slack.publish_home(user, home(overview, user, self.clock(), search))

@@ -1,6 +1,6 @@
-"""The rights to request, approve, cancel and bring down. Pure: values in, a decision with its reason out.
+"""The rights to request, approve, cancel and bring down. Pure functions that return a decision with its reason.
 
-Evaluated again at every click, because a person's role may have changed since the button was shown.
+They are evaluated again at every click, because roles may have changed since the button was posted.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from bot.text.mrkdwn import Mrkdwn, md, person
 
 @dataclass(frozen=True)
 class Verdict:
-    """Allowed, or refused with a reason for the person."""
+    """A decision about an action: allowed, or refused with a reason for the person."""
 
     allowed: bool
     reason: str = ""
@@ -29,7 +29,7 @@ def refuse(reason: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Home:
-    """The bot's own workspace, the organisation that it belongs to (Enterprise Grid), and the bot's user id."""
+    """The bot's workspace, its organisation (Enterprise Grid), and the bot's user id."""
 
     team: str
     enterprise: str
@@ -48,38 +48,36 @@ class Profile:
     bot: bool = False
     deleted: bool = False
     name: str = ""
-    """The name that the person has chosen: text from outside."""
+    """The name that the person has chosen; external text."""
 
 
 def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:
-    """Decide whether somebody may use the bot: people of its own workspace or organisation may, guests and apps by
-    setting.
+    """Decide whether somebody may use the bot. Members of its workspace or organisation may; guests and apps may if the
+    settings allow it.
     """
     if profile is None or profile.deleted:
         return refuse("Slack has no active account for you, so Stoker refuses the request.")
-    ours = home.team in profile.teams or bool(home.enterprise and profile.enterprise == home.enterprise)
-    if profile.stranger or not ours:
+    is_member = home.team in profile.teams or bool(home.enterprise and profile.enterprise == home.enterprise)
+    if profile.stranger or not is_member:
         return refuse(
             "Stoker accepts requests only from people of its own workspace, and your account belongs to another organisation."
         )
     if profile.bot and not config.people.bots:
         return refuse(
             md(
-                "Stoker does not accept requests from apps and workflows: a person must make the request (the setting `people.bots`)."
+                "Stoker does not accept requests from apps and workflows (setting `people.bots`): a person must make the request."
             )
         )
     if profile.guest and not config.people.guests:
         return refuse(
-            md(
-                "Stoker does not accept requests from guests: ask a member of the workspace (the setting `people.guests`)."
-            )
+            md("Stoker does not accept requests from guests (setting `people.guests`): ask a member of the workspace.")
         )
     return ALLOW
 
 
 @dataclass(frozen=True)
 class People:
-    """The members of each role as user ids, user groups already resolved."""
+    """The members of each role as user ids, with the user groups resolved."""
 
     requesters: frozenset[str]
     approvers: frozenset[str]
@@ -93,7 +91,7 @@ def may_request(actor: str, people: People, config: Config) -> Verdict:
 
 
 def can_be_approved(people: People) -> Verdict:
-    """Refuse every request that costs money if there are no approvers: fail closed."""
+    """Refuse every request that costs money if there are no approvers."""
     if people.approvers:
         return ALLOW
     return refuse(
@@ -118,24 +116,26 @@ def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdi
 
 def who_decides(config: Config) -> Mrkdwn:
     """The approvers, described for a card."""
-    many = config.approvals.quorum
-    who = "An approver decides" if many == 1 else f"{many} approvers decide"
-    return md("{who}.", who=who) if config.approvals.self_approval else md("{who}, but not the requester.", who=who)
+    quorum = config.approvals.quorum
+    text = "An approver decides" if quorum == 1 else f"{quorum} approvers decide"
+    return (
+        md("{text}.", text=text) if config.approvals.self_approval else md("{text}, but not the requester.", text=text)
+    )
 
 
 def to_ask(op: Operation, members: Mapping[str, frozenset[str]], *, but: str = "") -> tuple[tuple[str, ...], str]:
-    """The people to notify that an operation waits for a decision, and the only person if there is just one.
+    """The users and user groups to notify that an operation awaits approval, and the user if there is only one.
 
     `members` maps the users and user groups of `roles.approvers` to their members. The requester, the people who have
-    approved it and `but` are not notified: a group that contains them is replaced by its other members.
+    voted and `but` are not notified: if a group contains one of them, its other members are notified instead.
     """
-    out = {op.request.actor, but, *(vote.by for vote in op.votes)}
+    excluded = {op.request.actor, but, *(vote.by for vote in op.votes)}
     everybody = frozenset[str]().union(*members.values())
     if not everybody:
         return tuple(members), ""
-    asked = everybody - out
-    alone = next(iter(asked)) if len(asked) == 1 else ""
-    return tuple(sorted(asked)) if everybody & out else tuple(members), alone
+    voters = everybody - excluded
+    only_voter = next(iter(voters)) if len(voters) == 1 else ""
+    return tuple(sorted(voters)) if everybody & excluded else tuple(members), only_voter
 
 
 def may_override(actor: str, reason: str, people: People) -> Verdict:
@@ -153,43 +153,44 @@ def is_approved(op: Operation, config: Config) -> bool:
 
 
 def approval_stands(op: Operation, config: Config, now: datetime) -> bool:
-    """Return whether an approval that was given while waiting is still valid at the turn."""
+    """Return whether a queued request is approved, with approvals that are still valid."""
     return is_approved(op, config) and all(now - vote.at < config.approvals.expire_after for vote in op.approvals)
 
 
 def time_to_decide(op: Operation, config: Config) -> timedelta:
-    """The time for which an operation waits for its decision, and for which an approval is valid."""
+    """The time after which an undecided operation and an approval expire."""
     approvals = config.approvals
     return approvals.pull_expire_after if op.request.kind.spec.uses_pull_request else approvals.expire_after
 
 
 def standing(op: Operation, people: People, config: Config, now: datetime) -> tuple[tuple[Vote, ...], Mrkdwn]:
-    """The votes that are still valid when the work starts, and why they are not sufficient; empty if they are.
+    """The votes that are still valid when the work starts, and the reason why they are not sufficient; the reason is
+    empty if they are.
 
     A voter may no longer be an approver, and a vote may have expired.
     """
     limit = time_to_decide(op, config)
-    kept, gone = list[Vote](), list[Mrkdwn]()
+    valid, reasons = list[Vote](), list[Mrkdwn]()
     for vote in op.approvals:
-        voters, who = people.admins if vote.override else people.approvers, person(vote.by)
+        voters, voter = people.admins if vote.override else people.approvers, person(vote.by)
         if vote.by not in voters:
             verb = "override" if vote.override else "approve"
-            gone.append(md("{who} may not {verb} any more. ", who=who, verb=verb))
+            reasons.append(md("{voter} may no longer {verb}. ", voter=voter, verb=verb))
         elif not vote.override and vote.by == op.request.actor and not config.approvals.self_approval:
-            gone.append(md("{who} requested it. ", who=who))
+            reasons.append(md("{voter} requested it. ", voter=voter))
         elif now - vote.at >= limit:
-            gone.append(md("The approval of {who} has expired. ", who=who))
+            reasons.append(md("The approval of {voter} has expired. ", voter=voter))
         else:
-            kept.append(vote)
-    if is_approved(op.model_copy(update={"votes": tuple(kept)}), config):
-        return tuple(kept), md("")
-    left = md(
-        "{why}{kept} of {quorum} approvals are still valid, so another one is needed.",
-        why=md("").join(gone),
-        kept=len(kept),
+            valid.append(vote)
+    if is_approved(op.model_copy(update={"votes": tuple(valid)}), config):
+        return tuple(valid), md("")
+    reason = md(
+        "{reasons}{valid} of {quorum} approvals are still valid, so another one is needed.",
+        reasons=md("").join(reasons),
+        valid=len(valid),
         quorum=config.approvals.quorum,
     )
-    return tuple(kept), left
+    return tuple(valid), reason
 
 
 def may_release(actor: str, reason: str, people: People) -> Verdict:
@@ -212,7 +213,7 @@ def may_deny(op: Operation, actor: str, people: People) -> Verdict:
 
 
 def costs_money(op: Operation) -> bool:
-    """Return whether an operation is bringing a model up: ending it stops costs."""
+    """Return whether an operation is booting a model, so that ending it stops costs."""
     return op.request.kind.spec.starts_model and op.status in (Status.APPROVED, Status.RUNNING)
 
 
@@ -220,8 +221,7 @@ def must_notify(holder: str, ended_by: str) -> bool:
     """Return whether the holder must be notified that somebody stops their boot or session with *Cancel*, *Bring down*
     or `/gpu down`.
 
-    Everybody who may use the bot may do so without an approval: it must always be possible to stop costs. The owner is
-    notified.
+    Everybody who may use the bot may do this without an approval, because it must always be possible to stop costs.
     """
     return bool(holder) and bool(ended_by) and holder != ended_by
 
@@ -235,14 +235,14 @@ def may_cancel(op: Operation, actor: str, people: People) -> Verdict:
 
 
 def may_let_in(actor: str, people: People) -> Verdict:
-    """Return whether somebody may change which aliases the tenants' keys can call."""
+    """Decide whether somebody may change the aliases that the tenants' keys can call."""
     if actor in people.approvers | people.admins:
         return ALLOW
     return refuse("Only approvers and admins can grant virtual keys access to another alias.")
 
 
 def may_register(actor: str, people: People) -> Verdict:
-    """Return whether somebody may give tenants access to an alias before its pull request is approved."""
+    """Decide whether somebody may give tenants access to an alias before its pull request is approved."""
     if actor in people.approvers | people.admins:
         return ALLOW
     return refuse(
@@ -257,14 +257,14 @@ def may_keep(holder: str, actor: str, people: People) -> Verdict:
 
 
 def may_bench(holder: str, actor: str, people: People) -> Verdict:
-    """Decide whether somebody may start a benchmark. It competes with the model's users, so only the holder and
-    approvers may.
+    """Decide whether somebody may start a benchmark: only the holder and approvers, because it slows down the model for
+    its users.
     """
     if actor == holder or actor in people.approvers | people.admins:
         return ALLOW
     return refuse(
         md(
-            "Only {holder}, who holds the GPU, or an approver can load the model with a benchmark.",
+            "Only {holder}, who holds the GPU, or an approver can start a benchmark.",
             holder=person(holder),
         )
     )
@@ -279,7 +279,7 @@ def may_examine(actor: str, people: People) -> Verdict:
 
 
 def may_set_up(actor: str, people: People) -> Verdict:
-    """Return whether somebody may propose the settings with which Stoker operates the repository."""
+    """Decide whether somebody may propose Stoker's settings for the repository."""
     if actor in people.admins:
         return ALLOW
     names = md(", ").join(person(user) for user in sorted(people.admins)) or md("nobody (`roles.admins` is empty)")

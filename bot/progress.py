@@ -1,4 +1,4 @@
-"""Reports to `bot.state.task_starts`: the next step or write of the current work, and writes to Slack beside it."""
+"""Reports the progress of the current work to `bot.state.task_starts`, so that a crash can be attributed to it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,21 +9,21 @@ Note = Callable[[str], Awaitable[None]]
 
 noting: ContextVar[Note | None] = ContextVar("noting", default=None)
 at_work: set[Note] = set()
-"""For each work of this process, a function that records the process's other activity."""
+"""One function for each work of this process, which records an activity that does not belong to the work."""
 
 
-async def going_to(what: str) -> None:
-    """Record the next step or write, so that a crash in it can be distinguished from a crash elsewhere."""
+async def going_to(activity: str) -> None:
+    """Record the next step or write of the current work, before it begins."""
     if note := noting.get():
-        await note(what)
+        await note(activity)
 
 
 @asynccontextmanager
-async def beside_all_work(what: str) -> AsyncIterator[None]:
-    """Record a write that belongs to no particular work: a crash during it does not count against the work."""
-    noted = tuple(at_work)
-    await asyncio.gather(*(note(what) for note in noted))
+async def beside_all_work(activity: str) -> AsyncIterator[None]:
+    """Record an activity that belongs to no work, so that a crash during it is not attributed to the work."""
+    notes = tuple(at_work)
+    await asyncio.gather(*(note(activity) for note in notes))
     try:
         yield
     finally:
-        await asyncio.gather(*(note("") for note in noted if note in at_work))
+        await asyncio.gather(*(note("") for note in notes if note in at_work))

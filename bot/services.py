@@ -1,4 +1,4 @@
-"""Composition root of the operations: opens every client, and closes them together."""
+"""Opens every client and every record, and closes them together."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -66,7 +66,7 @@ from bot.state.task_starts import TaskStarts
 
 log = structlog.get_logger(__name__)
 
-_REDIS_WITHIN = 45.0
+_REDIS_TIMEOUT = 45.0
 """Maximum seconds to wait for Redis at the start; the chart's startup probe waits for 60."""
 
 Token = Callable[[], Awaitable[SecretStr]]
@@ -131,7 +131,7 @@ class Services(Stores, Clients):
 
 
 async def learn_secrets(cluster: Cluster, config: Config) -> None:
-    """Read the cluster's secrets, so that they are removed from the bot's output: a log may quote them."""
+    """Read the cluster's secrets, so that they are removed from the bot's output; for example, a log may quote them."""
     for access, ref in ((ENGINE_KEY, config.vllm.api_key), (MASTER_KEY, config.litellm.master_key)):
         if ref.namespace:
             with suppress(BotError, Unavailable):
@@ -140,13 +140,13 @@ async def learn_secrets(cluster: Cluster, config: Config) -> None:
 
 @asynccontextmanager
 async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
-    """Open every client; only Redis is contacted. The given settings take precedence over those of `.stoker.yaml` that
-    are in use.
+    """Open every client. This connects only to Redis. `settings` take precedence over those in the `.stoker.yaml` that
+    is in use.
     """
     installed, clock = Installed(settings.config), settings.clock
     async with AsyncExitStack() as stack:
         redis = await open_redis(settings, redis_url, stack)
-        await _answering(Records(redis))
+        await _wait_for_redis(Records(redis))
         settings = await _with_own(settings, SetupState(redis))
         config, metrics = settings.config, Metrics()
         stores = stores_of(redis, config, clock, metrics)
@@ -207,7 +207,7 @@ def stores_of(redis: AnyRedis, config: Config, clock: Clock, metrics: Metrics) -
 
 
 def docket_of(settings: Settings, redis_url: str) -> DataDocket:
-    """The queue of tasks. A worker renews its hold each second, so that another one soon takes over after a crash."""
+    """The queue of tasks. A worker renews its hold every second, so that another worker soon takes over after a crash."""
     return DataDocket(
         settings.clock,
         name="stoker",
@@ -220,7 +220,7 @@ def docket_of(settings: Settings, redis_url: str) -> DataDocket:
 async def open_clients(settings: Settings, stack: AsyncExitStack) -> Clients:
     """Open the clients of Kubernetes, the deployer, the models, the gateway, Hugging Face and GitHub."""
     config = settings.config
-    # Shared, because each context takes almost a MiB for the certificate authorities.
+    # The clients share one TLS context, because each context needs almost 1 MiB for the certificate authorities.
     trusted = cache(httpx.create_ssl_context)
     http = await stack.enter_async_context(platform_http(settings, trusted))
     hub = await stack.enter_async_context(hub_http(settings, trusted))
@@ -248,10 +248,10 @@ async def open_clients(settings: Settings, stack: AsyncExitStack) -> Clients:
 
 
 async def _with_own(settings: Settings, setup: SetupState) -> Settings:
-    """Add the settings of `.stoker.yaml`. An invalid file is ignored, because the bot must start to be able to stop
-    costs.
+    """Add the settings of the `.stoker.yaml` that is in use. An invalid file is ignored, because the bot must be able to
+    start and to stop costs.
 
-    A copy in the data directory is for `stoker doctor`, `rights` and `gpu` beside the bot.
+    A copy is stored in the data directory for the commands `stoker doctor`, `stoker rights` and `stoker gpu`.
     """
     used = await setup.in_use()
     text = used.text if used else ""
@@ -266,7 +266,7 @@ async def _with_own(settings: Settings, setup: SetupState) -> Settings:
 
 
 def platform_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
-    """A client for the gateway, the models and Prometheus, and for no other host."""
+    """A client that connects only to the gateway, the models and Prometheus."""
     hosts = [settings.litellm_url, settings.vllm_url_template]
     hosts += [settings.prometheus_url] if settings.prometheus_url else []
     return httpx.AsyncClient(
@@ -277,7 +277,7 @@ def platform_http(settings: Settings, trusted: Trusted = httpx.create_ssl_contex
 
 
 def hub_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
-    """A client for the Hub and its file hosts. It is separate, because a redirect must not reach the cluster."""
+    """A client that connects only to the Hub and its file hosts, so that a redirect cannot reach the cluster."""
     hosts = [settings.hf_endpoint, *FILE_HOSTS, *settings.hf_file_hosts.split()]
     return httpx.AsyncClient(
         timeout=httpx.Timeout(30, connect=5),
@@ -287,7 +287,7 @@ def hub_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) ->
 
 
 def github_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
-    """A client for GitHub's API, and for no other host."""
+    """A client that connects only to GitHub's API."""
     address = settings.github_api_url
     return httpx.AsyncClient(
         base_url=address,
@@ -298,8 +298,8 @@ def github_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context)
 
 
 async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClient:
-    """A client for Slack's Web API and its file hosts, and for no other host. Its calls share connections."""
-    # Even behind a custom proxy, Slack returns files.slack.com for an upload.
+    """A client that connects only to Slack's Web API and its file hosts. Its calls share connections."""
+    # Slack returns files.slack.com for an upload even if SLACK_API_URL is a proxy.
     hosts = [f"https://.{urlsplit(settings.slack_api_url).hostname}", "https://.slack.com", "https://.slack-gov.com"]
     session = ClientSession(timeout=ClientTimeout(total=30), **guarded_session(*hosts))
     return CleanWebClient(
@@ -311,44 +311,45 @@ async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClien
 
 
 def redis_password(settings: Settings) -> Password | None:
-    """The password that each connection reads again; None if it is in the URL."""
+    """The password, which each connection reads again; None if it is in the URL."""
     return Password(lambda: settings.current("redis_password")) if settings.redis_password else None
 
 
 async def open_redis(settings: Settings, url: str, stack: AsyncExitStack) -> AnyRedis:
+    """Open the client of Redis. Raises SettingsError if the URL is invalid."""
     try:
         return await stack.enter_async_context(opened(url, redis_password(settings)))
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from error
 
 
-async def _answering(records: Records) -> None:
-    """Wait until Redis answers: on a new installation its volume is being created. Raises SettingsError after a
-    timeout.
+async def _wait_for_redis(records: Records) -> None:
+    """Wait until Redis answers, because in a new installation its volume may still be being created. Raises
+    SettingsError after a timeout.
     """
     try:
-        async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=_REDIS_WITHIN, wait_max=3):
+        async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=_REDIS_TIMEOUT, wait_max=3):
             with attempt:
                 await records.ping()
     except Unavailable as error:
         raise SettingsError(
-            f"REDIS_URL: {error}. Check that it runs there, and that the network policy allows the connection."
+            f"REDIS_URL: {error}. Check that Redis runs at this address, and that the network policy allows the connection."
         ) from error
 
 
 async def open_kubernetes(settings: ClusterSettings, stack: AsyncExitStack) -> k8s.ApiClient:
-    """Open the client of Kubernetes. Raises SettingsError if the kubeconfig, or the pod's own account, cannot be read."""
+    """Open the client of Kubernetes. Raises SettingsError if the kubeconfig or the service account cannot be read."""
     return await stack.enter_async_context(k8s.ApiClient(await _kubernetes(settings)))
 
 
 def cluster_of(api: k8s.ApiClient, config: Config) -> Cluster:
-    """The models in the namespaces of the settings."""
+    """The client for the models in the namespaces of the settings."""
     layout = config.platform
     return Cluster(api, layout.namespace, *layout.namespaces, more_gpus=layout.gpu_resources, beside=config.gpu.beside)
 
 
 def deployer_of(api: k8s.ApiClient, config: Config, repository: str, includes: Includes) -> Deployer:
-    """Flux if its namespace is set, otherwise Argo CD."""
+    """The client of Flux if its namespace is set, otherwise that of Argo CD."""
     if config.flux.namespace:
         serving = (config.platform.namespace, *config.platform.namespaces)
         return Flux(api, config.flux.namespace, serving, includes)
@@ -356,21 +357,25 @@ def deployer_of(api: k8s.ApiClient, config: Config, repository: str, includes: I
 
 
 def github_token(settings: Settings, http: httpx.AsyncClient) -> Token:
-    """The bot's identity at GitHub: an App, whose tokens expire after an hour, or a token that is read at each use."""
+    """The source of the bot's GitHub token: an App, whose tokens expire after an hour, or GITHUB_TOKEN, which is read at
+    each use.
+    """
     if settings.github_app_id:
         key = partial(settings.current, "github_app_private_key")
         return AppToken(http, settings.github_app_id, settings.github_app_installation_id, key)
 
     async def token() -> SecretStr:
-        found = settings.current("github_token")
-        if found is None:
+        value = settings.current("github_token")
+        if value is None:
             raise SettingsError("Neither GITHUB_TOKEN nor a GitHub App is set, so no pull request can be opened.")
-        return found
+        return value
 
     return token
 
 
 def repository(settings: Settings, token: Token) -> Repository:
+    """The platform repository, with its mirror in the data directory."""
+
     async def credentials() -> SecretStr | None:
         return await token() if settings.github_app_id else settings.current("github_token")
 
@@ -387,18 +392,20 @@ def repository(settings: Settings, token: Token) -> Repository:
 
 
 async def _kubernetes(settings: ClusterSettings) -> k8s.Configuration:
-    configuration = k8s.Configuration(connection_pool_maxsize=0)  # unlimited: each operation has its own watches
-    if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, before all else
-        raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, which does not exist.")
+    configuration = k8s.Configuration(connection_pool_maxsize=0)  # 0 is unlimited: each operation has its own watches
+    if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, at the start
+        raise SettingsError(f"KUBECONFIG is {settings.kubeconfig}, which does not exist.")
     try:
         if settings.kubeconfig:
             await k8s_config.load_kube_config(config_file=settings.kubeconfig, client_configuration=configuration)
         else:
             k8s_config.load_incluster_config(client_configuration=configuration)
     except (k8s_config.ConfigException, OSError) as error:
-        where = (
-            f"KUBECONFIG ({settings.kubeconfig})" if settings.kubeconfig else "KUBECONFIG is not set, and in-cluster"
+        source = (
+            f"KUBECONFIG ({settings.kubeconfig})"
+            if settings.kubeconfig
+            else "KUBECONFIG is not set, and there is no service account"
         )
-        raise SettingsError(f"{where}: {error}") from error
+        raise SettingsError(f"{source}: {error}") from error
     configuration.client_session_kwargs = guarded_session(configuration.host)
     return configuration

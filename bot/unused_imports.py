@@ -1,4 +1,4 @@
-"""Keeps libraries that the bot's process never uses out of its memory."""
+"""Saves memory: prevents imports of libraries that the bot's process never uses."""
 
 import importlib.util
 import os
@@ -8,28 +8,28 @@ from typing import Any
 
 
 def prevent_unused_imports() -> None:
-    """Prevent imports that the bot's process never uses: 20 of its 100 MiB, measured by benchmarks/start.py."""
-    # structlog and httpx load click and rich, to draw on a terminal, and redis-py loads OpenTelemetry's metrics,
-    # wherever they are installed; all three work without. None in sys.modules is the documented way to mark a module as
+    """Prevent imports that the bot's process never uses. This saves 20 of 100 MiB, measured by benchmarks/start.py."""
+    # If they are installed, structlog and httpx load click and rich for output on a terminal, and redis-py loads
+    # OpenTelemetry's metrics. They work without them. None in sys.modules is the documented way to mark a module as
     # missing.
     sys.modules.update(dict.fromkeys(("click", "rich", "opentelemetry.sdk.metrics")))  # type: ignore[arg-type]
-    # The bot uses the client and the configuration of `kubernetes.aio`; the packages above them also load the
+    # The bot uses the client and the configuration of `kubernetes.aio`. The parent packages would also load the
     # synchronous client with requests and oauthlib. Each of their modules can still be imported by its name.
     kubernetes = _without_init("kubernetes")
     _without_init("kubernetes.aio", parent=kubernetes)
-    # The bot uses only GitPython's class that runs a command; the package also loads indexes, remotes, object
+    # The bot uses only GitPython's class that runs a command. The package would also load indexes, remotes and object
     # databases.
     _without_init("git")
     _without_init("gitdb")
-    # docket's result store uses beartype to check the types of its arguments. Without this stub, beartype would be
-    # loaded even if it is switched off.
+    # docket's result store checks the types of its arguments with beartype. Without this stub, beartype would be loaded
+    # even if the checks are disabled.
     os.environ.setdefault("PY_KEY_VALUE_DISABLE_BEARTYPE", "true")
     sys.modules.update(_beartype_without_checks())
     _import_aiohttp()
 
 
 def _import_aiohttp() -> None:
-    """aiohttp has one TLS context that verifies nothing, and would load every certificate authority for it (0.8 MiB)."""
+    """Import aiohttp without loading the certificate authorities (0.8 MiB) for its TLS context that verifies nothing."""
     import ssl
 
     load = ssl.SSLContext.set_default_verify_paths
@@ -66,7 +66,7 @@ def _beartype_without_checks() -> dict[str, ModuleType]:
         O0 = O1 = None
 
         def __init__(self, **_: Any) -> None:
-            """Accepts the same arguments as beartype's."""
+            """Accept the arguments of beartype's class."""
 
     def unchecked(function: Any = None, **_: Any) -> Any:
         return function if function is not None else unchecked

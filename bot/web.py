@@ -1,4 +1,4 @@
-"""The HTTP port: health, readiness, metrics, GitHub's webhook, and Slack's requests over HTTP."""
+"""The HTTP server: health, readiness, metrics, GitHub's webhook, and Slack's requests over HTTP."""
 
 import hashlib
 import hmac
@@ -27,12 +27,13 @@ from bot.state.operations import Operations
 from bot.state.records import Records
 from bot.state.sessions import Sessions
 
-_BILLS_SHOWN = timedelta(days=30)
+_BILLS_IN_METRICS = timedelta(days=30)
+"""Age of the sessions whose cost is in the metrics."""
 
 
 @component
 class HttpPort:
-    """The HTTP port of the bot."""
+    """The HTTP server of the bot."""
 
     docket: Docket
     metrics: Metrics
@@ -47,52 +48,48 @@ class HttpPort:
     clock: Clock
 
     def app(self, slack: AsyncApp | None) -> web.Application:
-        """The aiohttp application; `slack` is set if Slack uses HTTP."""
-
-        async def healthz(_: web.Request) -> web.Response:
-            return web.Response(text="ok\n")
-
-        async def readyz(_: web.Request) -> web.Response:
-            try:
-                await self.records.ping()
-            except Unavailable as error:
-                return web.Response(text=f"{error}\n", status=503)
-            return web.Response(text="ready\n")
-
-        async def metrics(_: web.Request) -> web.Response:
-            text = self.metrics.text()
-            try:
-                text += await self._state()
-            except Unavailable as error:
-                text += unreachable(error.system.lower())
-            return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-        async def github(request: web.Request) -> web.Response:
-            secret, body = self.settings.current("github_webhook_secret"), await request.read()
-            if secret is None:
-                return web.Response(text="GITHUB_WEBHOOK_SECRET is not set\n", status=404)
-            digest = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
-            given = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
-            if not hmac.compare_digest(f"sha256={digest}".encode(), given):
-                return web.Response(text="bad signature\n", status=401)
-            # The body is not used: the bot reads the state from GitHub, so a replayed delivery has no effect.
-            delivery = request.headers.get("X-GitHub-Delivery", "")
-            try:
-                for op in await self.operations.open(ChangeOperation):
-                    if op.plan:
-                        await FOLLOW.add(self.docket, key=f"{op.id}:follow:{delivery}")(op.id)
-            except Unavailable as error:
-                return web.Response(text=f"{error}\n", status=503)
-            return web.Response(text="ok\n")
-
+        """The aiohttp application. `slack` is set if Slack sends its requests over HTTP."""
         app = web.Application(client_max_size=2**20)
-        app.router.add_get("/healthz", healthz)
-        app.router.add_get("/readyz", readyz)
-        app.router.add_get("/metrics", metrics)
-        app.router.add_post("/github/webhook", github)
+        app.router.add_get("/healthz", _healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/github/webhook", self._github_webhook)
         if slack is not None:
             app.router.add_post("/slack/events", partial(_slack_events, slack))
         return app
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        try:
+            await self.records.ping()
+        except Unavailable as error:
+            return web.Response(text=f"{error}\n", status=503)
+        return web.Response(text="ready\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        text = self.metrics.text()
+        try:
+            text += await self._state()
+        except Unavailable as error:
+            text += unreachable(error.system.lower())
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _github_webhook(self, request: web.Request) -> web.Response:
+        secret, body = self.settings.current("github_webhook_secret"), await request.read()
+        if secret is None:
+            return web.Response(text="GITHUB_WEBHOOK_SECRET is not set\n", status=404)
+        digest = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
+        signature = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(f"sha256={digest}".encode(), signature):
+            return web.Response(text="bad signature\n", status=401)
+        # The body is not used: the bot reads the state from GitHub, so a replayed delivery has no effect.
+        delivery = request.headers.get("X-GitHub-Delivery", "")
+        try:
+            for op in await self.operations.open(ChangeOperation):
+                if op.plan:
+                    await FOLLOW.add(self.docket, key=f"{op.id}:follow:{delivery}")(op.id)
+        except Unavailable as error:
+            return web.Response(text=f"{error}\n", status=503)
+        return web.Response(text="ok\n")
 
     async def _state(self) -> bytes:
         now, leases = self.clock(), await self.leases.held()
@@ -104,7 +101,7 @@ class HttpPort:
             leases=leases,
             queue=len(await self.leases.queue()),
             sessions=sessions,
-            bills=await self.bills.since(now - _BILLS_SHOWN),
+            bills=await self.bills.since(now - _BILLS_IN_METRICS),
             alerts=await self.alerts.all(),
             idle_limit=self.config.idle.down_after.total_seconds(),
             reconciled=await self.alerts.last_reconciled(),
@@ -113,6 +110,10 @@ class HttpPort:
                 lease.model: running_total(self.config.gpu, lease, nodes.get(lease.model), now)[0] for lease in leases
             },
         )
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
 
 
 async def _slack_events(slack: AsyncApp, request: web.Request) -> web.Response:

@@ -1,6 +1,4 @@
-"""Constructs the objects of the bot, each with the dependencies in its constructor: clients, records, and other
-objects.
-"""
+"""Constructs the objects of the bot with their dependencies: clients, records, and other objects."""
 
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -12,10 +10,10 @@ _PACKAGES = ("bot.", "commands.")
 
 
 class Wiring:
-    """The objects of one running bot: one of each class, constructed when it is first used.
+    """The objects of one running bot: one object of each class, constructed at its first use.
 
-    The types in a class's constructor determine its arguments: a field of `Services`, or another class of the bot.
-    Nothing is configured here: a class that needs another object only adds its type to the constructor.
+    The types in the constructor of a class determine its arguments: a field of `Services`, or another class of the bot.
+    To use another object, a class adds a parameter of its type to the constructor; nothing is configured here.
     """
 
     def __init__(self, svc: Services) -> None:
@@ -23,11 +21,11 @@ class Wiring:
         self._objects: dict[object, object] = {hint: getattr(svc, name) for name, hint in fields.items()}
         if len(self._objects) < len(fields):
             raise TypeError(
-                "two fields of Services have the same type, so a constructor cannot name the one that it takes"
+                "two fields of Services have the same type, so the type does not determine the argument of a constructor"
             )
 
     def of(self, cls: type[T]) -> T:
-        """The object of this class. Raises TypeError if its constructor takes something else."""
+        """Return the object of this class. Raises TypeError if its constructor has another type of parameter."""
         if cls not in self._objects:
             self._objects[cls] = self._construct(cls)
         return cast("T", self._objects[cls])
@@ -40,6 +38,4 @@ class Wiring:
         try:
             return cls(**{name: self.of(hint) for name, hint in takes.items()})
         except RecursionError:
-            raise TypeError(
-                f"{cls.__name__} needs itself: move the part that it shares with the others into another class"
-            ) from None
+            raise TypeError(f"{cls.__name__} depends on itself: move the shared part into another class") from None

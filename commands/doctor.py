@@ -30,7 +30,7 @@ def diagnosis(findings: Sequence[Finding], most: int | None = None) -> Mrkdwn:
     for verdict, mark in (("wrong", "🔴"), ("warning", "🟡")):
         for finding in findings:
             if finding.verdict == verdict:
-                line = md("{mark} *{system}*: {said}", mark=mark, system=finding.system, said=finding.said)
+                line = md("{mark} *{system}*: {said}", mark=mark, system=finding.system, said=finding.message)
                 problems.append(md("{line}\n      {fix}", line=line, fix=finding.fix) if finding.fix else line)
     passed = sum(finding.verdict == "ok" for finding in findings)
     more = (

@@ -152,7 +152,7 @@ async def _findings(settings: Settings, config: Config) -> Mrkdwn:
     findings = await examine(settings.model_copy(update={"config": config}))
     rights = [finding for finding in findings if finding.fix == ADD_RIGHT]
     if len(rights) > 1:
-        message = f"{rights[0].said}, and lacks {len(rights) - 1} more rights"
+        message = f"{rights[0].message}, and lacks {len(rights) - 1} more rights"
         findings = (
             *(finding for finding in findings if finding.fix != ADD_RIGHT),
             wrong(

@@ -1,7 +1,8 @@
-"""Benchmark results: parse GuideLLM's output, and render it as a table, a chart and a report. Pure.
+"""Benchmark results: parses GuideLLM's output, and renders it as a table, a chart and a report. Pure functions.
 
-The input is GuideLLM 0.8's CSV: its size does not depend on the number of requests, and it does not contain the key.
-Its first three rows describe a column (quantity, subject or unit, statistic); each following row is one measurement.
+The input is the CSV of GuideLLM 0.8. Its size does not depend on the number of requests, and it does not contain the
+API key. The first three rows describe each column (quantity, subject or unit, statistic); each other row is one
+measurement.
 """
 
 import csv
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _P95 = 8
-"""GuideLLM lists 11 percentiles: 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9."""
+"""Index of the 95th percentile: GuideLLM lists 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 99.9."""
 _HEADER_ROWS = 3
 _INCHES, _DPI = (11, 4.2), 110
 
@@ -41,7 +42,9 @@ class Unanswered(BotError):
 
 
 class Level(BaseModel, frozen=True, defer_build=True):
-    """The results for one concurrency; latencies are for answered requests, median and 95th percentile."""
+    """The results for one number of concurrent requests. Latencies are the median and the 95th percentile of the
+    answered requests.
+    """
 
     concurrency: int
     answered: int
@@ -58,7 +61,7 @@ class Level(BaseModel, frozen=True, defer_build=True):
 
 
 class Context(BaseModel, frozen=True, defer_build=True):
-    """The conditions of a measurement, for comparisons."""
+    """The conditions of a measurement."""
 
     at: datetime
     model: str
@@ -91,7 +94,7 @@ class Benchmark(BaseModel, frozen=True, defer_build=True):
 
 
 def levels(text: str) -> tuple[Level, ...]:
-    """The measurements in order; raises Unreadable with the missing part."""
+    """Parse the measurements. Raises Unreadable for an unexpected format, and Unanswered if no request was answered."""
     rows = list(csv.reader(io.StringIO(text)))
     if len(rows) <= _HEADER_ROWS or len({len(row) for row in rows}) != 1:
         raise Unreadable(f"The benchmark did not print GuideLLM's table; its output begins with “{text.strip()[:80]}”.")
@@ -100,17 +103,17 @@ def levels(text: str) -> tuple[Level, ...]:
 
 
 def _level(row: Mapping[Column, str]) -> Level:
-    def number(what: str, unit: str, statistic: str) -> float:
-        return float(row[what, unit, statistic])
+    def number(quantity: str, unit: str, statistic: str) -> float:
+        return float(row[quantity, unit, statistic])
 
-    def p95(what: str, unit: str) -> float:
-        return float(json.loads(row[what, unit, "Percentiles"])[_P95])
+    def p95(quantity: str, unit: str) -> float:
+        return float(json.loads(row[quantity, unit, "Percentiles"])[_P95])
 
     try:
         concurrency = int(row["Benchmark", "Strategy", ""].partition("@")[2])
         answered = int(row["Request Counts", "Successful", ""])
         if not answered:  # without answers there are no latencies
-            raise Unanswered(f"The model answered none of the requests that came {concurrency} at a time.")
+            raise Unanswered(f"The model answered no request at a concurrency of {concurrency}.")
         return Level(
             concurrency=concurrency,
             answered=answered,
@@ -154,20 +157,20 @@ def rows(measured: Benchmark) -> list[tuple[str, ...]]:
 
 
 def in_words(measured: Benchmark) -> str:
-    """The picture's alternative text: its figures."""
-    told = [
+    """The figures of the picture as text, for its alternative text."""
+    results = [
         f"{level.concurrency} at a time: {level.tokens_per_second:.0f} tokens per second, first token after "
         f"{level.first_token_ms:.0f} ms, next token after {level.next_token_ms:.1f} ms"
         for level in measured.levels
     ]
-    return f"Benchmark of {measured.endpoint}, medians by requests at a time. " + "; ".join(told) + "."
+    return f"Benchmark of {measured.endpoint}, medians by requests at a time. " + "; ".join(results) + "."
 
 
 def shape(context: Context) -> str:
     """A description of the load."""
     kind = "chat" if context.chat else "completion"
-    each = show_duration(context.each)
-    return f"{kind} of {context.prompt_tokens} + {context.output_tokens} tokens, {each} for each number of requests at a time"
+    duration = show_duration(context.each)
+    return f"{kind} of {context.prompt_tokens} + {context.output_tokens} tokens, {duration} for each number of requests at a time"
 
 
 def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
@@ -201,34 +204,34 @@ def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
 
 
 def picture(measured: Benchmark) -> bytes:
-    """Throughput and latencies by concurrency, as a PNG. Takes a second, so do not call it on the event loop."""
-    # Imported here because the import takes a second and 40 MB, and most bots never need it.
+    """Throughput and latencies by concurrency, as a PNG. It takes a second, so do not call it on the event loop."""
+    # The import takes a second and 40 MB, and most installations never need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     throughput, first, following = figure.subplots(1, 3)
-    found = measured.levels
-    places = [str(level.concurrency) for level in found]
-    bars = throughput.bar(places, [level.tokens_per_second for level in found], color="tab:gray")
-    throughput.bar_label(bars, [f"{level.tokens_per_second:.0f}" for level in found], fontsize="small")
-    _framed(throughput, "Generated tokens per second")
+    results = measured.levels
+    places = [str(level.concurrency) for level in results]
+    bars = throughput.bar(places, [level.tokens_per_second for level in results], color="tab:gray")
+    throughput.bar_label(bars, [f"{level.tokens_per_second:.0f}" for level in results], fontsize="small")
+    _label(throughput, "Generated tokens per second")
     for axes, title, median, p95 in (
-        (first, "First token, ms", [e.first_token_ms for e in found], [e.first_token_ms_p95 for e in found]),
-        (following, "Next token, ms", [e.next_token_ms for e in found], [e.next_token_ms_p95 for e in found]),
+        (first, "First token, ms", [r.first_token_ms for r in results], [r.first_token_ms_p95 for r in results]),
+        (following, "Next token, ms", [r.next_token_ms for r in results], [r.next_token_ms_p95 for r in results]),
     ):
         axes.plot(places, median, marker="o", label="median")
         axes.plot(places, p95, marker="o", linestyle="--", label="95th percentile")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize="small")
-        _framed(axes, title)
+        _label(axes, title)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     return drawn.getvalue()
 
 
-def _framed(axes: "Axes", title: str) -> None:
+def _label(axes: "Axes", title: str) -> None:
     axes.set_title(title, fontsize="medium", loc="left")
     axes.set_xlabel("requests at a time", fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The past days and weeks: GPU hours, idle share, cost. Pure: bills in, figures out."""
+"""Pure functions that compute GPU hours, idle share and cost of the past days and weeks from the bills."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,20 +10,21 @@ from bot.domain.sessions import Bill
 
 @dataclass(frozen=True)
 class Day:
-    """The sessions that began on one day (UTC): the billed hours, the hours in which a model was ready, and the idle
-    hours.
-    """
+    """The sessions that began on one day (UTC)."""
 
     day: date
     hours: float
+    """Billed hours."""
     up: float
+    """Hours in which a model was ready."""
     idle: float
+    """Idle hours."""
     usd: float
 
 
 @dataclass
 class Week:
-    """Billed hours in one calendar week (UTC, from Monday), by use."""
+    """The sessions that began in one calendar week (UTC, from Monday), with the billed hours by model and by person."""
 
     begins: date
     by_model: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -43,7 +44,7 @@ class Week:
 
 
 def weekly(bills: Iterable[Bill], now: datetime, count: int) -> tuple[Week, ...]:
-    """The last `count` weeks, the current one last; a session counts where it began."""
+    """The last `count` weeks, the current week last. A session counts in the week in which it began."""
     monday = now.date() - timedelta(days=now.weekday())
     weeks = {monday - timedelta(weeks=n): Week(monday - timedelta(weeks=n)) for n in reversed(range(count))}
     for bill in bills:
@@ -61,7 +62,7 @@ def weekly(bills: Iterable[Bill], now: datetime, count: int) -> tuple[Week, ...]
 
 
 def daily(bills: Iterable[Bill], now: datetime, count: int = 7) -> tuple[Day, ...]:
-    """The last `count` days, the current one last; a session counts where it began. Empty without sessions."""
+    """The last `count` days, today last; empty if there was no session. A session counts on the day on which it began."""
     days = {(now - timedelta(days=back)).date(): (0.0, 0.0, 0.0, 0.0) for back in reversed(range(count))}
     for bill in bills:
         if (day := bill.begins.date()) in days:

@@ -1,8 +1,8 @@
-"""The cost of a policy: replays timestamps of requests through the policy code of the bot.
+"""Computes the cost of a policy: replays timestamps of requests through the bot's policy code.
 
-Pure, with a simulated clock. People are simulated in the simplest way: a person who needs an answer requests the GPU
-immediately and is approved after a fixed time; nobody answers a reminder; a lease in use is extended before its end, up
-to the maximum without an approval. These assumptions are the same for every policy.
+The functions are pure and use a simulated clock. The model of people is simple: a person who needs an answer requests the
+GPU immediately and is approved after a fixed time; nobody answers a reminder; a lease in use is extended before its end,
+up to the maximum without an approval. These assumptions are the same for every policy.
 """
 
 import csv
@@ -25,7 +25,7 @@ ZERO = timedelta()
 
 @dataclass(frozen=True, order=True)
 class Arrival:
-    """One request: its time, and the duration of its answer."""
+    """One request to the model: its time, and the duration of its answer."""
 
     at: datetime
     takes: timedelta = timedelta(seconds=10)
@@ -33,7 +33,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class World:
-    """Parameters that the policy does not determine. The drain of ten minutes is GKE's."""
+    """Parameters that do not depend on the policy. A drain of ten minutes is the default of GKE."""
 
     approval: timedelta = timedelta(minutes=2)
     boot: timedelta = COLD_START
@@ -51,10 +51,10 @@ class Outcome:
     idle: timedelta = ZERO
     cold_starts: int = 0
     waits: list[timedelta] = field(default_factory=list)
-    """Waits of the requests that had to wait for a cold start."""
+    """The waits of the requests that waited for a cold start."""
 
     def bill(self, begins: datetime, ends: datetime) -> None:
-        """Add a session. A node that is still draining when the next session begins is used again, and billed once."""
+        """Add a session. If the node of the previous session is still draining, it is used again, and billed once."""
         if self.billed and begins <= self.billed[-1][1]:
             self.billed[-1] = (self.billed[-1][0], max(ends, self.billed[-1][1]))
         else:
@@ -91,7 +91,7 @@ def replay(name: str, arrivals: list[Arrival], config: Config, world: World) -> 
 def _session(
     outcome: Outcome, arrivals: list[Arrival], first: int, ready: datetime, config: Config
 ) -> tuple[datetime, int]:
-    """One session from ready to down; returns when it went down, and the next request."""
+    """Simulate one session from ready to down. Returns its end, and the index of the next request after it."""
     hold = config.lease.default
     lease = Lease(model="", op="", holder="", fence=1, hold=hold, claimed=ready, ready=ready, ends=ready + hold)
     starts = [max(arrival.at, ready) for arrival in arrivals[first:]]
@@ -136,7 +136,7 @@ def never_remind(arrivals: list[Arrival], config: Config, world: World) -> Outco
 
 
 def office_hours(arrivals: list[Arrival], world: World) -> Outcome:
-    """A cron job: up on weekdays from 8:00 to 18:00 UTC. A request outside these hours waits for the next morning."""
+    """A cron job: up on weekdays from 8:00 to 18:00 UTC. A request outside these hours waits until 8:00."""
     outcome, last = Outcome("cron: weekdays 8:00 to 18:00"), max(arrival.at + arrival.takes for arrival in arrivals)
     opens, waiting = arrivals[0].at.replace(hour=8, minute=0, second=0, microsecond=0), list(arrivals)
     while waiting or opens <= last:
@@ -161,8 +161,8 @@ def on_traffic(arrivals: list[Arrival], config: Config, world: World) -> Outcome
 
 
 def clairvoyant(arrivals: list[Arrival], world: World) -> Outcome:
-    """A policy that knows the next request: the model is up just before it, and goes down immediately if that is
-    cheaper than waiting.
+    """The optimal policy if all requests are known in advance: the model is up just before each request, and is brought
+    down after it if that is cheaper than staying up.
 
     This is the lowest cost at which nobody waits. A policy under which people wait can be cheaper.
     """
@@ -217,12 +217,9 @@ def table(outcomes: Iterable[Outcome], world: World) -> str:
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- traces
-
-
 def read_trace(path: Path) -> list[Arrival]:
-    """A CSV with a header: `timestamp` (ISO 8601, or Unix seconds) and optionally `seconds`, the duration of the
-    answer.
+    """Read a CSV file with the columns `timestamp` (ISO 8601 or seconds since 1970) and, optionally, `seconds`, the
+    duration of the answer.
     """
     arrivals = []
     try:
@@ -256,19 +253,16 @@ def _arrival(row: dict[str, str]) -> Arrival:
 
 
 def office_trace(seed: int = 1, weeks: int = 2) -> list[Arrival]:
-    """A synthetic team: one to three periods of work on weekdays, sometimes an evening; requests in bursts.
-
-    It is generated, not measured, for people who try the command.
-    """
+    """A synthetic trace of a team: one to three periods of work on weekdays, sometimes an evening; requests in bursts."""
     dice = random.Random(seed)  # noqa: S311  # reproducible, not secret
     monday = datetime(2026, 11, 2, tzinfo=UTC)
     arrivals = []
     for day in range(7 * weeks):
-        stretches = dice.choice((1, 2, 2, 3)) if day % 7 < 5 else dice.choice((0, 0, 0, 1))
-        begins = [dice.gauss(10, 0.7), dice.gauss(14, 0.8), dice.gauss(17, 1)][:stretches]
+        periods = dice.choice((1, 2, 2, 3)) if day % 7 < 5 else dice.choice((0, 0, 0, 1))
+        begins = [dice.gauss(10, 0.7), dice.gauss(14, 0.8), dice.gauss(17, 1)][:periods]
         begins += [dice.gauss(20.5, 0.5)] if dice.random() < 0.15 else []
         for hour in begins:
-            now, left = hour * 60, dice.lognormvariate(3.9, 0.6)  # minutes of the day, minutes of work: about 50
+            now, left = hour * 60, dice.lognormvariate(3.9, 0.6)  # minute of the day; minutes of work, about 50
             while left > 0:
                 for _ in range(dice.randint(1, 4)):
                     at = monday + timedelta(days=day, minutes=now, seconds=dice.uniform(0, 40))

@@ -1,1 +1,1 @@
-"""The sub-commands of `stoker`, one file per noun; `bot.cli.main` mounts them."""
+"""The sub-commands of `stoker`, one module per sub-command; `bot.cli.main` registers them."""

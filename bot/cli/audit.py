@@ -12,7 +12,7 @@ from bot.text.durations import parse_duration
 
 
 async def export(settings: Settings, since: str, write: Callable[[str], None]) -> None:
-    """Write each entry as one line; raises BotError for an invalid duration."""
+    """Write each entry as one line. `since` is a duration, empty for all entries; raises BotError if it is invalid."""
     try:
         start = now() - parse_duration(since) if since else None
     except ValueError as error:

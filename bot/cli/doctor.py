@@ -1,4 +1,4 @@
-"""`stoker doctor`: the diagnosis as lines for people or JSON for machines."""
+"""`stoker doctor`: prints the findings as lines or as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def report(findings: Sequence[Finding]) -> str:
     width = max(len(finding.system) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{_MARKS[finding.verdict]}  {finding.system.ljust(width)}  {finding.said}")
+        lines.append(f"{_MARKS[finding.verdict]}  {finding.system.ljust(width)}  {finding.message}")
         if finding.fix:
             lines.append(f"{' ' * (width + 11)}→ {finding.fix}")
     wrong = sum(finding.verdict == "wrong" for finding in findings)
@@ -23,8 +23,7 @@ def report(findings: Sequence[Finding]) -> str:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """`{"ok": bool, "findings": [{"system", "verdict", "said", "mend"}]}`."""
-    well = all(finding.verdict != "wrong" for finding in findings)
-    return json.dumps(
-        {"ok": well, "findings": [finding.model_dump() for finding in findings]}, indent=2, ensure_ascii=False
-    )
+    """`{"ok": bool, "findings": [{"system", "verdict", "said", "fix"}]}`; `said` is the message."""
+    works = all(finding.verdict != "wrong" for finding in findings)
+    rows = [finding.model_dump(by_alias=True) for finding in findings]
+    return json.dumps({"ok": works, "findings": rows}, indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The check's findings as text, JSON and GitHub annotations, and the rules for docs/contract.md."""
+"""Formats the findings of `stoker model check` as text, JSON and GitHub annotations, and the rules for docs/contract.md."""
 
 import json
 import os
@@ -11,15 +11,18 @@ from manifests.rules import reference
 _LEVELS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
-Strangers = Sequence[tuple[str, str]]
-"""Directories that are not checked, with the reason."""
+NotChecked = Sequence[tuple[str, str]]
+"""Directories that are not checked: the path and the reason."""
 
 
-def as_plain(names: Sequence[str], findings: Sequence[Finding], strangers: Strangers = ()) -> str:
+def as_plain(names: Sequence[str], findings: Sequence[Finding], not_checked: NotChecked = ()) -> str:
     """One finding per line, in the format of compilers, then the suggestions, the unchecked directories and a summary."""
     faults, advice = _parted(findings)
-    lines = [f"{each.path}:{each.line}: {_rule(each)}: {each.message}. Fix: {each.fix}" for each in (*faults, *advice)]
-    lines += [f"{path}: not checked: {why}." for path, why in strangers]
+    lines = [
+        f"{finding.path}:{finding.line}: {_rule(finding)}: {finding.message}. Fix: {finding.fix}"
+        for finding in (*faults, *advice)
+    ]
+    lines += [f"{path}: not checked: {reason}." for path, reason in not_checked]
     result = _count(len(faults), "finding") if faults else "all files agree"
     more = f" {_count(len(advice), 'suggestion')} for faster starts." if advice else ""
     return "\n".join([*lines, f"{_count(len(names), 'endpoint')}: {result}.{more}"])
@@ -27,8 +30,8 @@ def as_plain(names: Sequence[str], findings: Sequence[Finding], strangers: Stran
 
 def _parted(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
     """The problems, and the suggestions for faster starts."""
-    faults = [each for each in findings if not each.is_advice]
-    return faults, [each for each in findings if each.is_advice]
+    faults = [finding for finding in findings if not finding.is_advice]
+    return faults, [finding for finding in findings if finding.is_advice]
 
 
 def _count(number: int, noun: str) -> str:
@@ -39,10 +42,10 @@ def _rule(finding: Finding) -> str:
     return finding.rule if finding.severity == "error" else f"{finding.severity}: {finding.rule}"
 
 
-def as_json(names: Sequence[str], findings: Sequence[Finding], strangers: Strangers = ()) -> str:
+def as_json(names: Sequence[str], findings: Sequence[Finding], not_checked: NotChecked = ()) -> str:
     """The endpoints' names, `findings` and `advice` ({rule, severity, path, line, message, fix} each), `not_checked`."""
-    faults, advice = ([each.model_dump() for each in part] for part in _parted(findings))
-    answer = {"endpoints": list(names), "findings": faults, "advice": advice, "not_checked": dict(strangers)}
+    faults, advice = ([finding.model_dump() for finding in part] for part in _parted(findings))
+    answer = {"endpoints": list(names), "findings": faults, "advice": advice, "not_checked": dict(not_checked)}
     return json.dumps(answer, indent=2)
 
 
@@ -50,9 +53,9 @@ def as_github(findings: Sequence[Finding], checkout: Path) -> str:
     """Annotations of a workflow run ("Workflow commands for GitHub Actions"); paths relative to the run's directory."""
     prefix = Path(os.path.relpath(checkout))
     return "".join(
-        f"::{_LEVELS[each.severity]} file={_property((prefix / each.path).as_posix())},line={each.line},"
-        f"title={_property(f'stoker: {each.rule}')}::{_data(f'{each.message}. Fix: {each.fix}')}\n"
-        for each in findings
+        f"::{_LEVELS[finding.severity]} file={_property((prefix / finding.path).as_posix())},line={finding.line},"
+        f"title={_property(f'stoker: {finding.rule}')}::{_data(f'{finding.message}. Fix: {finding.fix}')}\n"
+        for finding in findings
     )
 
 
@@ -68,6 +71,6 @@ def document(path: str) -> None:
     """Replace the table of rules between its two markers in a Markdown file."""
     file = Path(path)
     text = file.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- rules -->\n")
-    _, marker, tail = rest.partition("<!-- end of rules -->")
+    head, _, old_table = text.partition("<!-- rules -->\n")
+    _, marker, tail = old_table.partition("<!-- end of rules -->")
     file.write_text(f"{head}<!-- rules -->\n{reference()}{marker}{tail}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`stoker model fit`: the requirements of models and whether they fit, from a terminal."""
+"""`stoker model fit`: prints the requirements of models, and whether they fit on the GPU."""
 
 import json
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from manifests.sizing.report import Account, Fit
 
 
 def as_json(answers: Sequence[Account]) -> str:
-    """One object for one model, a list for several."""
-    shown = [each.fit.model_dump() for each in answers]
-    return json.dumps(shown[0] if len(shown) == 1 else shown, indent=2)
+    """A JSON object for one model, a list for several."""
+    fits = [answer.fit.model_dump() for answer in answers]
+    return json.dumps(fits[0] if len(fits) == 1 else fits, indent=2)
 
 
 def as_text(answers: Sequence[Account]) -> str:
-    """One model with its numbers; several side by side."""
-    return _whole(answers[0]) if len(answers) == 1 else _table([each.fit for each in answers])
+    """The numbers of one model; a table for several."""
+    return _whole(answers[0]) if len(answers) == 1 else _table([answer.fit for answer in answers])
 
 
 def exit_code(answers: Sequence[Account | BotError]) -> int:
-    """Exit code 0: all fit, 1: one is refused, 2: one could not be looked up."""
-    if any(isinstance(each, BotError) for each in answers):
+    """The exit code: 0 if all fit, 1 if one is refused, 2 if one could not be looked up."""
+    if any(isinstance(answer, BotError) for answer in answers):
         return 2
-    return int(any(isinstance(each, Account) and each.fit.verdict == "refused" for each in answers))
+    return int(any(isinstance(answer, Account) and answer.fit.verdict == "refused" for answer in answers))
 
 
 def _whole(answer: Account) -> str:
@@ -49,7 +49,9 @@ def _whole(answer: Account) -> str:
     ]
     width = max(len(label) for label, _ in rows)
     lines = [f"{label.ljust(width)}  {value}" for label, value in rows]
-    return "\n".join([*lines, *(f"x {each}" for each in fit.reasons), *(f"! {each}" for each in fit.warnings)])
+    return "\n".join(
+        [*lines, *(f"x {reason}" for reason in fit.reasons), *(f"! {warning}" for warning in fit.warnings)]
+    )
 
 
 def _table(fits: Sequence[Fit]) -> str:
@@ -58,26 +60,26 @@ def _table(fits: Sequence[Fit]) -> str:
         head,
         *(
             (
-                each.hf_id,
-                each.verdict,
-                each.kind or "?",
-                in_gib(each.weights_bytes),
-                context(each),
-                longest(each),
-                in_gib(each.storage_bytes),
-                each.licence or "?",
+                fit.hf_id,
+                fit.verdict,
+                fit.kind or "?",
+                in_gib(fit.weights_bytes),
+                context(fit),
+                longest(fit),
+                in_gib(fit.storage_bytes),
+                fit.licence or "?",
             )
-            for each in fits
+            for fit in fits
         ),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"{each.hf_id}: {reason}" for each in fits for reason in each.reasons)])
+    return "\n".join([*lines, *(f"{fit.hf_id}: {reason}" for fit in fits for reason in fit.reasons)])
 
 
-def told(answers: Sequence[Account | BotError]) -> list[Account]:
-    """Return the answers; print the models that could not be looked up to standard error."""
-    for each in answers:
-        if isinstance(each, BotError):
-            typer.echo(f"stoker: {each}", err=True)
-    return [each for each in answers if isinstance(each, Account)]
+def print_errors(answers: Sequence[Account | BotError]) -> list[Account]:
+    """Print the models that could not be looked up to standard error, and return the other answers."""
+    for answer in answers:
+        if isinstance(answer, BotError):
+            typer.echo(f"stoker: {answer}", err=True)
+    return [answer for answer in answers if isinstance(answer, Account)]

@@ -1,4 +1,4 @@
-"""`stoker gpu`: shows the use of the GPU and brings models down, with only the cluster: no Slack, no Redis, no GitHub."""
+"""`stoker gpu`: shows the use of the GPU and brings models down. It needs the cluster, but no Slack, Redis or GitHub."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # importing the clients takes two seconds, which `stoker --he
     from bot.clients.workload import Workload
 
 GONE_WITHIN = 300.0
-"""Seconds that a pod may take to terminate; vLLM's grace period is 30."""
+"""Timeout in seconds for a pod to terminate; vLLM's grace period is 30."""
 
 cli = typer.Typer(no_args_is_help=True, help="The shared GPU, from a terminal: needs only the cluster.")
 
 
 @cli.command()
 def status() -> None:
-    """Show the workloads on a GPU, their users, since when, and the cost."""
+    """Show the workloads on a GPU, with their holders, their start and their cost."""
     _run(_status())
 
 
@@ -56,7 +56,7 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
 
 
 @asynccontextmanager
-async def _opened() -> "AsyncIterator[tuple[Cluster, Deployer, Jobs, Stager, Config]]":
+async def _open_clients() -> "AsyncIterator[tuple[Cluster, Deployer, Jobs, Stager, Config]]":
     from bot.clients.job import Jobs
     from bot.clients.staging import Stager
     from bot.services import cluster_of, deployer_of, open_kubernetes
@@ -75,11 +75,11 @@ async def _no_history(_later: str, _earlier: str) -> bool:
 
 
 async def _status() -> int:
-    async with _opened() as (cluster, _, _, _, config):
-        found = await cluster.gpu_workloads()
-        if not found:
+    async with _open_clients() as (cluster, _, _, _, config):
+        workloads = await cluster.gpu_workloads()
+        if not workloads:
             typer.echo("Nothing uses a GPU.")
-        for workload in found:
+        for workload in workloads:
             node = await cluster.node_of(workload.endpoint) if workload.endpoint else None
             typer.echo(_line(workload, node, config, datetime.now(UTC)))
     return 0
@@ -87,64 +87,70 @@ async def _status() -> int:
 
 def _line(workload: "Workload", node: Node | None, config: Config, now: datetime) -> str:
     lease = read_mark(workload.lease, workload.endpoint)
-    said = [f"{workload.namespace}/{workload.name}", "ready" if workload.ready_replicas else "not ready"]
+    parts = [f"{workload.namespace}/{workload.name}", "ready" if workload.ready_replicas else "not ready"]
     if lease:
         ends = f" until {lease.ends:%H:%M} UTC" if lease.ends else ""
-        said.append(f"held by {lease.holder} since {lease.claimed:%H:%M} UTC{ends}")
+        parts.append(f"held by {lease.holder} since {lease.claimed:%H:%M} UTC{ends}")
     else:
-        said.append("no lease")
+        parts.append("no lease")
     if node:
         billed = now - node.since
         usd = cost(billed, config.gpu.price(node.machine))
-        said.append(f"node {node.name} bills for {show_duration(billed)}: ${usd:.2f}")
-    return "  ".join(said)
+        parts.append(f"node {node.name} bills for {show_duration(billed)}: ${usd:.2f}")
+    return "  ".join(parts)
 
 
-async def _reverted(cluster: "Cluster", deployer: "Deployer", model: str) -> str:
-    """A warning if the model will come up again, because its deployer reverts its replicas; otherwise empty."""
+async def _revert_warning(cluster: "Cluster", deployer: "Deployer", model: str) -> str:
+    """A warning if Argo CD or Flux will start the model again, because it reverts the replicas; otherwise empty."""
     from bot.platform.switches.commit import reverting
 
     try:
         workload = await cluster.workload(model)
-        found = await reverting(deployer, "auto", workload) if workload else None
+        application = await reverting(deployer, "auto", workload) if workload else None
     except (BotError, Unavailable) as error:
         return f"it is unknown whether {deployer.word} starts it again ({error})."
-    if found is None:
+    if application is None:
         return ""
-    how = "suspend it (`flux suspend kustomization {}`)" if deployer.word == "Flux" else "turn off self-healing of {}"
+    name = application.name
+    fix = (
+        f"suspend it (`flux suspend kustomization {name}`)"
+        if deployer.word == "Flux"
+        else f"turn off self-healing of {name}"
+    )
     return (
-        f"{deployer.word} starts it again if git has `replicas: 1`, because {found.word} {found.name} reverts changes"
-        f" through the API. Commit `replicas: 0`, or {how.format(found.name)}, then run this again."
+        f"{deployer.word} starts it again if git has `replicas: 1`, because {application.word} {name} reverts changes"
+        f" through the API. Commit `replicas: 0`, or {fix}, then run this again."
     )
 
 
 async def _down(name: str | None) -> int:
-    async with _opened() as (cluster, deployer, jobs, stager, config):
-        found = await cluster.gpu_workloads()
-        ours = [workload.endpoint for workload in found if workload.endpoint]
-        places = " or ".join(cluster.whereabouts.namespaces)
+    async with _open_clients() as (cluster, deployer, jobs, stager, config):
+        running = await cluster.gpu_workloads()
+        models = [workload.endpoint for workload in running if workload.endpoint]
+        namespaces = " or ".join(cluster.whereabouts.namespaces)
         if name:
             workload = await cluster.workload(name)
             if workload is None or not workload.gpus:
-                there = f"Up are: {', '.join(ours)}." if ours else "Nothing uses a GPU there."
-                raise BotError(f"There is no GPU model {name} in namespace {places}. {there}")
-            ours = [name]
-        for model in ours:
+                hint = f"These are up: {', '.join(models)}." if models else "Nothing uses a GPU there."
+                raise BotError(f"There is no GPU model {name} in namespace {namespaces}. {hint}")
+            models = [name]
+        for model in models:
             typer.echo(f"{model}: scaling to zero …")
             await cluster.scale(model, 0, lease=None)
-            if warning := await _reverted(cluster, deployer, model):
+            if warning := await _revert_warning(cluster, deployer, model):
                 typer.echo(f"{model}: {warning}", err=True)
             await cluster.wait_gone(model, timeout=GONE_WITHIN)
             if config.staging.enabled:
-                await stager.delete_all(model)  # a staging Job beside the model would keep the node
+                await stager.delete_all(model)  # a staging Job would keep the node
             if config.bench.image:
-                await jobs.delete_all(model)  # a benchmark's pod would keep the node
+                await jobs.delete_all(model)  # a benchmark Job would keep the node
             typer.echo(f"{model}: down. Its node bills until it has drained, about {show_duration(config.gpu.drain)}.")
-        if not ours:
+        if not models:
             typer.echo("No GPU model is up.")
-        others = [] if name else [f"{w.namespace}/{w.name}" for w in found if not w.endpoint]
-        for other in others:
+        unknown = [] if name else [f"{w.namespace}/{w.name}" for w in running if not w.endpoint]
+        for workload_name in unknown:
             typer.echo(
-                f"{other} uses a GPU too, but is not a model in namespace {places}: it is not changed.", err=True
+                f"{workload_name} uses a GPU too, but is not a model in namespace {namespaces}: it is not changed.",
+                err=True,
             )
-        return 1 if others else 0
+        return 1 if unknown else 0

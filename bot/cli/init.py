@@ -1,4 +1,4 @@
-"""`stoker init`: reads a platform repository, describes it, asks for missing settings, and writes `.stoker.yaml`."""
+"""`stoker init`: reads a platform repository, prints a summary, asks for missing settings, and writes `.stoker.yaml`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ def init(
 ) -> None:
     """Read a platform repository, report its content, and write its .stoker.yaml.
 
-    Exit code 0: written; 1: no endpoint was found, and nothing is written; 2: it could not be read.
+    Exit code 0: written; 1: no endpoint was found, so nothing is written; 2: the repository could not be read.
     """
     if not path.is_dir():
-        _stop(f"there is no directory {path}: name the checkout of the platform repository.")
+        _stop(f"there is no directory {path}: give the path of a checkout of the platform repository.")
     file = path / OWN_CONFIG
     proposal = propose(Checkout(path), _existing(file))
     say = _to_stderr if show else typer.echo
@@ -42,7 +42,7 @@ def init(
         raise typer.Exit(1)
     settings = proposal.settings
     if not yes:
-        settings = merged(settings, _asked(settings))
+        settings = merged(settings, _ask(settings))
     text = settings_yaml(settings)
     if show:
         typer.echo(text, nl=False)
@@ -52,34 +52,34 @@ def init(
     _doctor(file)
 
 
-def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the repository cannot determine; Enter skips a question."""
-    typer.echo("\nA few things are not in the repository. Enter skips a question.")
+def _ask(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for the settings that cannot be derived from the repository, and return the answers."""
+    typer.echo("\nA few settings cannot be derived from the repository. Press Enter to skip a question.")
     answers: dict[str, Any] = {}
     for question in open_questions(settings):
-        if said := str(typer.prompt(f"{question.label} ({question.hint})", default="", show_default=False)).strip():
+        if reply := str(typer.prompt(f"{question.label} ({question.hint})", default="", show_default=False)).strip():
             try:
-                answers = merged(answers, answer(question, said))
+                answers = merged(answers, answer(question, reply))
             except SettingsError as error:
                 typer.echo(f"  This is not valid: {error}", err=True)
     return answers
 
 
 def _existing(file: Path) -> dict[str, Any]:
-    """The settings of an existing file, from an earlier run or a person: they are kept."""
+    """The settings in an existing file, which are kept."""
     if not file.is_file():
         return {}
     try:
         load_config(file)
-        found = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        settings = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except (BotError, YAMLError, OSError) as error:
         _stop(str(error))
-    return dict(found or {})
+    return dict(settings or {})
 
 
 def _doctor(file: Path) -> None:
-    """Examine the installation if its tokens are set; otherwise list what to set."""
-    from bot.cli.doctor import report as told
+    """Check the installation if its tokens are set; otherwise print the first missing setting."""
+    from bot.cli.doctor import report as findings_report
     from bot.doctor import examine
 
     try:
@@ -90,13 +90,13 @@ def _doctor(file: Path) -> None:
         typer.echo(f"Next: {error}. Then run `STOKER_CONFIG={file} stoker doctor`, which checks every system.")
         return
     logs.configure(settings.stoker_log, settings.secrets)
-    typer.echo(told(asyncio.run(examine(settings))))
+    typer.echo(findings_report(asyncio.run(examine(settings))))
 
 
 def _to_stderr(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _stop(why: str) -> None:
-    typer.echo(f"stoker: {why}", err=True)
+def _stop(reason: str) -> None:
+    typer.echo(f"stoker: {reason}", err=True)
     raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""The commands of the terminal: `stoker --help`."""
+"""The command-line interface, `stoker --help`."""
 
 import asyncio
 from importlib.metadata import version
@@ -23,8 +23,8 @@ cli.add_typer(model.cli, name="model")
 cli.command("init")(init.init)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"stoker {version('stoker')}")
         raise typer.Exit
 
@@ -48,16 +48,16 @@ def run() -> None:
 def sandbox(
     platform: Annotated[
         str | None,
-        typer.Option(help="Another platform: a path, a git URL, or the name of a sample (docs/platforms.md)."),
+        typer.Option(help="Platform repository: a path, a git URL, or the name of a sample (docs/platforms.md)."),
     ] = None,
-    speed: Annotated[float, typer.Option(help="How many times faster than real time the simulated cluster is.")] = 60,
-    port: Annotated[int, typer.Option(help="Port of the page.")] = 8765,
+    speed: Annotated[float, typer.Option(help="Speed of the simulated cluster, as a multiple of real time.")] = 60,
+    port: Annotated[int, typer.Option(help="Port of the web page.")] = 8765,
     script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML merged over the bot's configuration.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML that overrides the bot's configuration.")] = None,
     http: Annotated[bool, typer.Option(help="Use signed HTTP requests from Slack instead of Socket Mode.")] = False,
     patience: Annotated[float, typer.Option(help="Minimum seconds that a story waits for an expected text.")] = 0,
 ) -> None:
-    """Run the bot against a whole platform on this machine, with a page to try it on."""
+    """Run the bot against a simulated platform on this machine, with a web page to try it."""
     from sandbox.main import run as run_sandbox
 
     raise typer.Exit(
@@ -73,7 +73,7 @@ def sandbox(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
 ) -> None:
-    """Check each setting and each system, and explain how to fix problems; exit code 1 for a problem, 2 for a wrong
+    """Check each setting and each system, and explain how to fix problems. Exit code 1: a problem; 2: an invalid
     setting.
     """
     from bot.cli.doctor import as_json as in_json
@@ -95,7 +95,7 @@ def doctor(
 @cli.command()
 def manifest(
     http: Annotated[str, typer.Option(metavar="URL", help="The bot's public address; default is Socket Mode.")] = "",
-    private_channel: Annotated[bool, typer.Option(help="The channel of operations is a private one.")] = False,
+    private_channel: Annotated[bool, typer.Option(help="Add the scopes for a private channel.")] = False,
     bookmark: Annotated[bool, typer.Option(help="Add the scopes that the setting `slack.bookmark` needs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
 ) -> None:
@@ -123,15 +123,15 @@ def rights() -> None:
 
 @cli.command()
 def simulate(
-    trace: Annotated[Path | None, typer.Argument(help="CSV of requests; without it a synthetic one.")] = None,
+    trace: Annotated[Path | None, typer.Argument(help="CSV file of requests; default is a synthetic trace.")] = None,
     policy: Annotated[
         list[str] | None, typer.Option(help='Keys of the section `idle`: "remind_after=5m down_after=15m". Repeatable.')
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(envvar="STOKER_CONFIG", help="The policy file of the installation.")
+        Path | None, typer.Option(envvar="STOKER_CONFIG", help="The installation's settings file.")
     ] = None,
-    approval: Annotated[str, typer.Option(help="How long an approval takes.")] = "2m",
-    boot: Annotated[str, typer.Option(help="How long a cold start takes.")] = "10m",
+    approval: Annotated[str, typer.Option(help="Duration of an approval.")] = "2m",
+    boot: Annotated[str, typer.Option(help="Duration of a cold start.")] = "10m",
     sample: Annotated[bool, typer.Option("--sample", help="Print the synthetic trace instead.")] = False,
 ) -> None:
     """Replay a trace of requests through the idle policy: GPU hours, idle share, waiting and cost of several policies."""
@@ -155,7 +155,9 @@ cli.add_typer(audit, name="audit")
 
 @audit.command()
 def export(
-    since: Annotated[str, typer.Option(metavar="DURATION", help="How far back, e.g. 30d; default is all.")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="DURATION", help="Maximum age of the entries, e.g. 30d; default is all.")
+    ] = "",
 ) -> None:
     """Print the audit log as JSON lines, oldest first: person, event, time, reason and commit."""
     from bot.cli.audit import export as export_log

@@ -15,13 +15,13 @@ from commands.help_topics import COMMANDS
 
 
 class NoPublicAddress(BotError):
-    """Slack cannot reach the address given for HTTP mode."""
+    """Slack cannot reach the address in `--http`."""
 
     remedy = "Give an https:// address that the internet can reach, or leave `--http` out for Socket Mode."
 
 
 def manifest(*, http: str = "", private_channel: bool = False, bookmark: bool = False) -> dict[str, Any]:
-    """The app manifest. `http` is the bot's public address; without one it uses Socket Mode."""
+    """The app manifest. `http` is the bot's public address; empty for Socket Mode."""
     if http and not http.startswith("https://"):
         raise NoPublicAddress(f"--http {http}: Slack needs a public address that begins with https://")
     url = f"{http.rstrip('/')}/slack/events"
@@ -71,8 +71,8 @@ def manifest(*, http: str = "", private_channel: bool = False, bookmark: bool = 
 
 def text(*, http: str = "", private_channel: bool = False, bookmark: bool = False, as_json: bool = False) -> str:
     """The manifest for Slack, as YAML or JSON."""
-    made = manifest(http=http, private_channel=private_channel, bookmark=bookmark)
-    return json.dumps(made, indent=2) + "\n" if as_json else _yaml(made)
+    content = manifest(http=http, private_channel=private_channel, bookmark=bookmark)
+    return json.dumps(content, indent=2) + "\n" if as_json else _yaml(content)
 
 
 def link() -> str:
@@ -82,10 +82,10 @@ def link() -> str:
 
 
 def document(path: str) -> None:
-    """Write the address into a Markdown file, between its two markers."""
+    """Replace the link between the two markers in a Markdown file."""
     file = Path(path)
-    head, begin, rest = file.read_text(encoding="utf-8").partition("<!-- create app -->\n")
-    _, end, tail = rest.partition("<!-- end of create app -->")
+    head, begin, old_link = file.read_text(encoding="utf-8").partition("<!-- create app -->\n")
+    _, end, tail = old_link.partition("<!-- end of create app -->")
     file.write_text(f"{head}{begin}[create the app]: {link()}\n{end}{tail}", encoding="utf-8")
 
 

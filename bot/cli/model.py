@@ -61,7 +61,7 @@ cli = typer.Typer(no_args_is_help=True)
 @cli.callback()
 def _quiet() -> None:
     """The endpoints of a platform repository: check, list, show, add, swap, remove."""
-    # Standard output is for the result: a patch, JSON, annotations. Messages about retries must not appear there.
+    # Standard output contains only the result (a patch, JSON, annotations), and no messages about retries.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         processors=[structlog.dev.ConsoleRenderer(colors=False)],
@@ -86,7 +86,7 @@ Where = Annotated[Path, typer.Argument(metavar="[PATH]", help="The checkout of t
 Config = Annotated[
     Path | None,
     typer.Option(
-        help=f"The layout; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then the layout of its files."
+        help=f"The settings file; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then the layout of its files."
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint.")]
@@ -99,9 +99,9 @@ Words = Annotated[
         "arg=--flag=value; if Hugging Face does not answer: weights= layers= kv-heads= head-size= max-context=.",
     ),
 ]
-Checked = Annotated[Path, typer.Option("--path", help="The checkout that the change is planned on.")]
+Checked = Annotated[Path, typer.Option("--path", help="The checkout to which the change applies.")]
 DryRun = Annotated[bool, typer.Option("--dry-run/--open", help="Print the change as a patch, or open a pull request.")]
-Because = Annotated[str, typer.Option(help="Why; shown in the pull request.")]
+Because = Annotated[str, typer.Option(help="The reason, shown in the pull request.")]
 Paint = Annotated[Colour, typer.Option("--color", help="Colour the patch.")]
 Shape = Annotated[Format, typer.Option("--format", help="github: annotations of a workflow run.")]
 
@@ -118,44 +118,45 @@ def check_(
 
     Exit code 0: no errors; 1: errors (with --strict also warnings); 2: it could not be checked.
     """
-    platform = _opened(path, config)
-    with _told():
+    platform = _open(path, config)
+    with _exit_on_error():
         findings = check(platform, endpoint, advice=True)
-        broken = {each.path for each in findings if each.rule == "yaml"}
-        whole = platform.without(broken)
-        names = [each.name for each in read_endpoints(whole)]
-        others = [(each.home, each.why) for each in whole.unknown()] if endpoint is None else []
-    if not names and not broken and not others:
+        broken = {finding.path for finding in findings if finding.rule == "yaml"}
+        readable = platform.without(broken)
+        names = [known.name for known in read_endpoints(readable)]
+        not_checked = [(unknown.home, unknown.why) for unknown in readable.unknown()] if endpoint is None else []
+    if not names and not broken and not not_checked:
         _refuse(
-            f"{path} holds no endpoint in {platform.layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or --config."
+            f"{path} has no endpoint in {platform.layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or use --config."
         )
     if endpoint is not None:
         names = [endpoint]
     match shape:
         case Format.JSON:
-            typer.echo(as_json(names, findings, others))
+            typer.echo(as_json(names, findings, not_checked))
         case Format.GITHUB:
             typer.echo(as_github(findings, path), nl=False)
         case Format.PLAIN:
-            typer.echo(as_plain(names, findings, others))
+            typer.echo(as_plain(names, findings, not_checked))
     failing = ("error", "warning") if strict else ("error",)
-    raise typer.Exit(1 if any(each.severity in failing for each in findings) else 0)
+    raise typer.Exit(1 if any(finding.severity in failing for finding in findings) else 0)
 
 
 @cli.command("list")
 def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
     """List the endpoints of a checkout."""
-    platform = _opened(path, config)
-    with _told():
-        found = read_endpoints(platform)
-        others = platform.unknown()
+    platform = _open(path, config)
+    with _exit_on_error():
+        endpoints = read_endpoints(platform)
+        unknown = platform.unknown()
     if shape is Format.JSON:
-        rest = [{"name": each.name, "kind": "unknown", "home": each.home, "why": each.why} for each in others]
-        typer.echo(json.dumps([*(each.model_dump() for each in found), *rest], indent=2))
+        entries = [endpoint.model_dump() for endpoint in endpoints]
+        entries += [{"name": place.name, "kind": "unknown", "home": place.home, "why": place.why} for place in unknown]
+        typer.echo(json.dumps(entries, indent=2))
         return
     head = ("NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$ IN", "$ OUT")
-    rows = [head, *(_row(each) for each in found)]
-    rows += [(each.name, "unknown", each.why, *("–",) * 5) for each in others]
+    rows = [head, *(_row(endpoint) for endpoint in endpoints)]
+    rows += [(place.name, "unknown", place.why, *("–",) * 5) for place in unknown]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -164,13 +165,13 @@ def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = No
 @cli.command()
 def show(name: Name, path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
     """Show the contract of one endpoint, its files, and the findings of the check."""
-    platform = _opened(path, config)
-    with _told():
+    platform = _open(path, config)
+    with _exit_on_error():
         endpoint = read_endpoint(platform, name)
         findings = check(platform, name)
     if shape is Format.JSON:
-        found = [each.model_dump() for each in findings]
-        typer.echo(json.dumps({**endpoint.model_dump(), "findings": found}, indent=2))
+        rows_of_findings = [finding.model_dump() for finding in findings]
+        typer.echo(json.dumps({**endpoint.model_dump(), "findings": rows_of_findings}, indent=2))
         return
     rows = (*contract_rows(endpoint), ("Files", ", ".join((*endpoint.files, endpoint.application_file))))
     width = max(len(label) for label, _ in rows)
@@ -190,7 +191,7 @@ def add(
     config: Config = None,
     color: Paint = Colour.AUTO,
 ) -> None:
-    """Add an endpoint, copied from the closest existing one or from like=."""
+    """Add an endpoint: a copy of the most similar existing endpoint, or of the endpoint in like=."""
     _change("add", name, hf_id, options, path, dry_run, because, config, color)
 
 
@@ -242,44 +243,48 @@ def fit(
         list[str] | None,
         typer.Argument(
             metavar="[HF_ID]... [OPTION=VALUE]...",
-            help="Models (ids or links); without one, those of fit.shortlist. Options: context= gpu-util= quantization= "
+            help="Models (ids or links); default: the models of fit.shortlist. Options: context= gpu-util= quantization= "
             "kind= memory= storage= gpu= host-memory=, and weights= layers= kv-heads= head-size= max-context=.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One object, or a list of several.")] = False,
-    path: Annotated[Path, typer.Option("--path", help="A checkout, whose template gives context and limits.")] = Path(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: an object, or a list for several models.")
+    ] = False,
+    path: Annotated[Path, typer.Option("--path", help="A checkout with a template for context and limits.")] = Path(),
     config: Config = None,
 ) -> None:
-    """Show what models need and whether they fit. Exit code 0: all fit; 1: one is refused; 2: one was not found."""
-    asked = [each for each in words or () if "=" not in each or each.startswith(("http", "hf"))]
-    options = _options([each for each in words or () if each not in asked])
-    with _told():
+    """Show the requirements of models and whether they fit. Exit code 0: all fit; 1: one is refused; 2: one was not
+    found.
+    """
+    models = [word for word in words or () if "=" not in word or word.startswith(("http", "hf"))]
+    options = _options([word for word in words or () if word not in models])
+    with _exit_on_error():
         settings = _settings(config, path if _is_platform(path) else None)
-        answers = _run(_fits(settings, path, asked, options))
-    found = fits.told(answers)
-    if found:
-        typer.echo(fits.as_json(found) if as_json else fits.as_text(found))
+        answers = _run(_fits(settings, path, models, options))
+    accounts_found = fits.print_errors(answers)
+    if accounts_found:
+        typer.echo(fits.as_json(accounts_found) if as_json else fits.as_text(accounts_found))
     raise typer.Exit(fits.exit_code(answers))
 
 
-async def _fits(settings: ToolSettings, path: Path, asked: list[str], options: Options) -> list[Account | BotError]:
+async def _fits(settings: ToolSettings, path: Path, models: list[str], options: Options) -> list[Account | BotError]:
     from bot.services import hub_http
 
     async with hub_http(settings) as http:
         hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
         template = await asyncio.to_thread(_template, path, settings.config.platform)
-        return await accounts(hub, settings.config, asked, options, template)
+        return await accounts(hub, settings.config, models, options, template)
 
 
 def _is_platform(path: Path) -> bool:
-    """Return whether a directory looks like a platform's checkout. The check is quick, because `fit` runs anywhere and
-    reads nothing else.
+    """Return whether a directory looks like a checkout of a platform repository. `fit` may run in any directory, so the
+    check is quick.
     """
-    return (path / OWN_CONFIG).is_file() or any((path / each).is_dir() for each in (Layout().serving_dir, "clusters"))
+    return (path / OWN_CONFIG).is_file() or any((path / name).is_dir() for name in (Layout().serving_dir, "clusters"))
 
 
 def _template(path: Path, layout: Layout) -> ModelEndpoint | None:
-    """The endpoint from which a new one would be copied; None outside a platform repository."""
+    """The endpoint that a new endpoint would copy; None outside a platform repository."""
     if not _is_platform(path):
         return None
     try:
@@ -300,7 +305,7 @@ def _change(
     color: Colour,
 ) -> None:
     options, hf_id = _options(words or []), model_id(hf_id)
-    with _told():
+    with _exit_on_error():
         read_options(verb, options)
         if verb in ("add", "swap"):
             refuse_bad_words(verb, hf_id, options)
@@ -308,16 +313,16 @@ def _change(
             settings = _settings(config, path)
             tree = _checkout(path)
             change = _run(_planned(settings, tree, verb, name, hf_id, options))
-            _tell(change)
+            _print_summary(change)
             diff = change.changes.diff(tree)
-            painted = color is Colour.ALWAYS or (color is Colour.AUTO and _is_terminal())
-            typer.echo(_painted(diff) if painted else diff, nl=False, color=painted)
+            coloured = color is Colour.ALWAYS or (color is Colour.AUTO and _is_terminal())
+            typer.echo(_coloured(diff) if coloured else diff, nl=False, color=coloured)
             return
-        # The same layout as in a dry run inside a checkout; otherwise the defaults.
+        # In a checkout use its layout, as a dry run does; otherwise the default layout.
         settings = _settings(config, path if (path / ".git").exists() else None)
-        opened, pull = _run(_opened_pull(settings, verb, name, hf_id, options, because))
-    if opened is not None:
-        _tell(opened)
+        new_change, pull = _run(_open_pull(settings, verb, name, hf_id, options, because))
+    if new_change is not None:
+        _print_summary(new_change)
     typer.echo(pull.url)
 
 
@@ -328,37 +333,39 @@ async def _planned(settings: ToolSettings, tree: Tree, verb: Verb, name: str, hf
 
     async with hub_http(settings) as http:
         hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
-        facts, kept = await look_up_model(hub, hf_id), None
+        facts, old_weights = await look_up_model(hub, hf_id), None
         if verb == "swap" and facts.revision:
             before = await asyncio.to_thread(read_endpoint, Platform(tree, settings.config.platform), name)
-            kept = await weights_of(hub, before.hf_id)
-    return await asyncio.to_thread(plan_change, tree, settings.config, verb, name, options, facts, kept)
+            old_weights = await weights_of(hub, before.hf_id)
+    return await asyncio.to_thread(plan_change, tree, settings.config, verb, name, options, facts, old_weights)
 
 
-async def _opened_pull(
+async def _open_pull(
     settings: ToolSettings, verb: Verb, name: str, hf_id: str, options: Options, because: str
 ) -> tuple[Change | None, PullRequest]:
-    """The change and its pull request; returns the open one if the same was requested before."""
-    asked = hashlib.sha256(json.dumps([verb, name, hf_id, options]).encode()).hexdigest()[:10]
-    branch = f"stoker/{verb}-{name}-{asked}"
+    """Open a pull request, and return the change and the pull request. If the same request already has an open pull
+    request, return None and that one.
+    """
+    digest = hashlib.sha256(json.dumps([verb, name, hf_id, options]).encode()).hexdigest()[:10]
+    branch = f"stoker/{verb}-{name}-{digest}"
     async with _remote(settings) as (github, remote):
         pull = await github.find_pull(branch)
         if pull is not None and pull.state == "open":
             return None, pull
         commit = await remote.head()
         change = await _planned(settings, await remote.tree(commit), verb, name, hf_id, options)
-        who = " ".join(_user().split())
-        message = f"{change.title}\n\nRequested-by: {who}\nOperation: {asked}\n"
-        # A branch without a pull request remains from an interrupted run.
+        user = " ".join(_user().split())
+        message = f"{change.title}\n\nRequested-by: {user}\nOperation: {digest}\n"
+        # An interrupted run may have left a branch without a pull request.
         await remote.delete_branch(branch)
         await remote.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
-        body = pull_body(change, origin=f"Asked from a terminal by {code(who)}", reason=because)
+        body = pull_body(change, origin=f"Requested from a terminal by {code(user)}", reason=because)
         config = settings.config
         return change, await github.open_pull(branch, config.platform.branch, change.title, body, config.github.labels)
 
 
 def _user() -> str:
-    """The name of the user who runs the command; in a container a user may have no name."""
+    """The name of the user who runs the command, or the user id: in a container a user may have no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -367,7 +374,7 @@ def _user() -> str:
 
 @asynccontextmanager
 async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Repository"]]:
-    # These imports are slow, and a check before each commit does not need them.
+    # These imports are slow, and `stoker model check` in a pre-commit hook does not need them.
     from bot.services import github_http, github_token, repository
 
     if not settings.github_repository:
@@ -377,15 +384,15 @@ async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Reposi
         yield GitHub(http, settings.github_repository, token), repository(settings, token)
 
 
-def _opened(path: Path, config: Path | None) -> Platform:
-    with _told():
+def _open(path: Path, config: Path | None) -> Platform:
+    with _exit_on_error():
         tree = _checkout(path)
         return Platform(tree, _settings(config, path).config.platform)
 
 
 def _checkout(path: Path) -> Checkout:
     if not path.is_dir():
-        _refuse(f"There is no directory {path}: name the checkout of the platform repository.")
+        _refuse(f"There is no directory {path}: give the path of a checkout of the platform repository.")
     return Checkout(path)
 
 
@@ -393,9 +400,9 @@ def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
     settings = load_tool_settings(config)
     if checkout is None or config is not None or settings.stoker_config is not None:
         return settings
-    own = checkout / OWN_CONFIG
-    if own.is_file():
-        return load_tool_settings(own)
+    own_config = checkout / OWN_CONFIG
+    if own_config.is_file():
+        return load_tool_settings(own_config)
     platform = fitted_layout(Platform(Checkout(checkout), settings.config.platform))
     return settings.model_copy(update={"config": settings.config.model_copy(update={"platform": platform})})
 
@@ -414,8 +421,8 @@ def _row(endpoint: ModelEndpoint) -> tuple[str, ...]:
     return (endpoint.name, endpoint.kind, endpoint.hf_id, context, sync, endpoint.group, *prices)
 
 
-def _tell(change: Change) -> None:
-    """Print information for a reviewer to standard error, so that the patch can be piped to `git apply`."""
+def _print_summary(change: Change) -> None:
+    """Print a summary for a reviewer to standard error, so that the patch can be piped to `git apply`."""
     rows = list(change.summary)
     if change.sizing:
         rows += [(row.label, f"{row.value} of {row.limit}") for row in change.sizing.numbers]
@@ -428,19 +435,19 @@ def _tell(change: Change) -> None:
         typer.echo(f"  ! {warning}", err=True)
 
 
-def _painted(diff: str) -> str:
+def _coloured(diff: str) -> str:
     colours = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
-    painted = []
+    coloured = []
     for line in diff.splitlines(keepends=True):
         bold = line.startswith(("--- ", "+++ "))
         text = line.rstrip("\r\n")
         if bold:
-            painted.append(typer.style(text, bold=True) + line[len(text) :])
+            coloured.append(typer.style(text, bold=True) + line[len(text) :])
         elif colour := colours.get(line[0]):
-            painted.append(typer.style(text, fg=colour) + line[len(text) :])
+            coloured.append(typer.style(text, fg=colour) + line[len(text) :])
         else:
-            painted.append(line)
-    return "".join(painted)
+            coloured.append(line)
+    return "".join(coloured)
 
 
 def _is_terminal() -> bool:
@@ -448,15 +455,15 @@ def _is_terminal() -> bool:
 
 
 def _run(work: Awaitable[Result]) -> Result:
-    async def waited() -> Result:
+    async def wait() -> Result:
         return await work
 
-    return asyncio.run(waited())
+    return asyncio.run(wait())
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """End the command with one line and code 2 if Stoker or the repository refuses."""
+def _exit_on_error() -> Iterator[None]:
+    """End the command with one line and exit code 2 after an error of Stoker or of the repository."""
     try:
         yield
     except (StokerError, ManifestError) as error:

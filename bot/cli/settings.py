@@ -14,7 +14,7 @@ from bot.text.durations import show_duration
 
 
 def reference() -> str:
-    """docs/configuration.md: every setting with its default."""
+    """The text of docs/configuration.md: every setting with its default."""
     lines = [
         "# Configuration",
         "",
@@ -33,8 +33,8 @@ def reference() -> str:
         "",
         "## The file named by `STOKER_CONFIG`: policy and layout",
         "",
-        "The bot also reads the description of the platform from `.stoker.yaml` in the repository; this file takes precedence"
-        " ([platforms](platforms.md)).",
+        "The bot also reads settings of the platform from `.stoker.yaml` in the repository; the file named by `STOKER_CONFIG`"
+        " takes precedence ([platforms](platforms.md)).",
         "",
         "| key | default | |",
         "| --- | --- | --- |",
@@ -47,7 +47,7 @@ def reference() -> str:
 
 
 class _OnlyConstraints(GenerateJsonSchema):
-    """A schema without titles and defaults, which are in docs/configuration.md."""
+    """A schema without titles and defaults; docs/configuration.md has the defaults."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -59,7 +59,7 @@ class _OnlyConstraints(GenerateJsonSchema):
 def into_chart(path: str) -> None:
     """Write the schema of the settings file into the chart's schema, so that Helm refuses what the bot refuses.
 
-    Only the bot checks rules about two keys, such as `down_after` longer than `remind_after`.
+    Rules about two keys, such as `down_after` longer than `remind_after`, are checked only by the bot.
     """
     file = Path(path)
     chart = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""`stoker simulate`: the cost of idle policies for a trace of real or generated requests."""
+"""`stoker simulate`: compares idle policies for a trace of real or generated requests."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -22,19 +22,19 @@ from bot.errors import BotError
 from bot.settings.config import Config, Idle, load_config
 from bot.text.durations import parse_duration, show_duration
 
-_USUAL = ("remind_after=5m down_after=15m", "remind_after=15m down_after=30m", "remind_after=30m down_after=2h")
+_ALTERNATIVES = ("remind_after=5m down_after=15m", "remind_after=15m down_after=30m", "remind_after=30m down_after=2h")
 
 
 def compare(
     trace: Path | None, policies: tuple[str, ...], config_file: Path | None, approval: timedelta, boot: timedelta
 ) -> str:
-    """The table for the configured policy, others, and five references; without a trace it uses the synthetic one."""
+    """The table of the configured policy, other policies and five references. Without a trace the synthetic one is used."""
     config = load_config(config_file) if config_file else Config()
     arrivals = read_trace(trace) if trace else office_trace()
     world = World(approval=approval, boot=boot, drain=config.gpu.drain, price_per_hour=config.gpu.price())
-    said = policies or _USUAL
+    alternatives = policies or _ALTERNATIVES
     outcomes = [replay(f"configured: {_short(config.idle)}", arrivals, config, world)]
-    outcomes += [replay(text, arrivals, _changed(config, text), world) for text in said]
+    outcomes += [replay(text, arrivals, _changed(config, text), world) for text in alternatives]
     outcomes += [never_remind(arrivals, config, world), on_traffic(arrivals, config, world)]
     outcomes += [office_hours(arrivals, world), always_on(arrivals, world), clairvoyant(arrivals, world)]
     days = (arrivals[-1].at - arrivals[0].at) / timedelta(days=1)
@@ -52,15 +52,13 @@ def _short(idle: Idle) -> str:
 
 
 def _changed(config: Config, text: str) -> Config:
-    """The configuration with some keys of its section `idle` replaced from `text`: `remind_after=5m
-    quiet_days=sat,sun`.
-    """
+    """The configuration with the keys in `text`, such as `remind_after=5m quiet_days=sat,sun`, in its section `idle`."""
     changes: dict[str, object] = config.idle.model_dump()
     for word in text.split():
         key, equals, value = word.partition("=")
         if not equals or key not in Idle.model_fields:
-            known = ", ".join(Idle.model_fields)
-            raise BotError(f"--policy: “{word}” is not KEY=VALUE of the section `idle`; the keys are {known}.")
+            keys = ", ".join(Idle.model_fields)
+            raise BotError(f"--policy: “{word}” is not KEY=VALUE of the section `idle`; the keys are {keys}.")
         changes[key] = value.split(",") if key == "quiet_days" else value
     try:
         return config.model_copy(update={"idle": Idle.model_validate(changes)})
@@ -73,5 +71,5 @@ def _changed(config: Config, text: str) -> Config:
 
 
 def duration(text: str) -> timedelta:
-    """Parse a duration such as 10m or 90s for typer."""
+    """Parse a duration such as 10m or 90s."""
     return parse_duration(text)

@@ -1,4 +1,4 @@
-"""Check an installation and explain how to fix it: each setting and each system, one line per check.
+"""Checks each setting and each system of an installation, and explains how to fix the problems.
 
 `examine` only needs settings: it opens its own clients, so it works before the first start, and while a bot is running.
 It changes nothing.

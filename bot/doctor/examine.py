@@ -1,4 +1,4 @@
-"""The complete examination: its clients, the order of the checks, and the lines of the report."""
+"""Runs every check of an installation: opens the clients, runs the checks concurrently, and collects the findings."""
 
 import asyncio
 import os
@@ -40,20 +40,20 @@ from bot.settings.environment import Settings
 
 REDIS, MACHINE = "Redis", "machine"
 OLDEST = (6, 2)
-"""docket takes over the tasks of a dead worker with XAUTOCLAIM, which requires Redis 6.2."""
+"""Oldest supported version of Redis: docket takes over the tasks of a dead worker with XAUTOCLAIM, new in 6.2."""
 
 
 async def examine(settings: Settings) -> tuple[Finding, ...]:
-    """Run every check that the settings allow; a failed one does not prevent the others."""
+    """Run every check that the settings allow. A check that fails does not prevent the others."""
     config = settings.config
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(platform_http(settings))
         files = await stack.enter_async_context(hub_http(settings))
         hosted = await stack.enter_async_context(github_http(settings))
-        # A separate mirror: two processes would damage a shared one. It is next to the bot's mirror, because a large
-        # repository could fill a small /tmp, and Kubernetes would evict the bot's pod.
-        beside = settings.stoker_data_dir if os.access(settings.stoker_data_dir, os.W_OK) else None
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-", dir=beside))
+        # Use a separate git mirror, because two processes would damage a shared one. It is next to the bot's mirror:
+        # a large repository could fill a small /tmp, and Kubernetes would evict the bot's pod.
+        parent = settings.stoker_data_dir if os.access(settings.stoker_data_dir, os.W_OK) else None
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-", dir=parent))
         token = github_token(settings, hosted)
         contract = platform.Contract(
             config, repository(settings.model_copy(update={"stoker_data_dir": Path(scratch)}), token)
@@ -62,13 +62,12 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         hosting = GitHub(hosted, settings.github_repository, token)
 
         async def platform_and_cluster() -> list[Finding]:
-            """Run these in order: the checks of the cluster need the endpoints of the repository."""
+            """Run these checks in order: the checks of the cluster need the endpoints of the repository."""
             results = await collect(platform.GIT, contract.checks(), "GIT_REMOTE_URL")
             results += await collect(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
             return results + await collect(LINKS, links(config, contract.endpoints))
 
-        # Run them concurrently, so that several unavailable systems take half a minute in total, not half a minute
-        # each.
+        # Several unavailable systems take half a minute in total, not half a minute each.
         parts = await asyncio.gather(
             collect(MACHINE, _machine(settings)),
             collect(people.SLACK, people.slack(settings, await open_slack(settings, stack)), "SLACK_API_URL"),
@@ -83,7 +82,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
 async def _cluster(
     settings: Settings, stack: AsyncExitStack, http: httpx.AsyncClient, contract: platform.Contract
 ) -> AsyncIterator[Finding]:
-    """The cluster, and the checks that need it: Argo CD, and LiteLLM with its key."""
+    """Check the cluster, and the systems that are checked through it: Argo CD, and LiteLLM with its key."""
     config = settings.config
     api = await open_kubernetes(settings, stack)
     cluster = cluster_of(api, config)
@@ -91,7 +90,7 @@ async def _cluster(
     async def master_key() -> SecretStr:
         return await cluster.secret(MASTER_KEY, config.litellm.master_key)
 
-    # If the cluster does not answer, this raises: the other checks would only report the same.
+    # If the cluster does not answer, this raises, and the checks below are skipped: they would fail for the same reason.
     async for finding in platform.cluster(config, cluster):
         yield finding
     deployer, litellm = (
@@ -120,8 +119,8 @@ async def _machine(settings: Settings) -> AsyncIterator[Finding]:
     if shutil.which("git") is None:
         yield wrong(MACHINE, "git is not on PATH", "Install git (the image contains it).")
     directory = settings.stoker_data_dir
-    above = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
-    if not os.access(above, os.W_OK):
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
         yield wrong(MACHINE, f"{directory} cannot be written", "Set STOKER_DATA_DIR to a writable directory.")
     else:
         yield ok(MACHINE, f"git is installed, and {directory} is writable")

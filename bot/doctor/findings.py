@@ -1,10 +1,10 @@
-"""One line of a diagnosis, and the conversion of a failed check to a line."""
+"""The findings of the checks; a check that fails becomes a finding too."""
 
 from collections.abc import AsyncIterator
 from typing import Literal
 
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from bot.errors import BotError, Unavailable
 
@@ -14,31 +14,32 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 
 class Finding(BaseModel, frozen=True, defer_build=True):
-    """The result of a check. `fix` is empty if nothing needs a fix. The bot does not work if a check is `wrong`, but
-    works despite warnings.
+    """The result of a check. `fix` is empty if there is nothing to fix. With a `wrong` finding the bot does not work;
+    with a `warning` it does.
     """
 
     system: str
     verdict: Verdict
-    said: str
+    message: str = Field(serialization_alias="said")
+    """The key `said` in the output of `stoker doctor --json` does not change."""
     fix: str = ""
 
 
-def ok(system: str, said: str) -> Finding:
-    return Finding(system=system, verdict="ok", said=said)
+def ok(system: str, message: str) -> Finding:
+    return Finding(system=system, verdict="ok", message=message)
 
 
-def warning(system: str, said: str, fix: str) -> Finding:
-    return Finding(system=system, verdict="warning", said=said, fix=fix)
+def warning(system: str, message: str, fix: str) -> Finding:
+    return Finding(system=system, verdict="warning", message=message, fix=fix)
 
 
-def wrong(system: str, said: str, fix: str) -> Finding:
-    return Finding(system=system, verdict="wrong", said=said, fix=fix)
+def wrong(system: str, message: str, fix: str) -> Finding:
+    return Finding(system=system, verdict="wrong", message=message, fix=fix)
 
 
-def unchecked(system: str, what: str, why: str, do: str) -> Finding:
-    """A warning about a check that is inconclusive, because the other system does not return what it needs."""
-    return warning(system, f"{what} could not be checked: {why}", do)
+def unchecked(system: str, subject: str, reason: str, fix: str) -> Finding:
+    """A warning that `subject` could not be checked, because the system does not return what the check needs."""
+    return warning(system, f"{subject} could not be checked: {reason}", fix)
 
 
 async def collect(system: str, checks: AsyncIterator[Finding], setting: str = "") -> list[Finding]:
@@ -53,7 +54,7 @@ async def collect(system: str, checks: AsyncIterator[Finding], setting: str = ""
     except BotError as error:
         results.append(wrong(system, error.message, ""))
     except Unavailable as error:
-        advice = "Check that it runs where {} says, and that the network policy allows the connection (networkPolicy in the chart's values)."
+        advice = "Check that it runs at the address in {}, and that the network policy allows the connection (networkPolicy in the chart's values)."
         results.append(wrong(system, f"{error}.", advice.format(setting)))
     except Exception as error:
         # An unexpected error in one check must not prevent the others.

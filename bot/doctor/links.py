@@ -1,4 +1,4 @@
-"""The web pages that cards link to: Argo CD's, the models' logs and their dashboard."""
+"""Checks of the web pages that cards link to: Argo CD, the models' logs and their dashboard."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ _TIMEOUT = httpx.Timeout(10, connect=5)
 
 
 async def links(config: Config, endpoints: tuple[ModelEndpoint, ...]) -> AsyncIterator[Finding]:
-    """Check that each address is set and answers. Each request is a GET without credentials."""
+    """Check that each address is set and answers, with GET requests without credentials."""
     if not config.flux.namespace:
         yield await _argocd(config.argocd.url)
     model = next((endpoint.name for endpoint in endpoints if endpoint.gpus), "model")
@@ -55,8 +55,11 @@ async def _page(setting: str, address: str) -> Finding:
     return ok(LINKS, f"{setting} answers")
 
 
-def _from_here(setting: str, why: str) -> Finding:
-    """A warning, because people's browsers may reach an address that the bot does not reach."""
+def _from_here(setting: str, reason: str) -> Finding:
+    """A warning instead of an error, because people's browsers may reach an address that the bot does not reach."""
     return unchecked(
-        LINKS, setting, why, "Open the address in a browser: the people in Slack must reach it, the bot need not."
+        LINKS,
+        setting,
+        reason,
+        "Open the address in a browser: the people in Slack must be able to open it; the bot need not.",
     )

@@ -1,4 +1,4 @@
-"""Slack and its users: tokens, scopes, the channel, the approvers, and the clock."""
+"""Checks of Slack: tokens, scopes, the channel, the people in each role, and the clock."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -9,7 +9,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.policy import may_use
 from bot.services import now
-from bot.settings.config import Roles
+from bot.settings.config import Approvals, Config, Roles
 from bot.settings.environment import Settings
 from bot.slack.directory import Directory
 from bot.slack.ids import is_user_group
@@ -19,12 +19,13 @@ from bot.text.mrkdwn import unmarked
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
 SKEW = 60.0
-"""Maximum skew in seconds. Slack refuses signatures that are five minutes off, GitHub an App's JWT that is one
-minute off.
+"""Maximum skew of the clock in seconds. Slack refuses signatures that are five minutes old, and GitHub refuses an App's
+JWT that is one minute off.
 """
 
 
 async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
+    """Check the tokens, the clock, the channel, the scopes and the roles."""
     try:
         with slack_errors("auth.test"):
             answer = await client.auth_test()
@@ -48,16 +49,16 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
         yield unchecked(
             SLACK,
             "the app's scopes",
-            "Slack's answer does not name them (no header x-oauth-scopes)",
+            "Slack's answer does not list them (no header x-oauth-scopes)",
             "Compare them with the output of `stoker manifest`, at api.slack.com/apps, OAuth & Permissions.",
         )
     elif missing:
-        mark = " --bookmark" if settings.config.slack.bookmark else ""
+        option = " --bookmark" if settings.config.slack.bookmark else ""
         yield wrong(
             SLACK,
             f"the app lacks the scopes {', '.join(missing)}",
-            f"Update the app with what `stoker manifest{' --private-channel' if private else ''}{mark}` prints, then reinstall it "
-            "to the workspace.",
+            f"Update the app's manifest with the output of `stoker manifest{' --private-channel' if private else ''}{option}`, then "
+            "reinstall the app to the workspace.",
         )
     else:
         yield ok(SLACK, "the app has every scope in use")
@@ -68,21 +69,21 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
 
 def _clock(date: str, now: datetime) -> Finding:
     if not date:
-        return warning(CLOCK, "Slack's answer has no time", "Check this machine's clock by hand.")
+        return warning(CLOCK, "Slack's answer contains no time", "Check this machine's clock manually.")
     skew = (now - parsedate_to_datetime(date)).total_seconds()
     if abs(skew) > SKEW:
-        way = "ahead" if skew > 0 else "behind"
+        direction = "ahead of" if skew > 0 else "behind"
         return wrong(
             CLOCK,
-            f"this machine's clock is {abs(skew):.0f} s {way} of Slack's",
+            f"this machine's clock is {abs(skew):.0f} s {direction} Slack's",
             "Enable time synchronisation (NTP).",
         )
-    return ok(CLOCK, "as Slack's")
+    return ok(CLOCK, "this machine's clock agrees with Slack's")
 
 
 async def _request_delivery(settings: Settings, client: AsyncWebClient) -> Finding:
     if settings.slack_signing_secret:
-        return ok(SLACK, "requests come over HTTP, signed, at /slack/events")
+        return ok(SLACK, "Slack sends signed HTTP requests to /slack/events")
     token = settings.slack_app_token
     try:
         with slack_errors("apps.connections.open"):
@@ -90,14 +91,14 @@ async def _request_delivery(settings: Settings, client: AsyncWebClient) -> Findi
     except SlackRefused as error:
         return wrong(
             SLACK,
-            f"the app-level token opens no Socket Mode connection ({error.code})",
+            f"the app-level token cannot open a Socket Mode connection ({error.code})",
             "Set SLACK_APP_TOKEN to an app-level token (xapp-…) with the scope connections:write, and enable Socket Mode.",
         )
-    return ok(SLACK, "Socket Mode opens")
+    return ok(SLACK, "Socket Mode connections can be opened")
 
 
 async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding, bool]:
-    """The finding about the channel, and whether it is private, which its id does not show."""
+    """Return the finding about the channel, and whether it is private, which its id does not show."""
     channel = settings.config.slack.channel
     try:
         with slack_errors("conversations.info"):
@@ -107,8 +108,8 @@ async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding,
             raise
         missing = wrong(
             SLACK,
-            f"there is no channel {channel} for the bot ({error.code})",
-            "Set slack.channel to the channel's id (its details in Slack, at the bottom). If it is private, make the app "
+            f"the bot cannot see a channel {channel} ({error.code})",
+            "Set slack.channel to the channel's id (at the bottom of its details in Slack). If it is private, create the app "
             "with `stoker manifest --private-channel` and invite the bot.",
         )
         return missing, channel.startswith("G")
@@ -122,74 +123,87 @@ async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding,
 
 
 async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
-    """Check the approvers, with user groups resolved and without people whom Stoker refuses. Without approvers
-    nothing that costs money runs.
-    """
-    members, directory = dict[str, frozenset[str]](), Directory(client)
+    """Check the people in each role: resolve the user groups, and report the people whom Stoker refuses."""
+    members, directory = dict[str, list[str]](), Directory(client)
     for role, ids in (("requesters", roles.requesters), ("approvers", roles.approvers), ("admins", roles.admins)):
-        users = {i for i in ids if not is_user_group(i)}
-        for group in filter(is_user_group, ids):
-            try:
-                with slack_errors("usergroups.users.list"):
-                    answer = await client.usergroups_users_list(usergroup=group)
-            except SlackRefused as error:
-                if error.code != "no_such_subteam":
-                    raise
-                yield wrong(
-                    PEOPLE, f"roles.{role} names the user group {group}, which does not exist", "Correct its id (S…)."
-                )
-                continue
-            user_ids = answer.get("users") or []
-            if not user_ids:
-                yield warning(
-                    PEOPLE, f"the user group {group} in roles.{role} has no members", "Add people to it in Slack."
-                )
-            users.update(user for user in user_ids if isinstance(user, str))
-        counted = set[str]()
-        for user in sorted(users):
-            try:
-                verdict = may_use(await directory.profile(user), await directory.home(), settings.config)
-            except SlackRefused as error:
-                if error.code != "missing_scope":
-                    raise
-                yield wrong(
-                    PEOPLE,
-                    "Stoker may not read Slack users (the scope users:read is missing), so it refuses everybody",
-                    "The app's manifest must be updated: paste what `stoker manifest` prints, then reinstall the app to "
-                    "the workspace.",
-                )
-                return
-            if verdict.allowed:
-                counted.add(user)
-            else:
-                yield warning(
-                    PEOPLE,
-                    f"{user} in roles.{role} has no effect: {unmarked(verdict.reason)}",
-                    "Correct the id, or remove it from the role or its user group.",
-                )
-        members[role] = frozenset(counted)
-    approvers, quorum = members["approvers"], settings.config.approvals.quorum
+        users, findings = await _users(role, ids, client)
+        for finding in findings:
+            yield finding
+        try:
+            members[role], findings = await _accepted(role, users, directory, settings.config)
+        except SlackRefused as error:
+            if error.code != "missing_scope":
+                raise
+            yield wrong(
+                PEOPLE,
+                "Stoker may not read Slack users (the scope users:read is missing), so it refuses everybody",
+                "Update the app's manifest with the output of `stoker manifest`, then reinstall the app to the workspace.",
+            )
+            return
+        for finding in findings:
+            yield finding
+    yield _quorum(len(members["approvers"]), settings.config.approvals)
+    if not members["admins"]:
+        yield warning(
+            PEOPLE, "nobody is an admin, so nobody can break a lease or override", "Add people to roles.admins."
+        )
+
+
+async def _users(role: str, ids: tuple[str, ...], client: AsyncWebClient) -> tuple[set[str], list[Finding]]:
+    """Return the users in a role, with its user groups resolved, and the findings about the groups."""
+    users, findings = {i for i in ids if not is_user_group(i)}, list[Finding]()
+    for group in filter(is_user_group, ids):
+        try:
+            with slack_errors("usergroups.users.list"):
+                answer = await client.usergroups_users_list(usergroup=group)
+        except SlackRefused as error:
+            if error.code != "no_such_subteam":
+                raise
+            problem = f"roles.{role} contains the user group {group}, which does not exist"
+            findings.append(wrong(PEOPLE, problem, "Correct its id (S…)."))
+            continue
+        user_ids = answer.get("users") or []
+        if not user_ids:
+            problem = f"the user group {group} in roles.{role} has no members"
+            findings.append(warning(PEOPLE, problem, "Add people to it in Slack."))
+        users.update(user for user in user_ids if isinstance(user, str))
+    return users, findings
+
+
+async def _accepted(
+    role: str, users: set[str], directory: Directory, config: Config
+) -> tuple[list[str], list[Finding]]:
+    """Return the users from whom Stoker accepts requests, and the findings about the others."""
+    accepted, findings = list[str](), list[Finding]()
+    for user in sorted(users):
+        verdict = may_use(await directory.profile(user), await directory.home(), config)
+        if verdict.allowed:
+            accepted.append(user)
+            continue
+        problem = f"{user} in roles.{role} has no effect: {unmarked(verdict.reason)}"
+        findings.append(warning(PEOPLE, problem, "Correct the id, or remove it from the role or its user group."))
+    return accepted, findings
+
+
+def _quorum(approvers: int, approvals: Approvals) -> Finding:
+    """The finding about the number of approvers: without enough of them nothing that costs money can run."""
+    quorum = approvals.quorum
     if not approvers:
-        yield wrong(
+        return wrong(
             PEOPLE,
             "nobody may approve, so nothing that costs money can run",
             "Add users or user groups to roles.approvers.",
         )
-    elif quorum > len(approvers):
-        yield wrong(
+    if quorum > approvers:
+        return wrong(
             PEOPLE,
-            f"approvals.quorum is {quorum}, and there are {len(approvers)} approvers",
-            "Lower approvals.quorum, or name more approvers.",
+            f"approvals.quorum is {quorum}, but the number of approvers is only {approvers}",
+            "Lower approvals.quorum, or add approvers.",
         )
-    elif quorum == len(approvers) and not settings.config.approvals.self_approval:
-        yield warning(
+    if quorum == approvers and not approvals.self_approval:
+        return warning(
             PEOPLE,
-            f"{len(approvers)} may approve and {quorum} must, so no approver's own request can pass",
-            "Name one more approver, or set approvals.self_approval.",
+            f"approvals.quorum and the number of approvers are both {quorum}, so an approver's own request cannot be approved",
+            "Add an approver, or set approvals.self_approval.",
         )
-    else:
-        yield ok(PEOPLE, f"{len(approvers)} may approve, {quorum} must")
-    if not members["admins"]:
-        yield warning(
-            PEOPLE, "nobody is an admin, so nobody can break a lease or override", "Name people in roles.admins."
-        )
+    return ok(PEOPLE, f"the number of approvers is {approvers}, and approvals.quorum is {quorum}")

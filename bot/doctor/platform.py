@@ -1,4 +1,4 @@
-"""The platform: its repository and contract, the cluster's rights and Applications, the gateway and the Hub."""
+"""Checks of the platform: GitHub, the repository, the cluster's rights and Applications, LiteLLM and Hugging Face."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,45 +24,48 @@ from manifests.tree import ManifestError, Tree
 
 GITHUB, GIT, CONTRACT = "GitHub", "git", "contract"
 KUBERNETES, ARGOCD, GATEWAY, HUB = "Kubernetes", "Argo CD", "LiteLLM", "Hugging Face"
-ADD_RIGHT = "Add that right to its Role; the chart grants all of them."
-_SHOWN = 10
-"""Maximum number of contract violations in the list; the others are counted."""
+ADD_RIGHT = "Add this right to its Role; the chart grants all rights."
+_LISTED = 10
+"""Maximum number of listed contract violations; the others are only counted."""
 
 
 async def github(settings: Settings, client: GitHub, token: Token) -> AsyncIterator[Finding]:
+    """Check the permissions of the token or App, the protection of the main branch, and the webhook."""
     access = await client.access()
     name, branch = settings.github_repository, settings.config.platform.branch
     if access.archived:
-        yield wrong(GITHUB, f"{name} is archived", "Unarchive it, or set GITHUB_REPOSITORY to the one in use.")
+        yield wrong(GITHUB, f"{name} is archived", "Unarchive it, or set GITHUB_REPOSITORY to another repository.")
     if isinstance(token, AppToken):
         missing = await token.lacking()
         if missing is None:
             yield unchecked(
                 GITHUB,
                 "the App's permissions",
-                "GitHub's answer does not name them",
-                "Compare them with docs/install.md at the App's installation.",
+                "GitHub's answer does not list them",
+                "Compare the permissions of the App's installation with docs/install.md.",
             )
         elif lacking := ", ".join(missing):
             yield wrong(
                 GITHUB,
                 f"the App's installation lacks {lacking}",
-                "Add that to the App's repository permissions, and accept the change at its installation.",
+                "Add this to the App's repository permissions, and accept the change in its installation.",
             )
         else:
-            yield ok(GITHUB, f"the App has the permissions in use on {name}")
+            yield ok(GITHUB, f"the App has the permissions that Stoker uses on {name}")
     elif access.push is None:
         yield unchecked(
             GITHUB,
             f"whether the token may write to {name}",
-            "GitHub's answer does not name its permissions",
+            "GitHub's answer does not list its permissions",
             "Make sure that it has Contents and Pull requests: read and write.",
         )
     elif not access.push:
         yield wrong(GITHUB, f"the token may not write to {name}", "Give it Contents and Pull requests: read and write.")
     elif access.scopes is not None and not {"repo", "public_repo"} & set(access.scopes):
         yield wrong(
-            GITHUB, "the classic token lacks the scope repo", "Create one with it, or better, use a GitHub App."
+            GITHUB,
+            "the classic token lacks the scope repo",
+            "Create a token with this scope, or preferably use a GitHub App.",
         )
     elif access.scopes is None:
         yield ok(
@@ -88,7 +91,7 @@ async def github(settings: Settings, client: GitHub, token: Token) -> AsyncItera
 
 
 class Contract:
-    """The checks of the repository, and its endpoints for the checks of the cluster."""
+    """Checks of the repository. They also read its endpoints, which the checks of the cluster need."""
 
     def __init__(self, config: Config, repository: Repository) -> None:
         self._config, self._repository = config, repository
@@ -116,10 +119,10 @@ class Contract:
             self.endpoints = read_endpoints(platform)
             disagreements = check(platform)
         except ManifestError as error:
-            return [wrong(CONTRACT, str(error), "Fix that file; the bot reads it for every request.")]
-        # A repository with another layout has none of the default paths, but its endpoints are found without them.
+            return [wrong(CONTRACT, str(error), "Fix this file: the bot reads it for every request.")]
+        # Without the default paths the layout is another one; that is fine if endpoints were found anyway.
         missing = [
-            wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to its path in the repository.")
+            wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to the right path.")
             for key, place in places.items()
             if not tree.files(place) and not (self.endpoints and _is_default(layout, key))
         ]
@@ -135,17 +138,17 @@ class Contract:
             ]
         problems = [
             warning(CONTRACT, f"{disagreement.path}:{disagreement.line}: {disagreement.message}", disagreement.fix)
-            for disagreement in disagreements[:_SHOWN]
+            for disagreement in disagreements[:_LISTED]
         ]
-        if len(disagreements) > _SHOWN:
-            problems.append(warning(CONTRACT, f"and {len(disagreements) - _SHOWN} more", "See `stoker model check`."))
+        if len(disagreements) > _LISTED:
+            problems.append(warning(CONTRACT, f"and {len(disagreements) - _LISTED} more", "See `stoker model check`."))
         names = {endpoint.name for endpoint in self.endpoints}
         if layout.template not in names and not _is_default(layout, "platform.template"):
             problems.append(
                 wrong(
                     CONTRACT,
                     f"there is no endpoint {layout.template}",
-                    "Set platform.template to one that new models may copy.",
+                    "Set platform.template to an endpoint that new models may copy.",
                 )
             )
         return problems or [ok(CONTRACT, f"{len(self.endpoints)} endpoints have consistent files")]
@@ -157,6 +160,7 @@ def _is_default(layout: Layout, key: str) -> bool:
 
 
 async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
+    """Check the rights of the bot's account, and the Secrets that it reads."""
     needed = rights(config)
     try:
         lacking: tuple[Right, ...] | None = await client.lacking(needed)
@@ -164,9 +168,9 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
         lacking = None
         yield unchecked(
             KUBERNETES,
-            f"the {len(needed)} rights in use",
+            f"the {len(needed)} rights that the bot uses",
             error.message,
-            "Compare the Roles of the bot's account with what `stoker rights` prints.",
+            "Compare the Roles of the bot's account with the output of `stoker rights`.",
         )
     unstaged = config.model_copy(update={"staging": config.staging.model_copy(update={"mode": "off"})})
     basic = rights(unstaged)
@@ -188,7 +192,7 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
         (MASTER_KEY, config.litellm.master_key, "LiteLLM's master key", "litellm.master_key"),
     ):
         if not ref.namespace:
-            yield ok(KUBERNETES, f"{key} names no Secret: {use} is not used")
+            yield ok(KUBERNETES, f"{key} is not set, so {use} is not used")
             continue
         try:
             await client.secret(access, ref)
@@ -196,23 +200,23 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
             yield wrong(
                 KUBERNETES,
                 f"{use} cannot be read: {error!s}",
-                f"Name the right Secret in {key}.",
+                f"Set {key} to the right Secret.",
             )
         else:
             yield ok(KUBERNETES, f"{use} can be read")
 
 
 async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
-    """The requirements of `/model bench` other than the rights on Jobs, if its image is set."""
+    """Check the requirements of `/model bench`, except for its rights."""
     if not config.bench.image:
-        yield ok(KUBERNETES, "no benchmarks: bench.image names no image of GuideLLM")
+        yield ok(KUBERNETES, "benchmarks are off: bench.image is not set")
         return
     key, home = config.vllm.api_key, config.platform.namespace
     if key.namespace not in ("", home):
         yield wrong(
             KUBERNETES,
             f"a benchmark runs in namespace {home} and cannot use vLLM's key from {key.namespace}",
-            "Put the Secret into the models' namespace and name it in vllm.api_key.",
+            "Put the Secret into the models' namespace, and set vllm.api_key to it.",
         )
     obstacles = [await client.obstacle(endpoint.name, config.bench, key) for endpoint in endpoints if endpoint.gpus]
     for obstacle in filter(None, obstacles):
@@ -224,7 +228,7 @@ async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndp
 async def applications(
     config: Config, client: Deployer, endpoints: Sequence[ModelEndpoint], tree: Tree | None = None, repository: str = ""
 ) -> AsyncIterator[Finding]:
-    """Each endpoint's Application, and whether it is cost-gated in the cluster too."""
+    """Check that each endpoint has an Application in the cluster, and that no GPU model syncs automatically."""
     listed, word = await client.list(), client.word
     live = {application.name: application for application in listed}
     gateway = live.get(config.litellm.application)
@@ -267,8 +271,9 @@ async def applications(
 
 
 async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
+    """Check LiteLLM's key and database, and that its aliases are those in git."""
     if not config.litellm.master_key.namespace:
-        yield ok(GATEWAY, "no gateway: litellm.master_key names no Secret")
+        yield ok(GATEWAY, "no gateway: litellm.master_key is not set")
         return
     database = await client.has_database()
     if database is False:
@@ -302,5 +307,8 @@ async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndp
 
 
 async def hub(client: HuggingFace) -> AsyncIterator[Finding]:
+    """Check that Hugging Face answers and accepts the token."""
     name = await client.whoami()
-    yield ok(HUB, f"answers, as {name}" if name else "answers; without HF_TOKEN gated models cannot be added")
+    yield ok(
+        HUB, f"it accepts the token of {name}" if name else "it answers; without HF_TOKEN gated models cannot be added"
+    )

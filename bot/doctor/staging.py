@@ -1,4 +1,4 @@
-"""The requirements of staging other than its rights: a node for the Job, and volumes that can hold two models."""
+"""Checks of the requirements of staging, except for its rights: a node for the Job, and volumes for two models."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -12,6 +12,7 @@ from manifests.sizing import estimated_weights, quantity_bytes, storage_for
 
 
 async def staging(config: Config, client: Stager, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
+    """Check whether the weights of each deployed GPU model can be staged."""
     shape = config.staging
     if not shape.enabled:
         yield ok(KUBERNETES, "no staging: staging.mode is off")
@@ -21,7 +22,7 @@ async def staging(config: Config, client: Stager, endpoints: Sequence[ModelEndpo
             await client.obstacles(endpoint.name, _largest(endpoint), shape) for endpoint in endpoints if endpoint.gpus
         ]
     except Forbidden:
-        return  # the check of the rights reports it
+        return  # the check of the rights reports this
     obstacles = tuple(dict.fromkeys(obstacle for several in problems for obstacle in several))
     for obstacle in obstacles:
         yield warning(KUBERNETES, obstacle.partition(". ")[0], obstacle.partition(". ")[2])
@@ -30,7 +31,7 @@ async def staging(config: Config, client: Stager, endpoints: Sequence[ModelEndpo
 
 
 def _largest(endpoint: ModelEndpoint) -> str:
-    """The larger of two sizes: the volume's in git, and the size that a swap to a model of the same size needs."""
+    """The larger of two sizes: the volume's size in git, and the size for a swap to a model of the same size."""
     weights = estimated_weights(endpoint.hf_id)
     sizes = [endpoint.pvc_size, *([storage_for(weights, weights)] if weights else [])]
     return max(filter(None, sizes), key=quantity_bytes, default="")

@@ -56,7 +56,7 @@ class KindSpec:
     starts_model: bool = False
     """True if it boots a model on the GPU: ending it stops costs."""
     stops_model: bool = False
-    """True if it may take the model off the GPU, or change its Deployment's template, on purpose."""
+    """True if it may intentionally take the model off the GPU, or change the template of its Deployment."""
     turns_cost_off: bool = False
     """True if its work ends a cost, so that it must be completed even after errors."""
     undo_stops_model: bool = False

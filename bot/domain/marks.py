@@ -1,4 +1,4 @@
-"""The lease annotation of a Deployment, validated, because anybody with kubectl can write it."""
+"""Reads and validates the lease annotation of a Deployment, which anybody with kubectl can write."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,14 +9,14 @@ from bot.domain.leases import Lease
 
 _LONGEST_MARK = 16_384
 _FENCES = 10**13
-"""Maximum fence, in the year 2286: a fence is at least the number of milliseconds since 1970."""
+"""Upper limit of a fence. A fence is at least the time in milliseconds since 1970, which reaches this in 2286."""
 _USER = re.compile(r"[UW][A-Z0-9]{1,30}")
 _SKEW = timedelta(minutes=5)
-"""Tolerance for another machine's clock."""
+"""Tolerated clock skew of another machine."""
 
 
 def read_mark(mark: str | None, model: str) -> Lease | None:
-    """The lease of a Deployment; None if it has no annotation, or an invalid one."""
+    """The lease in the annotation of a Deployment; None if there is no annotation, or an invalid one."""
     if not mark or len(mark) > _LONGEST_MARK:
         return None
     try:
@@ -24,14 +24,14 @@ def read_mark(mark: str | None, model: str) -> Lease | None:
     except (ValidationError, RecursionError):
         return None
     times = [at for at in (lease.claimed, lease.ready, lease.ends) if at]
-    meant = lease.model == model and 0 < lease.fence < _FENCES and times == sorted(times) and lease.hold > timedelta()
-    return lease if meant and _USER.fullmatch(lease.holder) else None
+    is_valid = (
+        lease.model == model and 0 < lease.fence < _FENCES and times == sorted(times) and lease.hold > timedelta()
+    )
+    return lease if is_valid and _USER.fullmatch(lease.holder) else None
 
 
 def bounded(lease: Lease, now: datetime, longest: timedelta, channel: str) -> Lease | None:
-    """The part of an annotated lease that may be restored: at most what the policy allows; None if it is from the
-    future.
-    """
+    """The annotated lease, limited to what the policy allows, so that it can be restored; None if it is in the future."""
     if max(lease.claimed, lease.ready or lease.claimed) > now + _SKEW:
         return None
     ends = min(lease.ends, lease.ready + longest) if lease.ends and lease.ready else None
@@ -48,10 +48,10 @@ def bounded(lease: Lease, now: datetime, longest: timedelta, channel: str) -> Le
 
 
 def prolonged(lease: Lease, marked: Lease, longest: timedelta) -> Lease | None:
-    """The lease with the *keep* or the extension that Redis has lost, from its annotation; None if the annotation
-    is not a later state.
+    """The lease with the *keep* or the extension that Redis has lost, from its annotation; None if the annotation is not
+    a later version of the lease.
 
-    People rely on the time that they were shown. The annotation may only add what the holder can have without an
+    People rely on the end that they were shown. The annotation may only add a keep or an extension that needs no
     approval.
     """
     if lease.ready is None or lease.ends is None or marked.ends is None or marked.revision <= lease.revision:

@@ -43,7 +43,7 @@ class Vote(Value):
     approve: bool
     reason: str = ""
     override: bool = False
-    """An admin's override in an emergency: it replaces the whole quorum, and is marked everywhere."""
+    """An admin's override in an emergency: it replaces the whole quorum. The card and the audit log show it."""
 
 
 class PhaseRecord(Value):
@@ -112,12 +112,12 @@ class SessionEnd(Value):
 
 
 class Note(Value):
-    """Text for an operation's thread: log lines, events, a diagnosis; raw, not escaped."""
+    """Text for the thread of an operation: log lines, events, a diagnosis. It is not escaped."""
 
     title: str
     text: str
     rows: tuple[tuple[str, ...], ...] = Field(default=(), repr=False)
-    """A table above the text, whose first row is its header. Then the text is a sentence, and not log lines."""
+    """A table above the text, with a header row. With a table, the text is a sentence instead of log lines."""
 
 
 class SmokeOutcome(Value):
@@ -211,7 +211,7 @@ class Operation(Value):
 
     @property
     def can_be_cancelled(self) -> bool:
-        """True if *Cancel* works now: until the operation starts, and while it runs as long as its kind allows it."""
+        """True if *Cancel* works now: before the operation starts, and afterwards if its kind allows it."""
         if self.status is not Status.RUNNING:
             return not self.status.final
         match self.request.kind.spec.cancel:
@@ -310,7 +310,7 @@ class ChangeOperation(TestedOperation):
 
     @property
     def stages_before_merge(self) -> bool:
-        """True if it is still staging weights, before the merge, which cannot be cancelled."""
+        """True if it is still staging weights before the merge. The merge itself cannot be cancelled."""
         unmerged = self.plan and self.plan.stages and not self.plan.pull.merge_commit
         return bool(unmerged) and not any(phase.name == phases.MERGE.key for phase in self.phases)
 

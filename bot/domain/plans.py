@@ -95,8 +95,7 @@ class _Plan(Value):
     def mark(self) -> str:
         """A short hash of the plan on the card, for its buttons.
 
-        It does not include the state of checks and traffic, which changes while people read, and is checked before the
-        work.
+        It does not include the state of checks and traffic, which changes often and is checked again before the work.
         """
         return _mark(self.rows)
 

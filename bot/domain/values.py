@@ -14,14 +14,14 @@ def _plausible(at: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_plausible)]
-"""A time with its zone, in this century, so that comparing it and adding hours are safe."""
+"""A time with its zone, in a range in which comparisons and additions are safe."""
 
 
 Span = Annotated[timedelta, Field(ge=timedelta(days=-3650), le=timedelta(days=3650))]
 
 
 Fence = Annotated[int, Field(ge=0, le=2**53)]
-"""The largest integer that Lua counts exactly."""
+"""An integer that Lua can represent exactly."""
 
 
 Count = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]

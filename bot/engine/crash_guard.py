@@ -1,16 +1,23 @@
 """Sets aside work that crashes the process: the admins are notified, and all other work continues."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import structlog
+
 from bot.clock import Clock
 from bot.component import component
+from bot.domain.leases import Lease
+from bot.errors import BotError, Unavailable
 from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries
 from bot.state.task_starts import TaskStarts
 from bot.text.mrkdwn import md
 from bot.views import code, lines
+
+log = structlog.get_logger(__name__)
 
 
 @component
@@ -41,6 +48,20 @@ class CrashGuard:
                 )
                 await self.presentation.notify_admins(f"set-aside:{task}", lines(text))
             yield not start.hopeless
+
+    @asynccontextmanager
+    async def isolated(self, task: str, lease: Lease, *, timeout: float, failure: str) -> AsyncIterator[bool]:
+        """Do periodic work about one session, like `watched`, so that it does not affect the work about other sessions.
+
+        It ends after `timeout` seconds, and its errors are logged with `failure` as the event.
+        """
+        try:
+            async with self.watched(task, forget=False) as may_run, asyncio.timeout(timeout):
+                yield may_run
+        except (BotError, Unavailable, TimeoutError) as error:
+            log.warning(failure, model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
+        except Exception:
+            log.exception(failure, model=lease.model, op=lease.op)
 
     async def attempt(self, task: str, work: Callable[[], Awaitable[object]], *, forget: bool = True) -> None:
         """Do the work, unless it has crashed the process twice."""

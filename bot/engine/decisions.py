@@ -79,7 +79,9 @@ class Decisions:
             raise VotesShort(lacking, votes)
 
     async def still_approved(self, op: Operation) -> bool:
-        """Return whether the approvals are still sufficient at the start. If not, the same card asks for another one."""
+        """Return whether the approvals are still sufficient at the start. If they are not, ask for another approval on
+        the same card.
+        """
         try:
             await self.count_votes(op)
         except VotesShort as short:
@@ -132,33 +134,12 @@ class Decisions:
         whole quorum. `plan_hash` is that of the plan on the card: an approval of another plan raises PlanChanged. A
         denial is valid for any plan, because it starts nothing.
         """
-        people, now = await self.roles.people(), self.clock()
+        people = await self.roles.people()
+        vote = Vote(by=actor, at=self.clock(), approve=approve, reason=reason, override=override)
 
         def counted(op: Operation) -> Operation:
-            if op.status not in (Status.AWAITING, Status.WAITING) or is_closing(op):
-                op.moved(Status.APPROVED, now)  # raises AlreadyDecided with the decision if the operation is final
-                raise AlreadyDecided("This request has just been closed.")
-            if override:
-                require(may_override(actor, reason, people))
-            else:
-                require(may_vote(op, actor, people, self.config) if approve else may_deny(op, actor, people))
-            if approve and plan_hash != (op.plan.mark if op.plan else ""):
-                raise _changed_since(op)
-            if approve and op.open_pull and op.lacks:
-                raise NotAllowed(
-                    md(
-                        "Pull request #{number} can be approved when {lacks}.",
-                        number=op.open_pull.number,
-                        lacks=op.lacks,
-                    )
-                )
-            decision = Vote(by=actor, at=now, approve=approve, reason=reason, override=override)
-            op = op.model_copy(update={"votes": (*op.votes, decision), "updated": now})
-            if not approve:
-                return op if op.open_pull else op.ended(Denied(undone=NothingStarted()), now)
-            if op.status is Status.AWAITING and is_approved(op, self.config):
-                return op.moved(Status.APPROVED, now, outcome=md(""))
-            return op
+            self._require_countable(op, vote, people, plan_hash)
+            return self._with_vote(op, vote)
 
         event = AuditEvent.OVERRIDDEN if override else AuditEvent.APPROVED if approve else AuditEvent.DENIED
         try:
@@ -167,6 +148,35 @@ class Decisions:
             await self.lifecycle.show(await self.operations.load(op_id))
             raise
         await self._act_on(op)
+        return op
+
+    def _require_countable(self, op: Operation, vote: Vote, people: People, plan_hash: str) -> None:
+        """Raise an error if the vote cannot be counted now, by the policy, or for the current plan."""
+        if op.status not in (Status.AWAITING, Status.WAITING) or is_closing(op):
+            op.moved(Status.APPROVED, vote.at)  # raises AlreadyDecided with the decision if the operation is final
+            raise AlreadyDecided("This request has just been closed.")
+        if vote.override:
+            require(may_override(vote.by, vote.reason, people))
+        elif vote.approve:
+            require(may_vote(op, vote.by, people, self.config))
+        else:
+            require(may_deny(op, vote.by, people))
+        if not vote.approve:
+            return
+        if plan_hash != (op.plan.mark if op.plan else ""):
+            raise _changed_since(op)
+        if op.open_pull and op.lacks:
+            raise NotAllowed(
+                md("Pull request #{number} can be approved when {lacks}.", number=op.open_pull.number, lacks=op.lacks)
+            )
+
+    def _with_vote(self, op: Operation, vote: Vote) -> Operation:
+        """The operation with the vote, in its next status if the vote decides."""
+        op = op.model_copy(update={"votes": (*op.votes, vote), "updated": vote.at})
+        if not vote.approve:
+            return op if op.open_pull else op.ended(Denied(undone=NothingStarted()), vote.at)
+        if op.status is Status.AWAITING and is_approved(op, self.config):
+            return op.moved(Status.APPROVED, vote.at, outcome=md(""))
         return op
 
     async def cancel(self, op_id: str, actor: str, reason: str = "") -> Operation:

@@ -31,7 +31,7 @@ Op = TypeVar("Op", bound=Operation)
 log = structlog.get_logger(__name__)
 
 _TURN = 5.0
-"""Maximum seconds for which work that stops costs waits for other work that has crashed the process."""
+"""Timeout in seconds for other work that has crashed the process; work that stops costs does not wait longer for it."""
 OPENING = Step("opening begun", bool)
 NOT_OPENED = Step("why it was not opened", Mrkdwn)
 TAKEN_BACK = Step("opening taken back", bool)

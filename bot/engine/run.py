@@ -1,4 +1,4 @@
-"""One operation in progress: moves it through its steps, shows each of them on its card, and ends it."""
+"""Runs one operation: moves it through its steps, shows each step on the card, and ends the operation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence

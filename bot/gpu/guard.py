@@ -1,7 +1,7 @@
-"""Cost control while Redis is unavailable: enforces the lease's end and the idle limit with only the cluster.
+"""Cost control while Redis is unavailable: enforces the end of the lease and the idle limit through the cluster only.
 
-docket's tasks are stored in Redis, so this runs outside docket, in each process. It uses the leases that Redis had when
-it last answered, and those on the Deployments. Sessions that it stops are closed with a receipt when Redis is back.
+docket's tasks are stored in Redis, so this runs outside docket, in each process. It uses the leases that were last read
+from Redis, and the annotations of the Deployments. Sessions that it stops get their receipt when Redis is back.
 """
 
 import asyncio
@@ -30,12 +30,14 @@ from bot.text.mrkdwn import Mrkdwn, clock, code, md
 
 log = structlog.get_logger(__name__)
 
-_SILENT = 2
-"""Consecutive checks without an answer from Redis before it acts."""
+_MISSED_READS = 2
+"""Number of consecutive reads without an answer from Redis before the guard acts."""
 
 
 @dataclass(frozen=True)
-class _Known:
+class _WatchedSession:
+    """A lease and its usage, as last known to this process."""
+
     lease: Lease
     session: Session | None = None
 
@@ -54,72 +56,72 @@ class Guard:
     clock: Clock
 
     async def run(self) -> None:
-        """Check repeatedly, as long as the process runs."""
-        known: dict[str, _Known] = {}
-        silent = 0
+        """Check the running models at each sample interval while Redis does not answer."""
+        watched: dict[str, _WatchedSession] = {}
+        missed = 0
         while True:
             await asyncio.sleep(self.clock.period(self.config.idle.sample_every).total_seconds())
             try:
-                known = {
-                    lease.model: _Known(lease, await self.sessions.of(lease)) for lease in await self.leases.held()
+                watched = {
+                    lease.model: _WatchedSession(lease, await self.sessions.of(lease))
+                    for lease in await self.leases.held()
                 }
-                silent = 0
+                missed = 0
             except Unavailable:
-                silent += 1
-            if silent >= _SILENT:
+                missed += 1
+            if missed >= _MISSED_READS:
                 try:
-                    known = await self.look(known)
+                    watched = await self.check_all(watched)
                 except (BotError, Unavailable) as error:
                     log.warning("check without Redis failed", error=str(error))
                 except Exception:
                     log.exception("check without Redis failed")
 
-    async def look(self, known: dict[str, _Known]) -> dict[str, _Known]:
-        """Check the running models once; returns the new state of each."""
+    async def check_all(self, watched: dict[str, _WatchedSession]) -> dict[str, _WatchedSession]:
+        """Check the running models once, and return their sessions, by model."""
         up = [user for user in await self.cluster.gpu_users() if user.endpoint]
-        seen = await asyncio.gather(*(self._alone(user, known.get(user.endpoint)) for user in up))
-        return {each.lease.model: each for each in seen if each}
+        sessions = await asyncio.gather(*(self._check_alone(user, watched.get(user.endpoint)) for user in up))
+        return {session.lease.model: session for session in sessions if session}
 
-    async def _alone(self, user: GpuUser, known: _Known | None) -> _Known | None:
-        """Handle one model; its errors do not affect others."""
+    async def _check_alone(self, user: GpuUser, watched: _WatchedSession | None) -> _WatchedSession | None:
+        """Check one model; its errors do not affect others."""
         try:
-            return await self._look_at(user, known)
+            return await self._check(user, watched)
         except (BotError, Unavailable) as error:
             log.warning("not watched without Redis", model=user.endpoint, error=str(error))
-            return known
+            return watched
 
-    async def _look_at(self, user: GpuUser, known: _Known | None) -> _Known | None:
+    async def _check(self, user: GpuUser, watched: _WatchedSession | None) -> _WatchedSession | None:
         now, policy = self.clock(), self.config
-        if known is None:
+        if watched is None:
             marked = read_mark(user.mark, user.endpoint)
             lease = bounded(marked, now, policy.lease.longest, policy.slack.channel) if marked else None
             if lease is None:
                 return None
-            known = _Known(lease)
-        lease = known.lease.started(now) if user.ready else known.lease
+            watched = _WatchedSession(lease)
+        lease = watched.lease.started(now) if user.ready else watched.lease
         if lease.ready is None or lease.ends is None:
             if now - lease.claimed > 2 * policy.gpu.boot_limit:
                 await self._stop(lease, "it did not get ready in time")
-            return _Known(lease)
+            return _WatchedSession(lease)
         if now >= lease.ends:
             await self._stop(lease, "the lease has ended")
-            return _Known(lease, known.session)
-        session = await self.sampler.sample_without_redis(lease, known.session)
+            return _WatchedSession(lease, watched.session)
+        session = await self.sampler.sample_without_redis(lease, watched.session)
         decision = decide(lease, session, 0, now, policy.idle, policy.lease)
         await self._act(lease, decision)
-        return _Known(lease, after_decision(session, decision, lease, now))
+        return _WatchedSession(lease, after_decision(session, decision, lease, now))
 
     async def _act(self, lease: Lease, decision: Decision) -> None:
         match decision:
-            case BringDown(why):
-                await self._stop(lease, why)
+            case BringDown(reason):
+                await self._stop(lease, reason)
             case Remind(down_at=at, last=True):
                 text = md(
                     "{model} is idle and goes down at {at}, unless it is used.", model=code(lease.model), at=clock(at)
                 )
-                await self._warn(
-                    lease, "idle", text, 2 * self.config.idle.sample_every
-                )  # each bot sees the last request at another time
+                # Each bot samples at another time, and so may see the last request one sample later.
+                await self._warn(lease, "idle", text, 2 * self.config.idle.sample_every)
             case WarnEnd() if lease.ends:
                 text = md(
                     "The lease of {model} ends at {ends}; then it goes down.",
@@ -130,22 +132,23 @@ class Guard:
             case _:
                 return
 
-    async def _stop(self, lease: Lease, why: str) -> None:
+    async def _stop(self, lease: Lease, reason: str) -> None:
         """Bring a model down. Only the bot that scaled it to zero reports it."""
-        acted = await self.stopping.scale_to_zero(lease.model, None)
-        said = await self.stopping.bring_down_without_redis(lease.model)
-        if acted:
-            log.warning("brought down without Redis", model=lease.model, op=lease.op, why=why)
-            await _tell(self.slack, self.config.slack.channel, lease, md("{said} Why: {why}.", said=said, why=why))
+        scaled = await self.stopping.scale_to_zero(lease.model, None)
+        result = await self.stopping.bring_down_without_redis(lease.model)
+        if scaled:
+            log.warning("brought down without Redis", model=lease.model, op=lease.op, why=reason)
+            text = md("{result} The reason: {reason}.", result=result, reason=reason)
+            await _notify(self.slack, self.config.slack.channel, lease, text)
 
-    async def _warn(self, lease: Lease, what: str, text: Mrkdwn, within: timedelta) -> None:
-        """Send a warning; of several bots only the first one sends it."""
-        if await self.cluster.record_message(lease.model, f"{lease.fence} {what}", self.clock(), within):
-            await _tell(self.slack, self.config.slack.channel, lease, text)
+    async def _warn(self, lease: Lease, subject: str, text: Mrkdwn, within: timedelta) -> None:
+        """Send a warning, unless a bot has sent one about this subject `within` that time."""
+        if await self.cluster.record_message(lease.model, f"{lease.fence} {subject}", self.clock(), within):
+            await _notify(self.slack, self.config.slack.channel, lease, text)
 
 
-async def _tell(slack: Slack, channel: str, lease: Lease, text: Mrkdwn) -> None:
-    """Notify the holder and the channel once. Failed messages are not stored, because that would need Redis."""
+async def _notify(slack: Slack, channel: str, lease: Lease, text: Mrkdwn) -> None:
+    """Post to the holder and the channel. A failed message is not sent again, because storing it would need Redis."""
     for place in (lease.holder, channel):
         with suppress(BotError, Unavailable, TimeoutError):
             async with asyncio.timeout(5):

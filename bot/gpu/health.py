@@ -20,7 +20,7 @@ from bot.domain.operations import Operation, Status
 from bot.domain.sessions import Health, Trouble
 from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle
-from bot.errors import BotError, Unavailable
+from bot.errors import Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.stopping import end_of_session
 from bot.settings.config import Config
@@ -73,17 +73,12 @@ class HealthWatch:
         await asyncio.gather(*(self._watch_one(lease) for lease in leases))
 
     async def _watch_one(self, lease: Lease) -> None:
-        try:
-            async with (
-                self.crash_guard.watched(f"watch_health:{lease.fence}", forget=False) as may_run,
-                asyncio.timeout(_CHECK_TIMEOUT),
-            ):
-                if may_run:
-                    await self.check_session(lease)
-        except (BotError, Unavailable, TimeoutError) as error:
-            log.warning("health not checked", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
-        except Exception:
-            log.exception("health not checked", model=lease.model, op=lease.op)
+        task = f"watch_health:{lease.fence}"
+        async with self.crash_guard.isolated(
+            task, lease, timeout=_CHECK_TIMEOUT, failure="health not checked"
+        ) as may_run:
+            if may_run:
+                await self.check_session(lease)
 
     async def check_session(self, lease: Lease) -> None:
         """Check one session. Idempotent, even if two bots do it at the same time."""

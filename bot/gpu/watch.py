@@ -4,7 +4,6 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import assert_never
 
-import structlog
 from docket import Perpetual
 
 from bot.clients.cluster import Cluster
@@ -16,7 +15,6 @@ from bot.domain.operations import BringDownOperation
 from bot.domain.sessions import Session, cost
 from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle, NotAllowed, require
-from bot.errors import BotError, Unavailable
 from bot.gpu import holder_prompts
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.lease_marks import LeaseMarks
@@ -46,8 +44,6 @@ from bot.text.durations import show_duration
 from bot.text.mrkdwn import Mrkdwn, md, person
 from bot.views import View, clock, code, lines, metrics_unavailable, reminder
 
-log = structlog.get_logger(__name__)
-
 _EVENTS: dict[type[Decision], AuditEvent] = {
     Remind: AuditEvent.REMINDED,
     MetricsUnreadable: AuditEvent.METRICS_UNREACHABLE,
@@ -57,8 +53,8 @@ _EVENTS: dict[type[Decision], AuditEvent] = {
 
 _MODEL_TIMEOUT = 20.0
 """Timeout in seconds for one model: its Deployment, its metrics, and the action."""
-_ASK_AGAIN = timedelta(minutes=5)
-"""A failed bring-down is retried after this time, not at every sample."""
+_RETRY_AFTER = timedelta(minutes=5)
+"""Time after which a failed bring-down is requested again."""
 
 
 @component
@@ -73,6 +69,7 @@ class IdleMessages:
     async def send(
         self, lease: Lease, session: Session, decision: Remind | MetricsUnreadable | WarnEnd, now: datetime
     ) -> None:
+        """Post the message for a decision."""
         match decision:
             case Remind(idle, down_at, last):
                 price = self.config.gpu.price(session.node.machine if session.node else "")
@@ -86,7 +83,7 @@ class IdleMessages:
                 )
                 await self._remind(lease, view, down_at if last else None)
             case MetricsUnreadable(since):
-                await self._tell(
+                await self._notify(
                     lease, f"blind:{lease.fence}:{int(since.timestamp())}", metrics_unavailable(lease, since, now)
                 )
             case WarnEnd(left):
@@ -97,29 +94,29 @@ class IdleMessages:
                     left=show_duration(left),
                 )
                 ends = int(lease.ends.timestamp()) if lease.ends else 0
-                await self._tell(lease, f"warn:{lease.fence}:{ends}", lines(text))
+                await self._notify(lease, f"warn:{lease.fence}:{ends}", lines(text))
             case _:
                 assert_never(decision)
 
-    async def _tell(self, lease: Lease, key: str, view: View) -> None:
+    async def _notify(self, lease: Lease, key: str, view: View) -> None:
         """Post in the channel, and send a direct message to the holder. Only the direct message notifies anybody."""
-        for place, sent in ((lease.channel(self.config.slack.channel), key), (lease.holder, f"{key}:dm")):
-            await self.holder_prompts.ask(lease, sent, place, view)
+        for place, message_key in ((lease.channel(self.config.slack.channel), key), (lease.holder, f"{key}:dm")):
+            await self.holder_prompts.ask(lease, message_key, place, view)
 
     async def _remind(self, lease: Lease, view: View, down_at: datetime | None) -> None:
-        """Post one message in the channel and one to the holder for the whole session; each reminder updates them.
+        """Post one message in the channel and one to the holder for the whole session; later reminders update them.
 
-        The first reminder notifies the holder, and so does the announcement of the bring-down (`down_at`): a new direct
-        message.
+        The first reminder notifies the holder. The announcement of the bring-down at `down_at` is a new direct message,
+        so that it notifies the holder too.
         """
         last = f"{holder_prompts.idle_key(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
         await self.holder_prompts.ask_again(
             lease, holder_prompts.idle_key(lease), lease.channel(self.config.slack.channel), view
         )
         if last and await self.messages.posted(f"{holder_prompts.idle_key(lease)}:dm"):
-            older = await self.questions.of(lease.op)
+            questions = await self.questions.of(lease.op)
             text = md("💤 {text}: see the newer message below.", text=view.text)
-            keys = tuple(key for key in older if holder_prompts.is_idle_dm(key) and key != last)
+            keys = tuple(key for key in questions if holder_prompts.is_idle_dm(key) and key != last)
             if keys:
                 await self.holder_prompts.settle(lease.op, text, keys=keys)
             await self.holder_prompts.ask(lease, last, lease.holder, view)
@@ -149,33 +146,29 @@ class IdleWatch:
         await asyncio.gather(*(self._watch_alone(lease) for lease in await self.leases.held()))
 
     async def _watch_alone(self, lease: Lease) -> None:
-        try:
-            async with (
-                self.crash_guard.watched(f"watch:{lease.fence}", forget=False) as readable,
-                asyncio.timeout(_MODEL_TIMEOUT),
-            ):
-                await self._watch_one(lease, readable=readable)
-        except (BotError, Unavailable, TimeoutError) as error:
-            log.warning("idle watch failed", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
-        except Exception:
-            log.exception("idle watch failed", model=lease.model, op=lease.op)
+        async with self.crash_guard.isolated(
+            f"watch:{lease.fence}", lease, timeout=_MODEL_TIMEOUT, failure="idle watch failed"
+        ) as may_read:
+            await self._watch_one(lease, may_read=may_read)
 
-    async def _watch_one(self, lease: Lease, *, readable: bool) -> None:
-        """Take one sample and act on it. Metrics that have crashed the process are not read, and count as unknown."""
+    async def _watch_one(self, lease: Lease, *, may_read: bool) -> None:
+        """Take one sample and act on it. Without `may_read`, because reading the metrics has crashed the process, the
+        activity is unknown.
+        """
         now = self.clock()
         workload = await self.cluster.workload(lease.model)
         if lease.ready is None or workload is None or workload.replicas == 0:
-            return  # the reconciliation handles a model that somebody scaled down
-        if not readable or (lease.ends and now >= lease.ends):  # the decision does not depend on the metrics
-            remembered = await self.sessions.of(lease)
-            session = with_sample(remembered, lease, None, now, remembered.own if remembered else None)
+            return  # the reconciliation closes the lease of a model that was scaled down
+        session: Session | None
+        if not may_read or (lease.ends and now >= lease.ends):  # the decision does not depend on the metrics
+            previous = await self.sessions.of(lease)
+            session = with_sample(previous, lease, None, now, previous.own if previous else None)
         else:
-            looked = await self.sampler.sample(lease, workload)
-            if looked is None:
-                return
-            session = looked
+            session = await self.sampler.sample(lease, workload)
+        if session is None:
+            return
         decision = decide(lease, session, len(await self.leases.queue()), now, self.config.idle, self.config.lease)
-        if isinstance(decision, BringDown) and session.asked_down and now < session.asked_down + _ASK_AGAIN:
+        if isinstance(decision, BringDown) and session.asked_down and now < session.asked_down + _RETRY_AFTER:
             decision = Nothing()
         await self._act(lease, session, decision, now)
         await self.sessions.remember(lease.model, after_decision(session, decision, lease, now))
@@ -189,10 +182,12 @@ class IdleWatch:
                 return
             case Remind() | MetricsUnreadable() | WarnEnd():
                 await self.idle_messages.send(lease, session, decision, now)
-            case BringDown(why):
+            case BringDown(reason):
                 if not await self.operations.open(BringDownOperation, lease.model):
                     announced = session.announced is not None and session.announced >= session.active
-                    request = end_of_session(lease, why, self.config.slack.channel, self.clock(), announced=announced)
+                    request = end_of_session(
+                        lease, reason, self.config.slack.channel, self.clock(), announced=announced
+                    )
                     await self.lifecycle.request(request, delivery=f"idle:{lease.fence}:{now.isoformat()}")
             case _:
                 assert_never(decision)
@@ -200,7 +195,7 @@ class IdleWatch:
 
 @component
 class Keeping:
-    """Answers the reminders: keeps a model up."""
+    """Handles *Keep* on a reminder."""
 
     audit: AuditLog
     leases: Leases
@@ -211,9 +206,9 @@ class Keeping:
     clock: Clock
 
     async def keep(self, op_id: str, actor: str, until: datetime | None = None) -> Mrkdwn:
-        """Answer a reminder: keep an operation's model up for an hour, or until a time. Limited in length and number.
+        """Keep an operation's model up for the time in `idle.keep`, or until a given time. Returns the answer to the click.
 
-        Never beyond the end of the lease; returns the answer.
+        Raises NotAllowed if the time is after the end of the lease, or the session has no keep left.
         """
         lease = await self.leases.of_operation(op_id)
         if lease is None or lease.ends is None:

@@ -1,6 +1,6 @@
-"""Log lines: JSON in the cluster, readable on a terminal; always with `op`, `actor` and `model`, never with a secret.
+"""Configures the log: JSON in the cluster, text on a terminal. Each line has `op`, `actor` and `model`; secrets are removed.
 
-Lines of the libraries (docket, Bolt, aiohttp) go through the same processors, so the whole output has one format.
+Log lines of the libraries (docket, Bolt, aiohttp) go through the same processors, so they have the same format.
 """
 
 import base64
@@ -27,25 +27,25 @@ _SHAPES = re.compile(
     r"|https://hooks\.slack\.com/\S+|-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*-----|$)",
     re.DOTALL,
 )
-"""Patterns of tokens, keys and URLs with passwords, also of other owners."""
+"""Patterns of tokens, keys and URLs with passwords, for secrets that were not passed to `conceal`."""
 
 _concealed: set[str] = set()
-"""The secrets of this process. The set grows: a secret may be rotated, or read from the cluster, at any time."""
+"""The secrets of this process. It grows when a secret is rotated, or read from the cluster."""
 
 
 def conceal(secret: SecretStr) -> SecretStr:
-    """Remove this secret from every line from now on; call it before passing on a secret."""
+    """Remove this secret from all later log lines and messages, and return it. Call this before using a secret."""
     value = secret.get_secret_value().strip()
-    if len(value) >= 8:  # a short one would match parts of ordinary words
+    if len(value) >= 8:  # a short secret would match parts of ordinary words
         _concealed.add(value)
     return secret
 
 
-def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr] = ()) -> None:
-    """Write every line to stderr; `auto` is text on a terminal, otherwise JSON."""
+def configure(log_format: Literal["auto", "json", "text"], secrets: Iterable[SecretStr] = ()) -> None:
+    """Write all log lines to standard error, without `secrets`. `auto` is text on a terminal, otherwise JSON."""
     for secret in secrets:
         conceal(secret)
-    text = how == "text" or (how == "auto" and sys.stderr.isatty())
+    text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -71,17 +71,17 @@ def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr]
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for room in ("bot", "commands"):
-        logging.getLogger(room).setLevel(logging.INFO)
+    for package in ("bot", "commands"):
+        logging.getLogger(package).setLevel(logging.INFO)
     logging.getLogger("docket").setLevel(logging.ERROR)
-    logging.captureWarnings(True)  # warnings of libraries would go to stderr unredacted
+    logging.captureWarnings(True)  # otherwise Python writes warnings to standard error without removing secrets
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log an uncaught exception: Python would write it to stderr unredacted."""
+    """Write an uncaught exception to standard error without secrets, which Python would not remove."""
     sys.stderr.write(cleaned("".join(traceback.format_exception(kind, error, trace))))
 
 
@@ -91,7 +91,7 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
-    """Log an error that cannot be caught: in `__del__`, or at shutdown."""
+    """Write an error that cannot be caught, in `__del__` or at shutdown, without secrets."""
     if args.exc_value:
         _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
@@ -110,24 +110,24 @@ def _about(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def cleaned(text: str) -> str:
     """Remove all secrets from a text that is sent to Slack or GitHub, or written to the audit log.
 
-    Known secrets are found unchanged, URL-encoded, in base64, and divided between lines. A secret is not found if it
-    is encoded differently or truncated, or if it was never passed to `conceal` and does not look like a token.
+    Known secrets are found unchanged, URL-encoded, in base64, and split across lines. A secret is not found if it is
+    encoded differently or truncated, or if it was never passed to `conceal` and does not look like a token.
     """
-    if (known := _known_forms()) is not None:
-        text = known.sub(CUT, text)
+    if (pattern := _secrets_pattern()) is not None:
+        text = pattern.sub(CUT, text)
     return _SHAPES.sub(CUT, text)
 
 
 _forms: tuple[int, re.Pattern[str] | None] = (0, None)
 
 
-def _known_forms() -> re.Pattern[str] | None:
-    """One pattern for all forms of all known secrets, the longest first. It is rebuilt when secrets are added."""
+def _secrets_pattern() -> re.Pattern[str] | None:
+    """The pattern of all known secrets in all their forms, the longest first. It is rebuilt when secrets are added."""
     global _forms
     if _forms[0] != len(_concealed):
         forms = {form for secret in _concealed for form in (secret, quote(secret, safe=""), _base64(secret))}
-        broken = (r"\s*".join(map(re.escape, form)) for form in sorted(forms, key=len, reverse=True))
-        _forms = len(_concealed), re.compile("|".join(broken))
+        patterns = (r"\s*".join(map(re.escape, form)) for form in sorted(forms, key=len, reverse=True))
+        _forms = len(_concealed), re.compile("|".join(patterns))
     return _forms[1]
 
 
@@ -136,20 +136,20 @@ def _base64(secret: str) -> str:
 
 
 _TEXTS = ("text", "alt_text", "alt_txt", "title", "initial_comment", "body", "description", "placeholder", "value")
-"""The text fields in requests to Slack and GitHub; others contain ids, which are not changed."""
+"""The text fields in requests to Slack and GitHub. Other fields contain ids and are not changed."""
 
 
-def cleaned_texts(sent: Any, name: str = "") -> Any:
-    """Remove all secrets from every text of a request."""
-    if isinstance(sent, Mapping):
-        return {key: cleaned_texts(below, str(key)) for key, below in sent.items()}
-    if isinstance(sent, list | tuple):
-        return [cleaned_texts(below, name) for below in sent]
-    return cleaned(str(sent)) if isinstance(sent, str) and name in _TEXTS else sent
+def cleaned_texts(value: Any, name: str = "") -> Any:
+    """Remove all secrets from the text fields of a request. `value` is the request, or the value of its field `name`."""
+    if isinstance(value, Mapping):
+        return {key: cleaned_texts(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [cleaned_texts(item, name) for item in value]
+    return cleaned(str(value)) if isinstance(value, str) and name in _TEXTS else value
 
 
 def _redacted(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Remove secrets from all parts of a log line: the last processor before rendering."""
+    """Remove secrets from all parts of a log line. It is the last processor before rendering."""
     return {key: _clean(value) for key, value in event.items()}
 
 
@@ -157,7 +157,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value
     if isinstance(value, dict):
-        return {key: _clean(below) for key, below in value.items()}
+        return {key: _clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(below) for below in value]
+        return [_clean(item) for item in value]
     return cleaned(str(value))

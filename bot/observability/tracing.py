@@ -1,7 +1,7 @@
-"""Traces of operations for an OTLP collector over HTTP; only if one is configured.
+"""Exports traces of operations to an OTLP collector over HTTP, if one is configured.
 
-docket creates a span for each task, and `StepLedger.once` one for each step; an operation consists of the spans with
-its `stoker.op`.
+docket creates a span for each task, and `StepLedger.once` creates one for each step. All spans of an operation have its
+id as `stoker.op`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def traced(endpoint: str) -> Iterator[None]:
-    """Export spans to the collector at this base URL until the end of the block; "" exports nothing."""
+    """Export spans to the collector at this base URL inside the block; "" exports nothing."""
     if not endpoint:
         yield
         return
@@ -58,6 +58,7 @@ def _redacting(exporter: "SpanExporter") -> "SpanExporter":
 
 
 def redacted(span: "ReadableSpan") -> "ReadableSpan":
+    """Return the span without secrets in its name, attributes, events and status."""
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.trace import Status
 
@@ -68,7 +69,7 @@ def redacted(span: "ReadableSpan") -> "ReadableSpan":
         parent=span.parent,
         resource=span.resource,
         attributes=_cleaned(span.attributes),
-        events=[Event(cleaned(each.name), _cleaned(each.attributes), each.timestamp) for each in span.events],
+        events=[Event(cleaned(event.name), _cleaned(event.attributes), event.timestamp) for event in span.events],
         links=span.links,
         kind=span.kind,
         status=Status(status.status_code, cleaned(status.description)) if status.description else status,
@@ -79,12 +80,12 @@ def redacted(span: "ReadableSpan") -> "ReadableSpan":
 
 
 def _cleaned(attributes: "Mapping[str, AttributeValue] | None") -> "dict[str, AttributeValue]":
-    found: dict[str, AttributeValue] = {}
+    result: dict[str, AttributeValue] = {}
     for name, value in (attributes or {}).items():
         if isinstance(value, str):
-            found[name] = cleaned(value)
+            result[name] = cleaned(value)
         elif isinstance(value, Sequence):
-            found[name] = [cleaned(str(each)) for each in value]
+            result[name] = [cleaned(str(item)) for item in value]
         else:
-            found[name] = value
-    return found
+            result[name] = value
+    return result

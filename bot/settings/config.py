@@ -1,6 +1,6 @@
 """The settings for policy and layout: the YAML file named by `STOKER_CONFIG`.
 
-A wrong setting stops the start with one line that names it (`SettingsError`).
+If a setting is invalid, the bot does not start, and prints one line that names it (`SettingsError`).
 """
 
 import re
@@ -29,7 +29,7 @@ from manifests.contract import Layout
 
 
 class SettingsError(BotError):
-    """A setting is missing or wrong; the message names it."""
+    """A setting is missing or invalid; the message names it."""
 
     remedy = "Correct the setting in the message, in the environment or in the file named by STOKER_CONFIG; docs/configuration.md lists all of them."
 
@@ -41,7 +41,7 @@ class _Section(BaseModel):
 class SlackSection(_Section):
     channel: Channel = Field(default="", description="Id of the channel where operations are shown, e.g. C0123456789.")
     update_every: Duration = Field(
-        default=parse_duration("3s"), description="Shortest time between two updates of one operation's message."
+        default=parse_duration("3s"), description="Minimum time between two updates of one operation's message."
     )
     bookmark: bool = Field(
         default=False,
@@ -72,12 +72,13 @@ class PeopleSection(_Section):
 
 
 class Approvals(_Section):
-    quorum: int = Field(default=1, ge=1, description="How many different people must approve.")
+    quorum: int = Field(default=1, ge=1, description="Number of different people who must approve.")
     expire_after: Duration = Field(
         default=parse_duration("1h"), description="Time without a decision after which a request expires."
     )
     pull_expire_after: Duration = Field(
-        default=parse_duration("7d"), description="The same for the roll-out of a pull request."
+        default=parse_duration("7d"),
+        description="Time without a decision after which the roll-out of a pull request expires.",
     )
     self_approval: bool = Field(default=False, description="Allow people to approve their own requests.")
     checks: Literal["expected", "none"] = Field(
@@ -87,8 +88,8 @@ class Approvals(_Section):
     )
     checks_grace: Duration = Field(
         default=parse_duration("5m"),
-        description="How long Stoker waits for further checks after a new commit or a new check, unless all required checks and"
-        " those of recent pull requests have appeared.",
+        description="Time for which Stoker waits for further checks after a new commit or a new check. It does not wait if all"
+        " required checks and the checks of recent pull requests have appeared.",
     )
 
 
@@ -96,17 +97,18 @@ class LeaseLimits(_Section):
     default: Duration = Field(default=parse_duration("2h"), description="Length of a lease without `for`.")
     longest: Duration = Field(default=parse_duration("8h"), description="Longest lease that can be requested.")
     warn_before: Duration = Field(
-        default=parse_duration("15m"), description="How long before the end of a lease its holder is warned."
+        default=parse_duration("15m"), description="Time before the end of a lease at which its holder is warned."
     )
     reconcile_every: Duration = Field(
-        default=parse_duration("1m"), description="How often leases, Deployments and pods are compared."
+        default=parse_duration("1m"), description="Interval at which leases, Deployments and pods are compared."
     )
     offer: Duration = Field(
-        default=parse_duration("5m"), description="How long the free GPU is offered to the next person in the queue."
+        default=parse_duration("5m"),
+        description="Time for which the free GPU is offered to the next person in the queue.",
     )
     finish_within: Duration = Field(
         default=parse_duration("2m"),
-        description="How long a model that is being replaced may continue to answer running requests.",
+        description="Maximum time for which a model that is being replaced may continue to answer running requests.",
     )
 
 
@@ -130,16 +132,16 @@ class Idle(_Section):
         description="Hours, e.g. `20:00-07:00`, in which a model that is idle for `remind_after` is brought down without a reminder.",
     )
     quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        default=(), description="The same for whole days, e.g. `[sat, sun]`."
+        default=(), description="Days on which the rule of `quiet_hours` applies all day, e.g. `[sat, sun]`."
     )
     timezone: str = Field(default="UTC", description="Time zone of the quiet hours and days, e.g. Europe/Berlin.")
-    sample_every: Duration = Field(default=parse_duration("30s"), description="How often the metrics are read.")
-    keep: Duration = Field(default=parse_duration("1h"), description="How long *Keep* keeps an idle model up.")
-    keeps: int = Field(default=3, ge=0, description="How many times *Keep* can be used in one session.")
+    sample_every: Duration = Field(default=parse_duration("30s"), description="Interval at which the metrics are read.")
+    keep: Duration = Field(default=parse_duration("1h"), description="Time for which *Keep* keeps an idle model up.")
+    keeps: int = Field(default=3, ge=0, description="Maximum number of uses of *Keep* in one session.")
 
     @field_validator("timezone")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _is_time_zone(cls, name: str) -> str:
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError) as error:
@@ -156,18 +158,18 @@ class Idle(_Section):
 
 
 class Gpu(_Section):
-    slots: int = Field(default=1, ge=1, description="How many GPU models may run at a time.")
+    slots: int = Field(default=1, ge=1, description="Maximum number of GPU models that run at the same time.")
     price_per_hour: float = Field(default=0.85, gt=0, description="US dollars per hour for one GPU node.")
     prices: dict[str, float] = Field(
         default={},
         description="Prices of machine types whose price differs from `gpu.price_per_hour`, e.g. `g2-standard-8: 1.06`.",
     )
     history: Duration = Field(
-        default=parse_duration("90d"), description="How long past sessions are kept, for `/gpu report`."
+        default=parse_duration("90d"), description="Time for which past sessions are kept, for `/gpu report`."
     )
     beside: tuple[Annotated[str, like(r"[\w.-]+/[\w.-]+", "ollama/ollama")], ...] = Field(
         default=(),
-        description="Workloads (`namespace/name`) that may use the GPU together with the models, for example with time-slicing: they"
+        description="Workloads (`namespace/name`) that may use the GPU together with the models, for example with time-slicing. They"
         " do not prevent a bring-up, and are not reported.",
     )
     name: str = Field(default="L4", description="The name of the GPU, as shown in messages and pull requests.")
@@ -180,17 +182,17 @@ class Gpu(_Section):
     )
     host_memory_gib: float = Field(default=16, gt=0, description="Memory of the GPU's machine, GiB.")
     boot_limit: Duration = Field(
-        default=parse_duration("1200s"), description="Longest cold start before Stoker gives up."
+        default=parse_duration("1200s"), description="Maximum duration of a cold start; after that, the bring-up fails."
     )
     drain: Duration = Field(
-        default=parse_duration("10m"), description="How long the node is billed after the last GPU pod is gone."
+        default=parse_duration("10m"), description="Time for which the node is billed after the last GPU pod is gone."
     )
 
     def price(self, machine: str = "") -> float:
         """US dollars per hour for this machine type (the node's label `node.kubernetes.io/instance-type`).
 
-        Without a machine type it is the price of the usual machine: before the node exists, or if the bot may not read
-        nodes.
+        Without a machine type, because the node does not exist yet or the bot may not read nodes, it is the price of
+        `gpu.machine`.
         """
         return self.prices.get(machine or self.machine, self.price_per_hour)
 
@@ -214,7 +216,7 @@ class Fit(_Section):
 
 class GitHubSection(_Section):
     poll_every: Duration = Field(
-        default=parse_duration("30s"), description="How often open pull requests are polled without a webhook."
+        default=parse_duration("30s"), description="Interval at which open pull requests are polled."
     )
     labels: tuple[str, ...] = Field(default=("stoker",), description="Labels of the pull requests.")
     author_name: str = Field(default="Stoker", description="Author of the commits.")
@@ -230,10 +232,12 @@ class ArgoSection(_Section):
         pattern=r"^(https?://[^\s<>|]+)?$",
         description="Argo CD's web UI, e.g. https://argocd.example.com: cards then link to their Applications.",
     )
-    sync_limit: Duration = Field(default=parse_duration("5m"), description="Longest sync before Stoker gives up.")
+    sync_limit: Duration = Field(
+        default=parse_duration("5m"), description="Maximum duration of a sync; after that, the operation fails."
+    )
     group_application: str = Field(
         default="group-{group}",
-        description="Name of the Application that creates and prunes the Applications of a group. It is refreshed if it exists.",
+        description="Name of the Application that creates and prunes the Applications of a group. Stoker refreshes it if it exists.",
     )
 
 
@@ -241,11 +245,13 @@ class LinksSection(_Section):
     logs: LinkTemplate = Field(
         default="",
         description="Link to a model's log, e.g. `https://grafana.example.com/d/logs?var-app={model}&from={from}`, for cards,"
-        " `/gpu status` and Home. `{model}` and `{namespace}` are the Deployment's, `{from}` is the time"
-        " when the operation or the session began, in milliseconds since 1970; write other braces as %7B and %7D. A pod's name"
+        " `/gpu status` and Home. `{model}` and `{namespace}` are the name and the namespace of the Deployment, `{from}` is the start"
+        " of the operation or the session in milliseconds since 1970; write other braces as %7B and %7D. A pod's name"
         " begins with the model's name and has a suffix that changes with each restart.",
     )
-    dashboard: LinkTemplate = Field(default="", description="The same for the dashboard of a model's metrics.")
+    dashboard: LinkTemplate = Field(
+        default="", description="Link to the dashboard of a model's metrics, with the placeholders of `links.logs`."
+    )
 
 
 class FluxSection(_Section):
@@ -259,13 +265,13 @@ class FluxSection(_Section):
 class SwitchSection(_Section):
     by: Literal["auto", "api", "commit"] = Field(
         default="auto",
-        description="How a model is started and stopped: `api` scales its Deployment; `commit` changes `replicas` in git;"
+        description="Method of starting and stopping a model: `api` scales its Deployment; `commit` changes `replicas` in git;"
         " `auto` uses commits only if Argo CD's selfHeal or Flux would revert changes through the API.",
     )
     merge: Literal["push", "pull"] = Field(
         default="push",
-        description="How the commit gets to the branch: `push` by Stoker's account, or `pull` request, which Stoker merges"
-        " immediately.",
+        description="Method of committing to the branch: with `push`, Stoker pushes the commit; with `pull`, it opens a pull request"
+        " and merges it immediately.",
     )
 
 
@@ -306,8 +312,8 @@ class Gateway(_Section):
     )
     wait: Duration = Field(
         default=parse_duration("2m"),
-        description="How long a smoke test waits for a LiteLLM that does not answer, for example while it restarts. After"
-        " that the test ends with a warning instead of a failure.",
+        description="Time for which a smoke test waits if LiteLLM does not answer, for example while it restarts. After that,"
+        " the test ends with a warning instead of a failure.",
     )
     smoke_budget: float = Field(default=0.01, gt=0, description="Budget of a smoke test's virtual key, US dollars.")
 
@@ -330,14 +336,14 @@ class Bench(_Section):
         default=(1, 4, 16),
         min_length=1,
         max_length=8,
-        description="Numbers of concurrent requests, with one measurement each.",
+        description="Numbers of concurrent requests; each is one measurement.",
     )
     each: Duration = Field(default=parse_duration("30s"), description="Duration of each measurement.")
     prompt_tokens: int = Field(default=256, ge=1, description="Length of the generated prompts.")
     output_tokens: int = Field(default=128, ge=1, description="Length of the answers.")
     limit: Duration = Field(
         default=parse_duration("20m"),
-        description="Time after which Kubernetes ends the Job, including the image pull at the first start on a node.",
+        description="Maximum duration of the Job, including the image pull at the first start on a node.",
     )
 
     @field_validator("image")
@@ -360,7 +366,7 @@ class Bench(_Section):
 
 
 class Toleration(_Section):
-    """Same fields as in a pod: unknown fields are refused, and unset ones are omitted."""
+    """A toleration with the fields of a pod's. Unknown fields are refused, and fields that are not set are omitted."""
 
     key: str | None = None
     operator: Literal["Exists", "Equal"] | None = None
@@ -371,18 +377,18 @@ class Toleration(_Section):
 class Staging(_Section):
     mode: Annotated[Literal["off", "on", "auto"], WithJsonSchema({"enum": ["off", "on", "auto", True, False]})] = Field(
         default="off",
-        description="`on`: `/model stage` puts weights on a volume without the GPU, and so does a swap of a running endpoint"
-        " before its cut-over; `auto`: also after every roll-out. Both need rights on Jobs and volumes, which the chart"
+        description="`on`: weights are downloaded to a volume without the GPU by `/model stage`, and before the cut-over when a"
+        " running endpoint is swapped; `auto`: also after every roll-out. Both need rights on Jobs and volumes, which the chart"
         " grants if this is set.",
     )
     image: str = Field(
         default="",
         description="Image of the staging Job, with Python and `huggingface_hub`. If empty, the image of the endpoint's own staging"
-        " container.",
+        " container is used.",
     )
     zones: tuple[str, ...] = Field(
         default=(),
-        description="Zones in which the GPU can be: an unbound volume is bound in one of them. If empty, Stoker derives them from"
+        description="Zones in which the GPU can be; an unbound volume is bound in one of them. If empty, Stoker derives them from"
         " the pod's node selector, the nodes, and the volumes of other GPU models.",
     )
     node_selector: dict[str, str] = Field(default={}, description="Labels of the nodes that staging Jobs run on.")
@@ -393,20 +399,22 @@ class Staging(_Section):
     memory: str = Field(default="4Gi", description="Memory limit, if the endpoint's own staging container has none.")
     limit: Duration = Field(
         default=parse_duration("24h"),
-        description="Time after which staging gives up, including the waits for Hugging Face.",
+        description="Maximum duration of staging, including the waits for Hugging Face.",
     )
     retry_after: Duration = Field(
         default=parse_duration("1m"),
-        description="First wait after a 429 without `Retry-After`. It doubles with each attempt, up to `staging.longest_wait`.",
+        description="First wait after an HTTP status 429 without `Retry-After`. It doubles with each attempt, up to"
+        " `staging.longest_wait`.",
     )
-    longest_wait: Duration = Field(default=parse_duration("30m"), description="Longest wait between two attempts.")
+    longest_wait: Duration = Field(default=parse_duration("30m"), description="Maximum wait between two attempts.")
     place_within: Duration = Field(
-        default=parse_duration("10m"), description="How long a staging Job's pod may wait for a node without a GPU."
+        default=parse_duration("10m"),
+        description="Maximum time for which a staging Job's pod waits for a node without a GPU.",
     )
 
     @field_validator("mode", mode="before")
     @classmethod
-    def _word(cls, mode: object) -> object:
+    def _from_boolean(cls, mode: object) -> object:
         """Convert a boolean to `on` or `off`: YAML 1.1, which Helm writes, reads a bare `on` or `off` as a boolean."""
         return {True: "on", False: "off"}.get(mode, mode) if isinstance(mode, bool) else mode
 
@@ -416,7 +424,9 @@ class Staging(_Section):
 
 
 class Audit(_Section):
-    keep: Duration = Field(default=parse_duration("365d"), description="How long an entry of the audit log is kept.")
+    keep: Duration = Field(
+        default=parse_duration("365d"), description="Time for which an entry of the audit log is kept."
+    )
 
 
 class Config(_Section):
@@ -444,7 +454,7 @@ class Config(_Section):
 
 
 def load_config(path: Path) -> Config:
-    """Read the policy file; SettingsError names file and key."""
+    """Read the settings file. Raises SettingsError with the file and the key."""
     try:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -460,7 +470,7 @@ def load_config(path: Path) -> Config:
 
 
 def first_problem(error: ValidationError, *, env: bool) -> str:
-    """The first wrong setting with its error. With `env`, it is named as an environment variable."""
+    """The first invalid setting and its error. With `env`, the name is that of an environment variable."""
     first = error.errors(include_url=False, include_input=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -469,5 +479,5 @@ def first_problem(error: ValidationError, *, env: bool) -> str:
         if first["type"] == "missing":
             return f"{name} is not set"
     elif first["type"] == "extra_forbidden":
-        message = f"there is no such setting{similar(first['loc'], Config)}; docs/configuration.md has them all"
+        message = f"there is no such setting{similar(first['loc'], Config)}; docs/configuration.md lists all settings"
     return f"{name}: {message}" if name else message

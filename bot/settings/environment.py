@@ -1,7 +1,7 @@
-"""The environment: secrets and addresses. No other module reads them.
+"""The settings in the environment: secrets and addresses. No other module reads the environment.
 
-Secrets are also read from the files in `STOKER_SECRETS_DIR`. A wrong setting stops the start with one line that names
-it (`SettingsError`).
+Secrets are also read from the files in `STOKER_SECRETS_DIR`. If a setting is invalid, the bot does not start, and prints
+one line that names it (`SettingsError`).
 """
 
 import os
@@ -33,7 +33,7 @@ AnySettings = TypeVar("AnySettings", bound="ClusterSettings")
 
 
 class ClusterSettings(BaseSettings):
-    """The settings for reaching the cluster: sufficient to stop costs."""
+    """The settings that are needed for the cluster, and so for stopping costs."""
 
     model_config = SettingsConfigDict(
         env_prefix="", extra="ignore", frozen=True, env_ignore_empty=True, defer_build=True
@@ -56,8 +56,10 @@ class Settings(ClusterSettings):
         description="If set, Slack sends signed HTTP requests to /slack/events instead of using Socket Mode.",
     )
     slack_api_url: Address = Field(default="https://slack.com/api/", description="Base URL of Slack's Web API.")
-    github_token: SecretStr | None = Field(default=None, description="Token with contents and pull requests: write.")
-    github_app_id: str = Field(default="", description="Id of a GitHub App, instead of GITHUB_TOKEN.")
+    github_token: SecretStr | None = Field(
+        default=None, description="Token with write permission for contents and pull requests."
+    )
+    github_app_id: str = Field(default="", description="Id of a GitHub App, which replaces GITHUB_TOKEN.")
     github_app_private_key: SecretStr | None = Field(default=None, description="The App's private key, PEM.")
     github_app_installation_id: str = Field(
         default="", description="The id of the App's installation in the platform repo."
@@ -65,47 +67,50 @@ class Settings(ClusterSettings):
     github_api_url: Address = Field(default="https://api.github.com", description="Base URL of GitHub's REST API.")
     github_repository: RepositoryName = Field(description="The platform repo as owner/name.")
     github_webhook_secret: SecretStr | None = Field(default=None, description="Secret of the webhook /github/webhook.")
-    git_remote_url: str = Field(default="", description="Git remote; default https://github.com/OWNER/NAME.git.")
+    git_remote_url: str = Field(
+        default="", description="URL of the git remote; default https://github.com/OWNER/NAME.git."
+    )
     redis_url: RedisAddress = Field(
         default="",
         description="redis://, rediss:// (TLS), redis+sentinel:// or redis+cluster://. If empty, the bot starts an embedded server.",
     )
-    redis_password: SecretStr | None = Field(
-        default=None, description="The password of Redis, if it is not in the address."
-    )
-    litellm_url: Address = Field(default="http://litellm.litellm.svc:4000", description="The address of LiteLLM.")
+    redis_password: SecretStr | None = Field(default=None, description="Password of Redis, if it is not in REDIS_URL.")
+    litellm_url: Address = Field(default="http://litellm.litellm.svc:4000", description="Address of LiteLLM.")
     vllm_url_template: Address = Field(
-        default="http://{service}.{namespace}.svc:{port}", description="The address of a model's Service."
+        default="http://{service}.{namespace}.svc:{port}", description="Address of a model's Service."
     )
     prometheus_url: AddressOrNone = Field(
         default="",
-        description="The address of Prometheus, if Stoker should read the models' metrics from it instead of from each model.",
+        description="Address of Prometheus. If set, Stoker reads the models' metrics from it instead of from each model.",
     )
-    hf_endpoint: Address = Field(default="https://huggingface.co", description="Hugging Face Hub.")
+    hf_endpoint: Address = Field(default="https://huggingface.co", description="Address of the Hugging Face Hub.")
     hf_file_hosts: Annotated[str, like(r"(https?://[^\s/]+\s*)*", "https://files.example.com")] = Field(
         default="",
-        description="Other hosts to which a mirror in HF_ENDPOINT may redirect, separated by spaces, e.g. https://files.example.com;"
-        " the Hub's own file hosts are known.",
+        description="Other hosts to which a mirror in HF_ENDPOINT may redirect, separated by spaces, e.g. https://files.example.com."
+        " The Hub's own file hosts are always allowed.",
     )
     hf_token: SecretStr | None = Field(default=None, description="Token of Hugging Face, for gated models.")
     stoker_secrets_dir: Path | None = Field(
         default=None,
-        description="Directory with one file per secret, named like its variable, for example a mounted Secret.",
+        description="Directory with one file per secret, for example a mounted Secret; each file has the name of its variable.",
     )
     stoker_log: Literal["auto", "json", "text"] = Field(
-        default="auto", description="`json` lines, `text` for people, or `auto`: text on a terminal, otherwise JSON."
+        default="auto", description="Format of the log: `json`, `text`, or `auto`: text on a terminal, otherwise JSON."
     )
     otel_exporter_otlp_endpoint: AddressOrNone = Field(
-        default="", description="Collector for traces of operations (OTLP over HTTP). If empty, there are no traces."
+        default="",
+        description="Address of a collector for traces of operations (OTLP over HTTP). If empty, there are no traces.",
     )
-    stoker_data_dir: Path = Field(default=Path(".stoker"), description="Git mirror and the embedded server's data.")
+    stoker_data_dir: Path = Field(
+        default=Path(".stoker"), description="Directory of the git mirror and of the embedded Redis server's data."
+    )
     stoker_port: int = Field(default=8080, ge=1, le=65535, description="Port of /healthz, /readyz and the webhooks.")
     stoker_host: str = Field(default="0.0.0.0", description="Address on which the bot listens.")  # noqa: S104
 
     stoker_clock: str = Field(
         default="",
-        description="For demonstrations, and only with a Slack on this machine: a clock that runs faster than real time,"
-        " e.g. `60x since 2026-11-29T12:00:00+00:00`. Leases, idle limits and costs follow it; network timeouts do not.",
+        description="A clock that runs faster than real time, e.g. `60x since 2026-11-29T12:00:00+00:00`, for demonstrations with a"
+        " simulated Slack on this machine. Leases, idle limits and costs follow it; network timeouts do not.",
     )
 
     @field_validator("stoker_clock")
@@ -152,8 +157,8 @@ class Settings(ClusterSettings):
         return self
 
     def current(self, secret: str) -> SecretStr | None:
-        """The current value of a secret: a mounted file may have been rotated since the start; otherwise the value at
-        the start.
+        """The current value of a secret: that of its mounted file, which may have been rotated since the start, or the
+        value at the start.
         """
         if self.stoker_secrets_dir:
             for name in (secret.upper(), secret):
@@ -168,7 +173,7 @@ class Settings(ClusterSettings):
 
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
-        """Every secret that is set: none of them may be shown."""
+        """All secrets that are set, which must be removed from every output."""
         values = (getattr(self, name) for name in type(self).model_fields)
         return tuple(value for value in values if isinstance(value, SecretStr))
 
@@ -178,7 +183,7 @@ class Settings(ClusterSettings):
 
 
 class ToolSettings(Settings):
-    """Settings for terminal commands without Slack: nothing is required before it is used."""
+    """Settings for terminal commands without Slack: each setting is required only by the commands that use it."""
 
     slack_bot_token: SecretStr = SecretStr("")
     github_repository: Annotated[str, like(r"([\w.-]+/[\w.-]+)?", "acme/llm-platform")] = ""
@@ -189,7 +194,7 @@ class ToolSettings(Settings):
 
 
 def load_settings(default_config: Path | None = None) -> Settings:
-    """Read the environment and its settings file; raises SettingsError with a one-line message.
+    """Read the environment and the settings file. Raises SettingsError with a message of one line.
 
     `default_config` is the settings file if the environment has no STOKER_CONFIG.
     """
@@ -198,13 +203,13 @@ def load_settings(default_config: Path | None = None) -> Settings:
         settings = settings.model_copy(update={"stoker_config": default_config})
     config = load_config(settings.stoker_config) if settings.stoker_config else Config()
     if not config.slack.channel:
-        where = settings.stoker_config or "the file named by STOKER_CONFIG (not set)"
-        raise SettingsError(f"slack.channel is missing in {where}: put the id of the channel for operations there")
+        file = settings.stoker_config or "the file named by STOKER_CONFIG (not set)"
+        raise SettingsError(f"slack.channel is missing in {file}: set it to the id of the channel for operations")
     return settings.model_copy(update={"config": config})
 
 
 def stored_own(directory: Path) -> str:
-    """The text of the repository's `.stoker.yaml` that the bot with this data directory uses; empty if it uses none."""
+    """The copy of the repository's `.stoker.yaml` in the bot's data directory; empty if there is none."""
     try:
         return (directory / OWN_CONFIG).read_text(encoding="utf-8")
     except OSError:
@@ -212,21 +217,21 @@ def stored_own(directory: Path) -> str:
 
 
 def store_own(directory: Path, text: str) -> None:
-    """Write the text to the data directory; if the directory is not writable, there is no copy."""
+    """Copy the repository's `.stoker.yaml` to the data directory, if it is writable."""
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / OWN_CONFIG).write_text(text, encoding="utf-8")
 
 
 def with_own(settings: AnySettings, text: str) -> AnySettings:
-    """The settings, with those of the repository's `.stoker.yaml` at a lower precedence; raises SettingsError."""
+    """The settings, with the text of `.stoker.yaml` at a lower precedence. Raises SettingsError if it is invalid."""
     return settings.model_copy(update={"config": layered(settings.config, text)})
 
 
 def load_cluster_settings() -> ClusterSettings:
-    """The settings for the cluster; nothing for Slack, Redis or GitHub is required.
+    """The settings for the cluster; settings for Slack, Redis and GitHub are not required.
 
-    From a terminal the default kubeconfig is kubectl's.
+    Outside a cluster the default kubeconfig is that of kubectl.
     """
     try:
         settings = ClusterSettings()

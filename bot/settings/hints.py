@@ -1,4 +1,4 @@
-"""Suggestions for wrong settings: the most similar key for an unknown one, and the kind of a token."""
+"""Hints for invalid settings: the most similar key for an unknown key, and the kind of a misplaced token."""
 
 import re
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from pydantic import BaseModel, SecretStr
 
 
 def similar(unknown: tuple[int | str, ...], config: type[BaseModel]) -> str:
-    """A question with the most similar setting of the file; empty if none is similar."""
-    known = sorted(".".join(path) for path in _keys(config))
+    """A question with the most similar setting, as text to append to an error; empty if none is similar."""
+    keys = sorted(".".join(path) for path in _keys(config))
     *section, name = map(str, unknown)
-    siblings = {path.rpartition(".")[2]: path for path in known if path.split(".")[:-1] == section}
-    near = [siblings[each] for each in get_close_matches(name, siblings, n=1)]
-    found = near or [path for path in known if path.rpartition(".")[2] == name] or get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    siblings = {key.rpartition(".")[2]: key for key in keys if key.split(".")[:-1] == section}
+    matches = [siblings[sibling] for sibling in get_close_matches(name, siblings, n=1)]
+    matches = matches or [key for key in keys if key.rpartition(".")[2] == name] or get_close_matches(name, keys, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def _keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
@@ -22,7 +22,7 @@ def _keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (name,)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from ((name, *below) for below in _keys(field.annotation))
+            yield from ((name, *path) for path in _keys(field.annotation))
 
 
 _TOKENS = {
@@ -47,11 +47,11 @@ PREFIXED = {
 
 
 def refuse_other_tokens(name: str, value: SecretStr | None) -> None:
-    """Raise ValueError for a token that belongs in another variable. Tokens of an unknown form are checked by their
-    server.
+    """Raise ValueError for a token that belongs in another variable. Tokens of an unknown form are accepted here; their
+    server checks them.
     """
     kind = next((kind for kind, begins in _TOKENS.items() if value and begins.match(value.get_secret_value())), None)
     if kind is None or kind == PREFIXED[name]:
         return
-    place = next((variable.upper() for variable, wanted in PREFIXED.items() if wanted == kind), None)
-    raise ValueError(f"{name.upper()} holds {kind}" + (f", which belongs in {place}" if place else ""))
+    place = next((variable.upper() for variable, expected in PREFIXED.items() if expected == kind), None)
+    raise ValueError(f"{name.upper()} contains {kind}" + (f", which belongs in {place}" if place else ""))

@@ -1,7 +1,7 @@
-"""`.stoker.yaml`: the settings that a platform repository contains about itself.
+"""`.stoker.yaml`: the file in which a platform repository describes itself.
 
-The bot takes the description of the platform from it. A setting of the installation (the file named by STOKER_CONFIG)
-takes precedence, and the policy is only in the installation's settings: a merge must not change who may approve it.
+The bot reads the sections in `SECTIONS` from it. Settings of the installation (the file named by STOKER_CONFIG) take
+precedence. The policy is only in the installation's settings, because a merge must not change the rules for approving it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ from bot.settings.config import Config, SettingsError, first_problem
 
 OWN_CONFIG = ".stoker.yaml"
 SECTIONS = ("platform", "argocd", "flux", "switch", "litellm", "vllm", "gpu")
-"""The sections that the bot takes from it, without `platform.branch`; also `roles.approvers` if the installation names
-no approvers.
+"""The sections that the bot reads from it, except for `platform.branch`. It also reads `roles.approvers`, if the
+installation has no approvers.
 """
 
 Tree = Mapping[str, Any]
@@ -29,7 +29,7 @@ class Installed(NamedTuple):
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The settings in the text; raises SettingsError for one that is unknown or wrong."""
+    """The settings in the text. Raises SettingsError if one is unknown or invalid."""
     try:
         raw = YAML(typ="safe").load(text)
     except YAMLError as error:
@@ -41,37 +41,39 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def layered(installed: Config, text: str) -> Config:
-    """The settings of the installation, and below them those of the repository; raises SettingsError."""
+    """The settings of the installation merged over those of the repository. Raises SettingsError if one is invalid."""
     if not text:
         return installed
-    own = parsed(text)
-    taken = {key: value for key, value in own.items() if key in SECTIONS and value}
-    if platform := taken.get("platform"):
-        taken["platform"] = {key: value for key, value in platform.items() if key != "branch"}
-    config = _validated(merged(taken, installed.model_dump(exclude_unset=True)))
-    approvers = (own.get("roles") or {}).get("approvers")
+    repository = parsed(text)
+    sections = {key: value for key, value in repository.items() if key in SECTIONS and value}
+    if platform := sections.get("platform"):
+        sections["platform"] = {key: value for key, value in platform.items() if key != "branch"}
+    config = _validated(merged(sections, installed.model_dump(exclude_unset=True)))
+    approvers = (repository.get("roles") or {}).get("approvers")
     if approvers and not installed.roles.approvers:
         config = config.model_copy(update={"roles": config.roles.model_copy(update={"approvers": tuple(approvers)})})
     return config
 
 
-def same(one: Config, other: Config) -> bool:
-    """Return whether both have the same values and the same explicit settings: an explicit default counts as chosen."""
-    return one == other and one.model_dump(exclude_unset=True) == other.model_dump(exclude_unset=True)
+def same(a: Config, b: Config) -> bool:
+    """Return whether both have the same values and the same explicit settings. A default that is set explicitly differs
+    from one that is not set.
+    """
+    return a == b and a.model_dump(exclude_unset=True) == b.model_dump(exclude_unset=True)
 
 
-def overruled(wanted: Tree, config: Config) -> tuple[str, ...]:
-    """The settings in `wanted` that have another value in `config`, by their names."""
-    have, want = config.model_dump(mode="json"), _validated(wanted).model_dump(mode="json")
-    return tuple(".".join(path) for path in _leaves(wanted) if _at(have, path) != _at(want, path))
+def overruled(proposed: Tree, config: Config) -> tuple[str, ...]:
+    """The names of the settings in `proposed` that have another value in `config`."""
+    current, expected = config.model_dump(mode="json"), _validated(proposed).model_dump(mode="json")
+    return tuple(".".join(path) for path in _leaves(proposed) if _at(current, path) != _at(expected, path))
 
 
 def merged(base: Tree, over: Tree) -> dict[str, Any]:
-    """Both mappings at every depth; `over` takes precedence."""
+    """Merge two mappings at every depth; `over` takes precedence."""
     result = dict(base)
     for key, value in over.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
 
 
@@ -85,7 +87,7 @@ def _validated(raw: Tree) -> Config:
 def _leaves(node: Tree) -> Iterator[tuple[str, ...]]:
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
-            yield from ((key, *below) for below in _leaves(value))
+            yield from ((key, *path) for path in _leaves(value))
         else:
             yield (key,)
 

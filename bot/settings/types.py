@@ -1,6 +1,7 @@
-"""Types of single settings: text with a fixed form, ids of Slack, hours of the day.
+"""Types of settings: text with a fixed form, ids of Slack, hours of the day.
 
-Each has its JSON schema, from which the chart's schema is generated. The patterns are also valid in Go and JavaScript.
+Each type defines its JSON schema, from which the chart's schema is generated. The patterns are also valid in Go and
+JavaScript.
 """
 
 import re
@@ -14,7 +15,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 PINNED = r"[^\s@]+@sha256:[0-9a-f]{64}"
-"""The reference of an image with its digest."""
+"""An image reference with a digest."""
 
 _CHANNEL = "([CG][A-Z0-9]+)?"
 _MEMBER = "[UWS][A-Z0-9]+"
@@ -51,7 +52,7 @@ Channel = Annotated[str, AfterValidator(_channel), WithJsonSchema({"type": "stri
 
 
 def _member(value: str) -> str:
-    """The id of a user or of a user group."""
+    """Validate the id of a user or of a user group."""
     if re.fullmatch(_MEMBER, value):
         return value
     kind = (
@@ -77,7 +78,7 @@ _PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
 LinkTemplate = Annotated[
     str,
     like(
-        # Only https, neither a password nor a placeholder in the host, and no character that could end the link in
+        # Allow only https, no password and no placeholder in the host, and no character that could end the link in
         # Slack.
         rf'(https://[^\s<>|`{{}}"/?#@]+([/?#]({_IN_LINK}|{_PLACEHOLDER})*)?)?',
         "https://grafana.example.com/d/models?var-model={model}&from={from}, with no placeholder but"
@@ -91,7 +92,7 @@ _TIME = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?"
 
 
 def _clock_span(value: object) -> object:
-    """`20:00-07:00` as two times of day."""
+    """Parse `20:00-07:00` as two times of day."""
     if not isinstance(value, str):
         return value
     begins, dash, ends = value.partition("-")

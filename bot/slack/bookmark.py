@@ -1,7 +1,4 @@
-"""Maintain the channel's bookmark with the current holder of the GPU (`slack.bookmark`).
-
-A bookmark notifies nobody, and no operation waits for it.
-"""
+"""The bookmark of the channel that shows the holder of the GPU (`slack.bookmark`). Operations do not wait for it."""
 
 import structlog
 
@@ -14,18 +11,18 @@ from bot.state.leases import Leases
 log = structlog.get_logger(__name__)
 
 _LONGEST = 100
-"""Maximum characters of a title; Slack shows about 40 of them."""
+"""Maximum length of the title in characters; Slack shows about 40."""
 
 
 class HolderBookmark:
-    """Keeps the title of one bookmark up to date; does nothing if the setting is off."""
+    """Keeps the title of one bookmark up to date, if `slack.bookmark` is set."""
 
     def __init__(self, slack: Slack, leases: Leases, config: Config) -> None:
         self._slack, self._leases, self._config = slack, leases, config
         self._shown = ""
 
     async def refresh(self) -> None:
-        """Update the bookmark if the holders have changed since this process last updated it. Never raises."""
+        """Update the bookmark if the holders have changed since this process last updated it. Errors are logged."""
         if not self._config.slack.bookmark:
             return
         try:
@@ -44,6 +41,6 @@ class HolderBookmark:
 
 
 def _words(lease: Lease, name: str) -> str:
-    """The title's text for one lease. A title has no formatting, so its time is in UTC."""
+    """The part of the title about one lease. A title cannot be formatted, so its time is in UTC."""
     until = f" until {lease.ends:%H:%M} UTC" if lease.ends else ", booting"
     return f"GPU: {lease.model}" + (f", {name}" if name else "") + until

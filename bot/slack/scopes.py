@@ -1,12 +1,12 @@
-"""The scopes in Slack's reference for the methods and events that the bot uses.
+"""The Slack methods and events that the bot uses, with their scopes from Slack's reference.
 
-The manifest requests these, and the doctor compares the token's scopes with them.
+The app manifest requests these scopes, and the doctor compares the token's scopes with them.
 """
 
 from collections.abc import Mapping
 
 METHODS: Mapping[str, tuple[str, ...]] = {
-    "apps.connections.open": (),  # by the app-level token, which has its own scope, connections:write
+    "apps.connections.open": (),  # needs the scope connections:write of the app-level token
     "auth.test": (),
     "chat.postEphemeral": ("chat:write",),
     "chat.postMessage": ("chat:write",),

@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, WithJsonSchema
 _UNITS = "days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s"
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNITS})", re.IGNORECASE)
 _LONGEST = 3650 * 86400
-"""Maximum seconds; a longer duration is a typing mistake, and exceeds the range of dates."""
+"""Maximum duration in seconds: a longer one is a typing mistake, and would exceed the range of dates."""
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse `2h`, `1h30m`, `1 h 30 min`, `45m`, `900s`; raises ValueError with the fix for anything else."""
+    """Parse `2h`, `1h30m`, `1 h 30 min`, `45m`, `900s`. Raises ValueError, with examples, for other texts."""
     compact = text.strip().replace(" ", "")
     parts = _PART.findall(compact)
     if not parts or "".join(n + unit for n, unit in parts) != compact:
@@ -29,16 +29,16 @@ def parse_duration(text: str) -> timedelta:
 
 
 def show_duration(value: timedelta) -> str:
-    """At most two units, as people write them: `12 s`, `4 min 10 s`, `1 h 30 min`, `2 d 3 h`."""
+    """Format a duration with at most two units: `12 s`, `4 min 10 s`, `1 h 30 min`, `2 d 3 h`."""
     seconds = max(0, round(value.total_seconds()))
     units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
     for index, (size, name) in enumerate(units):
         if seconds >= size:
-            first, rest = divmod(seconds, size)
-            text = f"{first} {name}"
-            if index + 1 < len(units) and rest >= units[index + 1][0]:
+            count, remainder = divmod(seconds, size)
+            text = f"{count} {name}"
+            if index + 1 < len(units) and remainder >= units[index + 1][0]:
                 small, small_name = units[index + 1]
-                text += f" {rest // small} {small_name}"
+                text += f" {remainder // small} {small_name}"
             return text
     return "0 s"
 
@@ -53,10 +53,10 @@ def _coerce(value: object) -> object:
 
 def _schema() -> dict[str, Any]:
     """The JSON schema of a duration in a settings file. Its patterns are also valid in JavaScript and Go."""
-    units = "".join(f"[{each}{each.upper()}]" if each.isalpha() else each for each in _UNITS)
+    units = "".join(f"[{letter}{letter.upper()}]" if letter.isalpha() else letter for letter in _UNITS)
     text = {"type": "string", "pattern": rf"^( *[0-9]+(\.[0-9]+)? *({units}))+ *$", "not": {"pattern": "^[^1-9]*$"}}
     return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": _LONGEST}]}
 
 
 Duration = Annotated[timedelta, BeforeValidator(_coerce), WithJsonSchema(_schema())]
-"""A timedelta, which a settings file may write as `15m`; a bare number is seconds."""
+"""A timedelta, written as `15m` in a settings file; a number without a unit is in seconds."""

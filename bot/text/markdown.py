@@ -2,7 +2,7 @@
 
 A backslash is not sufficient: GitHub searches the rendered Markdown, except code, for mentions and references
 (https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting/autolinked-references-and-urls),
-and a reference after a word such as "fixes" closes an issue. A zero-width character breaks them.
+and a reference after a word such as "fixes" closes an issue. A zero-width space inside them prevents this.
 """
 
 import re
@@ -18,32 +18,32 @@ _BAR = re.compile(r"(?<!\\)\|")
 _SPAN = re.compile(r"`([^`\n]+)`")
 
 
-def text(said: object) -> str:
-    """The text on one line, escaped for a paragraph, a list or a table."""
-    return _BEGINS.sub(lambda found: f"{found[1]}\\" if found[1] else "\\", _escaped(_line(said)))
+def text(value: object) -> str:
+    """The value as text on one line, escaped for a paragraph, a list or a table."""
+    return _BEGINS.sub(lambda match: f"{match[1]}\\" if match[1] else "\\", _escaped(_line(value)))
 
 
-def code(said: object) -> str:
-    """The text as code, in which GitHub finds no mentions; a backtick would end it."""
-    return "`" + (_line(said).replace("`", "ˋ") or "–") + "`"
+def code(value: object) -> str:
+    """The value as code, in which GitHub finds no mentions. Backticks, which would end it, are replaced."""
+    return "`" + (_line(value).replace("`", "ˋ") or "–") + "`"
 
 
-def prose(said: str) -> str:
+def prose(value: str) -> str:
     """Escape a text in which backticks mark code, such as a warning that names a flag."""
-    first, *parts = _SPAN.split(_line(said))
-    rest = (code(part) if number % 2 else _escaped(part) for number, part in enumerate(parts, 1))
-    return (text(first) + " " * first.endswith(" ") if first else "") + "".join(rest)
+    first, *others = _SPAN.split(_line(value))
+    parts = (code(part) if number % 2 else _escaped(part) for number, part in enumerate(others, 1))
+    return (text(first) + " " * first.endswith(" ") if first else "") + "".join(parts)
 
 
 def cell(markdown: str) -> str:
-    """Existing Markdown as a cell of a table: a bar would end the cell, even in code."""
+    """Markdown as a cell of a table: bars are escaped, because a bar ends the cell even inside code."""
     return _BAR.sub(r"\\|", markdown)
 
 
 def _escaped(line: str) -> str:
     plain = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _LIVE.sub(lambda found: found[0] + _BREAK, _MARKS.sub(lambda found: "\\" + found[0], plain))
+    return _LIVE.sub(lambda match: match[0] + _BREAK, _MARKS.sub(lambda match: "\\" + match[0], plain))
 
 
-def _line(said: object) -> str:
-    return " ".join(INVISIBLE.sub("", str(said)).split())
+def _line(value: object) -> str:
+    return " ".join(INVISIBLE.sub("", str(value)).split())

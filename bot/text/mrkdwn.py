@@ -1,14 +1,13 @@
-"""Slack's markup as a type: only a template creates it, and every value in a template is escaped unless it is markup
-already.
+"""Slack's markup as a type. Only templates create it, and a template escapes each value that is not already markup.
 
 md("{model} is held by {holder}", model=code(lease.model), holder=person(lease.holder))
 
 mypy rejects a plain `str` where `Mrkdwn` is expected, and at run time a plain `str` is escaped. So external text is
-always shown as plain text, in future code too.
+always shown as plain text.
 
-Slack's mrkdwn has three control characters with an escape (`&`, `<`, `>`) and four formatting characters without one
-(`*`, `_`, `~`, and the backtick). Those four are replaced by similar characters where they could format, so that typed
-text is shown as typed, and cannot create a mention or a heading (docs.slack.dev/messaging/formatting-message-text).
+Slack's mrkdwn has three control characters that can be escaped (`&`, `<`, `>`) and four formatting characters that cannot
+(`*`, `_`, `~`, and the backtick). These four are replaced by similar characters where they would format text. So external
+text looks the same in Slack, and cannot create a mention or a format (docs.slack.dev/messaging/formatting-message-text).
 """
 
 import re
@@ -35,9 +34,7 @@ _SPAN = re.compile(r"`([^`\n]{1,200})`")
 
 
 class Mrkdwn(str):
-    """Text that contains intended markup. Created by `md` and the functions below; a slice of it is a plain `str`
-    again.
-    """
+    """Text with markup, created by `md` and the functions below. A slice of it is a plain `str`."""
 
     __slots__ = ()
 
@@ -61,16 +58,18 @@ class Mrkdwn(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Stored values were markup when written: plain text is escaped when it is read and when it is stored."""
+        """Stored values are markup, and are not escaped again when they are read. Plain text is escaped before it is
+        stored.
+        """
         return core_schema.json_or_python_schema(
             json_schema=core_schema.no_info_after_validator_function(cls, core_schema.str_schema()),
             # Not after `str_schema`, which converts every kind of text to plain text.
-            python_schema=core_schema.no_info_plain_validator_function(_given),
+            python_schema=core_schema.no_info_plain_validator_function(_validated),
             serialization=core_schema.plain_serializer_function_ser_schema(_stored),
         )
 
 
-def _given(value: object) -> Mrkdwn:
+def _validated(value: object) -> Mrkdwn:
     if not isinstance(value, str):
         raise ValueError("this is not text")
     return shown(value)
@@ -81,15 +80,15 @@ def _stored(value: object) -> str:
 
 
 def shown(value: object) -> Mrkdwn:
-    """Any value as markup: markup is unchanged, Stoker's errors keep their markup, everything else is escaped."""
+    """Any value as markup: markup and the markup of Stoker's errors are unchanged, everything else is escaped."""
     if isinstance(value, Mrkdwn):
         return value
-    worded = getattr(value, "shown", None)
-    return worded if isinstance(worded, Mrkdwn) else escape(str(value))
+    markup = getattr(value, "shown", None)
+    return markup if isinstance(markup, Mrkdwn) else escape(str(value))
 
 
 def md(template: LiteralString, /, **values: object) -> Mrkdwn:
-    """The template, which is markup, with each `{name}` replaced by a value: markup unchanged, everything else escaped."""
+    """The template, which is markup, with each `{name}` replaced by a value. Values that are not markup are escaped."""
     return Mrkdwn(template.format_map({name: shown(value) for name, value in values.items()}))
 
 
@@ -104,59 +103,59 @@ def escape(text: str) -> Mrkdwn:
 
 
 def stamp(at: datetime) -> str:
-    """Day and time as plain text, for values that become markup later: `escape` shows it as `moment` does."""
+    """Day and time as plain text, which `escape` converts to the markup of `moment`."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def time_stamp(at: datetime) -> str:
-    """A time of today as plain text, which `escape` shows as `clock` does."""
+    """A time of today as plain text, which `escape` converts to the markup of `clock`."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}"
 
 
-def _in_readers_zone(found: re.Match[str]) -> str:
-    day, between, minute, second = found.groups()
+def _in_readers_zone(match: re.Match[str]) -> str:
+    day, separator, minute, second = match.groups()
     try:
         at = datetime.fromisoformat(f"{day}T{minute}:{second or '00'}+00:00")
     except ValueError:
-        return found[0]
-    return moment(at) if between == "T" else clock(at)
+        return match[0]
+    return moment(at) if separator == "T" else clock(at)
 
 
 def inline(text: str, limit: int) -> Mrkdwn:
-    """`escape`d, on one line, with at most `limit` visible characters."""
+    """Escape external text, on one line, with at most `limit` visible characters."""
     line = " ".join(INVISIBLE.sub("", text).split())
     return Mrkdwn(escape(line if len(line) <= limit else line[: limit - 1] + "…") or "–")
 
 
 def code(text: str) -> Mrkdwn:
-    """A name in Slack's code style; a backtick inside would end it."""
+    """A name in Slack's code style. Backticks, which would end it, are replaced."""
     line = " ".join(INVISIBLE.sub("", text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return Mrkdwn("`" + (line.replace("`", "ˋ") or "–") + "`")
 
 
 def with_code(text: str) -> Mrkdwn:
-    """Text in which backticks mark code, without other markup: a diagnosis that names a flag."""
+    """Convert text in which backticks mark code, such as a diagnosis that names a flag; everything else is escaped."""
     parts = _SPAN.split(text)
     return Mrkdwn("".join(code(part) if number % 2 else escape(part) for number, part in enumerate(parts)))
 
 
 def link(url: str, label: str) -> Mrkdwn:
-    """A link; only its label if the URL is not a web address, or could end the link."""
+    """A link; only its label if the URL is not a web address, or contains a character that would end the link."""
     if not re.fullmatch(r"https?://[^\s<>|\"`]+", url):
         return shown(label)
     return Mrkdwn(f"<{url.replace('&', '&amp;')}|{shown(label).replace('|', '∣')}>")
 
 
 def person(user: str) -> Mrkdwn:
-    """A mention of a user by id; empty means the bot itself, and anything that is not an id stays text."""
+    """A mention of a user by id. An empty id is the bot itself; a text that is not an id is escaped."""
     if not user:
         return Mrkdwn("Stoker")
     return Mrkdwn(f"<@{user}>") if re.fullmatch(r"[A-Z0-9]+", user) else escape(user)
 
 
-def mention(whom: str) -> Mrkdwn:
+def mention(member: str) -> Mrkdwn:
     """A mention of a user or, for an id that begins with S, of a user group."""
-    return Mrkdwn(f"<!subteam^{whom}>") if re.fullmatch(r"S[A-Z0-9]+", whom) else person(whom)
+    return Mrkdwn(f"<!subteam^{member}>") if re.fullmatch(r"S[A-Z0-9]+", member) else person(member)
 
 
 def mentioned(text: str) -> set[str]:
@@ -164,9 +163,9 @@ def mentioned(text: str) -> set[str]:
     return {match[1] for match in _MENTION.finditer(text)}
 
 
-def mentioning(text: str, whom: Collection[str], names: Mapping[str, str]) -> Mrkdwn:
-    """Markup that mentions only the people in `whom`; others are shown by name, which notifies nobody."""
-    return Mrkdwn(_MENTION.sub(lambda m: m[0] if m[1] in whom else "@" + escape(names.get(m[1]) or m[1]), text))
+def mentioning(text: str, members: Collection[str], names: Mapping[str, str]) -> Mrkdwn:
+    """Keep only the mentions of `members`. Other mentions are replaced by the name, which notifies nobody."""
+    return Mrkdwn(_MENTION.sub(lambda m: m[0] if m[1] in members else "@" + escape(names.get(m[1]) or m[1]), text))
 
 
 def clock(at: datetime) -> Mrkdwn:
@@ -175,14 +174,12 @@ def clock(at: datetime) -> Mrkdwn:
 
 
 def moment(at: datetime) -> Mrkdwn:
-    """Day and time in the reader's time zone: for times that are more than some hours away."""
+    """Day and time in the reader's time zone, for times that are not today."""
     return Mrkdwn(f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>")
 
 
 def unmarked(text: str) -> str:
-    """Markup converted for a place that does not render it, such as a form's error or a terminal: `<!date^…|09:00 UTC>`
-    is 09:00 UTC.
-    """
+    """Convert markup to plain text, for the error of a form or a terminal: `<!date^…|09:00 UTC>` becomes 09:00 UTC."""
     if not isinstance(text, Mrkdwn):
         return text
     plain = re.sub(r"<([^<>|]*)\|([^<>]*)>", r"\2", text)

@@ -269,7 +269,7 @@ class BenchmarkWorkflow:
 
 
 async def _post_results(run: Run[BenchmarkOperation], result: Benchmark) -> None:
-    """Post the table, then the chart, both once below the card, as soon as Slack accepts them."""
+    """Post the table and the chart below the card, each once; both are retried until Slack accepts them."""
     op = run.op
     await run.presentation.post(table_key(op), op.request.channel, benchmark_results(op.id, result), card=op.id)
     await SHOW_PICTURE.add(run.docket, key=f"{op.id}:picture")(op.id)

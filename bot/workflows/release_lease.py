@@ -38,7 +38,9 @@ class ReleaseLeaseWorkflow:
         require(may_release(op.request.actor, op.request.reason, people))
         require(can_be_approved(people))
         lease = await held_lease(self.leases, op)
-        rows = (("Then", f"{lease.model} goes to zero, running requests are interrupted, the GPU is free"),)
+        rows = (
+            ("Then", f"{lease.model} is scaled to zero, running requests are interrupted, and the GPU becomes free"),
+        )
         await self.lifecycle.await_approval(op, ReleasePlan(commit=lease.commit, lease=lease, rows=rows))
 
     async def execute(self, run: Run[ReleaseOperation]) -> None:

@@ -47,7 +47,7 @@ def test_each_measurement_is_read() -> None:
 
 def test_a_run_without_an_answer_is_an_error() -> None:
     """GuideLLM ends successfully, but its output has no latencies."""
-    with pytest.raises(Unanswered, match="none of the requests that came 1 at a time"):
+    with pytest.raises(Unanswered, match="The model answered no request at a concurrency of 1"):
         levels(UNANSWERED)
 
 

@@ -62,7 +62,10 @@ def test_the_remote_is_derived_from_the_repository(config: Path) -> None:
         ("links: {dashboard: 'https://a.example.com/>'}", "links.dashboard: this does not have the required form"),
         ("links: {dashboard: 'https://a.example.com/|x'}", "links.dashboard: this does not have the required form"),
         ("links: {dashboard: 'https://a.example.com?{'}", "links.dashboard: this does not have the required form"),
-        ("slack: {channel: C1, zzz: 1}", "slack.zzz: there is no such setting; docs/configuration.md has them all"),
+        (
+            "slack: {channel: C1, zzz: 1}",
+            "slack.zzz: there is no such setting; docs/configuration.md lists all settings",
+        ),
         ("idle: {remind_after: -3h}", "idle.remind_after: “-3h” is not a duration"),
         ("idle: {remind_after: 2h}", "idle: down_after must be longer than remind_after"),
         ("gpu: {slots: 0}", "gpu.slots: Input should be greater than or equal to 1"),
@@ -190,13 +193,17 @@ def test_a_missing_directory_of_secrets_is_named(config: Path, tmp_path: Path, m
         (
             "SLACK_BOT_TOKEN",
             "xapp-1",
-            "SLACK_BOT_TOKEN holds an app-level token of Slack, which belongs in SLACK_APP_TOKEN",
+            "SLACK_BOT_TOKEN contains an app-level token of Slack, which belongs in SLACK_APP_TOKEN",
         ),
-        ("SLACK_BOT_TOKEN", "xoxp-1", "SLACK_BOT_TOKEN holds a user token of Slack"),
-        ("SLACK_APP_TOKEN", "xoxb-1", "SLACK_APP_TOKEN holds a bot token of Slack, which belongs in SLACK_BOT_TOKEN"),
-        ("SLACK_SIGNING_SECRET", "xoxb-1", "SLACK_SIGNING_SECRET holds a bot token"),
-        ("GITHUB_TOKEN", "hf_1", "GITHUB_TOKEN holds a token of Hugging Face, which belongs in HF_TOKEN"),
-        ("HF_TOKEN", "github_pat_1", "HF_TOKEN holds a token of GitHub, which belongs in GITHUB_TOKEN"),
+        ("SLACK_BOT_TOKEN", "xoxp-1", "SLACK_BOT_TOKEN contains a user token of Slack"),
+        (
+            "SLACK_APP_TOKEN",
+            "xoxb-1",
+            "SLACK_APP_TOKEN contains a bot token of Slack, which belongs in SLACK_BOT_TOKEN",
+        ),
+        ("SLACK_SIGNING_SECRET", "xoxb-1", "SLACK_SIGNING_SECRET contains a bot token"),
+        ("GITHUB_TOKEN", "hf_1", "GITHUB_TOKEN contains a token of Hugging Face, which belongs in HF_TOKEN"),
+        ("HF_TOKEN", "github_pat_1", "HF_TOKEN contains a token of GitHub, which belongs in GITHUB_TOKEN"),
     ],
 )
 def test_a_token_in_the_wrong_place_is_named(

@@ -55,5 +55,5 @@ def test_a_class_that_needs_itself_is_refused() -> None:
 
     Circle.__module__ = "bot.circle"
     Circle.__init__.__annotations__["circle"] = Circle
-    with pytest.raises(TypeError, match="Circle needs itself"):
+    with pytest.raises(TypeError, match="Circle depends on itself"):
         wiring().of(Circle)

@@ -96,7 +96,7 @@ async def test_an_unknown_name_is_refused_with_those_that_are_up(wire: Wire, tmp
     wire.store.create(deployment(replicas=1))
     code, _, err = await run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chad")
     assert code == 2
-    assert err == "stoker: There is no GPU model coder-chad in namespace serving. Up are: coder-chat.\n"
+    assert err == "stoker: There is no GPU model coder-chad in namespace serving. These are up: coder-chat.\n"
 
 
 async def test_the_status_is_read_from_the_cluster(wire: Wire, tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ async def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path) -> N
     """The error names the setting."""
     code, _, err = await run(tmp_path / "nowhere", "gpu", "status")
     assert code == 2
-    assert err == f"stoker: KUBECONFIG names {tmp_path / 'nowhere'}, which does not exist.\n"
+    assert err == f"stoker: KUBECONFIG is {tmp_path / 'nowhere'}, which does not exist.\n"

@@ -155,7 +155,7 @@ async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
     ("words", "says"),
     [
         (("check", "nowhere"), "There is no directory nowhere"),
-        (("check", "docs"), "holds no endpoint in serving/"),
+        (("check", "docs"), "has no endpoint in serving/"),
         (("show", "nobody"), "There is no endpoint 'nobody'"),
         (("remove", "nobody"), "There is no endpoint 'nobody'"),
         (("remove", "coder-chat", "context=1"), "context= is not an option of model remove"),
@@ -189,7 +189,7 @@ async def test_a_platform_with_other_paths_is_found_from_its_files(terminal: Ter
 async def test_the_platform_may_contain_its_layout(terminal: Terminal) -> None:
     """The layout may be in a separate file, which an option overrides."""
     (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: engines}\n")
-    assert "holds no endpoint in engines/" in (await terminal.stoker("check")).err
+    assert "has no endpoint in engines/" in (await terminal.stoker("check")).err
     another_file = terminal.checkout.parent / "other.yaml"
     another_file.write_text("platform: {serving_dir: serving}\n")
     assert (await terminal.stoker("check", "--config", str(another_file))).code == 0

@@ -59,4 +59,4 @@ class Installation:
 
 def faults(findings: tuple[Finding, ...]) -> list[str]:
     """Errors and warnings."""
-    return [f"{f.verdict} {f.system}: {f.said} → {f.fix}" for f in findings if f.verdict != "ok"]
+    return [f"{f.verdict} {f.system}: {f.message} → {f.fix}" for f in findings if f.verdict != "ok"]

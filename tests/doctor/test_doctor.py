@@ -60,19 +60,19 @@ async def test_a_correct_installation_has_no_faults(installation: Installation) 
 
 SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("bot token", {"SLACK_BOT_TOKEN": "xoxb-other"}, {}, "Slack: the bot token is not accepted (invalid_auth)"),
-    ("app token", {"SLACK_APP_TOKEN": "xapp-other"}, {}, "Slack: the app-level token opens no Socket Mode connection"),
-    ("channel", {}, {"slack.channel": "C0NOWHERE"}, "Slack: there is no channel C0NOWHERE"),
+    ("app token", {"SLACK_APP_TOKEN": "xapp-other"}, {}, "Slack: the app-level token cannot open a Socket Mode connection"),
+    ("channel", {}, {"slack.channel": "C0NOWHERE"}, "Slack: the bot cannot see a channel C0NOWHERE"),
     ("nobody approves", {}, {"roles.approvers": []}, "people: nobody may approve"),
-    ("quorum", {}, {"approvals.quorum": 3}, "people: approvals.quorum is 3, and there are 2 approvers"),
-    ("one approver", {}, {"roles.approvers": ["U0LEAD"]}, "people: 1 may approve and 1 must, so no approver's own"),
-    ("user group", {}, {"roles.admins": ["S0NOBODY"]}, "people: roles.admins names the user group S0NOBODY"),
+    ("quorum", {}, {"approvals.quorum": 3}, "people: approvals.quorum is 3, but the number of approvers is only 2"),
+    ("one approver", {}, {"roles.approvers": ["U0LEAD"]}, "people: approvals.quorum and the number of approvers are both 1, so an"),
+    ("user group", {}, {"roles.admins": ["S0NOBODY"]}, "people: roles.admins contains the user group S0NOBODY"),
     ("GitHub token", {"GITHUB_TOKEN": "ghp_other"}, {}, "GitHub: GitHub does not accept the token (401)"),
     ("repository", {"GITHUB_REPOSITORY": "acme/other"}, {}, "GitHub: GitHub refused GET /repos/acme/other"),
     ("branch", {}, {"platform.branch": "trunk"}, "GitHub: acme/llm-platform has no branch trunk"),
     ("git remote", {"GIT_REMOTE_URL": "http://127.0.0.1:9/acme/other.git"}, {}, "git: "),
     ("layout", {}, {"platform.serving_dir": "models"}, "contract: the repository has no models → Set platform.serving_dir"),
     ("template", {}, {"platform.template": "coder-best"}, "contract: there is no endpoint coder-best"),
-    ("kubeconfig", {"KUBECONFIG": "/nowhere"}, {}, "Kubernetes: KUBECONFIG names /nowhere"),
+    ("kubeconfig", {"KUBECONFIG": "/nowhere"}, {}, "Kubernetes: KUBECONFIG is /nowhere"),
     ("vLLM's Secret", {}, {"vllm.api_key": {"namespace": "serving", "name": "no", "field": "key"}}, "vLLM's key cannot be read"),
     ("benchmarks", {}, {"vllm.api_key": {"namespace": "litellm", "name": "litellm-secrets", "field": "PROXY_MASTER_KEY"}},
      "a benchmark runs in namespace serving and cannot use vLLM's key from litellm"),
@@ -161,7 +161,7 @@ def _no_users_read(answer: Any, _: dict[str, str]) -> None:
         (_unknown, "people: U0LEAD in roles.approvers has no effect: Slack has no active account"),
         (
             _no_users_read,
-            "(the scope users:read is missing), so it refuses everybody → The app's manifest must be updated",
+            "(the scope users:read is missing), so it refuses everybody → Update the app's manifest",
         ),
     ],
 )
@@ -191,7 +191,7 @@ async def test_a_private_channel_needs_the_scopes_of_private_channels(installati
         installation.environment["SLACK_API_URL"] = f"{url}/api/"
         (fault,) = faults(await installation.examine())
         assert (
-            "lacks the scopes groups:history, groups:read → Update the app with what `stoker manifest --private"
+            "lacks the scopes groups:history, groups:read → Update the app's manifest with the output of `stoker manifest --private"
             in fault
         )
         async with altered(url, "/auth.test", _for_private) as proxy_url:
@@ -269,7 +269,7 @@ async def test_each_missing_right_is_named(installation: Installation) -> None:
     async with altered(installation.cluster, "/selfsubjectaccessreviews", refuse) as url:
         installation.set_cluster(url)
         assert (
-            "wrong Kubernetes: the bot may not patch deployments/scale.apps in namespace serving → Add that right"
+            "wrong Kubernetes: the bot may not patch deployments/scale.apps in namespace serving → Add this right"
             in "".join(faults(await installation.examine()))
         )
 
@@ -279,7 +279,7 @@ async def test_an_unreachable_cluster_is_named_once(installation: Installation) 
     installation.set_cluster("http://127.0.0.1:9")
     (fault,) = faults(await installation.examine())
     assert fault.startswith("wrong Kubernetes: Kubernetes does not answer")
-    assert "where KUBECONFIG says" in fault
+    assert "at the address in KUBECONFIG" in fault
 
 
 async def test_a_model_that_cannot_be_measured_is_named(installation: Installation) -> None:
@@ -464,7 +464,7 @@ async def test_unknown_rights_are_a_warning(installation: Installation) -> None:
         installation.set_cluster(url)
         reported = faults(await installation.examine())
     assert len(reported) == 1, reported
-    assert "rights in use could not be checked: Kubernetes does not return" in reported[0]
+    assert "rights that the bot uses could not be checked: Kubernetes does not return" in reported[0]
 
 
 async def test_a_refused_access_review_is_a_warning() -> None:
@@ -472,7 +472,7 @@ async def test_a_refused_access_review_is_a_warning() -> None:
     async with Wire() as wire, connected(wire) as api:
         wire.forbidden = "/selfsubjectaccessreviews"
         findings = [finding async for finding in platform.cluster(Config(), Cluster(api, "serving"))]
-    assert "could not be checked: Stoker's role may not create selfsubjectaccessreviews" in findings[0].said
+    assert "could not be checked: Stoker's role may not create selfsubjectaccessreviews" in findings[0].message
     assert findings[0].verdict == "warning"
     assert len(findings) == 3
 

@@ -35,7 +35,7 @@ async def pages() -> AsyncIterator[str]:
 
 
 async def diagnosis(config: Config) -> list[str]:
-    return [f"{finding.verdict}: {finding.said} → {finding.fix}" async for finding in links(config, ())]
+    return [f"{finding.verdict}: {finding.message} → {finding.fix}" async for finding in links(config, ())]
 
 
 def configured(argocd: str = "", logs: str = "", dashboard: str = "", **more: Any) -> Config:
@@ -84,4 +84,4 @@ async def test_an_address_that_only_browsers_reach_is_a_warning() -> None:
     """The network policy does not allow the bot to reach it, which is not necessary."""
     lines = await diagnosis(configured(f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{unused_port()}/x"))
     assert [line.split(":")[0] for line in lines] == ["warning", "warning", "ok"]
-    assert all("the people in Slack must reach it, the bot need not" in line for line in lines[:2])
+    assert all("the people in Slack must be able to open it; the bot need not" in line for line in lines[:2])

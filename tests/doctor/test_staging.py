@@ -93,7 +93,7 @@ async def test_each_obstacle_to_staging_is_named(
         wire.store.create(manifest)
     (finding,) = await findings(wire, shape)
     assert finding.verdict == ("warning" if expected else "ok")
-    assert expected in f"{finding.said} → {finding.fix}"
+    assert expected in f"{finding.message} → {finding.fix}"
 
 
 async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
@@ -101,12 +101,12 @@ async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: W
     for manifest in (*bound_volume("8Gi", expands=False), node()):
         wire.store.create(manifest)
     (finding,) = await findings(wire, {}, ENDPOINT.model_copy(update={"pvc_size": "8Gi"}))
-    assert "has to grow from 8Gi to 15Gi" in finding.said
+    assert "has to grow from 8Gi to 15Gi" in finding.message
 
 
 async def test_staging_that_is_off_and_a_missing_deployment_have_no_findings(wire: Wire) -> None:
     """Argo CD's part of the diagnosis reports an endpoint that is not deployed."""
-    assert [finding.said for finding in await findings(wire, {"mode": "off"})] == ["no staging: staging.mode is off"]
+    assert [finding.message for finding in await findings(wire, {"mode": "off"})] == ["no staging: staging.mode is off"]
     undeployed = ENDPOINT.model_copy(update={"name": "coder-mini"})
     assert [finding.verdict for finding in await findings(wire, {}, undeployed)] == ["ok"]
 
@@ -132,7 +132,7 @@ async def test_a_right_that_staging_needs_is_named_with_its_setting(
     async with connected(wire) as api:
         checked = [finding async for finding in platform.cluster(config, Cluster(api, "serving"))]
         checked += [finding async for finding in staging(config, Stager(api, Whereabouts("serving")), (ENDPOINT,))]
-    (finding,) = [finding for finding in checked if "staging" in finding.said]
+    (finding,) = [finding for finding in checked if "staging" in finding.message]
     assert finding.verdict == "wrong"
-    assert finding.said == f"the bot may not {right}, which staging needs (staging.mode is auto)"
+    assert finding.message == f"the bot may not {right}, which staging needs (staging.mode is auto)"
     assert "chart's values" in finding.fix

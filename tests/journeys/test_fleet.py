@@ -80,11 +80,11 @@ async def test_three_bots_without_redis_post_each_message_once(open_sandbox: Ope
         await sandbox.sees("all smoke tests passed")
         await sandbox.world.redis_stops()
         await sandbox.sees("then it goes down")
-        await sandbox.sees("Why: the lease has ended")
+        await sandbox.sees("The reason: the lease has ended")
         assert sandbox.replicas("coder-chat") == 0
         await sandbox.world.redis_starts()
         await sandbox.sees("is down and the GPU is free")
-        for expected in ("then it goes down", "Why: the lease has ended"):
+        for expected in ("then it goes down", "The reason: the lease has ended"):
             messages = [text for text in sandbox.world.workspace.now_visible("dev") if expected in text]
             assert len(messages) == 2, f"“{expected}” is for the channel and the holder, once each: {messages}"
 

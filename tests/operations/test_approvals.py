@@ -86,7 +86,7 @@ async def test_the_approvals_are_counted_again_when_it_starts(
         await platform.sees("Approved by @lead")
         monkeypatch.setitem(USERGROUPS, GROUP, ("U0ADMIN",))
         await platform.click("admin", "Approve")
-        card = await platform.sees("may not approve any more")
+        card = await platform.sees("may no longer approve")
         assert "1 of 2 approvals are still valid" in card
         assert "Approved by @admin" in card
         assert replicas(platform, "coder-chat") == 0
@@ -112,7 +112,7 @@ async def test_the_approvals_of_a_lease_are_counted_again(
         await platform.sees("Approved by @lead", requester)
         monkeypatch.setitem(USERGROUPS, GROUP, voters[1:])
         await platform.click(voter, "Approve")
-        card = await platform.sees("may not approve any more", requester)
+        card = await platform.sees("may no longer approve", requester)
         assert "1 of 2 approvals are still valid" in card
         assert f"Approved by @{voter}" in card
         assert replicas(platform, "coder-chat") == 1

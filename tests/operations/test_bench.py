@@ -166,7 +166,7 @@ async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> 
     await bring_up(platform)
     platform.faults.add("smoke-fails")
     await platform.say("dev", "/model bench coder-chat")
-    await platform.sees("The model answered none of the requests that came 1 at a time. Its Job is deleted.")
+    await platform.sees("The model answered no request at a concurrency of 1. Its Job is deleted.")
 
 
 async def test_a_bot_killed_in_the_middle_runs_one_job_and_posts_one_table(tmp_path: Path, redis_url: str) -> None:
