@@ -16,7 +16,7 @@ MINIMAL: Object = {
 }
 BENCH: Object = {"image": f"registry.example/guidellm@sha256:{'5a' * 32}"}
 MEASURING: Object = MINIMAL | {"config": MINIMAL["config"] | {"bench": BENCH}}
-"""With benchmarks, and so with every right."""
+"""With benchmarks, so the bot has every right."""
 FULL: Object = MINIMAL | {
     "redis": {"auth": True},
     "ingress": {"enabled": True, "host": "stoker.example.com"},
@@ -32,22 +32,22 @@ def render(values: Object, namespace: str = "stoker") -> list[Object]:
     with helm_python.Chart.load(CHART) as chart:
         files: dict[str, str] = chart.render(values, name="stoker", namespace=namespace)
     return [
-        found
+        manifest
         for name, text in files.items()
         if not name.endswith(".txt")
-        for found in YAML(typ="safe").load_all(text)
-        if found
+        for manifest in YAML(typ="safe").load_all(text)
+        if manifest
     ]
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [found for found in objects if found["kind"] == kind]
+    return [manifest for manifest in objects if manifest["kind"] == kind]
 
 
 def pods(objects: list[Object]) -> Iterator[Object]:
     """The spec of every pod in the release."""
-    for found in objects:
-        if found["kind"] == "Pod":
-            yield found["spec"]
-        elif found["kind"] in ("Deployment", "StatefulSet"):
-            yield found["spec"]["template"]["spec"]
+    for manifest in objects:
+        if manifest["kind"] == "Pod":
+            yield manifest["spec"]
+        elif manifest["kind"] in ("Deployment", "StatefulSet"):
+            yield manifest["spec"]["template"]["spec"]

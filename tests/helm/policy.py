@@ -40,11 +40,13 @@ class Policy:
     spec: Object = field(init=False)
 
     def __post_init__(self) -> None:
-        (found,) = of_kind(render(self.values), "ValidatingAdmissionPolicy")
-        self.spec = found["spec"]
+        (policy,) = of_kind(render(self.values), "ValidatingAdmissionPolicy")
+        self.spec = policy["spec"]
 
     def concerns(self, review: Review) -> bool:
-        return all(self._value(each["expression"], review, {}) is True for each in self.spec["matchConditions"])
+        return all(
+            self._value(condition["expression"], review, {}) is True for condition in self.spec["matchConditions"]
+        )
 
     def denies(self, review: Review) -> list[str]:
         """The messages of the failed validations; an expression that fails denies too (failurePolicy: Fail)."""
@@ -56,12 +58,12 @@ class Policy:
             value = self._value(variable["expression"], review, variables)
             if not isinstance(value, _Failed):
                 variables[variable["name"]] = value
-        found = []
+        messages = []
         for validation in self.spec["validations"]:
             value = self._value(validation["expression"], review, variables)
             if value is not True:
-                found.append(f"{validation['message']}{f' ({value})' if isinstance(value, _Failed) else ''}")
-        return found
+                messages.append(f"{validation['message']}{f' ({value})' if isinstance(value, _Failed) else ''}")
+        return messages
 
     def _value(self, expression: str, review: Review, variables: Object) -> Any:
         from cel_expr_python import cel

@@ -24,15 +24,15 @@ helm = pytest.importorskip("helm_python", reason="Helm's library has wheels for 
 
 def granted(objects: list[Object]) -> set[Right]:
     """The rights of the Roles and ClusterRoles, without the explanations."""
-    found = set()
+    granted_rights = set()
     for role in (*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")):
         for rule in role["rules"]:
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
                     for verb in rule["verbs"]:
                         for name in rule.get("resourceNames", [""]):
-                            found.add(Right(verb, resource, group, role["metadata"].get("namespace"), name))
-    return found
+                            granted_rights.add(Right(verb, resource, group, role["metadata"].get("namespace"), name))
+    return granted_rights
 
 
 def used(config: Config) -> set[Right]:
@@ -57,22 +57,24 @@ def test_the_example_for_argo_cd_installs() -> None:
 def test_the_values_of_the_guide_install() -> None:
     """The values in docs/install.md are accepted by the chart unchanged, and by the bot that it starts."""
     guide = (ROOT / "docs/install.md").read_text(encoding="utf-8")
-    (written,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
-    values = helm.values_from_yaml(written)
+    (example,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    values = helm.values_from_yaml(example)
     report = helm.lint(CHART, values, strict=True)
     assert [m for m in report["messages"] if m["severity"] > 1] == []
     (address,) = re.findall(r"^    (ingress: .*)$", guide, re.MULTILINE)
     assert of_kind(render(values | helm.values_from_yaml(address)), "Ingress")
     objects = render(values)
-    (configmap,) = (found for found in of_kind(objects, "ConfigMap") if "stoker.yaml" in found["data"])
+    (configmap,) = (item for item in of_kind(objects, "ConfigMap") if "stoker.yaml" in item["data"])
     config = Config.model_validate(YAML(typ="safe").load(configmap["data"]["stoker.yaml"]))
     assert config.slack.channel
     (bot,) = of_kind(objects, "Deployment")
     (container,) = bot["spec"]["template"]["spec"]["containers"]
-    assert {each["name"].lower() for each in container["env"]} <= Settings.model_fields.keys()
+    assert {variable["name"].lower() for variable in container["env"]} <= Settings.model_fields.keys()
     in_secret = re.findall(r"--from-(?:literal|file)=(\w+)=", guide)
-    told = {each["name"]: each["value"] for each in container["env"]} | dict.fromkeys(in_secret, "set")
-    Settings.model_validate({name.lower(): value for name, value in told.items() if name != "STOKER_CONFIG"})
+    environment = {variable["name"]: variable["value"] for variable in container["env"]} | dict.fromkeys(
+        in_secret, "set"
+    )
+    Settings.model_validate({name.lower(): value for name, value in environment.items() if name != "STOKER_CONFIG"})
 
 
 ELSEWHERE = {
@@ -122,7 +124,7 @@ def test_each_role_is_bound_to_the_bots_account_alone() -> None:
 
 @pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
 def test_no_pod_has_more_privileges_than_it_needs(values: Object) -> None:
-    """No root, no writable root file system, no capability, no mounted token but the bot's own, limits on all."""
+    """No root, no writable root file system, no capabilities, no mounted token except the bot's own, limits everywhere."""
     for spec in pods(render(values)):
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False, "a Service named stoker would set STOKER_PORT to tcp://…"
@@ -154,8 +156,8 @@ def test_the_bot_reads_the_settings_that_the_chart_writes() -> None:
     variables = {v["name"].lower() for v in bot["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert variables <= Settings.model_fields.keys()
     (policy,) = [c for c in of_kind(objects, "ConfigMap") if "stoker.yaml" in c["data"]]
-    said = helm.values_from_yaml(policy["data"]["stoker.yaml"])
-    assert Config.model_validate(said).slack.channel == "C0123456789"
+    written_policy = helm.values_from_yaml(policy["data"]["stoker.yaml"])
+    assert Config.model_validate(written_policy).slack.channel == "C0123456789"
 
 
 def test_redis_never_evicts_a_lease() -> None:
@@ -166,7 +168,7 @@ def test_redis_never_evicts_a_lease() -> None:
 
 
 def test_only_the_connections_that_the_bot_needs_are_open() -> None:
-    """One policy denies everything for each pod of the release; private addresses are blocked except for named namespaces."""
+    """One policy denies everything for each pod of the release. The bot reaches no private address except in named namespaces."""
     policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(MINIMAL), "NetworkPolicy")}
     deny = policies["stoker-default-deny"]
     assert deny["policyTypes"] == ["Ingress", "Egress"]
@@ -203,13 +205,13 @@ def test_only_the_connections_that_the_bot_needs_are_open() -> None:
         ("140.82.112.3", 6443),
     ],
 )
-def test_an_address_that_nobody_named_is_closed(values: Object, address: str, port: int) -> None:
-    """Private, link-local, shared and mapped addresses, the clouds' metadata, and other ports than HTTPS."""
+def test_an_unnamed_address_is_closed(values: Object, address: str, port: int) -> None:
+    """These are private, link-local, shared and mapped addresses, the metadata of clouds, and ports other than HTTPS."""
     assert not reaches(render(values), address, port)
 
 
-def test_what_is_named_is_open() -> None:
-    """Public addresses over HTTPS; by value the API server, a private GitHub and other rules."""
+def test_named_addresses_are_open() -> None:
+    """Public addresses are open over HTTPS. Values open the API server, a private GitHub and other addresses."""
     assert reaches(render(MINIMAL), "140.82.112.3", 443)
     assert reaches(render(MINIMAL), "2606:50c0:8000::154", 443)
     opened = MINIMAL | {
@@ -231,22 +233,22 @@ def test_what_is_named_is_open() -> None:
 def reaches(objects: list[Object], address: str, port: int) -> bool:
     """Return whether a rule of the bot's own policy allows this address; selectors of pods and namespaces are not addresses."""
     policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(objects, "NetworkPolicy")}
-    wanted = ip_address(address)
+    ip = ip_address(address)
 
     def covers(block: Object) -> bool:
         network = ip_network(block["cidr"])
-        inside = wanted.version == network.version and wanted in network
-        return inside and not any(wanted in ip_network(each) for each in block.get("except", ()))
+        inside = ip.version == network.version and ip in network
+        return inside and not any(ip in ip_network(exception) for exception in block.get("except", ()))
 
     return any(
         any(covers(to["ipBlock"]) for to in rule["to"] if "ipBlock" in to)
-        and port in [each["port"] for each in rule.get("ports", ())]
+        and port in [allowed["port"] for allowed in rule.get("ports", ())]
         for rule in policies["stoker"]["egress"]
     )
 
 
 def test_redis_requires_a_password_by_default() -> None:
-    """A random password, which the bot reads from a file; or that of an existing Secret."""
+    """The password is random, or comes from an existing Secret; the bot reads it from a file."""
     objects = render(MINIMAL)
     (secret,) = of_kind(objects, "Secret")
     password = base64.b64decode(secret["data"]["REDIS_PASSWORD"]).decode()
@@ -269,7 +271,7 @@ def mounted_password(objects: list[Object]) -> set[str]:
         source.get("secret", {}) for volume in volumes for source in volume.get("projected", {}).get("sources", ())
     ]
     plain = [volume["secret"] | {"name": volume["secret"]["secretName"]} for volume in volumes if "secret" in volume]
-    return {each["name"] for each in (*sources, *plain) if "REDIS_PASSWORD" in str(each.get("items"))}
+    return {item["name"] for item in (*sources, *plain) if "REDIS_PASSWORD" in str(item.get("items"))}
 
 
 def test_metrics_and_traces_are_allowed_if_they_have_a_target() -> None:
@@ -285,14 +287,14 @@ def test_metrics_and_traces_are_allowed_if_they_have_a_target() -> None:
     assert "monitoring" in opened(elsewhere)
 
 
-def test_a_bot_without_redis_is_still_reached() -> None:
+def test_slack_can_reach_a_bot_without_redis() -> None:
     """The bot is not ready then, but Slack's `/gpu down` must still reach it."""
-    services = {found["metadata"]["name"]: found["spec"] for found in of_kind(render(MINIMAL), "Service")}
+    services = {service["metadata"]["name"]: service["spec"] for service in of_kind(render(MINIMAL), "Service")}
     assert services["stoker"]["publishNotReadyAddresses"] is True
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "key"),
     [
         ({"replica": 2}, "replica"),
         ({"env": {"GITHUB_REPOSITORY": "acme/llm-platform", "GITHUB_TOKEN": "x"}}, "GITHUB_TOKEN"),
@@ -305,9 +307,9 @@ def test_a_bot_without_redis_is_still_reached() -> None:
         ({"image": {"digest": "latest"}}, "digest"),
     ],
 )
-def test_wrong_values_are_refused_by_name(wrong: Object, said: str) -> None:
+def test_wrong_values_are_refused_by_name(wrong: Object, key: str) -> None:
     """An invalid value stops the installation, and the message names it."""
-    with pytest.raises(helm.HelmError, match=said):
+    with pytest.raises(helm.HelmError, match=key):
         render(MINIMAL | wrong)
 
 

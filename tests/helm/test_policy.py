@@ -47,19 +47,19 @@ async def wire() -> AsyncIterator[Wire]:
 
 def changes(wire: Wire, since: int) -> list[Review]:
     """Every write that reached the API server, as an admission plugin receives it."""
-    found = []
+    reviews = []
     for change in wire.store.since(since):
         group, resource = GROUPS[change.resource.kind]
         operation = "CREATE" if change.before is None else "UPDATE" if change.after else "DELETE"
         name = (change.after or change.before or {})["metadata"]["name"]
-        found.append(
+        reviews.append(
             Review(operation=operation, group=group, resource=resource, name=name, new=change.after, old=change.before)
         )
-    return found
+    return reviews
 
 
-async def test_what_the_bot_does_is_allowed(wire: Wire, policy: Policy) -> None:
-    """The requests of its own clients: scale, lease, refresh, sync, the end of a sync, a benchmark."""
+async def test_the_changes_of_the_bot_are_allowed(wire: Wire, policy: Policy) -> None:
+    """Its clients scale, write a lease, refresh, sync, end a sync, and run a benchmark."""
     began = wire.store.version
     async with connected(wire) as api:
         cluster, argocd, jobs = (
@@ -99,7 +99,7 @@ WITH_FLUX = MEASURING | {"config": MEASURING["config"] | {"flux": {"namespace": 
 
 
 async def test_a_reconciliation_of_flux_is_allowed(wire: Wire, policy: Policy) -> None:
-    """The annotation that asks for it, and nothing else; without `flux.namespace` not even that."""
+    """Only the annotation that requests it is allowed; without `flux.namespace` nothing is."""
     wire.store.create({"kind": "GitRepository", "metadata": {"name": "ops", "namespace": "flux-system"}, "spec": {}})
     source = {"kind": "GitRepository", "name": "ops"}
     applied = {"name": "apps", "namespace": "flux-system"}
@@ -112,13 +112,15 @@ async def test_a_reconciliation_of_flux_is_allowed(wire: Wire, policy: Policy) -
     assert {review.resource for review in reviews} == {"gitrepositories", "kustomizations"}
     for review in reviews:
         assert with_flux.denies(review) == []
-        assert any("and nothing else" in each for each in policy.denies(review))
+        assert any("and nothing else" in denial for denial in policy.denies(review))
         changed = deepcopy(review.new) or {}
         changed["spec"]["suspend"] = True
-        assert any("requestedAt and nothing else" in each for each in with_flux.denies(replace(review, new=changed)))
+        assert any(
+            "requestedAt and nothing else" in denial for denial in with_flux.denies(replace(review, new=changed))
+        )
         named = deepcopy(review.new) or {}
         named["metadata"]["annotations"]["team"] = "b"
-        assert any("requestedAt and nothing else" in each for each in with_flux.denies(replace(review, new=named)))
+        assert any("requestedAt and nothing else" in denial for denial in with_flux.denies(replace(review, new=named)))
 
 
 def scale(replicas: int) -> Review:
@@ -130,7 +132,7 @@ def scale(replicas: int) -> Review:
 
 
 def test_the_replicas_are_bounded(policy: Policy) -> None:
-    """0 and 1 by default; a value raises that."""
+    """The bot may set 0 or 1 by default; a value raises the limit."""
     assert policy.denies(scale(0)) == policy.denies(scale(1)) == []
     assert "at most 1" in " ".join(policy.denies(scale(2)))
     assert Policy(MEASURING | {"admissionPolicy": {"maxReplicas": 2}}).denies(scale(2)) == []
@@ -157,8 +159,8 @@ def of_application(change: Callable[[Object], object]) -> Review:
 
 
 def container(of: Object) -> Object:
-    found: Object = of["spec"]["template"]["spec"]["containers"][0]
-    return found
+    first: Object = of["spec"]["template"]["spec"]["containers"][0]
+    return first
 
 
 def sync(**fields: object) -> Callable[[Object], object]:
@@ -179,7 +181,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("review", ALLOWED.values(), ids=ALLOWED.keys())
 def test_each_field_that_the_bot_changes_may_change(policy: Policy, review: Review) -> None:
-    """Also together with the fields that the server itself writes."""
+    """This includes changes together with the fields that the server itself writes."""
     assert policy.denies(review) == []
 
 
@@ -231,15 +233,15 @@ DENIED = {
 
 
 @pytest.mark.parametrize(("review", "message"), DENIED.values(), ids=DENIED.keys())
-def test_no_other_field_may_change(policy: Policy, review: Review, message: str) -> None:
-    """Denied with the rule that forbids it, and only for the bot's account."""
-    found = policy.denies(review)
-    assert any(message in each for each in found), found
-    assert not any("Key not found" in each or "ERROR" in each for each in found), found
+def test_other_fields_may_not_change(policy: Policy, review: Review, message: str) -> None:
+    """The message names the rule, and the policy applies only to the bot's account."""
+    messages = policy.denies(review)
+    assert any(message in denial for denial in messages), messages
+    assert not any("Key not found" in denial or "ERROR" in denial for denial in messages), messages
     assert not policy.concerns(Review(**(vars(review) | {"user": "system:serviceaccount:argocd:argocd"})))
 
 
-def other(operation: str, group: str, resource: str, subresource: str = "", name: str = "x") -> Review:
+def review_of(operation: str, group: str, resource: str, subresource: str = "", name: str = "x") -> Review:
     some = {"metadata": {"name": name}, "spec": {}}
     new, old = (None if operation == "DELETE" else some), (None if operation == "CREATE" else some)
     return Review(
@@ -250,31 +252,31 @@ def other(operation: str, group: str, resource: str, subresource: str = "", name
 @pytest.mark.parametrize(
     "review",
     [
-        other("CREATE", "", "pods"),
-        other("CREATE", "apps", "deployments"),
-        other("DELETE", "apps", "deployments"),
-        other("UPDATE", "apps", "deployments", "status"),
-        other("UPDATE", "apps", "statefulsets", "scale"),
-        other("CREATE", "argoproj.io", "applications"),
-        other("DELETE", "argoproj.io", "applications"),
-        other("UPDATE", "batch", "jobs"),
-        other("UPDATE", "", "secrets"),
-        other("CREATE", "rbac.authorization.k8s.io", "rolebindings"),
-        other("CONNECT", "", "pods", "exec"),
-        other("CREATE", "", "pods", "eviction"),
-        other("CREATE", "", "serviceaccounts", "token"),
-        other("CREATE", "authorization.k8s.io", "subjectaccessreviews"),
+        review_of("CREATE", "", "pods"),
+        review_of("CREATE", "apps", "deployments"),
+        review_of("DELETE", "apps", "deployments"),
+        review_of("UPDATE", "apps", "deployments", "status"),
+        review_of("UPDATE", "apps", "statefulsets", "scale"),
+        review_of("CREATE", "argoproj.io", "applications"),
+        review_of("DELETE", "argoproj.io", "applications"),
+        review_of("UPDATE", "batch", "jobs"),
+        review_of("UPDATE", "", "secrets"),
+        review_of("CREATE", "rbac.authorization.k8s.io", "rolebindings"),
+        review_of("CONNECT", "", "pods", "exec"),
+        review_of("CREATE", "", "pods", "eviction"),
+        review_of("CREATE", "", "serviceaccounts", "token"),
+        review_of("CREATE", "authorization.k8s.io", "subjectaccessreviews"),
     ],
     ids=lambda review: f"{review.operation} {review.resource}/{review.subresource}",
 )
 def test_nothing_else_may_change(policy: Policy, review: Review) -> None:
-    """Even if somebody grants the account additional rights."""
-    assert any("and nothing else" in each for each in policy.denies(review))
+    """The policy denies it even if somebody grants the account additional rights."""
+    assert any("and nothing else" in denial for denial in policy.denies(review))
 
 
 def test_the_bot_may_review_its_own_rights(policy: Policy) -> None:
     """The check at its start creates SelfSubjectAccessReviews."""
-    review = other("CREATE", "authorization.k8s.io", "selfsubjectaccessreviews", name="")
+    review = review_of("CREATE", "authorization.k8s.io", "selfsubjectaccessreviews", name="")
     assert policy.denies(review) == []
 
 
@@ -283,8 +285,8 @@ async def job(wire: Wire) -> Object:
     async with connected(wire) as api:
         load = Load(model="coder-chat", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
         await Jobs(api, Whereabouts("serving")).start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
-    (found,) = wire.store.find("Job", "serving")
-    return found
+    (created,) = wire.store.find("Job", "serving")
+    return created
 
 
 JOBS: dict[str, tuple[Callable[[Object], object], str]] = {
@@ -315,7 +317,7 @@ JOBS: dict[str, tuple[Callable[[Object], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), JOBS.values(), ids=JOBS.keys())
-async def test_a_job_is_the_bots_own(
+async def test_a_job_must_be_one_of_the_bots(
     wire: Wire, policy: Policy, change: Callable[[Object], object], message: str
 ) -> None:
     """A Job runs a pod, so the pod is limited as well."""
@@ -323,19 +325,19 @@ async def test_a_job_is_the_bots_own(
     review = Review(operation="CREATE", group="batch", resource="jobs", name=created["metadata"]["name"], new=created)
     assert policy.denies(review) == []
     change(created)
-    found = policy.denies(review)
-    assert any(message in each for each in found), found
+    messages = policy.denies(review)
+    assert any(message in denial for denial in messages), messages
 
 
-def test_only_its_own_jobs_are_deleted(policy: Policy) -> None:
+def test_only_the_bots_own_jobs_may_be_deleted(policy: Policy) -> None:
     """The bot cannot delete all objects of a namespace with one request."""
-    assert policy.denies(other("DELETE", "batch", "jobs", name="stoker-bench-1")) == []
-    assert policy.denies(other("DELETE", "batch", "jobs", name="backup"))
-    assert policy.denies(other("DELETE", "batch", "jobs", name=""))
+    assert policy.denies(review_of("DELETE", "batch", "jobs", name="stoker-bench-1")) == []
+    assert policy.denies(review_of("DELETE", "batch", "jobs", name="backup"))
+    assert policy.denies(review_of("DELETE", "batch", "jobs", name=""))
 
 
 def test_the_images_of_jobs_are_those_of_the_settings() -> None:
-    """The images of bench, of staging and of the values; with the endpoints' own staging images they are unknown."""
+    """A Job may use the images of bench, of staging and of the values; any image if the endpoints choose their staging images."""
     staging_job: Object = {
         "metadata": {"name": "stoker-stage-x"},
         "spec": {"template": {"spec": {"automountServiceAccountToken": False, "containers": [{"image": "mirror/v"}]}}},
@@ -358,17 +360,17 @@ def test_the_images_of_jobs_are_those_of_the_settings() -> None:
 def test_the_policy_is_bound_and_can_be_switched_off() -> None:
     """The policy denies requests, fails closed, and can be disabled by a value."""
     objects = render(MINIMAL)
-    (found,), (binding,) = (
+    (policy_object,), (binding,) = (
         of_kind(objects, kind) for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     )
-    assert found["spec"]["failurePolicy"] == "Fail"
-    assert binding["spec"] == {"policyName": found["metadata"]["name"], "validationActions": ["Deny"]}
+    assert policy_object["spec"]["failurePolicy"] == "Fail"
+    assert binding["spec"] == {"policyName": policy_object["metadata"]["name"], "validationActions": ["Deny"]}
     off = render(MINIMAL | {"admissionPolicy": {"enabled": False}})
-    assert not [each for each in off if "AdmissionPolicy" in each["kind"]]
+    assert not [manifest for manifest in off if "AdmissionPolicy" in manifest["kind"]]
 
 
 def test_a_staging_job_is_allowed() -> None:
-    """With the endpoint's own image, account and Secret; and limited to `staging.image` where that is set."""
+    """It may use the endpoint's own image, account and Secret; `staging.image` limits the images."""
     job = staging_job()
     review = Review(operation="CREATE", group="batch", resource="jobs", name=job["metadata"]["name"], new=job)
 
@@ -377,11 +379,11 @@ def test_a_staging_job_is_allowed() -> None:
         return Policy(values).denies(review)
 
     assert denied() == []
-    assert any("runs an image" in each for each in denied(image="mirror/python"))
+    assert any("runs an image" in denial for denial in denied(image="mirror/python"))
 
 
 def test_a_claim_may_grow_with_staging_and_nothing_else() -> None:
-    """The rights that a staged swap needs; without staging the account can change no claim."""
+    """A staged swap needs this; without staging the account can change no claim."""
     old: Object = {
         "metadata": {"name": "coder-chat-model-cache", "labels": {"a": "b"}, "resourceVersion": "7"},
         "spec": {"volumeName": "pv-1", "resources": {"requests": {"storage": "20Gi"}}},
@@ -404,4 +406,4 @@ def test_a_claim_may_grow_with_staging_and_nothing_else() -> None:
         {"metadata": {"annotations": {"x": "y"}}, "spec": grown},
         {"metadata": {"finalizers": []}, "spec": grown},
     ):
-        assert any("requested storage and nothing else" in each for each in denied("on", **change)), change
+        assert any("requested storage and nothing else" in denial for denial in denied("on", **change)), change

@@ -39,18 +39,18 @@ POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApiServer]:
-    """A server with the release's account and rights, a model, an Application and the two Secrets."""
+    """A server with the account and rights of the release, a model, an Application and the two Secrets."""
     assert BINARIES
-    async with api_server(BINARIES, tmp_path_factory.mktemp("kubernetes")) as it:
+    async with api_server(BINARIES, tmp_path_factory.mktemp("kubernetes")) as api:
         for name in NAMESPACES:
-            await it.namespace(name)
-        await it.create(_definition())
+            await api.namespace(name)
+        await api.create(_definition())
         for manifest in _release():
-            await it.create(manifest)
-        await it.create({"apiVersion": "apps/v1"} | _complete(deployment()))
-        await it.create({"apiVersion": "v1"} | service())
+            await api.create(manifest)
+        await api.create({"apiVersion": "apps/v1"} | _complete(deployment()))
+        await api.create({"apiVersion": "v1"} | service())
         for ref in (CONFIG.vllm.api_key, CONFIG.litellm.master_key):
-            await it.create(
+            await api.create(
                 {
                     "apiVersion": "v1",
                     "kind": "Secret",
@@ -58,8 +58,8 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApiS
                     "stringData": {ref.field: "sk-1"},
                 }
             )
-        await _until_served(it)
-        yield it
+        await _until_served(api)
+        yield api
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -79,13 +79,13 @@ async def test_the_bot_can_do_its_work(bot: ApiClient) -> None:
     assert [w.name for w in await cluster.gpu_workloads()] == ["coder-chat"]
     assert (await cluster.secret(MASTER_KEY, CONFIG.litellm.master_key)).get_secret_value()
     await argocd.refresh("coder-chat")
-    assert [found.name for found in await argocd.list()] == ["coder-chat"]
+    assert [app.name for app in await argocd.list()] == ["coder-chat"]
     await cluster.scale("coder-chat", 0, lease=None)
     await cluster.wait_gone("coder-chat", timeout=30)
 
 
-async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, bot: ApiClient) -> None:
-    """Created once, read, and deleted: its whole manifest passes the server's validation."""
+async def test_the_server_accepts_the_job_of_a_benchmark(server: ApiServer, bot: ApiClient) -> None:
+    """It is created once and deleted once, and its manifest passes the server's validation."""
     jobs = Jobs(bot, Whereabouts("serving"))
     await server.create({"apiVersion": "apps/v1"} | caching(_complete(deployment("measured"))))
     load = Load(model="measured", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
@@ -96,23 +96,23 @@ async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, 
 
 
 async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) -> None:
-    """With a real server's watches, and a pod that somebody else creates, reports ready and deletes, like controllers."""
-    cluster, made = Cluster(bot, "serving"), _named(pod())
-    told: list[str] = []
+    """The server's watches are real. The test creates the pod, reports it ready and deletes it, like controllers do."""
+    cluster, chat_pod = Cluster(bot, "serving"), _named(pod())
+    phase_keys: list[str] = []
 
     async def hear(phases: tuple[BootPhase, ...]) -> None:
-        told.append(phases[-1].phase.key)
+        phase_keys.append(phases[-1].phase.key)
 
     await cluster.scale("coder-chat", 1, lease="op-2/8")
     booting = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=hear))
-    await server.create(made)
-    await _until(lambda: told == ["waiting for a node"])
-    await server.report(made, {"conditions": [condition("PodScheduled")]})
-    await _until(lambda: len(told) > 1)
+    await server.create(chat_pod)
+    await _until(lambda: phase_keys == ["waiting for a node"])
+    await server.report(chat_pod, {"conditions": [condition("PodScheduled")]})
+    await _until(lambda: len(phase_keys) > 1)
     running = {"name": "vllm", "image": "v", "imageID": "v", "restartCount": 0, "ready": True}
     state = {"running": {"startedAt": now()}}
     await server.report(
-        made,
+        chat_pod,
         {
             "phase": "Running",
             "conditions": [condition("PodScheduled"), condition("Ready")],
@@ -121,16 +121,16 @@ async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) 
     )
     phases = await booting
     assert phases[0].phase.key == "waiting for a node"
-    assert [each.phase.key for each in phases[:1]] == told[:1]
+    assert [boot_phase.phase.key for boot_phase in phases[:1]] == phase_keys[:1]
     await cluster.scale("coder-chat", 0, lease=None)
     ending = asyncio.create_task(cluster.wait_gone("coder-chat", timeout=60))
-    await server.delete(made)
+    await server.delete(chat_pod)
     await ending
 
 
 @pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
-async def test_the_server_takes_each_object_of_the_chart(server: ApiServer, values: Object) -> None:
-    """Its schemas contain every field; objects for a newer server or with external definitions are skipped."""
+async def test_the_server_accepts_each_object_of_the_chart(server: ApiServer, values: Object) -> None:
+    """The server's schemas contain every field. Objects for a newer server or with external definitions are skipped."""
     elsewhere = set()
     for manifest in render(values):
         if await server.serves(manifest["apiVersion"]):
@@ -175,7 +175,7 @@ async def test_the_policy_denies_what_the_role_allows(bot: ApiClient) -> None:
     assert await denied(deployments, {"metadata": {"annotations": {"stoker.dev/note": "x"}}}) == ""
 
 
-async def test_nothing_is_lacking(bot: ApiClient) -> None:
+async def test_the_bot_lacks_no_right(bot: ApiClient) -> None:
     """The check that the bot makes at its start, and the doctor, finds every right."""
     assert await Cluster(bot, "serving").lacking(rights(CONFIG)) == ()
 
@@ -183,17 +183,17 @@ async def test_nothing_is_lacking(bot: ApiClient) -> None:
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> None:
     """The server's own list of the account's rights contains those that the bot uses, and those that everybody has."""
-    asked = await bot.param_serialize(
+    request = await bot.param_serialize(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
         header_params={"Accept": "application/json", "Content-Type": "application/json"},
         body={"spec": {"namespace": namespace}},
         auth_settings=["BearerToken"],
     )
-    response = (await bot.call_api(*asked)).response
+    response = (await bot.call_api(*request)).response
     async with response:
         review = await response.json()
-    found = {
+    granted = {
         Right(verb, resource, group, None, name)
         for rule in review["status"]["resourceRules"]
         for group in rule["apiGroups"]
@@ -205,12 +205,12 @@ async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> Non
     expected = {
         Right(r.verb, r.resource, r.group, None, r.name) for r in rights(CONFIG) if r.namespace in (namespace, None)
     }
-    assert found == expected
+    assert granted == expected
 
 
 @pytest.mark.parametrize("right", rights(CONFIG), ids=str)
 async def test_each_removed_right_is_named(server: ApiServer, bot: ApiClient, right: Right) -> None:
-    """Without it the check reports it; so no right is unused."""
+    """The check reports the right that was removed, so no right is unused."""
     # A permission to list in all namespaces includes each namespace.
     everywhere = {(r.verb, r.resource) for r in rights(CONFIG) if r.namespace is None}
     covered = right.namespace is not None and (right.verb, right.resource) in everywhere
@@ -254,13 +254,13 @@ async def until_lacking(bot: ApiClient, expected: tuple[Right, ...]) -> None:
 
 
 def _roles() -> list[Object]:
-    return [found for found in _release() if found["kind"] in ROLES]
+    return [role for role in _release() if role["kind"] in ROLES]
 
 
 def _release() -> list[Object]:
     objects = render(MEASURING)
-    wanted = ("ServiceAccount", *ROLES, "RoleBinding", "ClusterRoleBinding", *POLICY)
-    return [found for kind in wanted for found in of_kind(objects, kind)]
+    kinds = ("ServiceAccount", *ROLES, "RoleBinding", "ClusterRoleBinding", *POLICY)
+    return [manifest for kind in kinds for manifest in of_kind(objects, kind)]
 
 
 def _without(rules: list[Object], right: Right) -> list[Object]:
@@ -275,24 +275,24 @@ def _without(rules: list[Object], right: Right) -> list[Object]:
     return left
 
 
-async def _until(seen: Callable[[], bool]) -> None:
+async def _until(predicate: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not seen():
+        while not predicate():
             await asyncio.sleep(0.05)
 
 
-def _named(found: Object) -> Object:
-    """A pod as its ReplicaSet makes it: with an image, and without a status."""
-    (container,) = found["spec"]["containers"]
-    spec = found["spec"] | {"containers": [container | {"image": "vllm/vllm-openai:v0"}]}
-    return {"apiVersion": "v1"} | {key: value for key, value in found.items() if key != "status"} | {"spec": spec}
+def _named(manifest: Object) -> Object:
+    """A pod like its ReplicaSet creates it, with an image and without a status."""
+    (container,) = manifest["spec"]["containers"]
+    spec = manifest["spec"] | {"containers": [container | {"image": "vllm/vllm-openai:v0"}]}
+    return {"apiVersion": "v1"} | {key: value for key, value in manifest.items() if key != "status"} | {"spec": spec}
 
 
-def _complete(found: Object) -> Object:
-    """With the fields that a real server requires, and the sandbox does not."""
-    container = {"image": "vllm/vllm-openai:v0"} | found["spec"]["template"]["spec"]["containers"][0]
-    found["spec"]["template"]["spec"]["containers"] = [container]
-    return found
+def _complete(manifest: Object) -> Object:
+    """Add the fields that a real server requires and the sandbox does not."""
+    container = {"image": "vllm/vllm-openai:v0"} | manifest["spec"]["template"]["spec"]["containers"][0]
+    manifest["spec"]["template"]["spec"]["containers"] = [container]
+    return manifest
 
 
 def _definition() -> Object:

@@ -45,8 +45,8 @@ def the_chart_refuses(config: Object) -> bool:
     return not Draft7Validator(schema).is_valid({"config": config})
 
 
-def test_the_schema_is_the_one_of_the_settings(tmp_path: Path) -> None:
-    """`make docs` writes it."""
+def test_the_schema_is_generated_from_the_settings(tmp_path: Path) -> None:
+    """`make docs` writes the schema into the chart."""
     copy = tmp_path / "values.schema.json"
     shutil.copy(SCHEMA, copy)
     into_chart(str(copy))
@@ -99,15 +99,15 @@ def test_both_refuse_a_wrong_setting(config: Object, named: str, tmp_path: Path)
         {"platform": {"namespaces": ["serving-2"], "endpoints": {}}},
     ],
 )
-def test_both_accept_a_right_setting(config: Object, tmp_path: Path) -> None:
+def test_both_accept_a_valid_setting(config: Object, tmp_path: Path) -> None:
     """Each form that the reference describes can be written into the chart's values."""
     assert not the_bot_refuses(config, tmp_path)
     render(MINIMAL | {"config": {"slack": {"channel": "C0123456789"}} | config})
 
 
-@pytest.mark.parametrize(("section", "key"), KEYS, ids=[".".join(each) for each in KEYS])
+@pytest.mark.parametrize(("section", "key"), KEYS, ids=[".".join(path) for path in KEYS])
 @pytest.mark.parametrize("value", [{"no": "such"}, [[]], -1, "?"], ids=["mapping", "list", "negative", "text"])
-def test_no_key_is_checked_by_one_of_them_alone(section: str, key: str, value: Any, tmp_path: Path) -> None:
+def test_the_bot_and_the_chart_check_the_same_keys(section: str, key: str, value: Any, tmp_path: Path) -> None:
     """A value of the wrong kind is refused by both, for every setting. Only the bot checks the names of time zones."""
     if (key, value) == ("timezone", "?"):
         pytest.skip("JSON schema has no list of time zones")

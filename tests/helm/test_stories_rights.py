@@ -21,7 +21,7 @@ COVERING = ("01-up-and-down", "02-add", "05-crash", "40-bench", "43-staged-after
 WATCH_GATEWAY = Request("watch", "apps", "deployments", "litellm")
 
 
-def test_the_sandbox_grants_what_the_chart_grants() -> None:
+def test_the_sandbox_grants_the_rights_of_the_chart() -> None:
     """`stoker rights`, which the sandbox enforces, equals the rendered Roles."""
     pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
     from bot.clients.rights import roles
@@ -41,38 +41,38 @@ async def test_the_stories_need_each_right_and_no_other(
     """A bring-up, benchmarks, a boot that crashes, a new model that is staged, a volume that grows: nothing refused,
     nothing unused.
     """
-    here = await open_sandbox(speed=60)
-    await here.says("dev", "/gpu up coder-chat")
-    await here.clicks("lead", "Approve")
-    await here.sees("all smoke tests passed")
-    await here.says("dev", "/model bench coder-chat")
-    await here.sees("generates up to")
-    here.world.break_("smoke-fails")
-    await here.says("dev", "/model bench coder-chat")
-    await here.sees("Its Job is deleted")
-    here.world.mend("smoke-fails")
-    await here.says("dev", "/gpu down")
-    await here.sees("the GPU is free")
-    here.world.break_("crash")
-    await here.says("dev", "/gpu up coder-chat")
-    await here.clicks("lead", "Approve")
-    await here.sees("failed")
-    here.world.mend("crash")
-    await here.says("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
-    await here.sees("#1")
-    await here.world.checks(passed=True)
-    await here.clicks("lead", "Approve & roll out")
-    await here.sees("is rolled out")
-    await here.sees("are on the volume of coder-mini")
-    await here.says("dev", "/gpu up coder-chat")
-    await here.clicks("lead", "Approve")
-    await here.sees("all smoke tests passed")
-    await here.says("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ storage=40Gi")
-    await here.sees("#2")
-    await here.world.checks(passed=True)
-    await here.clicks("lead", "Approve & roll out")
-    await here.sees("making the volume grow")
-    account = here.world.account
+    sandbox = await open_sandbox(speed=60)
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.clicks("lead", "Approve")
+    await sandbox.sees("all smoke tests passed")
+    await sandbox.says("dev", "/model bench coder-chat")
+    await sandbox.sees("generates up to")
+    sandbox.world.break_("smoke-fails")
+    await sandbox.says("dev", "/model bench coder-chat")
+    await sandbox.sees("Its Job is deleted")
+    sandbox.world.mend("smoke-fails")
+    await sandbox.says("dev", "/gpu down")
+    await sandbox.sees("the GPU is free")
+    sandbox.world.break_("crash")
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.clicks("lead", "Approve")
+    await sandbox.sees("failed")
+    sandbox.world.mend("crash")
+    await sandbox.says("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
+    await sandbox.sees("#1")
+    await sandbox.world.checks(passed=True)
+    await sandbox.clicks("lead", "Approve & roll out")
+    await sandbox.sees("is rolled out")
+    await sandbox.sees("are on the volume of coder-mini")
+    await sandbox.says("dev", "/gpu up coder-chat")
+    await sandbox.clicks("lead", "Approve")
+    await sandbox.sees("all smoke tests passed")
+    await sandbox.says("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ storage=40Gi")
+    await sandbox.sees("#2")
+    await sandbox.world.checks(passed=True)
+    await sandbox.clicks("lead", "Approve & roll out")
+    await sandbox.sees("making the volume grow")
+    account = sandbox.world.account
     assert account.refused == []
     assert {str(right) for right in account.granted - account.used} == set()
 
@@ -89,7 +89,7 @@ async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> No
 @pytest.mark.soak
 @pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(7200)
-async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> None:
+async def test_each_right_is_needed_by_a_story(tmp_path: Path) -> None:
     """Each right is removed alone, from a bot that had it at its start."""
     needed: dict[Request, str] = {}
     granted: frozenset[Request] = frozenset()
@@ -113,9 +113,9 @@ async def run_story(name: str, directory: Path, *, without: Request | None = Non
     directory.mkdir(exist_ok=True)
     path = STORIES / f"{name}.story"
     story = parse(path.read_text("utf-8"), path, users=USERS, faults=frozenset(KNOWN))
-    given = dict(story.given)
-    speed = float(given.pop("speed", 60))
-    settings = merged(merged(IDLE_SETTINGS, STORY_LIMITS), nested(given))
+    overrides = dict(story.given)
+    speed = float(overrides.pop("speed", 60))
+    settings = merged(merged(IDLE_SETTINGS, STORY_LIMITS), nested(overrides))
     async with opened(
         platform=None, speed=speed, port=0, checks_pass_after=None, settings=settings, directory=directory
     ) as world:

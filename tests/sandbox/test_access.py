@@ -134,13 +134,15 @@ async def test_a_removed_right_is_refused(api: KubernetesAPI, stoker: tuple[Acco
     assert {str(grant) for grant in account.used} == {"list deployments.apps in serving"}
 
 
-async def test_a_review_says_what_the_account_may(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
+async def test_an_access_review_shows_the_rights_of_the_account(
+    api: KubernetesAPI, stoker: tuple[Account, str]
+) -> None:
     """An access review is not a use of the right."""
     account, token = stoker
 
-    async def may(token: str, **asked: str) -> bool:
+    async def may(token: str, **attributes: str) -> bool:
         path = "apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        answer = (await ask(api, token, "POST", path, {"spec": {"resourceAttributes": asked}})).json()
+        answer = (await ask(api, token, "POST", path, {"spec": {"resourceAttributes": attributes}})).json()
         return bool(answer["status"]["allowed"])
 
     scale = {"verb": "patch", "group": "apps", "resource": "deployments", "subresource": "scale"}
@@ -151,7 +153,7 @@ async def test_a_review_says_what_the_account_may(api: KubernetesAPI, stoker: tu
     assert account.used == set()
 
 
-async def test_the_administrator_may_everything_and_a_stranger_nothing(api: KubernetesAPI) -> None:
+async def test_the_administrator_may_do_everything_and_a_stranger_nothing(api: KubernetesAPI) -> None:
     """An unknown token gets a 401."""
     path = DEPLOYMENTS.format("litellm") + "/a"
     assert (await ask(api, api.token, "GET", path)).status_code == 200

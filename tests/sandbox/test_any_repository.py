@@ -42,8 +42,8 @@ def test_flux_ignores_directories_below_one_with_a_kustomization() -> None:
         "apps/ai/below/left-out.yaml": DEPLOYMENT.replace("chat", "out"),
         "apps/plain.yaml": DEPLOYMENT.replace("chat", "plain"),
     }
-    made = [(each["metadata"].get("namespace"), each["metadata"]["name"]) for each in generated("apps", files)]
-    assert sorted(made, key=str) == [("ai", "chat"), (None, "plain")]
+    objects = [(item["metadata"].get("namespace"), item["metadata"]["name"]) for item in generated("apps", files)]
+    assert sorted(objects, key=str) == [("ai", "chat"), (None, "plain")]
     assert placed(files)["apps/ai/chat.yaml"] == "ai"
 
 
@@ -59,10 +59,10 @@ def test_a_patch_of_a_container_changes_only_that_container() -> None:
         "shared/p.yaml": patch,
         "over/kustomization.yaml": f"{KUSTOMIZE}resources: [../base]\ncomponents: [../shared]\n",
     }
-    (made,) = kustomize("over", files)
-    engine, proxy = made["spec"]["template"]["spec"]["containers"]
+    (deployment,) = kustomize("over", files)
+    engine, proxy = deployment["spec"]["template"]["spec"]["containers"]
     assert (engine["args"], engine["image"], proxy["image"]) == (["y"], "a", "b")
-    assert made["metadata"]["name"] == "chat"
+    assert deployment["metadata"]["name"] == "chat"
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_patch_of_a_container_changes_only_that_container() -> None:
     ],
 )
 def test_variables_of_flux(text: str, expected: object) -> None:
-    found = substituted({"spec": {"postBuild": {"substitute": {"A": 1}}}}, [{"kind": "X", "v": text}], {})
-    assert found == [{"kind": "X", "v": expected}]
+    result = substituted({"spec": {"postBuild": {"substitute": {"A": 1}}}}, [{"kind": "X", "v": text}], {})
+    assert result == [{"kind": "X", "v": expected}]
 
 
 def test_variables_from_a_config_map_and_from_a_secret() -> None:
@@ -94,7 +94,7 @@ def test_the_names_of_the_generic_chart() -> None:
     """A controller with the release's name has only that; the others have both."""
     container = {"containers": {"app": {"image": {"repository": "a"}}}}
     values = {"controllers": {"vllm": container, "embed": container}, "service": {"app": {"controller": "embed"}}}
-    names = [(each["kind"], each["metadata"]["name"]) for each in known_chart("vllm", values) or ()]
+    names = [(item["kind"], item["metadata"]["name"]) for item in known_chart("vllm", values) or ()]
     assert names == [("Deployment", "vllm"), ("Deployment", "vllm-embed"), ("Service", "vllm")]
     assert known_chart("x", {"grafana": {"enabled": True}}) is None
 
@@ -170,7 +170,7 @@ async def test_one_object_that_cannot_be_rendered_stops_no_other() -> None:
     store, clock = ObjectStore(), Clock(1000)
     await Flux(store, Git(files), clock, set()).start()
     await ArgoCD(store, Git(files), clock, set(), "none").start()
-    assert {each["metadata"]["name"] for each in store.find("Deployment")} == {"good", "fine"}
+    assert {deployment["metadata"]["name"] for deployment in store.find("Deployment")} == {"good", "fine"}
     bad = store.get("Kustomization", "bad", "flux-system") or {}
     assert "no such file or directory" in bad["status"]["conditions"][0]["message"]
     worse = store.get("Application", "worse", "argocd") or {}
@@ -184,9 +184,9 @@ def test_one_sentence_lists_the_parts_that_are_not_simulated() -> None:
         "b.yaml": "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: s}\n",
         "c.txt": "kind: no",
     }
-    said = unsimulated(files)
+    sentence = unsimulated(files)
     assert (
-        said
+        sentence
         == "The sandbox does not simulate the chart kubeai, StatefulSet s: the objects that they would create do not exist here."
     )
     assert unsimulated({"d.yaml": DEPLOYMENT}) == ""

@@ -23,7 +23,7 @@ def name(target: str) -> str:
         ("&lt;!channel&gt; &amp; `a&lt;b`", "<!channel> & a<b"),
     ],
 )
-def test_markup_is_read_and_not_seen(mrkdwn: str, text: str) -> None:
+def test_markup_is_applied_and_not_shown(mrkdwn: str, text: str) -> None:
     """Asterisks are style, also around code; inside code they are text."""
     assert readable(mrkdwn, name) == text
 

@@ -46,12 +46,12 @@ def rendered(**helm: Any) -> list[dict[str, Any]]:
 
 
 def test_a_chart_gets_every_kind_of_values() -> None:
-    (found,) = rendered(values="engine: sglang\n", parameters=[{"name": "args[1]", "value": "--port=1"}])
-    assert (found["metadata"]["name"], found["metadata"]["namespace"]) == ("coder-sglang", "llm")
-    assert found["spec"]["replicas"] == 0
-    assert found["spec"]["template"]["spec"]["containers"][0]["args"] == ["--model=a/b", "--port=1"]
+    (deployment,) = rendered(values="engine: sglang\n", parameters=[{"name": "args[1]", "value": "--port=1"}])
+    assert (deployment["metadata"]["name"], deployment["metadata"]["namespace"]) == ("coder-sglang", "llm")
+    assert deployment["spec"]["replicas"] == 0
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["args"] == ["--model=a/b", "--port=1"]
 
 
-def test_what_helm_refuses_is_an_error_of_the_sync() -> None:
+def test_a_refusal_by_helm_fails_the_sync() -> None:
     with pytest.raises(RenderError, match=r"helm template charts/llm failed: .*replicas are missing"):
         rendered(parameters=[{"name": "replicas", "value": ""}])

@@ -55,8 +55,8 @@ class Platform:
         return await self.cluster.wait_ready(name, timeout=LONG, progress=progress)
 
     async def is_up(self, name: str) -> bool:
-        found = await self.cluster.workload(name)
-        return found is not None and found.ready_replicas == 1
+        workload = await self.cluster.workload(name)
+        return workload is not None and workload.ready_replicas == 1
 
     def url(self, name: str) -> str:
         return self.vllm.url(name, "serving", 8000)
@@ -88,12 +88,12 @@ async def platform() -> AsyncIterator[Platform]:
 async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
     """Node, image, weights, load: what the bot shows comes from the pod's own conditions and events."""
     phases = await platform.boot("coder-chat")
-    assert [each.phase.key for each in phases][:4] == [
+    assert [boot_phase.phase.key for boot_phase in phases][:4] == [
         "waiting for a node", "pulling the image", "staging weights", "loading",
     ]  # fmt: skip
-    found = await platform.cluster.workload("coder-chat")
-    assert found is not None
-    assert (found.lease, found.ready_replicas, found.kind) == ("op-1", 1, "chat")
+    workload = await platform.cluster.workload("coder-chat")
+    assert workload is not None
+    assert (workload.lease, workload.ready_replicas, workload.kind) == ("op-1", 1, "chat")
     assert await platform.cluster.node_of("coder-chat") is not None
 
 
@@ -144,7 +144,7 @@ async def test_weights_in_the_cache_need_no_hub(platform: Platform) -> None:
     assert await platform.is_up("coder-chat")
 
 
-async def test_a_sync_is_at_the_commit_that_was_asked_for(platform: Platform) -> None:
+async def test_a_sync_is_at_the_requested_commit(platform: Platform) -> None:
     """Main has newer commits; the approved commit is synced, not the newest."""
     path = "serving/coder-chat/deployment.yaml"
     approved = platform.git.edit(path, "--max-model-len=16384", "--max-model-len=8192")
@@ -190,7 +190,7 @@ async def nobody(_: str) -> None:
     """No key remains."""
 
 
-async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
+async def test_a_virtual_key_is_deleted_after_its_use(platform: Platform) -> None:
     """A key is created, used by alias with a price, and deleted: then it is invalid."""
     await platform.boot("coder-chat")
     async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m", on_undeleted=nobody) as key:
@@ -203,7 +203,7 @@ async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
 
 async def test_the_bot_reads_the_key_that_vllm_checks(platform: Platform) -> None:
     """The key in the cluster's Secret is the key that vLLM checks."""
-    found = platform.sandbox.store.get("Secret", "vllm-api-key", "serving")
-    assert found is not None
+    secret = platform.sandbox.store.get("Secret", "vllm-api-key", "serving")
+    assert secret is not None
     key = await platform.cluster.secret(ENGINE_KEY, Config().vllm.api_key)
-    assert key.get_secret_value() == b64decode(found["data"]["api-key"]).decode()
+    assert key.get_secret_value() == b64decode(secret["data"]["api-key"]).decode()

@@ -43,14 +43,14 @@ async def test_time_only_increases() -> None:
 
 async def test_a_shared_clock_dates_everything_and_keeps_its_speed() -> None:
     """Messages and objects have its date; if the bot does not share the clock, they have the real date."""
-    shared, own = Clock(3600, shared=True), Clock(3600)
+    shared, separate = Clock(3600, shared=True), Clock(3600)
     time.sleep(0.05)
     real = time.time()
     assert shared.date().timestamp() - real > 100
     assert float(History(shared.date).next_ts()) - real > 100
-    assert ObjectStore(shared.date).timestamp() > ObjectStore(own.date).timestamp()
-    assert abs(float(History(own.date).next_ts()) - real) < 10
-    assert own.for_the_bot() == {}
+    assert ObjectStore(shared.date).timestamp() > ObjectStore(separate.date).timestamp()
+    assert abs(float(History(separate.date).next_ts()) - real) < 10
+    assert separate.for_the_bot() == {}
     assert shared.for_the_bot()["STOKER_CLOCK"].startswith("3600x since 20")
     with pytest.raises(ValueError, match="The bot uses the same clock"):
         shared.speed = 1

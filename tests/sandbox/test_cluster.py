@@ -29,10 +29,8 @@ class Platform:
         self.custom: Any = client.CustomObjectsApi(api)
 
     async def application(self, name: str) -> dict[str, Any]:
-        found = await self.custom.get_namespaced_custom_object(
-            "argoproj.io", "v1alpha1", "argocd", "applications", name
-        )
-        return dict(found)
+        live = await self.custom.get_namespaced_custom_object("argoproj.io", "v1alpha1", "argocd", "applications", name)
+        return dict(live)
 
     async def patch(self, name: str, body: dict[str, Any]) -> None:
         await self.custom.patch_namespaced_custom_object(
@@ -54,8 +52,8 @@ class Platform:
         await self.patch(name, {"operation": {"initiatedBy": {"username": "stoker"}, "sync": sync}})
 
     async def pods(self, name: str) -> list[Any]:
-        found = await self.core.list_namespaced_pod("serving", label_selector=f"app.kubernetes.io/name={name}")
-        return list(found.items)
+        pods = await self.core.list_namespaced_pod("serving", label_selector=f"app.kubernetes.io/name={name}")
+        return list(pods.items)
 
     async def reasons(self) -> dict[str, str]:
         events = await self.core.list_namespaced_event("serving")
@@ -68,9 +66,9 @@ class Platform:
         await self.apps.patch_namespaced_deployment_scale(name, "serving", {"spec": {"replicas": replicas}})
 
 
-async def wait_until(seen: Callable[[], Any], seconds: float = 90) -> None:
+async def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
-        while not await seen():
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
@@ -85,8 +83,10 @@ async def platform() -> AsyncIterator[Platform]:
 
 async def test_everything_is_synced_at_the_first_commit(platform: Platform) -> None:
     """At the start each Application is Synced at main, the CPU models run and the GPU ones are at zero."""
-    found = await platform.custom.list_namespaced_custom_object("argoproj.io", "v1alpha1", "argocd", "applications")
-    sync = {app["metadata"]["name"]: app["status"]["sync"] for app in found["items"]}
+    applications = await platform.custom.list_namespaced_custom_object(
+        "argoproj.io", "v1alpha1", "argocd", "applications"
+    )
+    sync = {app["metadata"]["name"]: app["status"]["sync"] for app in applications["items"]}
 
     assert {state["status"] for state in sync.values()} == {"Synced"}
     assert sync["coder-chat"]["revision"] == platform.git.head
@@ -240,8 +240,10 @@ async def test_applications_come_and_go_with_their_files(platform: Platform) -> 
     await platform.refresh("coder-chat")
 
     async def changed() -> bool:
-        found = await platform.custom.list_namespaced_custom_object("argoproj.io", "v1alpha1", "argocd", "applications")
-        names = {app["metadata"]["name"] for app in found["items"]}
+        applications = await platform.custom.list_namespaced_custom_object(
+            "argoproj.io", "v1alpha1", "argocd", "applications"
+        )
+        names = {app["metadata"]["name"] for app in applications["items"]}
         return "coder-mini" in names and "coder-fim" not in names
 
     await wait_until(changed)

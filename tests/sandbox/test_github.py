@@ -59,15 +59,15 @@ class Developer:
         return await self.git(*at, "rev-parse", "HEAD")
 
     async def open(self, branch: str) -> dict[str, Any]:
-        asked = {"head": branch, "base": "main", "title": f"Add {branch}", "body": "<b>why</b>"}
-        response = await self.rest.post(PULLS, json=asked)
+        request_body = {"head": branch, "base": "main", "title": f"Add {branch}", "body": "<b>why</b>"}
+        response = await self.rest.post(PULLS, json=request_body)
         assert response.status_code == 201, response.text
-        found: dict[str, Any] = response.json()
-        return found
+        pull: dict[str, Any] = response.json()
+        return pull
 
     async def pull(self, number: int = 1) -> dict[str, Any]:
-        found: dict[str, Any] = (await self.rest.get(f"{PULLS}/{number}")).json()
-        return found
+        pull: dict[str, Any] = (await self.rest.get(f"{PULLS}/{number}")).json()
+        return pull
 
 
 @pytest.fixture
@@ -156,8 +156,8 @@ async def test_pull_requests_are_found_by_their_head(dev: Developer) -> None:
     await dev.push("x", "two\n")
     await dev.open("x")
     await dev.github.close()
-    found = (await dev.rest.get(PULLS, params={"head": "acme:x", "state": "all"})).json()
-    assert [pull["number"] for pull in found] == [1]
+    pulls = (await dev.rest.get(PULLS, params={"head": "acme:x", "state": "all"})).json()
+    assert [pull["number"] for pull in pulls] == [1]
     assert (await dev.rest.get(PULLS, params={"head": "acme:x"})).json() == []
     issue = (await dev.rest.get("/repos/acme/llm-platform/issues/1")).json()
     assert issue["closed_by"]["login"] == "octocat"
@@ -251,7 +251,7 @@ async def test_the_page_shows_the_diff_and_escapes_everything(dev: Developer) ->
 
 async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer) -> None:
     """Each event arrives in order, signed with the secret, also when the first attempt fails."""
-    seen: list[tuple[str, str]] = []
+    events: list[tuple[str, str]] = []
     attempts = 0
     done = asyncio.Event()
 
@@ -263,8 +263,8 @@ async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer
         body = await request.read()
         expected = "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
         assert request.headers["X-Hub-Signature-256"] == expected
-        seen.append((request.headers["X-GitHub-Event"], json.loads(body)["action"]))
-        if len(seen) == 4:
+        events.append((request.headers["X-GitHub-Event"], json.loads(body)["action"]))
+        if len(events) == 4:
             done.set()
         return web.Response()
 
@@ -282,7 +282,7 @@ async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer
     with suppress(TimeoutError):
         await asyncio.wait_for(done.wait(), 60)
     await runner.cleanup()
-    assert seen == [
+    assert events == [
         ("pull_request", "opened"),
         ("pull_request", "synchronize"),
         ("check_run", "completed"),
@@ -300,7 +300,7 @@ async def test_a_github_outage_affects_every_request(dev: Developer, faults: Fau
     assert (await dev.rest.get(PULLS)).status_code == 200
 
 
-async def test_the_panel_lists_what_is_open_and_what_became_of_it(dev: Developer) -> None:
+async def test_the_panel_lists_open_and_ended_pull_requests(dev: Developer) -> None:
     """The newest first, with its checks and its page."""
     await dev.push("x", "two\n")
     await dev.open("x")
@@ -308,12 +308,12 @@ async def test_the_panel_lists_what_is_open_and_what_became_of_it(dev: Developer
     await dev.open("y")
     await dev.github.checks("success")
     await dev.rest.patch(f"{PULLS}/1", json={"state": "closed"})
-    shown = [(pull["number"], pull["state"], pull["checks"]) for pull in dev.github.panel()]
-    assert shown == [(2, "open", "success"), (1, "closed", "pending")]
+    listed = [(pull["number"], pull["state"], pull["checks"]) for pull in dev.github.panel()]
+    assert listed == [(2, "open", "success"), (1, "closed", "pending")]
     assert dev.github.panel()[0]["url"] == f"{dev.github.url}/acme/llm-platform/pull/2"
 
 
-async def test_check_runs_appear_when_ci_wants(dev: Developer) -> None:
+async def test_check_runs_can_appear_later(dev: Developer) -> None:
     """With none, a head has no check run; when they appear, they are still running; then they end."""
     await dev.github.checks_none()
     await dev.push("x", "two\n")
@@ -335,10 +335,10 @@ async def test_each_run_of_a_workflow_has_a_suite_and_its_workflow_is_known(dev:
     sha = (await dev.open("x"))["head"]["sha"]
     dev.github.ci.add(sha, "build", "failure", workflow="a.yaml")
     dev.github.ci.add(sha, "build", "success", workflow="b.yaml")
-    found = (await dev.rest.get(f"/repos/acme/llm-platform/commits/{sha}/check-runs")).json()["check_runs"]
+    check_runs = (await dev.rest.get(f"/repos/acme/llm-platform/commits/{sha}/check-runs")).json()["check_runs"]
     workflows = (await dev.rest.get("/repos/acme/llm-platform/actions/runs", params={"head_sha": sha})).json()
     suites = {run["check_suite_id"]: run["path"] for run in workflows["workflow_runs"]}
-    assert [(run["name"], run["conclusion"], suites[run["check_suite"]["id"]]) for run in found] == [
+    assert [(run["name"], run["conclusion"], suites[run["check_suite"]["id"]]) for run in check_runs] == [
         ("build", "success", ".github/workflows/b.yaml"),
         ("build", "failure", ".github/workflows/a.yaml"),
         ("ci", None, ".github/workflows/ci.yaml"),
@@ -355,7 +355,10 @@ async def test_the_newest_status_of_a_context_counts(dev: Developer, faults: Fau
     assert (await dev.rest.get(path)).json()["state"] == "failure"
     await dev.github.status("ci/old", "success")
     combined = (await dev.rest.get(path)).json()
-    assert (combined["state"], [each["context"] for each in combined["statuses"]]) == ("success", ["ci/old"])
+    assert (combined["state"], [commit_status["context"] for commit_status in combined["statuses"]]) == (
+        "success",
+        ["ci/old"],
+    )
     faults.add("statuses-refused")
     answer = await dev.rest.get(path)
     assert (answer.status_code, answer.json()["message"]) == (403, "Resource not accessible by personal access token")
@@ -378,7 +381,7 @@ async def test_people_push_and_commit(dev: Developer) -> None:
         await dev.github.change_main("README.md", "", "absent")
 
 
-async def test_a_pull_request_is_merged_where_it_is_aimed_at(dev: Developer) -> None:
+async def test_a_pull_request_is_merged_into_its_base_branch(dev: Developer) -> None:
     """Somebody aims it at another branch; GitHub merges it there."""
     await dev.push("x", "two\n")
     await dev.open("x")

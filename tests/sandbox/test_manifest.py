@@ -66,9 +66,9 @@ async def test_history_needs_the_scope_of_its_kind_of_conversation(scope: str, c
     async with Workspace(Faults(), manifest=read_manifest(written(scopes=["commands", scope]))) as workspace:
         client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
         assert (await client.conversations_history(channel=channel))["messages"] == []
-        other = "D0DEV" if channel == "C0GPUOPS" else "C0GPUOPS"
+        other_channel = "D0DEV" if channel == "C0GPUOPS" else "C0GPUOPS"
         with pytest.raises(SlackApiError, match="missing_scope"):
-            await client.conversations_history(channel=other)
+            await client.conversations_history(channel=other_channel)
 
 
 async def test_a_home_that_is_switched_off_cannot_be_published() -> None:

@@ -59,7 +59,7 @@ def test_documented_blocks_are_accepted(block: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "why"),
+    ("block", "words"),
     [
         ({"type": "table", "rows": []}, "rows"),
         ({"type": "table", "rows": rows(101)}, "rows"),
@@ -92,16 +92,16 @@ def test_documented_blocks_are_accepted(block: Json) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_blocks_that_slack_documents_as_invalid_are_refused(block: Json, why: str) -> None:
-    assert any(why in complaint for complaint in complaints([block]))
+def test_blocks_that_slack_documents_as_invalid_are_refused(block: Json, words: str) -> None:
+    assert any(words in complaint for complaint in complaints([block]))
 
 
 def test_the_blocks_of_a_message_are_checked_together() -> None:
     """One table, two charts, and either a plan or task cards."""
     table = {"type": "table", "rows": rows(1)}
-    assert any("1 table" in each for each in complaints([table, container(child_blocks=[table])]))
-    assert any("2 data_visualization" in each for each in complaints([chart()] * 3))
-    assert any("combined" in each for each in complaints([plan(task()), {"type": "task_card", **task()}]))
+    assert any("1 table" in complaint for complaint in complaints([table, container(child_blocks=[table])]))
+    assert any("2 data_visualization" in complaint for complaint in complaints([chart()] * 3))
+    assert any("combined" in complaint for complaint in complaints([plan(task()), {"type": "task_card", **task()}]))
 
 
 def test_a_surface_has_its_own_blocks() -> None:
@@ -113,7 +113,7 @@ def test_a_surface_has_its_own_blocks() -> None:
     assert view_complaints({"type": "home", "blocks": [plan(task())]}) != []
 
 
-def test_what_is_inside_a_container_can_be_read_and_pressed() -> None:
+def test_the_content_of_a_container_can_be_read_and_pressed() -> None:
     """Its blocks get ids as the others do."""
     button = {"type": "button", "text": {"type": "plain_text", "text": "Press"}, "action_id": "press"}
     (block,) = with_ids([container(child_blocks=[SECTION, {"type": "actions", "elements": [button]}])])

@@ -27,8 +27,8 @@ def section(text: str) -> list[dict[str, Any]]:
 
 
 def notified(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
-    found = {name: [(n.how, n.text) for n in workspace.notified(name)] for name in ("dev", "lead", "admin")}
-    return {name: what for name, what in found.items() if what}
+    by_user = {name: [(n.how, n.text) for n in workspace.notified(name)] for name in ("dev", "lead", "admin")}
+    return {name: notifications for name, notifications in by_user.items() if notifications}
 
 
 @pytest.mark.parametrize(

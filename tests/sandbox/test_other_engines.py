@@ -15,8 +15,8 @@ from tests.clients.wire import client, wire
 
 def engine(container: Object, *maps: Object, volumes: Any = (), counters: Counters | None = None) -> Engine:
     store = ObjectStore()
-    for each in maps:
-        store.create({"kind": "ConfigMap", **each})
+    for configmap in maps:
+        store.create({"kind": "ConfigMap", **configmap})
     spec = {
         "containers": [{"name": "engine", "image": "vllm/vllm-openai:v0.11.0", **container}],
         "volumes": list(volumes),
@@ -54,9 +54,11 @@ def config_map(name: str, **data: str) -> Object:
         ),
     ],
 )  # fmt: skip
-def test_a_server_is_what_its_container_runs(container: Object, name: str, served: list[str], context: int) -> None:
-    found = engine(container)
-    assert (found.name, found.served_names, found.context) == (name, served, context)
+def test_the_server_is_derived_from_its_container(
+    container: Object, name: str, served: list[str], context: int
+) -> None:
+    server = engine(container)
+    assert (server.name, server.served_names, server.context) == (name, served, context)
 
 
 def test_arguments_come_from_config_maps() -> None:

@@ -213,8 +213,8 @@ async def test_a_message_has_the_apps_shortcuts(page: Page, app: AsyncApp, clien
     @app.shortcut("status")
     async def status(ack: Any, shortcut: dict[str, Any], client: AsyncWebClient) -> None:
         await ack()
-        about = section(f"About: {shortcut['message']['text']}")
-        await client.views_open(trigger_id=shortcut["trigger_id"], view=modal("Status", about))
+        text_section = section(f"About: {shortcut['message']['text']}")
+        await client.views_open(trigger_id=shortcut["trigger_id"], view=modal("Status", text_section))
 
     await post(client, section("card"), text="Bring up coder-chat")
     more = page.locator("#messages article summary[aria-label='More actions']")
@@ -398,11 +398,11 @@ FAINT_OR_NAMELESS = """() => {
 
 async def unreadable(page: Page) -> list[str]:
     """Unreadable colour contrasts, by day or by night."""
-    found: list[str] = []
+    problems: list[str] = []
     for scheme in SCHEMES:
         await page.emulate_media(color_scheme=scheme)
-        found += [f"{scheme}: {text}" for text in await page.evaluate(FAINT_OR_NAMELESS)]
-    return found
+        problems += [f"{scheme}: {text}" for text in await page.evaluate(FAINT_OR_NAMELESS)]
+    return problems
 
 
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")

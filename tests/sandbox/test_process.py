@@ -39,7 +39,9 @@ async def test_a_bot_that_does_not_start_shows_the_reason(tmp_path: Path) -> Non
             pass
 
 
-async def test_nothing_of_this_shell_reaches_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_of_the_shell_does_not_reach_the_bot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A developer's own token in the environment must never reach the sandbox."""
     monkeypatch.setenv("SLACK_BOT_TOKEN", "somebody's own")
     bot = Bot({"STOKER_PORT": "1"}, port=1, directory=tmp_path)
@@ -47,7 +49,7 @@ async def test_nothing_of_this_shell_reaches_the_bot(tmp_path: Path, monkeypatch
     assert bot.environment["STOKER_PORT"] == "1"
 
 
-async def test_the_bot_is_the_one_beside_the_sandbox(tmp_path: Path) -> None:
+async def test_the_sandbox_runs_the_bot_of_its_own_clone(tmp_path: Path) -> None:
     """A sandbox that is imported from a clone runs the clone's bot, although another one is installed."""
     clone = tmp_path / "clone"
     for package in ("bot", "sandbox"):

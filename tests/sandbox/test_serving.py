@@ -25,8 +25,8 @@ class Models:
         self.cluster, self.serving, self.faults, self._http = cluster, serving, faults, http
 
     def key(self, namespace: str, secret: str, field: str) -> str:
-        found = self.cluster.store.get("Secret", secret, namespace)
-        return b64decode(found["data"][field]).decode() if found else ""
+        manifest = self.cluster.store.get("Secret", secret, namespace)
+        return b64decode(manifest["data"][field]).decode() if manifest else ""
 
     async def engine(self, path: str, body: Any = None, *, name: str = "coder-chat", keyed: bool = True) -> Any:
         url = self.serving.vllm_url_template.format(namespace="serving", service=name, port=8000) + path
@@ -162,16 +162,16 @@ async def test_a_key_reaches_no_other_alias_and_not_beyond_its_budget(models: Mo
     await models.up("coder-chat")
     key, poor = await models.mint(), await models.mint(max_budget=0)
 
-    other = await models.gateway("/v1/completions", PROMPT | {"model": "coder-fim"}, key)
-    assert (other.status_code, other.json()["error"]["type"]) == (403, "key_model_access_denied")
+    refused = await models.gateway("/v1/completions", PROMPT | {"model": "coder-fim"}, key)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (403, "key_model_access_denied")
     spent = await models.gateway("/v1/chat/completions", CHAT | {"model": "coder-chat"}, poor)
     assert (spent.status_code, spent.json()["error"]["type"]) == (400, "budget_exceeded")
     await models.gateway("/key/delete", {"keys": [key]})
-    gone = await models.gateway("/v1/chat/completions", CHAT | {"model": "coder-chat"}, key)
-    assert gone.status_code == httpx.codes.UNAUTHORIZED
+    deleted = await models.gateway("/v1/chat/completions", CHAT | {"model": "coder-chat"}, key)
+    assert deleted.status_code == httpx.codes.UNAUTHORIZED
 
 
-async def test_a_gateway_that_is_down(models: Models) -> None:
+async def test_a_gateway_that_is_down_answers_nothing(models: Models) -> None:
     """The fault litellm-down: not even /health/liveliness answers."""
     assert (await models.gateway("/health/liveliness")).status_code == httpx.codes.OK
     models.faults.add("litellm-down")
@@ -181,7 +181,7 @@ async def test_a_gateway_that_is_down(models: Models) -> None:
 @pytest.mark.parametrize(
     ("name", "counter"), [("coder-chat", "vllm:request_success_total"), ("embeddings", "te_request")]
 )
-async def test_traffic_is_real(models: Models, name: str, counter: str) -> None:
+async def test_traffic_increases_the_counters(models: Models, name: str, counter: str) -> None:
     """Traffic goes through the gateway to the engine, whose counters move."""
     await (models.up(name) if name == "coder-chat" else models.ready(name))
     await models.serving.traffic(name, 100, 0.05)

@@ -64,7 +64,7 @@ async def workspace(faults: Faults, ack_within: float) -> AsyncIterator[Workspac
 
 async def wait_until(workspace: Workspace, user: str, text: str) -> None:
     for _ in range(3000):
-        if any(text in seen for seen in workspace.now_visible(user)):
+        if any(text in visible_text for visible_text in workspace.now_visible(user)):
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"{text!r} not in {workspace.now_visible(user)}")
@@ -110,9 +110,9 @@ async def test_a_request_goes_from_the_command_to_the_decision(workspace: Worksp
     await workspace.submit("lead")
     await wait_until(workspace, "dev", "Approved by @lead: demo tonight")
 
-    seen = workspace.visible("dev", since)
-    assert "@dev asks for coder-chat\n[Approve]" in seen
-    assert "On it." in seen
+    texts = workspace.visible("dev", since)
+    assert "@dev asks for coder-chat\n[Approve]" in texts
+    assert "On it." in texts
     assert not any("On it." in text for text in workspace.visible("lead", since))
     with pytest.raises(NotThere, match="Buttons there: none"):
         await workspace.click("lead", "Approve", timeout=0)
@@ -131,7 +131,7 @@ async def test_an_app_that_does_not_acknowledge_is_reported_to_the_user(workspac
     assert not any("operation_timeout" in text for text in workspace.now_visible("lead"))
 
 
-async def test_an_envelope_outlives_the_connection_that_died_before_its_ack(workspace: Workspace) -> None:
+async def test_an_unacknowledged_envelope_is_sent_again_on_the_next_connection(workspace: Workspace) -> None:
     """The next connection gets it again, marked as a retry, under the same envelope id."""
 
     async def connect(session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
@@ -197,7 +197,7 @@ async def test_a_wrong_token_is_refused(workspace: Workspace) -> None:
         await AsyncWebClient(token="xoxb-other", base_url=workspace.api_url).auth_test()
 
 
-async def test_history_and_replies_are_told_apart(client: AsyncWebClient) -> None:
+async def test_history_and_replies_are_separate(client: AsyncWebClient) -> None:
     """A thread's replies are not in the channel's history; metadata comes only when asked for."""
     metadata = {"event_type": "operation", "event_payload": {"id": "op-1"}}
     parent = await client.chat_postMessage(channel="#gpu-ops", text="parent", metadata=metadata)
@@ -241,8 +241,8 @@ async def test_the_page_streams_only_messages_that_its_user_may_see(
         for user, expected in (("U0DEV", True), ("U0LEAD", False)):
             async with session.get("/stream", params={"user": user}) as response:
                 assert ("only you" in (await response.content.readline()).decode()) == expected
-        asked = {"user": "U0DEV", "text": "/gpu"}
-        async with session.post("/do/command", json=asked, headers={"Origin": "http://elsewhere"}) as response:
+        arguments = {"user": "U0DEV", "text": "/gpu"}
+        async with session.post("/do/command", json=arguments, headers={"Origin": "http://elsewhere"}) as response:
             assert response.status == 403
 
 
@@ -252,8 +252,8 @@ async def test_faults_are_switched_from_the_page(workspace: Workspace, faults: F
         await session.post("/faults/no-stock", data="on")
         assert faults == {"no-stock"}
         async with session.get("/cluster.json") as response:
-            shown = (await response.json())["faults"]
-        assert [fault["name"] for fault in shown if fault["on"]] == ["no-stock"]
+            listed = (await response.json())["faults"]
+        assert [fault["name"] for fault in listed if fault["on"]] == ["no-stock"]
         await session.post("/faults/no-stock", data="off")
         async with session.post("/faults/no-such", data="on") as response:
             assert response.status == 404
@@ -275,11 +275,11 @@ async def test_a_modal_is_filled_and_closed_on_the_page(workspace: Workspace, ap
     async with aiohttp.ClientSession(workspace.url) as session:
         async with session.get("/stream", params={"user": "U0DEV"}) as response:
             modal = json.loads((await response.content.readline()).removeprefix(b"data: "))["modal"]
-        asked = {"user": "U0DEV", "view_id": modal["id"], "values": modal["values"]}
-        async with session.post("/do/submit", json=asked) as response:
+        arguments = {"user": "U0DEV", "view_id": modal["id"], "values": modal["values"]}
+        async with session.post("/do/submit", json=arguments) as response:
             assert response.status == 202
         await wait_until(workspace, "dev", "Please complete this required field.")
-        async with session.post("/do/dismiss", json=asked) as response:
+        async with session.post("/do/dismiss", json=arguments) as response:
             assert response.status == 202
     assert workspace.now_visible("dev") == []
 
@@ -328,12 +328,15 @@ async def test_a_bot_that_was_removed_is_not_in_the_channel(workspace: Workspace
     await client.chat_postMessage(channel="C0GPUOPS", text="hello")
 
 
-def test_a_revision_knows_what_was_shown_before() -> None:
+def test_a_revision_has_the_previous_text() -> None:
     """For a message, its previous text; for a Home nothing when its user opens it, because they see all of it then."""
     history = History()
     message = history.post(Message(CHANNEL, history.next_ts(), BOT_USER, "Running"))
     history.edit(message, "Succeeded", None, None)
-    assert [(each.before, each.text) for each in history.revisions] == [("", "Running"), ("Running", "Succeeded")]
+    assert [(revision.before, revision.text) for revision in history.revisions] == [
+        ("", "Running"),
+        ("Running", "Succeeded"),
+    ]
 
     view = {"type": "home", "blocks": [{"type": "section", "text": {"type": "plain_text", "text": "The GPU is free"}}]}
     history.publish_home("U0DEV", view)

@@ -98,8 +98,8 @@ async def test_a_message_shortcut_opens_a_modal_about_its_message(workspace: Wor
     @app.shortcut("status")
     async def status(ack: Any, shortcut: dict[str, Any], client: AsyncWebClient) -> None:
         await ack()
-        about = {"type": "section", "text": {"type": "mrkdwn", "text": f"About: {shortcut['message']['text']}"}}
-        await client.views_open(trigger_id=shortcut["trigger_id"], view=modal("Status", about))
+        text_section = {"type": "section", "text": {"type": "mrkdwn", "text": f"About: {shortcut['message']['text']}"}}
+        await client.views_open(trigger_id=shortcut["trigger_id"], view=modal("Status", text_section))
 
     await app.client.chat_postMessage(channel="C0GPUOPS", text="Bring up coder-chat")
     await workspace.shortcut("lead", "show status", "coder-chat")
@@ -141,7 +141,7 @@ async def test_the_home_is_published_when_it_is_opened(workspace: Workspace, app
     await workspace.open_home("dev")
     await until(lambda: "coder-chat is up" in workspace.home("dev"))
     await workspace.click("dev", "Bring down")
-    await until(lambda: any("The GPU is free" in seen for seen in workspace.visible("dev", since)))
+    await until(lambda: any("The GPU is free" in visible_text for visible_text in workspace.visible("dev", since)))
     assert workspace.visible("lead", since) == []
 
 
@@ -273,7 +273,7 @@ async def test_a_picture_is_uploaded_and_shown_where_it_was_shared(
         await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [unknown]})
 
 
-async def test_a_file_that_is_shared_nowhere_is_the_apps_alone(workspace: Workspace, client: AsyncWebClient) -> None:
+async def test_an_unshared_file_is_visible_only_to_the_app(workspace: Workspace, client: AsyncWebClient) -> None:
     """Its blocks are accepted, because the app may see it; people see a broken picture."""
     private = await client.files_upload_v2(content=PNG, filename="week.png")
     image = {"type": "image", "alt_text": "the week", "slack_file": {"id": private["file"]["id"]}}
@@ -283,7 +283,7 @@ async def test_a_file_that_is_shared_nowhere_is_the_apps_alone(workspace: Worksp
         assert response.status == 404
 
 
-async def test_a_file_is_deleted_once_and_its_message_says_so(workspace: Workspace, client: AsyncWebClient) -> None:
+async def test_a_file_is_deleted_once_and_its_message_shows_it(workspace: Workspace, client: AsyncWebClient) -> None:
     """In a thread, too; a message to a missing thread is refused."""
     parent = await client.chat_postMessage(channel="C0GPUOPS", text="pictures")
     with pytest.raises(SlackApiError, match="thread_not_found"):
@@ -301,7 +301,7 @@ async def test_a_file_is_deleted_once_and_its_message_says_so(workspace: Workspa
 
 async def test_requests_come_signed_over_http() -> None:
     """Command, click and event: each a signed POST to one address; a wrong signature is refused by Bolt itself."""
-    heard: list[str] = []
+    received: list[str] = []
     app = AsyncApp(
         token="xoxb-sandbox-stoker", signing_secret=Workspace.signing_secret, request_verification_enabled=True
     )
@@ -320,17 +320,17 @@ async def test_requests_come_signed_over_http() -> None:
 
         @app.command("/gpu")
         async def gpu(ack: Any, command: dict[str, Any]) -> None:
-            heard.append(command["text"])
+            received.append(command["text"])
             await ack(f"On it: {command['text']}")
 
         @app.action("approve")
         async def approve(ack: Any, action: dict[str, Any]) -> None:
-            heard.append(action["value"])
+            received.append(action["value"])
             await ack()
 
         @app.event("app_mention")
         async def mentioned(event: dict[str, Any]) -> None:
-            heard.append(event["text"])
+            received.append(event["text"])
 
         @app.event("message")
         async def other() -> None:
@@ -350,4 +350,4 @@ async def test_requests_come_signed_over_http() -> None:
             async with session.post(url, data="payload={}", headers=forged) as response:
                 assert response.status == 401
     await runner.cleanup()
-    assert heard == ["up coder-chat", "op-1", "<@U0STOKER> hello"]
+    assert received == ["up coder-chat", "op-1", "<@U0STOKER> hello"]

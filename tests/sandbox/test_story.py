@@ -172,9 +172,9 @@ def test_the_docs_name_every_form_and_every_fault() -> None:
     lines = [
         line for cell in re.findall(r"^\| (`.*?) \|", SANDBOX, re.MULTILINE) for line in re.findall(r"`([^`]+)`", cell)
     ]
-    told = "\n".join(
+    story_text = "\n".join(
         line.replace("FAULT", "no-stock") for line in lines if not line.startswith(("given", "-")) and line not in KNOWN
     )
-    steps = {type(line.step) for line in parse(told, PATH, users=USERS, faults=frozenset(KNOWN)).lines}
+    steps = {type(line.step) for line in parse(story_text, PATH, users=USERS, faults=frozenset(KNOWN)).lines}
     assert steps == set(get_args(Step))
     assert {line for line in lines if line in KNOWN} == set(KNOWN)

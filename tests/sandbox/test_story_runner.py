@@ -10,19 +10,19 @@ from tests.sandbox.test_story import read
 
 
 class Stage:
-    """A world with scripted messages: (user or "" for all, text), at times that the story sets."""
+    """A stand-in for the sandbox with scripted messages: (user or "" for all, text), at times that the story sets."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
         self.notifications: list[Pushed] = []
-        self.said: list[tuple[float, str, str, str]] = []
+        self.messages: list[tuple[float, str, str, str]] = []
         self.buttons = {"Approve"}
         self.merged: str | None = None
         self.scaled: dict[str, int] = {}
         self.answers: dict[str, Callable[[], None]] = {}
 
     def hear(self, text: str, *, only: str = "", source: str = "") -> None:
-        self.said.append((self.now(), only, text, source or str(len(self.said))))
+        self.messages.append((self.now(), only, text, source or str(len(self.messages))))
 
     def later(self, seconds: float, happen: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, happen)
@@ -34,24 +34,24 @@ class Stage:
         return asyncio.get_running_loop().time()
 
     def visible(self, user: str, since: float) -> list[Seen]:
-        shown: dict[str, str] = {}
-        found = []
-        for at, only, text, source in self.said:
+        last_texts: dict[str, str] = {}
+        revisions = []
+        for at, only, text, source in self.messages:
             if at >= since and only in ("", user):
-                found.append(Seen(source, text, shown.get(source, "")))
-            shown[source] = text
-        return found
+                revisions.append(Seen(source, text, last_texts.get(source, "")))
+            last_texts[source] = text
+        return revisions
 
     def pushed(self, since: float) -> list[Pushed]:
         return [pushed for pushed in self.notifications if pushed.at >= since]
 
-    def push_to(self, user: str, text: str, how: str = "mention") -> None:
-        self.notifications.append(Pushed(self.now(), user, how, text))
+    def push_to(self, user: str, text: str, channel: str = "mention") -> None:
+        self.notifications.append(Pushed(self.now(), user, channel, text))
 
-    def _do(self, what: str) -> None:
-        self.done.append(what)
-        if what in self.answers:
-            self.answers[what]()
+    def _do(self, action: str) -> None:
+        self.done.append(action)
+        if action in self.answers:
+            self.answers[action]()
 
     async def command(self, user: str, text: str) -> None:
         self._do(f"{user} {text}")
@@ -154,11 +154,11 @@ class Stage:
 
 async def run(text: str, stage: Stage) -> tuple[bool, str]:
     transcript: list[str] = []
-    held = await run_story(read(text), stage, transcript.append)
-    return held, "\n".join(transcript)
+    succeeded = await run_story(read(text), stage, transcript.append)
+    return succeeded, "\n".join(transcript)
 
 
-async def test_every_step_reaches_the_world_in_order() -> None:
+async def test_every_step_is_executed_in_order() -> None:
     """The steps of a story run in their order."""
     stage = Stage()
     text = """
@@ -213,17 +213,19 @@ async def test_an_expectation_ignores_case_and_waits_for_its_text() -> None:
     """A message that arrives a moment later still counts."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear_later(0.15, "The GPU\nis FREE")
-    held, transcript = await run('@dev /gpu\nexpect "gpu is free" within 5s', stage)
-    assert held
+    succeeded, transcript = await run('@dev /gpu\nexpect "gpu is free" within 5s', stage)
+    assert succeeded
     assert "│ is FREE" in transcript
 
 
-async def test_what_was_seen_before_somebody_acted_does_not_count() -> None:
-    """Each action asks for its own answer."""
+async def test_texts_from_before_the_last_action_do_not_count() -> None:
+    """Each action needs its own answer."""
     stage = Stage()
     stage.answers["dev /gpu up a"] = lambda: stage.hear("ready")
-    held, transcript = await run('@dev /gpu up a\nexpect "ready"\n@dev /gpu up b\nexpect "ready" within 50ms', stage)
-    assert not held
+    succeeded, transcript = await run(
+        '@dev /gpu up a\nexpect "ready"\n@dev /gpu up b\nexpect "ready" within 50ms', stage
+    )
+    assert not succeeded
     assert "tale.story:4" in transcript
     assert "nothing" in transcript
 
@@ -238,11 +240,11 @@ async def test_only_the_person_who_acted_last_counts() -> None:
 
 
 async def test_a_negative_expectation_watches_the_whole_time() -> None:
-    """It fails as soon as the text is seen, and holds only when the whole time has passed."""
+    """The story fails as soon as the text is visible, and continues only when the whole time has passed."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear_later(0.1, "it failed")
-    held, transcript = await run('@dev /gpu\nexpect not "failed" within 30s', stage)
-    assert not held
+    succeeded, transcript = await run('@dev /gpu\nexpect not "failed" within 30s', stage)
+    assert not succeeded
     assert "“failed” was seen" in transcript
     assert (await run('@dev /help\nexpect not "failed" within 50ms', stage))[0]
 
@@ -254,34 +256,34 @@ async def test_replicas_are_read_from_the_cluster() -> None:
     stage.hear("a has 0 replicas")
     stage.later(0.3, lambda: stage.scaled.update(a=0))
     assert (await run("expect replicas a 0 within 5s", stage))[0]
-    held, transcript = await run("expect replicas a 1 within 10ms", stage)
-    assert not held
+    succeeded, transcript = await run("expect replicas a 1 within 10ms", stage)
+    assert not succeeded
     assert "a has 0 after 0.01 s, not 1 replicas" in transcript
-    held, transcript = await run("expect replicas b 1 within 10ms", stage)
-    assert not held
+    succeeded, transcript = await run("expect replicas b 1 within 10ms", stage)
+    assert not succeeded
     assert "b is not in the cluster" in transcript
 
 
-async def test_what_was_seen_before_slack_changed_does_not_count() -> None:
-    """A card that is deleted was there a moment ago."""
+async def test_texts_from_before_a_change_in_slack_do_not_count() -> None:
+    """A deleted card was still visible a moment ago."""
     stage = Stage()
     stage.hear("Bring up a")
-    held, _ = await run('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage)
-    assert not held
+    succeeded, _ = await run('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage)
+    assert not succeeded
     stage.answers["dev /gpu up a"] = lambda: stage.hear("Bring up a")
     assert (await run('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage))[0]
-    held, _ = await run('@dev /gpu up a\nslack deletes the card\nexpect "Bring up a" within 10ms', stage)
-    assert not held
+    succeeded, _ = await run('@dev /gpu up a\nslack deletes the card\nexpect "Bring up a" within 10ms', stage)
+    assert not succeeded
 
 
 async def test_an_expected_merge_is_read_from_github() -> None:
-    """A merge elsewhere, a merge that is too late, and one that should not have been fail the story."""
+    """A merge into another branch, a late merge and a forbidden merge fail the story."""
     stage = Stage()
-    held, transcript = await run('expect merged to "main" within 20ms', stage)
-    assert (held, "was not merged within 0.02 s" in transcript) == (False, True)
+    succeeded, transcript = await run('expect merged to "main" within 20ms', stage)
+    assert (succeeded, "was not merged within 0.02 s" in transcript) == (False, True)
     stage.merged = "release"
-    held, transcript = await run('expect merged to "main"', stage)
-    assert (held, "was merged to “release”" in transcript) == (False, True)
+    succeeded, transcript = await run('expect merged to "main"', stage)
+    assert (succeeded, "was merged to “release”" in transcript) == (False, True)
     assert not (await run("expect not merged", stage))[0]
     stage.merged = None
     stage.later(0.1, lambda: setattr(stage, "merged", "main"))
@@ -289,11 +291,11 @@ async def test_an_expected_merge_is_read_from_github() -> None:
 
 
 async def test_a_failure_names_its_line_and_the_visible_texts() -> None:
-    """The transcript of a failed build is sufficient."""
+    """The transcript alone explains why a build failed."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear("coder-fim holds the GPU")
-    held, transcript = await run('@dev /gpu\nexpect "free" within 50ms\nbot is killed', stage)
-    assert not held
+    succeeded, transcript = await run('@dev /gpu\nexpect "free" within 50ms\nbot is killed', stage)
+    assert not succeeded
     assert "✗ expect" in transcript
     assert 'tale.story:2: expect "free" within 50ms' in transcript
     assert "• coder-fim holds the GPU" in transcript
@@ -301,15 +303,15 @@ async def test_a_failure_names_its_line_and_the_visible_texts() -> None:
 
 
 async def test_a_button_that_is_not_there_fails_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal of the world is a failed step, not a traceback."""
+    """The story reports a failed step and prints no traceback."""
     monkeypatch.setattr("sandbox.story_runner.PATIENCE", 0.1)
-    held, transcript = await run('@dev clicks "Nowhere"', Stage())
-    assert not held
+    succeeded, transcript = await run('@dev clicks "Nowhere"', Stage())
+    assert not succeeded
     assert "sees no button “Nowhere”" in transcript
 
 
 async def test_a_click_waits_for_its_button_and_counts_from_the_moment_it_is_made() -> None:
-    """Messages while waiting for the button were not caused by the click."""
+    """Messages that arrive while the step waits for the button were not caused by the click."""
     stage = Stage()
     stage.buttons.clear()
 
@@ -318,8 +320,8 @@ async def test_a_click_waits_for_its_button_and_counts_from_the_moment_it_is_mad
         stage.buttons.add("Approve")
 
     stage.answers["dev /gpu"] = lambda: stage.later(0.15, card)
-    held, _ = await run('@dev /gpu\n@lead clicks "Approve"\nexpect not "the card" within 20ms', stage)
-    assert held
+    succeeded, _ = await run('@dev /gpu\n@lead clicks "Approve"\nexpect not "the card" within 20ms', stage)
+    assert succeeded
 
 
 async def test_the_transcript_shows_changed_lines_once() -> None:
@@ -339,7 +341,7 @@ async def test_the_transcript_shows_changed_lines_once() -> None:
 
 
 async def test_the_same_words_in_another_message_are_printed_again() -> None:
-    """Two answers are two answers, even if they say the same."""
+    """Two equal answers are printed twice."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear("The GPU is free")
     _, transcript = await run('@dev /gpu\nexpect "free"\n@dev /gpu\nexpect "free"', stage)
@@ -350,14 +352,14 @@ CARD = "✅ Bring up coder-chat\nSucceeded · requested by @dev\nReceipt: about 
 
 
 async def test_an_edited_old_message_satisfies_no_expectation() -> None:
-    """Its receipt is corrected after an action: the old success does not count."""
+    """A correction of the receipt after an action does not make the old success count."""
     stage = Stage()
     stage.hear(CARD, source="card")
     stage.answers["lead clicks Approve"] = lambda: stage.hear(CARD.replace("about ", ""), source="card")
-    held, transcript = await run(
+    succeeded, transcript = await run(
         '@lead clicks "Approve"\nexpect "Receipt: $0.10"\nexpect "succeeded" within 200ms', stage
     )
-    assert not held
+    assert not succeeded
     assert "“succeeded” was not seen" in transcript
 
 
@@ -366,12 +368,14 @@ async def test_an_edited_old_message_does_not_fail_a_story() -> None:
     stage = Stage()
     stage.hear(CARD, source="card")
     stage.answers["lead clicks Approve"] = lambda: stage.hear(CARD.replace("about ", ""), source="card")
-    held, _ = await run('@lead clicks "Approve"\nexpect "Receipt: $0.10"\nexpect not "succeeded" within 200ms', stage)
-    assert held
+    succeeded, _ = await run(
+        '@lead clicks "Approve"\nexpect "Receipt: $0.10"\nexpect not "succeeded" within 200ms', stage
+    )
+    assert succeeded
 
 
 @pytest.mark.parametrize(
-    ("before", "text", "words", "shown"),
+    ("before", "text", "words", "is_new"),
     [
         ("", "Succeeded", "succeeded", True),
         ("Running", "Succeeded", "succeeded", True),
@@ -383,9 +387,9 @@ async def test_an_edited_old_message_does_not_fail_a_story() -> None:
         ("one", "one\ntwo\nthree", "two three", True),
     ],
 )
-def test_only_new_lines_of_a_message_are_shown(before: str, text: str, words: str, shown: bool) -> None:
-    """A line that came or changed, its durations aside, or one that is there once more."""
-    assert Seen("card", text, before).shows(words) is shown
+def test_only_new_lines_of_a_message_are_shown(before: str, text: str, words: str, is_new: bool) -> None:
+    """A line is new if it was added, repeated, or changed in more than its durations."""
+    assert Seen("card", text, before).shows(words) is is_new
 
 
 async def test_a_notification_is_expected_of_one_user() -> None:
@@ -393,23 +397,23 @@ async def test_a_notification_is_expected_of_one_user() -> None:
     stage = Stage()
     stage.push_to("lead", "An old request for 2 h")
     stage.answers["dev /gpu up a"] = lambda: stage.push_to("admin", "dev requests a for 2 h")
-    held, transcript = await run('@dev /gpu up a\nexpect notified @lead "for 2 h" within 200ms', stage)
-    assert not held
+    succeeded, transcript = await run('@dev /gpu up a\nexpect notified @lead "for 2 h" within 200ms', stage)
+    assert not succeeded
     assert "@lead was not notified of “for 2 h” within 0.2 s, but of: nothing" in transcript
     stage.answers["dev /gpu up b"] = lambda: stage.push_to("lead", "dev requests  b\nfor 2 h")
-    held, _ = await run('@dev /gpu up b\nexpect notified @lead "B for 2 H" within 200ms', stage)
-    assert held
+    succeeded, _ = await run('@dev /gpu up b\nexpect notified @lead "B for 2 H" within 200ms', stage)
+    assert succeeded
 
 
 async def test_a_forbidden_notification_fails_the_story() -> None:
-    """The line holds for its whole time, and its error names the notification."""
+    """The step waits for its whole time, and its error names the notification."""
     stage = Stage()
     story = '@dev /gpu up a\nexpect not notified @dev "requests a" within 300ms'
-    held, _ = await run(story, stage)
-    assert held
+    succeeded, _ = await run(story, stage)
+    assert succeeded
     stage.answers["dev /gpu up a"] = lambda: stage.later(0.1, lambda: stage.push_to("dev", "dev requests a"))
-    held, transcript = await run(story, stage)
-    assert not held
+    succeeded, transcript = await run(story, stage)
+    assert not succeeded
     assert "@dev was notified by mention: “dev requests a”" in transcript
 
 

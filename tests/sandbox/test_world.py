@@ -23,9 +23,9 @@ def test_the_reminder_comes_before_the_end_at_any_speed() -> None:
 def test_a_storys_settings_override_those_of_the_sandbox() -> None:
     """One key changes, its neighbours stay."""
     over = nested({"idle.remind_after": "4s", "approvals.expire_after": "5s"})
-    told = merged(policy(60), over)
-    assert told["idle"] == policy(60)["idle"] | {"remind_after": "4s"}
-    assert told["approvals"]["expire_after"] == "5s"
+    settings = merged(policy(60), over)
+    assert settings["idle"] == policy(60)["idle"] | {"remind_after": "4s"}
+    assert settings["approvals"]["expire_after"] == "5s"
 
 
 async def test_the_environment_is_the_repos_own(tmp_path: Path) -> None:
@@ -35,7 +35,10 @@ async def test_the_environment_is_the_repos_own(tmp_path: Path) -> None:
             (tmp_path / name / "clusters" / environment).mkdir(parents=True)
             (tmp_path / name / "clusters" / environment / "x.yaml").write_text("a: 1\n")
         await seed(tmp_path / name, tmp_path / f"{name}.git")
-    async with GitHub(tmp_path / "sample.git", Faults()) as sample, GitHub(tmp_path / "other.git", Faults()) as other:
+    async with (
+        GitHub(tmp_path / "sample.git", Faults()) as sample,
+        GitHub(tmp_path / "other.git", Faults()) as other_repo,
+    ):
         assert await environment_of(sample, {}) == "ai-dev"
-        assert await environment_of(other, {}) == "prod"
-        assert await environment_of(other, {"platform": {"environment": "stage"}}) == "stage"
+        assert await environment_of(other_repo, {}) == "prod"
+        assert await environment_of(other_repo, {"platform": {"environment": "stage"}}) == "stage"
