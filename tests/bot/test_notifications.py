@@ -285,7 +285,7 @@ async def test_the_holder_is_notified_of_a_request_to_replace_them(
 
 
 @pytest.mark.parametrize(
-    ("members", "actor", "voted", "asked", "alone"),
+    ("members", "actor", "voted", "named", "alone"),
     [
         (GROUP, "U0DEV", (), ("S0APPROVERS",), ""),
         (GROUP, "U0LEAD", (), ("U0ADMIN",), "U0ADMIN"),
@@ -297,12 +297,12 @@ async def test_the_holder_is_notified_of_a_request_to_replace_them(
         ({}, "U0DEV", (), (), ""),
     ],
 )
-def test_the_people_who_are_asked_to_decide(
-    members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], asked: tuple[str, ...], alone: str
+def test_the_people_who_may_decide_are_named(
+    members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], named: tuple[str, ...], alone: str
 ) -> None:
     """The group by its name, unless the requester or somebody who has approved is in it."""
     votes = tuple(Vote(by=user, at=NOW, approve=True) for user in voted)
-    assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (asked, alone)
+    assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (named, alone)
 
 
 def test_people_who_are_not_notified_are_shown_by_name() -> None:

@@ -464,7 +464,7 @@ FAULTS = [
 
 
 def planted(platform: Files, path: str, old: str, new: str) -> Files:
-    files = {each: platform.read(each) or "" for each in platform.files("")}
+    files = {path: platform.read(path) or "" for path in platform.files("")}
     assert old in files[path]
     files[path] = files[path].replace(old, new, 1)
     return Files(files)
@@ -473,14 +473,14 @@ def planted(platform: Files, path: str, old: str, new: str) -> Files:
 def named_at_its_line(platform: Files, layout: Layout, rule: str, path: str, old: str, new: str) -> None:
     """The finding has the fault's rule, file and line; for deleted content, only the file."""
     tree = planted(platform, path, old, new)
-    found = check(Platform(tree, layout))
-    named = [each for each in found if (each.rule, each.path) == (rule, path)]
-    assert named, found
+    findings = check(Platform(tree, layout))
+    named = [finding for finding in findings if (finding.rule, finding.path) == (rule, path)]
+    assert named, findings
     lines = (tree.read(path) or "").splitlines()
     before = (platform.read(path) or "").splitlines()
     changes = difflib.SequenceMatcher(None, before, lines, autojunk=False).get_opcodes()
     new_lines = {line + 1 for tag, _, _, first, last in changes if tag != "equal" for line in range(first, last)}
     # A parser may notice on the next line only.
     reach = {line + 1 for line in new_lines} | new_lines if rule == "yaml" else new_lines
-    assert all(0 < each.line <= len(lines) for each in named)
-    assert not new_lines or any(each.line in reach for each in named), (named, new_lines)
+    assert all(0 < finding.line <= len(lines) for finding in named)
+    assert not new_lines or any(finding.line in reach for finding in named), (named, new_lines)

@@ -18,26 +18,30 @@ QUANTITIES = frozenset({"limits", "requests", "sizeLimit", "divisor"})
 
 def table() -> dict[str, dict[str, str]]:
     """Type -> field -> type of its value: str, int, bool, object, map[str], list[…] or another type of the table."""
-    found: dict[str, dict[str, str]] = {}
+    schemas: dict[str, dict[str, str]] = {}
     waiting = list(ROOTS)
     while waiting:
         name = waiting.pop()
-        if short(name) in found:
+        if short(name) in schemas:
             continue
         model = getattr(models, name)
-        fields = {model.attribute_map[key]: said for key, said in model.openapi_types.items()}
-        fields = {key: said for key, said in fields.items() if key not in NOT_WRITTEN}
-        found[short(name)] = {key: "object" if key in QUANTITIES else plain(said) for key, said in fields.items()}
-        waiting += [each for said in fields.values() for each in re.findall(r"(?:Core)?V\d\w+", said)]
-    return dict(sorted(found.items()))
+        fields = {model.attribute_map[key]: type_name for key, type_name in model.openapi_types.items()}
+        fields = {key: type_name for key, type_name in fields.items() if key not in NOT_WRITTEN}
+        schemas[short(name)] = {
+            key: "object" if key in QUANTITIES else plain(type_name) for key, type_name in fields.items()
+        }
+        waiting += [
+            kind_name for type_name in fields.values() for kind_name in re.findall(r"(?:Core)?V\d\w+", type_name)
+        ]
+    return dict(sorted(schemas.items()))
 
 
-def plain(said: str) -> str:
-    if of := re.fullmatch(r"List\[(.*)\]", said):
+def plain(type_name: str) -> str:
+    if of := re.fullmatch(r"List\[(.*)\]", type_name):
         return f"list[{plain(of[1])}]"
-    if said.startswith("Dict"):
-        return "map[str]" if said == "Dict[str, str]" else "object"
-    return "str" if said == "datetime" else short(said)
+    if type_name.startswith("Dict"):
+        return "map[str]" if type_name == "Dict[str, str]" else "object"
+    return "str" if type_name == "datetime" else short(type_name)
 
 
 def short(name: str) -> str:

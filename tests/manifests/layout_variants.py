@@ -7,11 +7,11 @@ Text = Callable[[str, str], str]
 
 
 def _flow_arguments(path: str, text: str) -> str:
-    """Arguments in a list on one line."""
+    """Write the arguments in a list on one line."""
 
     def joined(match: re.Match[str]) -> str:
-        given = re.findall(r"- (--\S+)", match[0])
-        return "          args: [" + ", ".join(f'"{each}"' for each in given) + "]\n"
+        flags = re.findall(r"- (--\S+)", match[0])
+        return "          args: [" + ", ".join(f'"{flag}"' for flag in flags) + "]\n"
 
     if not path.endswith("deployment.yaml"):
         return text
@@ -19,7 +19,7 @@ def _flow_arguments(path: str, text: str) -> str:
 
 
 def _split_arguments(path: str, text: str) -> str:
-    """Flags and their values as items of their own, the values in quotes."""
+    """Write flags and their values as separate items, with the values in quotes."""
     return re.sub(r"            - (--[\w-]+)=(\S+)", r'            - \1\n            - "\2"', text)
 
 
@@ -57,14 +57,14 @@ def _compact_lists(path: str, text: str) -> str:
         if re.fullmatch(r"[\w./-]+:( *#.*)?", line.strip()) or re.fullmatch(r"- [\w./-]+:( *#.*)?", line.strip()):
             following = text[sum(map(len, text.splitlines(keepends=True)[: len(lines)])) :]
             item = re.match(r"(?: *#.*\n)*( *)- ", following)
-            own = column + (2 if line.strip().startswith("- ") else 0)
-            if item and len(item[1]) == own + 2:
-                depth.append((own, depth[-1][1] + 2))
+            indent = column + (2 if line.strip().startswith("- ") else 0)
+            if item and len(item[1]) == indent + 2:
+                depth.append((indent, depth[-1][1] + 2))
     return "".join(lines)
 
 
 def _prices_first(path: str, text: str) -> str:
-    """Another order of keys in LiteLLM's entries."""
+    """Change the order of keys in LiteLLM's entries."""
     if not path.endswith("litellm/values.yaml"):
         return text
     return re.sub(
@@ -80,7 +80,7 @@ def _nested_values(path: str, text: str) -> str:
 
 
 def _several_names(path: str, text: str) -> str:
-    """A second name for each engine, as an item of its own."""
+    """Add a second name for each engine as a separate item."""
     return re.sub(r"( +- --served-model-name)=(\S+)", r"\1\n            - \2\n            - our-\2", text)
 
 

@@ -126,7 +126,7 @@ def test_a_copy_does_not_mention_the_old_model(platform: Files, layout: Layout, 
 
 
 def test_remove_is_the_inverse_of_add(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Byte for byte."""
+    """Removing the endpoint restores every byte."""
     added = Overlay(platform, plan_add(Platform(platform, layout), MINI, machine).changes)
     change = plan_remove(Platform(added, layout), "coder-mini")
     back = Overlay(added, change.changes)
@@ -136,7 +136,7 @@ def test_remove_is_the_inverse_of_add(platform: Files, layout: Layout, machine: 
 
 
 def test_options_take_precedence_over_derived_values(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Every option is written to its place."""
+    """Every option is written to its place in the files."""
     request = AddRequest(
         name="coder-mini",
         facts=CODER_3B_AWQ,
@@ -160,7 +160,7 @@ def test_options_take_precedence_over_derived_values(platform: Files, layout: La
 
 
 def test_a_base_model_is_copied_from_a_completion_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Without a chat template it could not answer a chat."""
+    """A base model has no chat template, so it cannot answer a chat."""
     facts = CODER_1_5B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-0.5B", "weight_bytes": 988_000_000})
     change = plan_add(Platform(platform, layout), AddRequest(name="tiny-fim", facts=facts), machine)
     tree = Overlay(platform, change.changes)
@@ -171,14 +171,16 @@ def test_a_base_model_is_copied_from_a_completion_endpoint(platform: Files, layo
 def test_a_copy_of_another_kind_has_no_comments_about_the_templates_kind(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """If a base model is copied from a chat endpoint, no comment mentions chat; and the reverse for completions."""
+    """A base model that is copied from a chat endpoint has no comment about chat, and a chat model none about completions."""
     base = AddRequest(name="coder-base", facts=CODER_1_5B, like="coder-chat")
     files = plan_add(Platform(platform, layout), base, machine).changes.files
-    made = [text for path, text in files.items() if "coder-base" in path and text]
+    new_files = [text for path, text in files.items() if "coder-base" in path and text]
     entry = (
         (files["platform/litellm/values.yaml"] or "").partition("model_name: coder-base")[2].partition("model_name")[0]
     )
-    assert not [line for text in (*made, entry) for line in text.splitlines() if re.search(r"#.*\bchat\b", line, re.I)]
+    assert not [
+        line for text in (*new_files, entry) for line in text.splitlines() if re.search(r"#.*\bchat\b", line, re.I)
+    ]
     chat = AddRequest(name="coder-talk", facts=CODER_3B_AWQ, like="coder-fim")
     files = plan_add(Platform(platform, layout), chat, machine).changes.files
     entry = (
@@ -190,7 +192,7 @@ def test_a_copy_of_another_kind_has_no_comments_about_the_templates_kind(
 
 
 def test_an_embedding_model_has_other_fields(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Port 80, no served name, automated, and so in no list of manual applications."""
+    """It has port 80, no served name and automated syncs, so it is in no list of manual applications."""
     facts = ModelFacts(
         hf_id="BAAI/bge-small-en-v1.5",
         weight_bytes=133_000_000,
@@ -250,7 +252,7 @@ def test_an_impossible_addition_is_refused_with_the_reason(
 
 
 def test_another_layout_needs_only_configuration(platform: Files, machine: Machine) -> None:
-    """Other directories, another namespace and another label key; the same contract."""
+    """The directories, the namespace and the label key are different; the contract is the same."""
     moved = {
         path.replace("serving/", "models/", 1).replace("ai-dev", "prod"): (platform.read(path) or "")
         .replace("path: serving/", "path: models/")
@@ -272,7 +274,7 @@ def test_another_layout_needs_only_configuration(platform: Files, machine: Machi
 
 
 def _flow(text: str) -> str:
-    """Arguments as a list on one line."""
+    """Write the arguments as a list on one line."""
     return re.sub(
         r"          args:\n(?:            - --.*\n)+",
         '          args: ["--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "--served-model-name=qwen2.5-coder-7b-instruct", '
@@ -282,7 +284,7 @@ def _flow(text: str) -> str:
 
 
 def _split(text: str) -> str:
-    """Flags and their values as items of their own, the values in quotes."""
+    """Write flags and their values as separate items, with the values in quotes."""
     return re.sub(r"            - (--[\w-]+)=(\S+)", r'            - \1\n            - "\2"', text)
 
 
@@ -302,7 +304,7 @@ def _words_in_lines(text: str) -> str:
 def test_the_style_of_the_files_is_kept(
     platform: Files, layout: Layout, machine: Machine, style: Callable[[str], str]
 ) -> None:
-    """In every style: adding and removing an endpoint restores every byte, and a swap keeps the contract."""
+    """In every style, adding and removing an endpoint restores every byte, and a swap keeps the contract."""
     changed = {
         path: style(text) if style is not _flow or "coder-chat/deployment" in path else text
         for path in platform.files("")
@@ -357,8 +359,8 @@ def test_a_reranker_is_copied_from_a_chat_model_with_another_runner(
     assert "            - --runner=pooling\n" in text
     assert "Qwen3ForSequenceClassification" in text
     assert "--max-model-len" not in text
-    own = [part for path, part in change.changes.files.items() if "ranker" in path]
-    assert not any("chat" in (part or "").lower().replace("coder-chat", "") for part in own)
+    new_files = [part for path, part in change.changes.files.items() if "ranker" in path]
+    assert not any("chat" in (part or "").lower().replace("coder-chat", "") for part in new_files)
     assert "      model_info:\n        mode: rerank\n" in (change.changes.files[layout.litellm_values] or "")
     assert "model: hosted_vllm/qwen3-reranker-0.6b" in (change.changes.files[layout.litellm_values] or "")
     assert "| `ranker` | Qwen/Qwen3-Reranker-0.6B | vLLM | 1 × L4 | 40960 |" in change.changes.diff(platform)
@@ -380,21 +382,21 @@ SMALL_RANKER = RANKER.model_copy(
 def test_a_small_reranker_is_copied_from_the_embeddings_on_the_cpu(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """TEI ranks below no `/v1`, LiteLLM calls it as `huggingface`, and no comment says that it embeds."""
+    """TEI has no `/v1` for ranking, LiteLLM calls it as `huggingface`, and no comment says that it embeds."""
     request = AddRequest(name="ranker", like="embeddings", facts=SMALL_RANKER)
     change = plan_add(Platform(platform, layout), request, machine)
     tree = Overlay(platform, change.changes)
     endpoint = read_endpoint(Platform(tree, layout), "ranker")
     assert (endpoint.kind, endpoint.manual_sync) == ("cpu-reranker", False)
-    assert any("does not count the cost of rankings" in each for each in change.warnings)
+    assert any("does not count the cost of rankings" in warning for warning in change.warnings)
     values = tree.read(layout.litellm_values) or ""
     assert "model: huggingface/bge-reranker-base\n        api_base: http://ranker.serving.svc.cluster.local\n" in values
-    own = [part or "" for path, part in change.changes.files.items() if "/ranker" in path]
-    assert not any(re.search(r"(?i)vector|embed", re.sub(r"text-embeddings-inference", "", part)) for part in own)
+    new_files = [part or "" for path, part in change.changes.files.items() if "/ranker" in path]
+    assert not any(re.search(r"(?i)vector|embed", re.sub(r"text-embeddings-inference", "", part)) for part in new_files)
     assert check(Platform(tree, layout)) == ()
     wrong = values.replace("//ranker.serving.svc.cluster.local\n", "//ranker.serving.svc.cluster.local/v1\n")
-    found = check(Platform(Overlay(tree, ChangeSet(files={layout.litellm_values: wrong})), layout))
-    assert [each.rule for each in found] == ["api-base-path"]
+    findings = check(Platform(Overlay(tree, ChangeSet(files={layout.litellm_values: wrong})), layout))
+    assert [finding.rule for finding in findings] == ["api-base-path"]
     # The next reranker is copied from it.
     second = AddRequest(name="second", facts=SMALL_RANKER)
     assert "ghcr.io/huggingface/text-embeddings-inference" in (
@@ -409,7 +411,7 @@ def test_a_small_reranker_is_copied_from_the_embeddings_on_the_cpu(
 def test_a_reranker_that_tei_does_not_serve_is_refused_on_the_cpu(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """It generates text, which Text Embeddings Inference does not."""
+    """This reranker generates text, and Text Embeddings Inference does not."""
     request = AddRequest(name="ranker", like="embeddings", facts=RANKER)
     with pytest.raises(ManifestError, match="TEI on embeddings does not serve Qwen"):
         plan_add(Platform(platform, layout), request, machine)

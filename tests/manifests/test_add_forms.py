@@ -52,27 +52,31 @@ ADDED = [
 
 @pytest.mark.parametrize(("sample", "like", "model", "files"), ADDED)
 def test_a_copy_has_no_findings_and_can_be_removed(sample: str, like: str, model: ModelFacts, files: set[str]) -> None:
-    """The copy has everything of its template under its own name; nothing starts; `remove` is the inverse."""
+    """The copy has all objects of its template under its own name, nothing starts, and `remove` is the inverse."""
     before = platform(sample)
     change = plan_add(before, AddRequest(name="scribe", facts=model, like=like), Machine())
     assert set(change.changes.files) == files
     after = before.with_changes(change.changes)
-    found = {each.name: each for each in read_endpoints(after)}
-    assert model.hf_id.partition("/")[2].removesuffix("-GGUF") in found["scribe"].hf_id
-    assert found["scribe"].namespace in (found[like].namespace, "scribe")
+    endpoints = {endpoint.name: endpoint for endpoint in read_endpoints(after)}
+    assert model.hf_id.partition("/")[2].removesuffix("-GGUF") in endpoints["scribe"].hf_id
+    assert endpoints["scribe"].namespace in (endpoints[like].namespace, "scribe")
     assert check(after, advice=True) == ()
     own_files = {path for path in files if "scribe" in path}
-    own = [text or "" for path, text in change.changes.files.items() if "scribe" in path]
-    assert not any(re.search(rf"(?<![\w-]){like}(?![\w-])", text) for text in own if sample == "flat-files")
-    assert not any(word in text for text in own for word in ("nodePort", "coder", '"chat"', "- chat"))
-    assert not any("replicas: 1" in text or "minReplicas: 1" in text for text in own if sample != "one-application")
-    other = facts("Qwen/Qwen3-1.7B-GGUF", **GGUF) if "GGUF" in model.hf_id else facts("Qwen/Qwen3-1.7B")
-    swap = plan_swap(after, SwapRequest(name="scribe", facts=other), Machine()).changes
+    new_files = [text or "" for path, text in change.changes.files.items() if "scribe" in path]
+    assert not any(re.search(rf"(?<![\w-]){like}(?![\w-])", text) for text in new_files if sample == "flat-files")
+    assert not any(word in text for text in new_files for word in ("nodePort", "coder", '"chat"', "- chat"))
+    assert not any(
+        "replicas: 1" in text or "minReplicas: 1" in text for text in new_files if sample != "one-application"
+    )
+    other_model = facts("Qwen/Qwen3-1.7B-GGUF", **GGUF) if "GGUF" in model.hf_id else facts("Qwen/Qwen3-1.7B")
+    swap = plan_swap(after, SwapRequest(name="scribe", facts=other_model), Machine()).changes
     assert set(swap.files) <= files
-    gone = [line for line in swap.diff(after).splitlines() if line.startswith("-") and not line.startswith("---")]
-    assert gone
+    removed_lines = [
+        line for line in swap.diff(after).splitlines() if line.startswith("-") and not line.startswith("---")
+    ]
+    assert removed_lines
     assert all(
-        "qwen3-4b" in line.lower() or line == "-  name: scribe" for line in gone
+        "qwen3-4b" in line.lower() or line == "-  name: scribe" for line in removed_lines
     )  # the cache has the model's name
     assert {
         path for path in plan_remove(after.with_changes(swap), "scribe").changes.files if "scribe" in path
@@ -83,7 +87,7 @@ def test_a_copy_has_no_findings_and_can_be_removed(sample: str, like: str, model
 
 
 @pytest.mark.parametrize(
-    ("sample", "like", "told"),
+    ("sample", "like", "instructions"),
     [
         ("app-files", "coder-vllm", "copy the part of apps/coder.yaml:7 about coder-vllm"),
         (
@@ -95,11 +99,11 @@ def test_a_copy_has_no_findings_and_can_be_removed(sample: str, like: str, model
         ("own-chart", "coder", "add scribe to platform.endpoints"),
     ],
 )
-def test_an_endpoint_that_is_not_copied_gets_instructions(sample: str, like: str, told: str) -> None:
+def test_an_endpoint_that_is_not_copied_gets_instructions(sample: str, like: str, instructions: str) -> None:
     """The message names the file to add, the text to write, and the list of aliases if there is one."""
     with pytest.raises(ManifestError, match="To add scribe by hand: ") as error:
         plan_add(platform(sample), AddRequest(name="scribe", facts=facts("Qwen/Qwen3-4B"), like=like), Machine())
-    assert told in str(error.value)
+    assert instructions in str(error.value)
     if sample in ("app-files", "own-chart"):
         assert "add an entry to model_list in" in str(error.value)
 
@@ -107,8 +111,8 @@ def test_an_endpoint_that_is_not_copied_gets_instructions(sample: str, like: str
 def test_every_sample_is_covered() -> None:
     """Each sample adds a copy, explains why not, or has no endpoint to copy."""
     covered = {"app-files", "own-chart"}
-    there = {path.name for path in Path(PLATFORMS).iterdir() if path.is_dir()}
-    assert there == covered | {each[0] for each in ADDED} | {"ollama"}
+    directories = {path.name for path in Path(PLATFORMS).iterdir() if path.is_dir()}
+    assert directories == covered | {addition[0] for addition in ADDED} | {"ollama"}
     assert platform("ollama").endpoints() == ()
 
 
@@ -140,8 +144,8 @@ spec: {selector: {app: vllm}, ports: [{port: 8000}]}
 """
     before = platform("flat-files").with_changes({"apps/vllm.yaml": text})
     change = plan_add(before, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-4B"), like="vllm"), Machine())
-    made = change.changes.files["apps/scribe.yaml"] or ""
-    assert "- vllm\n            - serve\n            - Qwen/Qwen3-4B\n" in made
-    assert "image: vllm/vllm-openai:v0.11.0" in made
-    assert "metadata: {name: scribe, namespace: llm}" in made
-    assert "replicas: 0" in made
+    manifest = change.changes.files["apps/scribe.yaml"] or ""
+    assert "- vllm\n            - serve\n            - Qwen/Qwen3-4B\n" in manifest
+    assert "image: vllm/vllm-openai:v0.11.0" in manifest
+    assert "metadata: {name: scribe, namespace: llm}" in manifest
+    assert "replicas: 0" in manifest

@@ -113,10 +113,16 @@ def opened(files: dict[str, str]) -> Platform:
 
 
 def listed(files: dict[str, str]) -> dict[str, tuple[str, str, int | None, int, str]]:
-    found = read_endpoints(opened(files))
+    endpoints = read_endpoints(opened(files))
     return {
-        each.name: (each.hf_id, each.served_name, each.context, each.gpus, f"{each.namespace}/{each.workload}")
-        for each in found
+        endpoint.name: (
+            endpoint.hf_id,
+            endpoint.served_name,
+            endpoint.context,
+            endpoint.gpus,
+            f"{endpoint.namespace}/{endpoint.workload}",
+        )
+        for endpoint in endpoints
     }
 
 
@@ -131,7 +137,7 @@ def test_a_chart_in_the_repository_needs_no_field_map() -> None:
     in_template = TEMPLATE.replace("{{- toYaml .Values.resources | nindent 12 }}", "limits: {nvidia.com/gpu: 2}")
     files = {**OWN_CHART, "charts/model/templates/deployment.yaml": in_template}
     files["charts/model/values.yaml"] = VALUES.partition("resources:")[0]
-    assert [each[3] for each in listed(files).values()] == [2, 2]
+    assert [reading[3] for reading in listed(files).values()] == [2, 2]
 
 
 def test_a_swap_in_a_chart_changes_values_and_no_template() -> None:
@@ -214,7 +220,7 @@ GENERIC = """controllers:
 
 
 @pytest.mark.parametrize(
-    ("files", "why"),
+    ("files", "reason"),
     [
         (release("app-template", GENERIC.replace("IMAGE", "docker.io/ollama/ollama").replace("ARGS", "env: {TZ: UTC}")), "Ollama"),
         (release("ollama", "ollama: {gpu: {enabled: true}}\n"), "Ollama"),
@@ -224,11 +230,11 @@ GENERIC = """controllers:
         }, "Ollama"),
     ],
 )  # fmt: skip
-def test_an_unsupported_engine_is_listed(files: dict[str, str], why: str) -> None:
-    """Only an image, the engine's own chart, or a chart that contains it: the engine is listed with the reason."""
+def test_an_unsupported_engine_is_listed(files: dict[str, str], reason: str) -> None:
+    """The engine is listed with the reason, whether it is an image, a chart, or part of a chart."""
     platform = opened(files)
-    (found,) = platform.unknown()
-    assert (found.name, why in found.why) == ("vllm", True)
+    (workload,) = platform.unknown()
+    assert (workload.name, reason in workload.why) == ("vllm", True)
     assert listed(files) == {}
 
 
@@ -240,15 +246,15 @@ def test_two_engines_in_one_pod_are_one_endpoint() -> None:
       one: {image: {repository: ghcr.io/ggml-org/llama.cpp, tag: server}, args: [--model, /models/one-Q4_K_M.gguf]}
       two: {image: {repository: ghcr.io/ggml-org/llama.cpp, tag: server}, args: [--model, /models/two-Q4_K_M.gguf]}
 """
-    found = listed(release("app-template", two))
-    assert {name: each[4] for name, each in found.items()} == {"vllm": "llm/vllm"}
-    assert found["vllm"][0] == "/models/one-Q4_K_M.gguf"
+    endpoints = listed(release("app-template", two))
+    assert {name: reading[4] for name, reading in endpoints.items()} == {"vllm": "llm/vllm"}
+    assert endpoints["vllm"][0] == "/models/one-Q4_K_M.gguf"
     first = listed(release("app-template", two.replace("[--model, /models/one-Q4_K_M.gguf]", "[--port, 8081]")))
     assert first["vllm"][0] == "/models/two-Q4_K_M.gguf"
 
 
 def test_a_device_claim_and_an_unknown_device_plugin_count_as_gpus() -> None:
-    """Dynamic resource allocation, and a resource that the layout then names."""
+    """The layout then names the resource of the device plugin."""
     for resources in ("{claims: [{name: gpu}]}", "{limits: {squat.ai/dri: 1}}"):
         values = GENERIC.replace("IMAGE", "vllm/vllm-openai").replace("ARGS", "args: [--model, Qwen/Qwen3-4B]")
         files = release("app-template", values.replace("{limits: {nvidia.com/gpu: 1}}", resources))
@@ -256,11 +262,11 @@ def test_a_device_claim_and_an_unknown_device_plugin_count_as_gpus() -> None:
 
 
 def test_a_template_renders_everything_that_determines_the_model() -> None:
-    """Conditions, loops over a mapping, variables, defaults, and parts of the values as YAML."""
+    """Templates may use conditions, loops over a mapping, variables, defaults, and parts of the values as YAML."""
     document = Document(
         "values.yaml", "a: {b: one, off: false}\nmodels: {x: {id: m1}, y: {id: m2}}\nargs: [--p, '1']\n"
     )
-    made = render(
+    manifest = render(
         "{{- $top := .Values.a }}\n"
         "{{- range $name, $model := .Values.models }}\n- {{ $name }}: {{ $model.id }}\n{{- end }}\n"
         "{{- if and .Values.a.b (not .Values.a.off) }}\nyes: {{ $top.b | upper | quote }}\n{{- else }}\nno: 1\n{{- end }}\n"
@@ -268,7 +274,7 @@ def test_a_template_renders_everything_that_determines_the_model() -> None:
         "args:\n  {{- toYaml .Values.args | nindent 2 }}\n",
         Release("r", "n", "c", (Place(document, document.roots[0]),)),
     )
-    text = "\n".join(line.partition(" #HELM")[0] for line in made.plain.splitlines() if line.strip())
+    text = "\n".join(line.partition(" #HELM")[0] for line in manifest.plain.splitlines() if line.strip())
     assert text == '- x: m1\n- y: m2\nyes: one\nmissing: d\nname: r-one\nargs:\n  - "--p"\n  - "1"'
 
 
@@ -288,7 +294,7 @@ spec:
 
 
 def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
-    """There vLLM's served name is its path, and an alias of a server that Stoker does not change is valid."""
+    """KServe serves vLLM under its path, and an alias of a server that Stoker does not change is valid."""
     coder = ISVC.replace("NAME", "coder").replace("IMAGE", "vllm/vllm-openai:v0.9.0")
     files = {
         "models/coder.yaml": coder.replace("ARGS", "args: [--model=/models/Qwen/Qwen2.5-Coder-7B-Instruct]"),
@@ -304,16 +310,18 @@ def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
     }
     platform = opened(files)
     assert check(platform, advice=True) == ()
-    assert [each.name for each in platform.unknown()] == ["ears"]
+    assert [workload.name for workload in platform.unknown()] == ["ears"]
     change = plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
     assert "model: openai//models/Qwen/Qwen3-4B-AWQ\n" in (change.changes.files["litellm/config.yaml"] or "")
 
 
 def test_an_image_with_weights_is_not_changed() -> None:
-    """KServe's modelcar: another model needs another image, whose name is unknown."""
+    """Another model in KServe's modelcar needs another image, and its name is unknown."""
     isvc = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: coder, namespace: llm}\nspec:\n  predictor:\n    model:\n      modelFormat: {name: vLLM}\n      storageUri: oci://registry.example.com/models/qwen-coder-7b:1.0\n      resources: {limits: {nvidia.com/gpu: 1}}\n"  # fmt: skip
     platform = opened({"models/coder/isvc.yaml": isvc})
-    assert [each.hf_id for each in read_endpoints(platform)] == ["oci://registry.example.com/models/qwen-coder-7b:1.0"]
+    assert [endpoint.hf_id for endpoint in read_endpoints(platform)] == [
+        "oci://registry.example.com/models/qwen-coder-7b:1.0"
+    ]
     with pytest.raises(ManifestError, match="contains its weights"):
         plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
 
@@ -342,10 +350,12 @@ spec: {selector: {app: vllm}, ports: [{port: 8000}]}
     assert check(platform, advice=True) == ()
 
 
-def test_releases_that_share_replicas_are_not_started_with_a_commit() -> None:
+def test_releases_with_shared_replicas_are_not_started_with_a_commit() -> None:
     """A change of the chart's default would start both models; a swap would change both."""
     shared = {path: text for path, text in OWN_CHART.items() if path != "values/coder.yaml"}
-    shared |= {each: application(each[5:-5], "charts/model") for each in ("apps/coder.yaml", "apps/chat.yaml")}
+    shared |= {
+        app_path: application(app_path[5:-5], "charts/model") for app_path in ("apps/coder.yaml", "apps/chat.yaml")
+    }
     shared["charts/model/values.yaml"] = VALUES.replace('name: ""', "name: Qwen/Qwen3-8B")
     platform = opened(shared)
     with pytest.raises(ManifestError, match="sets the replicas of coder and of chat"):

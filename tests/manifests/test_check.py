@@ -50,34 +50,34 @@ def test_a_planted_fault_is_reported_at_its_line(
     named_at_its_line(platform, layout, rule, path, old, new)
 
 
-@pytest.mark.parametrize(("rule", "path", "where"), GONE)
-def test_a_missing_file_is_reported(platform: Files, layout: Layout, rule: str, path: str, where: str) -> None:
+@pytest.mark.parametrize(("rule", "path", "reported_path"), GONE)
+def test_a_missing_file_is_reported(platform: Files, layout: Layout, rule: str, path: str, reported_path: str) -> None:
     """The finding is at the object that needs the missing file."""
-    tree = Files({each: platform.read(each) or "" for each in platform.files("") if each != path})
-    assert (rule, where) in {(each.rule, each.path) for each in check(Platform(tree, layout))}
+    tree = Files({remaining: platform.read(remaining) or "" for remaining in platform.files("") if remaining != path})
+    assert (rule, reported_path) in {(finding.rule, finding.path) for finding in check(Platform(tree, layout))}
 
 
 def test_an_endpoint_without_an_alias_is_reported(platform: Files, layout: Layout) -> None:
-    """Tenants could not reach it."""
+    """Tenants could not reach the endpoint."""
     values = platform.read(VALUES) or ""
     start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
     tree = planted(platform, VALUES, values[start:end], "")
-    assert {each.rule for each in check(Platform(tree, layout))} == {"endpoint-without-alias"}
+    assert {finding.rule for finding in check(Platform(tree, layout))} == {"endpoint-without-alias"}
 
 
 def test_a_group_that_nothing_generates_is_reported_at_its_application(platform: Files, layout: Layout) -> None:
-    line = next(each for each in (platform.read(GROUPS) or "").splitlines() if "name: embeddings" in each)
+    line = next(line for line in (platform.read(GROUPS) or "").splitlines() if "name: embeddings" in line)
     (finding,) = check(Platform(planted(platform, GROUPS, f"{line}\n", ""), layout))
     assert (finding.rule, finding.path) == ("group-unknown", "clusters/ai-dev/catalog/embeddings/embeddings.yaml")
 
 
 def test_every_rule_has_a_planted_fault() -> None:
     """A rule without an example of its fault may have no effect."""
-    shown = {rule for rule, *_ in (*FAULTS, *faults_of_deployments.FAULTS, *GONE)} | {
+    shown_rules = {rule for rule, *_ in (*FAULTS, *faults_of_deployments.FAULTS, *GONE)} | {
         "endpoint-without-alias",
         "group-unknown",
     }
-    assert shown == {name for name, rule in RULES.items() if not rule.advice}, "advice is in test_tune.py"
+    assert shown_rules == {name for name, rule in RULES.items() if not rule.advice}, "advice is in test_tune.py"
     assert len(FAULTS) >= 150
 
 
@@ -90,7 +90,7 @@ def test_a_fault_is_reported_at_the_place_that_two_others_contradict(platform: F
 
 
 def test_a_fault_in_a_literal_block_is_reported_at_its_line(platform: Files, layout: Layout) -> None:
-    """Also inside the literal block of the initContainer."""
+    """This includes the literal block of the initContainer."""
     stale = '              model = "Qwen/Stale"'
     tree = planted(platform, CHAT, '              model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"', stale)
     (finding,) = check(Platform(tree, layout))
@@ -144,19 +144,19 @@ def test_a_list_in_other_words_has_no_findings(platform: Files, layout: Layout, 
 def test_another_notation_of_the_contract_has_no_findings(
     platform: Files, layout: Layout, path: str, old: str, new: str
 ) -> None:
-    """There is more than one way to list a file, to mount a cache, to name a port or a key."""
+    """There are several ways to list a file, to mount a cache, and to name a port or a key."""
     assert check(Platform(planted(platform, path, old, new), layout)) == ()
 
 
 def test_a_row_without_its_alias_is_reported_at_its_line(platform: Files, layout: Layout) -> None:
     """An endpoint with the same name is not sufficient; an alias of an alias, or a pattern of aliases, is."""
-    other = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
-    found = [each for each in check(Platform(other, layout)) if each.rule == "catalog-alias"]
-    assert [each.message for each in found] == ["the catalog offers coder-fim, but LiteLLM has no such alias"]
+    renamed = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
+    findings = [finding for finding in check(Platform(renamed, layout)) if finding.rule == "catalog-alias"]
+    assert [finding.message for finding in findings] == ["the catalog offers coder-fim, but LiteLLM has no such alias"]
     routed = "  router_settings:\n    model_group_alias:\n      coder-fim: coder-fill\n  general_settings:\n"
     for new in (routed, "    - model_name: coder-f*\n  general_settings:\n"):
-        also = planted(other, VALUES, "  general_settings:\n", new)
-        assert "catalog-alias" not in {each.rule for each in check(Platform(also, layout))}
+        also = planted(renamed, VALUES, "  general_settings:\n", new)
+        assert "catalog-alias" not in {finding.rule for finding in check(Platform(also, layout))}
 
 
 def test_an_endpoint_does_not_have_to_be_in_the_catalog(platform: Files, layout: Layout) -> None:
@@ -167,7 +167,7 @@ def test_an_endpoint_does_not_have_to_be_in_the_catalog(platform: Files, layout:
     assert (
         check(
             Platform(
-                Files({each: platform.read(each) or "" for each in platform.files("") if each not in lists}), layout
+                Files({path: platform.read(path) or "" for path in platform.files("") if path not in lists}), layout
             )
         )
         == ()
@@ -189,8 +189,10 @@ def test_unusual_input_is_read_or_reported(
     platform: Files, layout: Layout, path: str, old: str, new: str, rules: set[str]
 ) -> None:
     """An invalid URL, a byte order mark or extreme nesting never raises an exception."""
-    found = {each.rule for each in check(Platform(planted(platform, path, old, new), layout)) if each.path == path}
-    assert rules <= found <= rules | {"alias-without-endpoint"}
+    broken_rules = {
+        finding.rule for finding in check(Platform(planted(platform, path, old, new), layout)) if finding.path == path
+    }
+    assert rules <= broken_rules <= rules | {"alias-without-endpoint"}
 
 
 def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> None:
@@ -205,18 +207,18 @@ def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> N
 def test_a_partial_checkout_has_no_findings_about_missing_files(platform: Files, layout: Layout) -> None:
     """An alias that other files mention may belong to a missing endpoint; one that no file mentions is a finding."""
     files = {
-        each: platform.read(each) or ""
-        for each in platform.files("")
-        if "coder-fim" not in each and "litellm.yaml" not in each
+        path: platform.read(path) or ""
+        for path in platform.files("")
+        if "coder-fim" not in path and "litellm.yaml" not in path
     }
     files[WAIT] = files[WAIT].replace(" coder-fim", "")
     assert check(Platform(Files(files), layout)) == ()
     files[VALUES] = files[VALUES].replace("http://egress-gateway.egress", "http://ghost.serving")
-    assert [each.rule for each in check(Platform(Files(files), layout))] == ["alias-without-endpoint"]
+    assert [finding.rule for finding in check(Platform(Files(files), layout))] == ["alias-without-endpoint"]
 
 
 def test_an_alias_may_lead_to_a_gateway_that_routes_by_served_name(platform: Files, layout: Layout) -> None:
-    """Its address is not the Service's, and need not be; the served name must still match."""
+    """Its address may differ from the address of the Service; the served name must still match."""
     values = platform.read(VALUES) or ""
     start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
     routed = values[start:end].replace(
@@ -230,17 +232,17 @@ def test_an_alias_may_lead_to_a_gateway_that_routes_by_served_name(platform: Fil
 
 
 def test_a_gateway_in_the_namespace_of_the_models_is_not_an_endpoint(platform: Files, layout: Layout) -> None:
-    """It is in another directory, and its source is not a model."""
+    """The gateway is in another directory, and its source is not a model."""
     tree = planted(platform, VALUES, "http://egress-gateway.egress", "http://inference-gateway.serving")
-    assert [each.rule for each in check(Platform(tree, layout))] == ["alias-without-endpoint"]
-    files = {each: tree.read(each) or "" for each in tree.files("")}
+    assert [finding.rule for finding in check(Platform(tree, layout))] == ["alias-without-endpoint"]
+    files = {path: tree.read(path) or "" for path in tree.files("")}
     files["routing/gateway.yaml"] = "kind: Gateway\nmetadata: {name: inference-gateway, namespace: serving}\n"
     assert check(Platform(Files(files), layout)) == ()
 
 
 def test_objects_that_are_not_endpoints_are_ignored(platform: Files, layout: Layout) -> None:
-    """A Helm template, a Deployment without a model, several engines that serve one model together."""
-    files = {each: platform.read(each) or "" for each in platform.files("")}
+    """These are a Helm template, a Deployment without a model, and several engines that serve one model together."""
+    files = {path: platform.read(path) or "" for path in platform.files("")}
     files["serving/chart/templates/deployment.yaml"] = "kind: Deployment\nspec: {{ .Values.spec }}\n"
     files["serving/proxy/deployment.yaml"] = "kind: Deployment\nspec: {template: {spec: {containers: [{name: x}]}}}\n"
     engine = (platform.read(CHAT) or "").replace("replicas: 0", "replicas: 2")

@@ -62,8 +62,8 @@ def test_a_fault_between_tenant_and_model_is_reported_at_its_line(
 
 def test_an_entry_without_a_name_does_not_hide_others(platform: Files, layout: Layout) -> None:
     """The endpoints of the other entries keep their aliases."""
-    found = check(Platform(planted(platform, VALUES, "- model_name: coder-fim", "- model_nam: coder-fim"), layout))
-    assert {each.message for each in found if each.rule == "endpoint-without-alias"} == {
+    findings = check(Platform(planted(platform, VALUES, "- model_name: coder-fim", "- model_nam: coder-fim"), layout))
+    assert {finding.message for finding in findings if finding.rule == "endpoint-without-alias"} == {
         f"{VALUES} has no alias for coder-fim: tenants cannot reach it"
     }
 
@@ -77,11 +77,11 @@ def test_the_mode_of_litellms_health_check_matches_the_engine(
     """A reranker is also asked through a provider that reranks."""
     last = "        input_cost_per_token: 0.0000001                  # a CPU costs money as well\n"
     tree = planted(platform, VALUES, last, f"{last}      model_info:\n        mode: {mode}\n")
-    assert {each.rule for each in check(Platform(tree, layout))} == rules
+    assert {finding.rule for finding in check(Platform(tree, layout))} == rules
 
 
 def test_a_group_that_no_application_set_selects_is_reported(platform: Files, layout: Layout) -> None:
-    """Its label, if the ApplicationSets of the repository select another one."""
+    """The label counts if the ApplicationSets of the repository select another label."""
     tree = planted(platform, SET, '          enabled: "true"', '          enabled: "true"\n          layer: serving')
     assert check(Platform(tree, layout)) == ()
     tree = planted(tree, GROUPS, "name: coding-assistant, layer: serving", "name: coding-assistant, layer: platform")
@@ -90,6 +90,6 @@ def test_a_group_that_no_application_set_selects_is_reported(platform: Files, la
 
 
 def test_a_duplicate_group_is_reported(platform: Files, layout: Layout) -> None:
-    line = next(each for each in (platform.read(GROUPS) or "").splitlines() if "name: embeddings" in each)
+    line = next(line for line in (platform.read(GROUPS) or "").splitlines() if "name: embeddings" in line)
     (finding,) = check(Platform(planted(platform, GROUPS, f"{line}\n", f"{line}\n{line}\n"), layout))
     assert (finding.rule, finding.path) == ("group-stale", GROUPS)

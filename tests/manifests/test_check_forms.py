@@ -102,13 +102,15 @@ def test_new_fields_and_other_notations_have_no_findings(
 ) -> None:
     """A field that is not in the table may belong to a newer version."""
     rules = {"schema", "argument", "variable", "toleration"}
-    assert not [each for each in check(Platform(planted(platform, path, old, new), layout)) if each.rule in rules]
+    assert not [
+        finding for finding in check(Platform(planted(platform, path, old, new), layout)) if finding.rule in rules
+    ]
 
 
 def test_a_misplaced_field_is_reported_with_its_place(platform: Files, layout: Layout) -> None:
     """Two missing spaces move a field into another object."""
     wrong = planted(platform, CHAT, "          resources:\n", "          nodeSelector: {a: b}\n          resources:\n")
-    (finding,) = [each for each in check(Platform(wrong, layout)) if each.rule == "schema"]
+    (finding,) = [finding for finding in check(Platform(wrong, layout)) if finding.rule == "schema"]
     assert (finding.message, finding.fix) == (
         "a container has no field nodeSelector",
         "move it into the pod's spec",

@@ -35,5 +35,5 @@ def test_a_fault_in_another_platform_is_reported_at_its_line(
 def test_a_quantity_in_the_values_of_a_release_is_checked() -> None:
     """A chart passes it on to the pod."""
     tree, layout = opened("helm-release")
-    path = next(each for each in tree.files("") if "memory: " in (tree.read(each) or ""))
+    path = next(path for path in tree.files("") if "memory: " in (tree.read(path) or ""))
     named_at_its_line(contents(tree), layout, "resources", path, "Gi", "GB")

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("transformers_defaults.py")
 
 
 def test_the_class_defaults_equal_those_of_transformers(tmp_path: Path) -> None:
-    """Generated again with the release in the table, in a separate environment: without torch this takes seconds.
+    """The table is generated again with its release, in a separate environment. Without torch this takes seconds.
 
     Skipped if that release cannot be installed.
     """
@@ -26,10 +26,10 @@ def test_the_class_defaults_equal_those_of_transformers(tmp_path: Path) -> None:
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
 
-    made = run(uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "env"))
+    created = run(uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "env"))
     installed = run(uv, "pip", "install", "--quiet", "--python", str(python), f"transformers=={version}")
-    if made.returncode or installed.returncode:
-        pytest.skip(f"transformers {version} cannot be installed here: {(made.stderr + installed.stderr)[-300:]}")
-    written = run(str(python), "-I", str(SCRIPT))
-    assert written.returncode == 0, written.stderr
-    assert json.loads(written.stdout) == json.loads(TABLE.read_text())
+    if created.returncode or installed.returncode:
+        pytest.skip(f"transformers {version} cannot be installed here: {(created.stderr + installed.stderr)[-300:]}")
+    generated = run(str(python), "-I", str(SCRIPT))
+    assert generated.returncode == 0, generated.stderr
+    assert json.loads(generated.stdout) == json.loads(TABLE.read_text())

@@ -49,17 +49,17 @@ APPLICATION = """\
 NEIGHBOUR = APPLICATION.replace("{name: llm,", "{name: gateway,").replace("models/llm", "models/gateway")
 
 
-def test_objects_that_are_not_copied_keep_their_names() -> None:
-    """Nodes, classes, a project, and a Secret and an account that are not copied; the ConfigMap is."""
+def test_the_names_of_uncopied_objects_stay() -> None:
+    """Nodes, classes, a project, a Secret and an account are not copied; the ConfigMap is."""
     files, _ = copied(opened({"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": POD}), "llm")
-    made = files["models/scribe/all.yaml"]
-    for kept in (
+    copy = files["models/scribe/all.yaml"]
+    for unchanged in (
         "serviceAccountName: llm", "priorityClassName: llm", "nodeSelector: {pool: llm}", "value: llm, effect",
         "secretKeyRef: {name: llm, key: llm}", "ports: [{name: llm, containerPort", "ports: [{name: llm, port: 8000, targetPort: llm}]",
     ):  # fmt: skip
-        assert kept in made
-    assert "configMapKeyRef: {name: scribe, key: mode}" in made
-    assert made.count("metadata: {name: scribe, namespace: scribe}") == 3
+        assert unchanged in copy
+    assert "configMapKeyRef: {name: scribe, key: mode}" in copy
+    assert copy.count("metadata: {name: scribe, namespace: scribe}") == 3
     assert "project: llm" in files["argocd/scribe.yaml"]
 
 

@@ -8,7 +8,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "contract.md"
 
 
 def test_the_document_contains_every_rule() -> None:
-    """`make docs` writes the table."""
+    """`make docs` writes the table of the rules."""
     assert reference() in DOCUMENT.read_text(encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ def opened(files: dict[str, str]) -> Platform:
 
 def problems(platform: Platform) -> list[tuple[str, str, str]]:
     """The findings without their lines, which a copy above them moves."""
-    return [(each.rule, each.path, each.message) for each in check(platform, advice=True)]
+    return [(finding.rule, finding.path, finding.message) for finding in check(platform, advice=True)]
 
 
 def copied(before: Platform, like: str) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -99,13 +99,13 @@ def test_a_copied_directory_of_an_application_set_needs_no_other_file() -> None:
     before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": namespace + ALONE})
     files, warnings = copied(before, "coder")
     assert set(files) == {"models/scribe/all.yaml"}
-    made = files["models/scribe/all.yaml"]
-    assert "--served-model-name qwen3-4b \\\n" in made
-    assert "  replicas: 0\n" in made
-    assert "annotations:\n    team: ide\n" in made
-    assert "  type: NodePort\n  selector: {app: scribe}\n  ports:\n    - port: 8000\n" in made
-    assert made.count("namespace: scribe") == 2
-    assert not [word for word in ("coder", "chat", "stoker.dev", "30800", "10.0.0.7") if word in made]
+    copy = files["models/scribe/all.yaml"]
+    assert "--served-model-name qwen3-4b \\\n" in copy
+    assert "  replicas: 0\n" in copy
+    assert "annotations:\n    team: ide\n" in copy
+    assert "  type: NodePort\n  selector: {app: scribe}\n  ports:\n    - port: 8000\n" in copy
+    assert copy.count("namespace: scribe") == 2
+    assert not [word for word in ("coder", "chat", "stoker.dev", "30800", "10.0.0.7") if word in copy]
     assert "Create in the namespace scribe the Secrets that the copy reads: hf-token." in warnings
 
 
@@ -215,14 +215,14 @@ def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
     assert "  - ./vllm/ks.yaml # the GPU\n  - ./scribe/ks.yaml\n  - ./whisper/ks.yaml\n" in listing
     assert "metadata: {name: scribe, namespace: ai}" in files["kubernetes/apps/ai/scribe/ks.yaml"]
     assert "path: ./kubernetes/apps/ai/scribe/app," in files["kubernetes/apps/ai/scribe/ks.yaml"]
-    made = files[f"{app}/helmrelease.yaml"]
-    assert "      vllm:\n        replicas: 0\n        strategy" in made
-    assert "  name: &app scribe\n" in made
-    assert "controller: vllm" in made
-    assert "{kind: OCIRepository, name: vllm}" in made
-    assert "name: vllm-secret" in made
-    assert '["scribe-api.${DOMAIN}"]' in made
-    assert "existingClaim: vllm" in made
+    release = files[f"{app}/helmrelease.yaml"]
+    assert "      vllm:\n        replicas: 0\n        strategy" in release
+    assert "  name: &app scribe\n" in release
+    assert "controller: vllm" in release
+    assert "{kind: OCIRepository, name: vllm}" in release
+    assert "name: vllm-secret" in release
+    assert '["scribe-api.${DOMAIN}"]' in release
+    assert "existingClaim: vllm" in release
     assert "The copy mounts volumes that its files do not create: vllm." in warnings
 
 
@@ -233,9 +233,9 @@ def test_a_component_creates_the_volume_of_the_copy() -> None:
         "targetNamespace: ai}",
         "targetNamespace: ai, components: [../../../components/volsync], postBuild: {substitute: {APP: vllm}}}",
     )
-    made, _ = copied(opened(files), "vllm")
-    assert "{substitute: {APP: scribe}}" in made["kubernetes/apps/ai/scribe/ks.yaml"]
-    assert "existingClaim: scribe" in made["kubernetes/apps/ai/scribe/app/helmrelease.yaml"]
+    new_files, _ = copied(opened(files), "vllm")
+    assert "{substitute: {APP: scribe}}" in new_files["kubernetes/apps/ai/scribe/ks.yaml"]
+    assert "existingClaim: scribe" in new_files["kubernetes/apps/ai/scribe/app/helmrelease.yaml"]
 
 
 def test_a_pod_with_a_second_engine_is_not_copied() -> None:
@@ -261,7 +261,11 @@ def test_a_file_that_a_kustomization_lists_under_another_name_is_not_removed() -
     before = opened(
         {"apps/x/deployment.yaml": SHARED, "apps/x/kustomization.yaml": listing, "apps/x/y/other.yaml": ALONE}
     )
-    name = next(each for each in before.names() if before.require(each).home == "apps/x/deployment.yaml")
+    name = next(
+        endpoint_name
+        for endpoint_name in before.names()
+        if before.require(endpoint_name).home == "apps/x/deployment.yaml"
+    )
     with pytest.raises(ManifestError, match=r"apps/x/kustomization\.yaml:3 lists apps/x/deployment\.yaml"):
         plan_remove(before, name)
 
@@ -313,12 +317,12 @@ def test_a_file_with_its_companions_and_their_lines_is_copied() -> None:
     before = opened(files)
     change = plan_add(before, AddRequest(name="scribe", facts=MODEL, like="coder"), Machine())
     after = before.with_changes(change.changes)
-    made = change.changes.files
-    assert set(made) == {path.replace("coder", "scribe") for path in files} - {"apps/kserve/fim.yaml"}
-    assert "inferenceservice: scribe" in (made["apps/kserve/scribe-networkpolicy.yaml"] or "")
-    assert "minReplicas: 0" in (made["apps/kserve/scribe-inferenceservice.yaml"] or "")
+    new_files = change.changes.files
+    assert set(new_files) == {path.replace("coder", "scribe") for path in files} - {"apps/kserve/fim.yaml"}
+    assert "inferenceservice: scribe" in (new_files["apps/kserve/scribe-networkpolicy.yaml"] or "")
+    assert "minReplicas: 0" in (new_files["apps/kserve/scribe-inferenceservice.yaml"] or "")
     assert '{model: openai//models/Qwen/Qwen3-4B, api_base: "http://scribe-predictor.ai.svc/v1"}' in (
-        made["apps/litellm.yaml"] or ""
+        new_files["apps/litellm.yaml"] or ""
     )
     assert check(after, advice=True) == check(before, advice=True)
     assert {

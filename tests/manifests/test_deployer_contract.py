@@ -60,7 +60,7 @@ spec:
   ports: [{port: 8000}]
 """
 BASE = {"models/chat/deployment.yaml": DEPLOYMENT, "models/chat/service.yaml": SERVICE}
-ALL = [pytest.param(each, id=each.name) for each in deployers()]
+ALL = [pytest.param(deployer, id=deployer.name) for deployer in deployers()]
 
 
 def opened(deployer: Deployer, **objects: str) -> Platform:
@@ -85,29 +85,29 @@ def opened(deployer: Deployer, **objects: str) -> Platform:
 def test_it_finds_the_object_that_deploys_an_endpoint(
     deployer: Deployer, objects: dict[str, str], expected: str | None
 ) -> None:
-    """The object with the longest directory above its files; none if there is no such object."""
+    """It is the object with the longest directory above the files of the endpoint, if there is one."""
     platform = opened(deployer, **objects)
-    found = deployer.deployment(platform, "chat", "models/chat", None)
-    assert (found.name if found else None) == expected
+    managed = deployer.deployment(platform, "chat", "models/chat", None)
+    assert (managed.name if managed else None) == expected
     pieces = platform.require("chat")
     assert pieces.deployer == (deployer.name if expected else "")
-    if found is not None:
-        assert (found.deployer, found.namespace, pieces.namespace) == (deployer.name, "llm", "llm")
-        assert found.located.document.path == f"ops/{expected}.yaml"
+    if managed is not None:
+        assert (managed.deployer, managed.namespace, pieces.namespace) == (deployer.name, "llm", "llm")
+        assert managed.located.document.path == f"ops/{expected}.yaml"
 
 
 @pytest.mark.parametrize("deployer", ALL)
 def test_an_overlay_that_includes_the_endpoint_deploys_it(deployer: Deployer) -> None:
-    """An overlay elsewhere, whose name prefix counts."""
+    """The overlay is in another directory, and its name prefix is applied."""
     files = {
         "overlays/dev/kustomization.yaml": "resources: [../../models/chat]\nnamePrefix: dev-\n",
         "models/chat/kustomization.yaml": "resources: [deployment.yaml]\n",
     }
     platform = opened(deployer, dev="overlays/dev").with_changes(files)
     assert platform.require("chat").workload == "dev-chat"
-    found = deployer.deployment(platform, "chat", "models/chat", None)
-    assert found is not None
-    assert found.name == "dev"
+    managed = deployer.deployment(platform, "chat", "models/chat", None)
+    assert managed is not None
+    assert managed.name == "dev"
 
 
 @pytest.mark.parametrize("deployer", ALL)
@@ -115,18 +115,18 @@ def test_only_its_own_rules_are_checked(deployer: Deployer) -> None:
     """A working repository has no findings, and an unrelated Application causes none."""
     platform = opened(deployer, chat="models/chat")
     assert check(platform) == ()
-    other = {"ops/wiki.yaml": application("wiki", "apps/wiki"), "apps/wiki/a.yaml": "kind: ConfigMap\n"}
-    mixed = platform.with_changes(other)
-    rules = {each.rule for each in check(mixed)}
+    unrelated = {"ops/wiki.yaml": application("wiki", "apps/wiki"), "apps/wiki/a.yaml": "kind: ConfigMap\n"}
+    mixed = platform.with_changes(unrelated)
+    rules = {finding.rule for finding in check(mixed)}
     assert not any(RULES[rule].component == "argocd" for rule in rules) or deployer.name == "Argo CD"
     assert ("argocd" in components_of(mixed, mixed.require("chat"))) == (deployer.name == "Argo CD")
 
 
 def test_rules_of_argo_cd_do_not_apply_to_endpoints_of_flux() -> None:
-    """Two endpoints of Argo CD and one of Flux: the last one needs no Application of its own name."""
+    """Argo CD deploys two endpoints and Flux deploys one, which needs no Application of its name."""
     files = {f"models/{name}/deployment.yaml": DEPLOYMENT.replace("chat", name) for name in ("code", "embed")}
     files |= {f"ops/{name}.yaml": application(name, f"models/{name}") for name in ("code", "embed")}
-    both = Platform(Files(BASE | files), Layout(serving_dir="models"))
-    assert "application-missing" in {each.rule for each in check(both)}
-    with_flux = both.with_changes({"ops/chat.yaml": kustomization("chat", "models/chat")})
-    assert not [each for each in check(with_flux) if RULES[each.rule].component == "argocd"]
+    with_both = Platform(Files(BASE | files), Layout(serving_dir="models"))
+    assert "application-missing" in {finding.rule for finding in check(with_both)}
+    with_flux = with_both.with_changes({"ops/chat.yaml": kustomization("chat", "models/chat")})
+    assert not [finding for finding in check(with_flux) if RULES[finding.rule].component == "argocd"]

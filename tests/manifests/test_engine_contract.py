@@ -24,18 +24,20 @@ from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
 from tests.manifests.test_recipes import ENGINES, NEW, OLD, deployment, facts
 
-ALL = [pytest.param(each, id=each.name) for each in engines.engines()]
-CHANGED = [pytest.param(each, id=each.name) for each in engines.engines() if each.changes]
+ALL = [pytest.param(engine, id=engine.name) for engine in engines.engines()]
+CHANGED = [pytest.param(engine, id=engine.name) for engine in engines.engines() if engine.changes]
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("engine", ALL)
 def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
-    """Recognised only by this engine, or also by the usual one; and its files are found without parsing all others."""
+    """Only this engine, or also the usual engine, recognises it. Its files are found without parsing all others."""
     image, arguments = ENGINES[engine.name]
     program = f"{image} {arguments}"
-    others = [each.name for each in engines.engines() if each.sign.search(program) and not each.is_usual]
-    assert others == ([] if engine.is_usual else [engine.name])
+    other_engines = [
+        candidate.name for candidate in engines.engines() if candidate.sign.search(program) and not candidate.is_usual
+    ]
+    assert other_engines == ([] if engine.is_usual else [engine.name])
     assert engine_named(engine.name) is engine
     assert engine.is_usual or not engine.changes or running(program) is engine
     assert any(word in program for word in (*engine.words, "--model", "MODEL"))
@@ -43,7 +45,7 @@ def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
 
 @pytest.mark.parametrize("engine", CHANGED)
 def test_its_arguments_have_one_name_each(engine: Engine) -> None:
-    """Long names with dashes; short names and variables are mapped to them."""
+    """The names are long, with dashes; short names and variables are mapped to them."""
     long = [*engine.model, engine.served, engine.context, engine.quantization, engine.utilization, engine.config]
     long += [*engine.short.values(), *engine.variables.values(), engine.implied_by, engine.key[1]]
     assert all(re.fullmatch(r"--[a-z][a-z0-9-]+", name) for name in long if name)
@@ -54,13 +56,13 @@ def test_its_arguments_have_one_name_each(engine: Engine) -> None:
 
 @pytest.mark.parametrize("engine", CHANGED)
 def test_its_health_and_its_usage_can_be_read(engine: Engine) -> None:
-    """The bot's client reads each of its samples, under no other engine's name."""
+    """The bot's client reads each sample of the engine, and no other engine has the same names."""
     assert engine.health in engine.probes
     assert engine.keyed.startswith("/")
     for name, signal in engine.signals.items():
         assert SIGNALS[name] == signal
         assert getattr(signals(f"{name} 3\n"), signal) == 3.0
-        assert [each.name for each in engines.engines() if name in each.signals] == [engine.name]
+        assert [candidate.name for candidate in engines.engines() if name in candidate.signals] == [engine.name]
 
 
 @pytest.mark.parametrize("engine", CHANGED)
@@ -68,12 +70,12 @@ def test_its_loading_log_has_one_figure_for_each_measurement(engine: Engine) -> 
     if engine.loading is None:
         return
     patterns = (engine.loading.model, engine.loading.cache, engine.loading.tokens, engine.loading.version)
-    assert [each.groups for each in patterns] == [1, 1, 1, 1]
+    assert [pattern.groups for pattern in patterns] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("engine", CHANGED)
 def test_the_bot_recognises_the_engine_of_a_deployment(engine: Engine) -> None:
-    """The same engine, served name and model as in the manifests."""
+    """The bot finds the same engine, served name and model as the manifests."""
     image, arguments = ENGINES[engine.name]
     tree = deployment(image, arguments)
     container = {
@@ -81,14 +83,14 @@ def test_the_bot_recognises_the_engine_of_a_deployment(engine: Engine) -> None:
         "image": image,
         "args": [word.strip(" '") for word in arguments.strip("[]").split(",")],
     }
-    found = workload_of({
+    workload = workload_of({
         "metadata": {"name": "model", "namespace": "llm"},
         "spec": {"replicas": 0, "template": {"spec": {"containers": [container]}}},
     }, ())  # fmt: skip
     endpoint = read_endpoint(Platform(tree, Layout()), "model")
-    assert found.engine == endpoint.engine == engine.name
+    assert workload.engine == endpoint.engine == engine.name
     if engine.served:
-        assert found.served_names == endpoint.served_names == ("chat",)
+        assert workload.served_names == endpoint.served_names == ("chat",)
 
 
 def test_no_other_module_refers_to_an_engine_by_name() -> None:
@@ -97,13 +99,13 @@ def test_no_other_module_refers_to_an_engine_by_name() -> None:
     Some forms name the engine that they are for: KServe and the production stack run vLLM, operators have a field for the
     engine, and a map is vLLM's by default.
     """
-    names = {each.name for each in engines.engines()}
+    names = {candidate.name for candidate in engines.engines()}
     allowed = {
         "manifests/contract.py",
         *(f"manifests/sources/{name}.py" for name in ("kserve", "operators", "stack", "field_map")),
     }
     clients = {"bot/clients/vllm.py", "bot/clients/cluster.py"}  # the names of systems, in messages
-    found = {
+    imports = {
         (path.relative_to(ROOT).as_posix(), node.value)
         for folder in ("manifests", "bot", "commands")
         for path in (ROOT / folder).rglob("*.py")
@@ -111,12 +113,12 @@ def test_no_other_module_refers_to_an_engine_by_name() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in names
     }
-    assert {each for each in found if each[0] not in allowed | clients} == set()
+    assert {imported for imported in imports if imported[0] not in allowed | clients} == set()
 
 
 @pytest.fixture
 def new_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """Only one new file in the package of engines."""
+    """Add one file to the package of engines."""
     (tmp_path / "quickserve.py").write_text('''\
 """QuickServe, an engine that somebody adds with the recipe."""
 
@@ -147,13 +149,13 @@ ENGINE = Engine(
 
 
 def test_a_new_engine_is_one_file(new_engine: ModuleType) -> None:
-    """It is listed, checked and changed in its own values, and the smoke test uses its paths."""
+    """The engine is listed, checked and changed in its own values, and the smoke test uses its paths."""
     tree = deployment("acme/quickserve:1", f"[--repo={OLD}, --as, chat, --window=4096]")
     platform = Platform(tree, Layout())
     endpoint = read_endpoint(platform, "model")
     assert (endpoint.engine, endpoint.hf_id, endpoint.served_names) == ("QuickServe", OLD, ("chat",))
     assert (endpoint.context, endpoint.has_key) == (4096, False)
-    assert [each.rule for each in check(platform)] == ["service-missing"]
+    assert [finding.rule for finding in check(platform)] == ["service-missing"]
     change = plan_swap(platform, SwapRequest(name="model", facts=facts("QuickServe")), Machine())
     diff = [line for line in change.changes.diff(tree).splitlines() if re.match(r"[-+][^-+]", line)]
     assert [line.replace(OLD, "").replace(NEW, "")[1:] for line in diff] == [diff[0].replace(OLD, "")[1:]] * 2
@@ -163,6 +165,6 @@ def test_a_new_engine_is_one_file(new_engine: ModuleType) -> None:
 
 @pytest.mark.parametrize("engine", ALL)
 def test_its_rules_are_in_the_table_of_engines(engine: Engine) -> None:
-    """Each is in the table of rules, and the spelling is checked only against known arguments."""
+    """Each rule is in the table, and the spelling is checked only against known arguments."""
     assert {RULES[rule].component for rule in engine.rules} <= {"engine"}
     assert ("argument" in engine.rules) == bool(engine.arguments)

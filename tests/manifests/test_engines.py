@@ -36,12 +36,12 @@ def replaced(tree: Tree, old: str, new: str, path: str = CHAT) -> Files:
 
 def swapped(tree: Tree, layout: Layout, machine: Machine) -> Tree:
     """A swap to an unquantized model removes the argument, and a swap to a quantized one adds it again."""
-    there = Overlay(
+    swapped = Overlay(
         tree, plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine).changes
     )
-    assert check(Platform(there, layout)) == ()
+    assert check(Platform(swapped, layout)) == ()
     back = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ)
-    return Overlay(there, plan_swap(Platform(there, layout), back, machine).changes)
+    return Overlay(swapped, plan_swap(Platform(swapped, layout), back, machine).changes)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def swapped(tree: Tree, layout: Layout, machine: Machine) -> Tree:
 def test_several_names_are_read_and_kept_together(
     platform: Files, layout: Layout, machine: Machine, names: str
 ) -> None:
-    """Nothing is inserted between them; a name derived from the model changes with it."""
+    """Nothing is inserted between the names; a name that is derived from the model changes with it."""
     tree = replaced(platform, NAME, names)
     assert check(Platform(tree, layout)) == ()
     endpoint = read_endpoint(Platform(tree, layout), "coder-chat")
@@ -64,7 +64,7 @@ def test_several_names_are_read_and_kept_together(
     after = swapped(tree, layout, machine)
     assert check(Platform(after, layout)) == ()
     assert read_endpoint(Platform(after, layout), "coder-chat").served_names == tuple(
-        "qwen2.5-coder-3b-instruct" if each != "coder" else each for each in endpoint.served_names
+        "qwen2.5-coder-3b-instruct" if served_name != "coder" else served_name for served_name in endpoint.served_names
     )
     text = after.read(CHAT) or ""
     assert names.replace("7b", "3b") in text
@@ -111,7 +111,7 @@ def test_without_a_served_name_the_models_id_is_the_name(platform: Files, layout
     ],
 )
 def test_the_model_may_be_positional(platform: Files, layout: Layout, machine: Machine, old: str, new: str) -> None:
-    """After `vllm serve`, or as the first argument of vLLM's own image; also if everything is in `command`."""
+    """It follows `vllm serve`, is the first argument of vLLM's own image, or is part of `command`."""
     tree = replaced(platform, old, new)
     assert check(Platform(tree, layout)) == ()
     after = swapped(tree, layout, machine)
@@ -133,7 +133,7 @@ def test_the_model_may_be_positional(platform: Files, layout: Layout, machine: M
 def test_another_engine_is_reported_and_not_changed(
     platform: Files, layout: Layout, machine: Machine, image: str, arguments: str, engine: str
 ) -> None:
-    """vLLM's flags have no meaning there."""
+    """vLLM's flags have no meaning in another engine."""
     key = "command" if "sh, -c" in arguments else "args"
     deployment = (
         "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: other\nspec:\n  template:\n    spec:\n      containers:\n"
@@ -141,7 +141,7 @@ def test_another_engine_is_reported_and_not_changed(
     )
     tree = Files(contents(platform) | {"serving/other/deployment.yaml": deployment})
     assert check(Platform(tree, layout)) == ()
-    assert "other" not in [each.name for each in read_endpoints(Platform(tree, layout))]
+    assert "other" not in [endpoint.name for endpoint in read_endpoints(Platform(tree, layout))]
     (unknown,) = Platform(tree, layout).unknown()
     assert (unknown.home, engine in unknown.why) == ("serving/other", True)
     message = f"serving/other is outside the contract: its engine is {engine}"
@@ -168,7 +168,7 @@ EXTRA = (
 def test_files_that_an_endpoint_does_not_own_are_never_deleted(
     platform: Files, layout: Layout, machine: Machine, name: str, text: str
 ) -> None:
-    """A directory may contain a whole stack; it is not copied."""
+    """A directory may contain a whole stack, which is not copied."""
     tree = Files(contents(platform) | {f"serving/coder-chat/{name}": text})
     with pytest.raises(ManifestError, match=f"nothing is deleted: serving/coder-chat/{name}"):
         plan_remove(Platform(tree, layout), "coder-chat")
@@ -179,7 +179,7 @@ def test_files_that_an_endpoint_does_not_own_are_never_deleted(
 def test_an_object_with_the_endpoints_name_is_copied_and_removed_with_it(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Copied, renamed, and removed again."""
+    """The object is copied, renamed, and removed again."""
     monitor = "kind: ServiceMonitor\nmetadata:\n  name: coder-chat\nspec:\n  selector: {}\n"
     tree = Files(contents(platform) | {"serving/coder-chat/monitor.yaml": monitor})
     added = Overlay(
@@ -211,7 +211,7 @@ def prefixed(platform: Files) -> Files:
 
 
 def test_kustomizes_prefix_and_suffix_are_applied(platform: Files, layout: Layout, machine: Machine) -> None:
-    """The Service's name in the cluster is what LiteLLM needs, the Deployment's what the Application ignores."""
+    """LiteLLM needs the Service's name in the cluster, and the Application ignores the Deployment by its name."""
     tree = prefixed(platform)
     assert check(Platform(tree, layout)) == ()
     change = plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
@@ -221,11 +221,11 @@ def test_kustomizes_prefix_and_suffix_are_applied(platform: Files, layout: Layou
     assert "      name: llm-mini-v1\n" in (after.read("clusters/ai-dev/catalog/coding-assistant/mini.yaml") or "")
     assert contents(Overlay(after, plan_remove(Platform(after, layout), "mini").changes)) == contents(tree)
     wrong = replaced(tree, "http://llm-coder-chat-v1.serving", "http://coder-chat.serving", VALUES)
-    assert {each.rule for each in check(Platform(wrong, layout))} == {"api-base-host"}
+    assert {finding.rule for finding in check(Platform(wrong, layout))} == {"api-base-host"}
 
 
 def test_patches_are_one_finding_and_a_refusal(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Such patches may change anything."""
+    """These patches may change any field."""
     path = KUSTOMIZATION.format("coder-chat")
     tree = Files(contents(platform) | {path: f"{platform.read(path)}patches:\n  - path: more.yaml\n"})
     (finding,) = check(Platform(tree, layout))
@@ -236,7 +236,7 @@ def test_patches_are_one_finding_and_a_refusal(platform: Files, layout: Layout, 
 
 
 def test_images_and_replicas_of_kustomize_count(platform: Files, layout: Layout) -> None:
-    """A digest may be in the kustomization; so may the replicas, which take precedence over the Deployment's."""
+    """The kustomization may contain a digest, and replicas that take precedence over those of the Deployment."""
     path, digest = (
         KUSTOMIZATION.format("coder-chat"),
         "4f0c1a5d9be27c3380d6f14e2a97b05c86d13fe7420b9a58c7e1d3f6402b8c95",

@@ -73,18 +73,20 @@ def listing(*resources: str, namespace: str = "") -> str:
 )
 def test_the_namespace_comes_from_the_parent_kustomization(files: dict[str, str], namespace: str) -> None:
     platform = Platform(Files(files | {"apps/ai/vllm/ks.yaml": ks("vllm", "apps/ai/vllm/app")}), Layout())
-    assert {each.name: each.namespace for each in survey(platform).deployments}["vllm"] == namespace
+    assert {deployment.name: deployment.namespace for deployment in survey(platform).deployments}["vllm"] == namespace
 
 
 def test_a_kustomizations_namespace_overrides_its_own() -> None:
-    own = {"apps/ai/vllm/ks.yaml": ks("vllm", "apps/ai/vllm/app", namespace="llm"), PARENT: ks("apps", "apps")}
-    enclosing = own | {"apps/ai/kustomization.yaml": listing("vllm/ks.yaml", namespace="ai")}
-    for files, namespace in ((own, "llm"), (enclosing, "ai")):
-        found = survey(Platform(Files(files), Layout())).deployments
-        assert {each.name: each.namespace for each in found}["vllm"] == namespace
+    own_files = {"apps/ai/vllm/ks.yaml": ks("vllm", "apps/ai/vllm/app", namespace="llm"), PARENT: ks("apps", "apps")}
+    enclosing = own_files | {"apps/ai/kustomization.yaml": listing("vllm/ks.yaml", namespace="ai")}
+    for files, namespace in ((own_files, "llm"), (enclosing, "ai")):
+        deployments = survey(Platform(Files(files), Layout())).deployments
+        assert {deployment.name: deployment.namespace for deployment in deployments}["vllm"] == namespace
 
 
 def test_kustomizations_that_apply_each_other_are_read_once() -> None:
-    """Flux's own one applies its directory, in which it is."""
+    """Flux's own Kustomization applies the directory that contains it."""
     files = {"a/one.yaml": ks("one", "b"), "b/two.yaml": ks("two", "a")}
-    assert {each.namespace for each in survey(Platform(Files(files), Layout())).deployments} == {"flux-system"}
+    assert {deployment.namespace for deployment in survey(Platform(Files(files), Layout())).deployments} == {
+        "flux-system"
+    }

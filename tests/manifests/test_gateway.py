@@ -52,7 +52,7 @@ def config_map(text: str) -> str:
 
 
 def values_object(text: str) -> str:
-    """Helm values inside of the Application."""
+    """Helm values inside the Application."""
     inner = re.sub(r"(?m)^(?=.)", "        ", text)
     return f"apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata:\n  name: gateway\nspec:\n  source:\n    helm:\n      valuesObject:\n{inner}"
 
@@ -67,9 +67,9 @@ PLACES = {
 @pytest.fixture(params=PLACES)
 def elsewhere(request: pytest.FixtureRequest, platform: Files) -> tuple[Files, str]:
     """The sample platform with its model list at another place, and the path of that file."""
-    path, made = PLACES[request.param]
+    path, convert = PLACES[request.param]
     files = contents(platform)
-    text = made(files.pop(VALUES))
+    text = convert(files.pop(VALUES))
     return Files(files | {path: text}), path
 
 
@@ -98,7 +98,7 @@ def test_a_list_at_another_place_is_changed_without_other_edits(
 
 
 def test_every_alias_of_an_endpoint_is_swapped(platform: Files, layout: Layout, machine: Machine) -> None:
-    """The second one would answer 404 from the merge on."""
+    """Otherwise the second alias would answer 404 after the merge."""
     tree = replaced(platform, "    # A model that runs elsewhere", SECOND + "    # A model that runs elsewhere")
     assert check(Platform(tree, layout)) == ()
     assert read_endpoint(Platform(tree, layout), "coder-chat").aliases == ("coder-chat", "assistant")
@@ -110,9 +110,9 @@ def test_every_alias_of_an_endpoint_is_swapped(platform: Files, layout: Layout, 
     assert text.count("input_cost_per_token: 0.0000003") == 2
     assert "qwen2.5-coder-7b" not in text
     assert check(Platform(Overlay(tree, change.changes), layout)) == ()
-    gone = Overlay(tree, plan_remove(Platform(tree, layout), "coder-chat").changes).read(VALUES) or ""
-    assert "assistant" not in gone
-    assert "claude-haiku" in gone
+    without_alias = Overlay(tree, plan_remove(Platform(tree, layout), "coder-chat").changes).read(VALUES) or ""
+    assert "assistant" not in without_alias
+    assert "claude-haiku" in without_alias
 
 
 def test_an_outdated_second_alias_is_reported(platform: Files, layout: Layout) -> None:
@@ -127,7 +127,7 @@ PRICES = "        input_cost_per_token: 0.0000002\n        output_cost_per_token
 
 
 @pytest.mark.parametrize(
-    "written",
+    "price",
     [
         "      model_info:\n        input_cost_per_token: 0.0000002\n        output_cost_per_token: 0.0000004\n",
         "        input_cost_per_second: 0.0004\n",
@@ -137,10 +137,10 @@ PRICES = "        input_cost_per_token: 0.0000002\n        output_cost_per_token
         "      model_info:\n        base_model: gpt-4o-mini\n",
     ],
 )
-def test_prices_are_read_where_litellm_reads_them(platform: Files, layout: Layout, written: str) -> None:
-    """The expected prices are LiteLLM's, not those of the catalog, which must be the same."""
-    tree = replaced(platform, PRICES, written)
-    assert {each.rule for each in check(Platform(tree, layout))} <= {"catalog-cost"}
+def test_prices_are_read_where_litellm_reads_them(platform: Files, layout: Layout, price: str) -> None:
+    """The expected prices are those of LiteLLM; the catalog must have the same."""
+    tree = replaced(platform, PRICES, price)
+    assert {finding.rule for finding in check(Platform(tree, layout))} <= {"catalog-cost"}
 
 
 def test_a_price_in_a_merge_key_stays_for_other_entries(platform: Files, layout: Layout, machine: Machine) -> None:
@@ -149,16 +149,16 @@ def test_a_price_in_a_merge_key_stays_for_other_entries(platform: Files, layout:
     tree = replaced(replaced(platform, PRICES, "        <<: *cheap\n"), "proxy_config:\n", shared)
     assert check(Platform(tree, layout)) == ()
     assert read_endpoint(Platform(tree, layout), "coder-fim").price_in == "0.0000002"
-    wanted = SwapRequest(name="coder-fim", facts=CODER_1_5B, price_in="0.0000009")
-    change = plan_swap(Platform(tree, layout), wanted, machine)
+    request = SwapRequest(name="coder-fim", facts=CODER_1_5B, price_in="0.0000009")
+    change = plan_swap(Platform(tree, layout), request, machine)
     after = Overlay(tree, change.changes)
     assert read_endpoint(Platform(after, layout), "coder-fim").price_in == "0.0000009"
     assert "prices: &cheap\n  input_cost_per_token: 0.0000002\n" in (after.read(VALUES) or "")
 
 
 def test_a_price_of_zero_is_accepted_if_it_is_explicit(platform: Files, layout: Layout, machine: Machine) -> None:
-    wanted = AddRequest(name="mini", facts=CODER_3B_AWQ, price_in="0", price_out="0")
-    after = Overlay(platform, plan_add(Platform(platform, layout), wanted, machine).changes)
+    request = AddRequest(name="mini", facts=CODER_3B_AWQ, price_in="0", price_out="0")
+    after = Overlay(platform, plan_add(Platform(platform, layout), request, machine).changes)
     assert (read_endpoint(Platform(after, layout), "mini").price_in, check(Platform(after, layout))) == ("0.0", ())
 
 
@@ -176,7 +176,7 @@ def deployments(
 
 
 @pytest.mark.parametrize(
-    ("written", "rules"),
+    ("alias", "rules"),
     [
         (deployments(""), set()),
         (deployments("        weight: 2\n", model="openai/other"), set()),
@@ -188,39 +188,39 @@ def deployments(
         (deployments("", CHAT_BASE), {"alias-duplicate"}),
     ],
 )
-def test_one_alias_with_several_deployments(platform: Files, layout: Layout, written: str, rules: set[str]) -> None:
+def test_one_alias_with_several_deployments(platform: Files, layout: Layout, alias: str, rules: set[str]) -> None:
     """Load balancing and fallbacks are configuration; two different models without such settings are a mistake."""
-    tree = replaced(platform, "    # A model that runs elsewhere", written + "    # A model that runs elsewhere")
-    assert {each.rule for each in check(Platform(tree, layout))} == rules
+    tree = replaced(platform, "    # A model that runs elsewhere", alias + "    # A model that runs elsewhere")
+    assert {finding.rule for finding in check(Platform(tree, layout))} == rules
 
 
 def test_an_address_in_a_variable_is_resolved_in_the_same_file(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Otherwise the only finding is that it was not checked."""
+    """Without the variable the only finding is that the address was not checked."""
     tree = replaced(platform, f"api_base: {CHAT_BASE}", "api_base: os.environ/CHAT_URL")
     (finding,) = check(Platform(tree, layout))
     assert (finding.rule, finding.severity) == ("not-checked", "note")
-    told = replaced(tree, "extraEnvVars:\n", f"extraEnvVars:\n  - name: CHAT_URL\n    value: {CHAT_BASE}\n")
-    assert check(Platform(told, layout)) == ()
+    replaced_tree = replaced(tree, "extraEnvVars:\n", f"extraEnvVars:\n  - name: CHAT_URL\n    value: {CHAT_BASE}\n")
+    assert check(Platform(replaced_tree, layout)) == ()
     wrong = replaced(
         tree, "extraEnvVars:\n", f"extraEnvVars:\n  - name: CHAT_URL\n    value: {CHAT_BASE.replace('8000', '9000')}\n"
     )
-    assert {each.rule for each in check(Platform(wrong, layout))} == {"api-base-port"}
-    change = plan_add(Platform(told, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert {finding.rule for finding in check(Platform(wrong, layout))} == {"api-base-port"}
+    change = plan_add(Platform(replaced_tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert "api_base: http://mini.serving.svc.cluster.local:8000/v1" in (
-        Overlay(told, change.changes).read(VALUES) or ""
+        Overlay(replaced_tree, change.changes).read(VALUES) or ""
     )
 
 
 def test_an_included_file_is_read(platform: Files, layout: Layout, machine: Machine) -> None:
-    """A name that is in no file is a finding."""
+    """An included file that does not exist is a finding."""
     text = platform.read(VALUES) or ""
     start, end = text.index("    - model_name: embeddings"), text.index("    # A model that runs")
     listed = "model_list:\n" + re.sub(r"(?m)^  ", "", text[start:end])
     apart = replaced(platform, text[start:end], "")
     included = replaced(apart, "proxy_config:\n", "proxy_config:\n  include:\n    - models.yaml\n")
-    rules = {each.rule for each in check(Platform(included, layout))}
+    rules = {finding.rule for finding in check(Platform(included, layout))}
     assert rules == {"endpoint-without-alias", "not-checked"}
     whole = Files(contents(included) | {"platform/litellm/models.yaml": listed})
     assert check(Platform(whole, layout)) == ()
@@ -254,11 +254,11 @@ def test_a_swap_that_cannot_find_its_alias_is_refused(platform: Files, layout: L
     text = platform.read(VALUES) or ""
     start, end = text.index("    - model_name: coder-chat"), text.index("    - model_name: coder-fim")
     tree = replaced(platform, text[start:end], "")
-    wanted = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ)
+    request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ)
     with pytest.raises(ManifestError, match=r"No alias in platform/litellm/values\.yaml leads to coder-chat"):
-        plan_swap(Platform(tree, layout), wanted, machine)
-    kept = wanted.model_copy(update={"served_name": "qwen2.5-coder-7b-instruct"})
-    assert plan_swap(Platform(tree, layout), kept, machine).changes.files
+        plan_swap(Platform(tree, layout), request, machine)
+    same_name = request.model_copy(update={"served_name": "qwen2.5-coder-7b-instruct"})
+    assert plan_swap(Platform(tree, layout), same_name, machine).changes.files
 
 
 def test_a_repository_without_a_gateway_has_no_findings_about_one(platform: Files, layout: Layout) -> None:
@@ -298,13 +298,13 @@ CREDENTIAL = f"""\
 def test_other_keys_with_the_same_meaning_are_read_and_kept(
     platform: Files, layout: Layout, machine: Machine, old: str, new: str, asks: str
 ) -> None:
-    """Nothing is reported, a swap changes the name alone, and a copy leads to the copy's Service."""
+    """Nothing is reported, a swap changes only the name, and the entry of a copy leads to the copy's Service."""
     tree = replaced(platform, old, new)
     assert check(Platform(tree, layout)) == ()
     change = plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
-    written = Overlay(tree, change.changes).read(VALUES) or ""
-    assert new.partition("\n")[0] in written
-    assert asks in written
+    values = Overlay(tree, change.changes).read(VALUES) or ""
+    assert new.partition("\n")[0] in values
+    assert asks in values
     added = plan_add(Platform(tree, layout), AddRequest(name="mini", like="coder-chat", facts=CODER_3B_AWQ), machine)
     grown = Overlay(tree, added.changes)
     assert f"{'base_url' if 'base_url' in new else 'api_base'}: http://mini.serving" in (grown.read(VALUES) or "")
@@ -313,14 +313,16 @@ def test_other_keys_with_the_same_meaning_are_read_and_kept(
 
 
 def test_a_credential_of_the_same_file_gives_the_address(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Without its definition that is a note. The address is shared, so such an entry is not copied."""
+    """A credential without a definition is a note. The address is shared, so the entry is not copied."""
     tree = replaced(platform, f"api_base: {CHAT_BASE}\n        {KEYED}", "litellm_credential_name: engine")
     (finding,) = check(Platform(tree, layout))
     assert (finding.rule, finding.severity) == ("not-checked", "note")
-    told = replaced(tree, "  general_settings:\n", f"{CREDENTIAL}  general_settings:\n")
-    assert check(Platform(told, layout)) == ()
+    replaced_tree = replaced(tree, "  general_settings:\n", f"{CREDENTIAL}  general_settings:\n")
+    assert check(Platform(replaced_tree, layout)) == ()
     with pytest.raises(ManifestError, match="its address comes from a credential"):
-        plan_add(Platform(told, layout), AddRequest(name="mini", like="coder-chat", facts=CODER_3B_AWQ), machine)
+        plan_add(
+            Platform(replaced_tree, layout), AddRequest(name="mini", like="coder-chat", facts=CODER_3B_AWQ), machine
+        )
 
 
 def test_a_model_in_a_variable_is_not_overwritten(platform: Files, layout: Layout, machine: Machine) -> None:
@@ -333,11 +335,11 @@ def test_a_model_in_a_variable_is_not_overwritten(platform: Files, layout: Layou
 
 
 def test_an_entry_that_ends_in_a_merge_key_is_removed_with_it(platform: Files, layout: Layout) -> None:
-    """The content of the key is elsewhere, and its line belongs to the entry."""
+    """The merge key's line belongs to the entry; the content of the key is in another place."""
     prices = "        input_cost_per_token: 0.0000002\n        output_cost_per_token: 0.0000004\n"
     tree = replaced(platform, prices, "        <<: *cost\n")
-    given = f"x-cost: &cost\n{prices.replace('        ', '  ')}\nproxy_config:\n"
-    tree = replaced(tree, "proxy_config:\n", given)
+    anchor = f"x-cost: &cost\n{prices.replace('        ', '  ')}\nproxy_config:\n"
+    tree = replaced(tree, "proxy_config:\n", anchor)
     assert check(Platform(tree, layout)) == ()
     removed = plan_remove(Platform(tree, layout), "coder-fim")
     text = Overlay(tree, removed.changes).read(VALUES) or ""

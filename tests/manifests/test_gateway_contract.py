@@ -62,7 +62,7 @@ EXAMPLES = {
     "Gateway API": (HTTP_ROUTE, "", 7),
 }
 """A file with a route of each gateway to the endpoint, the alias in it, and its line."""
-ALL = [pytest.param(each, id=each.name) for each in gateways()]
+ALL = [pytest.param(gateway, id=gateway.name) for gateway in gateways()]
 
 
 def opened(gateway: Gateway) -> Platform:
@@ -79,10 +79,10 @@ def test_its_routes_are_found_with_file_and_line(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("gateway", ALL)
 def test_a_repository_without_it_has_no_routes(gateway: Gateway) -> None:
-    """No routes in an empty repository, or in one with another gateway."""
+    """The repository is empty, or has another gateway."""
     assert gateway.routes(Platform(Files({}), Layout())) == ()
-    for other in gateways():
-        assert bool(gateway.routes(opened(other))) == (other is gateway)
+    for other_gateway in gateways():
+        assert bool(gateway.routes(opened(other_gateway))) == (other_gateway is gateway)
 
 
 @pytest.mark.parametrize("gateway", ALL)
@@ -101,10 +101,10 @@ def test_a_change_of_a_name_follows_its_routes_or_is_refused(gateway: Gateway) -
 
 
 @pytest.mark.parametrize("gateway", ALL)
-def test_stoker_init_reports_it(gateway: Gateway) -> None:
-    """LiteLLM with its files, another one with its routes to endpoints."""
-    found = survey(opened(gateway))
-    assert found.gateways == (("gateway/routes.yaml",) if gateway.changes else ())
-    assert [(name, route.path) for name, route in found.routes] == (
+def test_stoker_init_reports_the_gateway(gateway: Gateway) -> None:
+    """LiteLLM is reported with its files, and another gateway with its routes to endpoints."""
+    surveyed = survey(opened(gateway))
+    assert surveyed.gateways == (("gateway/routes.yaml",) if gateway.changes else ())
+    assert [(name, route.path) for name, route in surveyed.routes] == (
         [] if gateway.changes else [(gateway.name, "gateway/routes.yaml")]
     )

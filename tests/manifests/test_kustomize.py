@@ -49,7 +49,7 @@ JSON6902 = "- op: replace\n  path: /spec/replicas\n  value: 1\n"
 
 
 @pytest.mark.parametrize(
-    ("more", "patch", "where", "text"),
+    ("more", "patch", "path", "text"),
     [
         ("patches:\n  - path: patch.yaml\n", f"{NAMED}spec:\n  replicas: 1\n", PATCH, "  replicas: 1"),
         ("patchesStrategicMerge:\n  - patch.yaml\n", f"{NAMED}spec:\n  replicas: 1\n", PATCH, "  replicas: 1"),
@@ -76,27 +76,27 @@ JSON6902 = "- op: replace\n  path: /spec/replicas\n  value: 1\n"
     ],
 )
 def test_replicas_of_a_patch_count(
-    platform: Files, layout: Layout, more: str, patch: str, where: str, text: str
+    platform: Files, layout: Layout, more: str, patch: str, path: str, text: str
 ) -> None:
     """A GPU model above zero replicas costs money, regardless of the file that sets them."""
     tree = changed(platform, more, patch)
-    (finding,) = [each for each in check(Platform(tree, layout)) if each.rule == "replicas"]
-    assert finding.path == where
-    assert (tree.read(where) or "").splitlines()[finding.line - 1] == text
+    (finding,) = [finding for finding in check(Platform(tree, layout)) if finding.rule == "replicas"]
+    assert finding.path == path
+    assert (tree.read(path) or "").splitlines()[finding.line - 1] == text
 
 
 def test_a_patch_of_replicas_does_not_prevent_the_check(platform: Files, layout: Layout) -> None:
-    """It changes nothing else, so the endpoint can be read and changed."""
+    """The patch changes only the replicas, so the endpoint can be read and changed."""
     tree = changed(platform, "patches:\n  - path: patch.yaml\n", f"{NAMED}spec:\n  replicas: 0\n")
     assert check(Platform(tree, layout)) == ()
     assert plan_tune(Platform(tree, layout), "coder-chat").changes.files
 
 
-def test_any_other_patch_is_reported_and_blocks_changes(platform: Files, layout: Layout) -> None:
-    """Its replicas are still read."""
+def test_other_patches_are_reported_and_block_changes(platform: Files, layout: Layout) -> None:
+    """The replicas in the patch are still read."""
     patch = f"{NAMED}spec:\n  replicas: 1\n  template: {{}}\n"
     tree = changed(platform, "patches:\n  - path: patch.yaml\n", patch)
-    assert {each.rule for each in check(Platform(tree, layout))} == {"not-checked", "replicas"}
+    assert {finding.rule for finding in check(Platform(tree, layout))} == {"not-checked", "replicas"}
     with pytest.raises(ManifestError, match=rf"{KUSTOMIZATION}:\d+: patches"):
         plan_tune(Platform(tree, layout), "coder-chat")
 
@@ -124,16 +124,16 @@ SECOND = "kind: Deployment\nmetadata:\n  name: cache\n  labels: {tier: cache}\ns
     ],
     ids=["the field", "a kind", "an expression", "a label", "the field after a patch"],
 )
-def test_a_switch_by_commit_changes_the_effective_number(
+def test_starting_by_commit_changes_the_effective_replicas(
     platform: Files, layout: Layout, more: str, old: str, new: str
 ) -> None:
     tree = changed(platform, more)
     diff = with_replicas(Platform(tree, layout), "coder-chat", 1).diff(tree).splitlines()
-    assert [each for each in diff if each[:1] in "+-" and each[:3] not in ("+++", "---")] == [f"-{old}", f"+{new}"]
+    assert [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [f"-{old}", f"+{new}"]
 
 
 def test_replicas_in_a_patch_of_several_workloads_are_not_changed(platform: Files, layout: Layout) -> None:
-    """The other one would start and stop with the model."""
+    """The other workload would start and stop with the model."""
     tree = changed(platform, f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", SECOND)
     with pytest.raises(
         ManifestError, match="sets the replicas of coder-chat and of Deployment cache: limit it to coder-chat"
@@ -149,16 +149,16 @@ def test_a_patch_for_another_label_is_ignored(platform: Files, layout: Layout) -
 
 
 def test_replicas_that_share_an_anchor_are_not_changed(platform: Files, layout: Layout) -> None:
-    """Both would change."""
+    """Both numbers would change."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files[CHAT] = files[CHAT].replace("  replicas: 0", "  minReadySeconds: &none 0\n  replicas: *none")
     with pytest.raises(ManifestError, match="with an anchor that another value also uses"):
         with_replicas(Platform(Files(files), layout), "coder-chat", 1)
 
 
-@pytest.mark.parametrize("name", sorted(each.name for each in PLATFORMS.iterdir() if each.is_dir()))
+@pytest.mark.parametrize("name", sorted(directory.name for directory in PLATFORMS.iterdir() if directory.is_dir()))
 def test_a_kustomization_needs_no_kind(name: str) -> None:
-    """Everything is read as with it: what is generated, the namespace, what is checked."""
+    """The generated objects, the namespace and the findings are the same without `kind`."""
     tree, layout = opened(name)
     files = {path: tree.read(path) or "" for path in tree.files("")}
     bare = {
@@ -167,25 +167,27 @@ def test_a_kustomization_needs_no_kind(name: str) -> None:
         else text
         for path, text in files.items()
     }
-    said, short = Platform(tree, layout), Platform(Files(bare), layout)
-    assert fitted_layout(short) == fitted_layout(said)
-    assert read_endpoints(short) == read_endpoints(said)
-    assert [each.rule for each in check(short)] == [each.rule for each in check(said)]
+    explicit, short = Platform(tree, layout), Platform(Files(bare), layout)
+    assert fitted_layout(short) == fitted_layout(explicit)
+    assert read_endpoints(short) == read_endpoints(explicit)
+    assert [finding.rule for finding in check(short)] == [finding.rule for finding in check(explicit)]
 
 
-def test_what_a_kustomization_without_a_kind_generates_is_read() -> None:
+def test_the_generated_objects_of_a_kustomization_without_a_kind_are_read() -> None:
     tree, layout = opened("config-map")
     files = {path: tree.read(path) or "" for path in tree.files("")}
-    (path,) = (each for each, text in files.items() if "kind: ConfigMap" in text and "Qwen" in text)
+    (path,) = (path for path, text in files.items() if "kind: ConfigMap" in text and "Qwen" in text)
     for kind in ("kind: Kustomization\n", ""):
-        found = Platform(Files(generating(files, path, kind)), layout)
-        assert {each.name: each.hf_id for each in read_endpoints(found)}["vllm"] == "Qwen/Qwen2.5-7B-Instruct-AWQ"
+        generated = Platform(Files(generating(files, path, kind)), layout)
+        assert {endpoint.name: endpoint.hf_id for endpoint in read_endpoints(generated)}[
+            "vllm"
+        ] == "Qwen/Qwen2.5-7B-Instruct-AWQ"
 
 
 def generating(files: dict[str, str], path: str, kind: str) -> dict[str, str]:
-    """The files with a ConfigMap as a generator's literals."""
-    (found,) = YAML(typ="safe").load_all(files[path])
-    literals = "".join(f"      - {key}={value}\n" for key, value in found["data"].items())
-    made = f"{kind}configMapGenerator:\n  - name: {found['metadata']['name']}\n    literals:\n{literals}"
+    """Return the files with the ConfigMap as literals of a generator."""
+    (manifest,) = YAML(typ="safe").load_all(files[path])
+    literals = "".join(f"      - {key}={value}\n" for key, value in manifest["data"].items())
+    generator = f"{kind}configMapGenerator:\n  - name: {manifest['metadata']['name']}\n    literals:\n{literals}"
     kustomization = f"{path.rpartition('/')[0]}/kustomization.yaml"
-    return {each: text for each, text in files.items() if each != path} | {kustomization: made}
+    return {name: text for name, text in files.items() if name != path} | {kustomization: generator}

@@ -120,13 +120,13 @@ def test_the_cache_per_token_is_the_sum_of_the_layers(hf_id: str, config: Json, 
 def test_hybrid_layers_store_attention_and_state() -> None:
     """Falcon-H1: 44 layers, each with 2 KV heads and a state of 24 × 128 × 256 numbers."""
     state = {"mamba_n_heads": 24, "mamba_d_head": 128, "mamba_d_state": 256, "mamba_n_groups": 1}
-    kept = repository("tiiuae/Falcon-H1-7B-Instruct", llama("falcon_h1", 44, 2, **state)).facts().kept
-    assert kept.per_token == 44 * 2 * 2 * 128 * 2
-    assert kept.state_bytes >= 44 * 2 * 24 * 128 * 256
+    cache = repository("tiiuae/Falcon-H1-7B-Instruct", llama("falcon_h1", 44, 2, **state)).facts().kept
+    assert cache.per_token == 44 * 2 * 2 * 128 * 2
+    assert cache.state_bytes >= 44 * 2 * 24 * 128 * 256
 
 
 @pytest.mark.parametrize(
-    ("found", "kind", "why"),
+    ("checkpoint", "kind", "reason"),
     [
         (repository("baidu/ERNIE-4.5-21B-A3B-PT", llama("ernie4_5_moe", 28, 4)), "chat", ""),
         (repository("google/gemma-3-4b-pt", llama("gemma3_text")), "completion", ""),
@@ -163,15 +163,15 @@ def test_hybrid_layers_store_attention_and_state() -> None:
     ],
     ids=lambda value: value.hf_id if isinstance(value, Repository) else None,
 )
-def test_the_kind_is_derived_from_the_content(found: Repository, kind: str, why: str) -> None:
+def test_the_kind_is_derived_from_the_content(checkpoint: Repository, kind: str, reason: str) -> None:
     """Names are misleading: `-PT` means PyTorch, and Eagle is also the name of complete models."""
-    facts = found.facts()
+    facts = checkpoint.facts()
     assert facts.kind == kind
-    assert why in facts.unservable if why else facts.unservable == ""
+    assert reason in facts.unservable if reason else facts.unservable == ""
 
 
 def test_a_pipelines_weights_are_in_its_folders() -> None:
-    """The file beside them has the same weights again, and the other precision is not loaded."""
+    """The file next to the folders has the same weights again, and the other precision is not loaded."""
     files = {
         "model_index.json": 500,
         "sd_xl_base_1.0.safetensors": 6938078334,
@@ -190,7 +190,7 @@ def test_the_weights_of_a_head_are_counted_although_nothing_serves_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hf_id", "model_type", "wanted"),
+    ("hf_id", "model_type", "parser"),
     [
         ("Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl_text", "--enable-auto-tool-choice --tool-call-parser=hermes"),
         ("Qwen/Qwen3-VL-4B-Thinking", "qwen3_vl_text", "--reasoning-parser=qwen3"),
@@ -206,9 +206,9 @@ def test_the_weights_of_a_head_are_counted_although_nothing_serves_it() -> None:
         ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "nemotron_h", "--reasoning-parser=nemotron_v3"),
     ],
 )
-def test_parsers_are_selected_by_model_series(hf_id: str, model_type: str, wanted: str) -> None:
-    """According to vLLM's documentation and the models' cards."""
-    assert wanted in " ".join(flags_for(repository(hf_id, llama(model_type)).facts()).all)
+def test_parsers_are_selected_by_model_series(hf_id: str, model_type: str, parser: str) -> None:
+    """The parsers are those in vLLM's documentation and on the models' cards."""
+    assert parser in " ".join(flags_for(repository(hf_id, llama(model_type)).facts()).all)
 
 
 def test_a_vision_reranker_is_loaded_with_its_own_class() -> None:
@@ -227,9 +227,9 @@ def test_an_architecture_that_vllm_removed_is_refused(engine: tuple[int, int] | 
 
 @pytest.mark.parametrize(("files", "asks"), [(BASE, False), ({"tiktoken.model": 1, "model.safetensors": 8}, True)])
 def test_a_tokenizer_in_python_needs_remote_code_if_there_is_no_other(files: dict[str, int], asks: bool) -> None:
-    """Moonlight: its architecture is DeepSeek's, and its only tokenizer is a file of Python."""
-    found = repository("moonshotai/Moonlight-16B-A3B-Instruct", llama("deepseek_v3"), files, tokenizer_code=True)
-    assert ("--trust-remote-code" in flags_for(found.facts()).needed) is asks
+    """Moonlight has the architecture of DeepSeek, and its only tokenizer is a Python file."""
+    checkpoint = repository("moonshotai/Moonlight-16B-A3B-Instruct", llama("deepseek_v3"), files, tokenizer_code=True)
+    assert ("--trust-remote-code" in flags_for(checkpoint.facts()).needed) is asks
 
 
 def test_a_parser_that_needs_vllms_template_causes_a_warning() -> None:
@@ -244,4 +244,4 @@ def test_an_audio_model_gets_no_image_limit(part: str, limits_images: bool) -> N
     """Voxtral and Qwen2-Audio take no images."""
     config = {"model_type": "voxtral", part: {"hidden_size": 1280}, "text_config": llama()}
     flags = flags_for(repository("mistralai/Voxtral-Mini-3B-2507", config).facts())
-    assert any(each.startswith("--limit-mm-per-prompt") for each in flags.all) is limits_images
+    assert any(flag.startswith("--limit-mm-per-prompt") for flag in flags.all) is limits_images

@@ -70,12 +70,12 @@ def test_a_model_on_a_shared_volume_is_recognised_by_its_directories(
 ) -> None:
     """The new model has its own directory, and a warning asks people to put it there."""
     platform = opened(workload(image, f"args: [--model, {path}, --load-format=auto]"))
-    assert [each.hf_id for each in read_endpoints(platform)] == [hf_id]
+    assert [endpoint.hf_id for endpoint in read_endpoints(platform)] == [hf_id]
     change = plan_swap(platform, SwapRequest(name="coder", facts=facts), Machine())
     text = change.changes.files["apps/coder/coder.yaml"] or ""
     assert f"--model, {after}" in text
     assert "--load-format=auto" in text
-    assert any(f"at {after} before the endpoint starts" in each for each in change.warnings)
+    assert any(f"at {after} before the endpoint starts" in warning for warning in change.warnings)
 
 
 def test_an_argument_in_the_command_is_shown_once() -> None:
@@ -88,4 +88,4 @@ def test_an_argument_in_the_command_is_shown_once() -> None:
     after = platform.with_changes(change.changes)
     rows, warnings = other_differences(platform, after, platform.require("coder"), after.require("coder"))
     assert [name for name, _ in rows if "command" in name] == []
-    assert not any("command" in each for each in warnings)
+    assert not any("command" in warning for warning in warnings)

@@ -31,10 +31,10 @@ def test_the_figures_of_a_real_boot_are_read() -> None:
     """Of 20.27 GiB the model takes 9.01, the cache 9.10, so the engine's overhead is 2.16 GiB."""
     report = read_report(LOG)
     assert report == Report(model_gib=9.01, available_gib=9.1, tokens=267_842, version="0.29")
-    found = seen(report)
-    assert found is not None
-    assert found.overhead_bytes / GIB == pytest.approx(2.16, abs=0.01)
-    assert (found.engine, found.weights_factor) == ("0.29", 1.038)
+    observed = seen(report)
+    assert observed is not None
+    assert observed.overhead_bytes / GIB == pytest.approx(2.16, abs=0.01)
+    assert (observed.engine, observed.weights_factor) == ("0.29", 1.038)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_impossible_figures_are_ignored(report: Report) -> None:
 
 
 def test_the_next_estimate_uses_and_names_the_observed_figures() -> None:
-    """The maximum of comparable boots, with the margin; a larger context fits if the engine used less."""
+    """It uses the maximum of comparable boots, with the margin; a larger context fits if the engine used less."""
     facts = CODER_7B_AWQ.model_copy(update={"observed": (taught(1.1), taught(1.3)), "max_context": 10**6})
     overhead = overhead_of(facts, L4, (0, 23))
     assert overhead.source == "observed at 2 boots of vLLM 0.23"

@@ -76,14 +76,14 @@ def test_a_kubeai_model_is_listed_checked_and_swapped() -> None:
     assert check(tree) == ()
     change = plan_swap(tree, SwapRequest(name="qwen3-4b", facts=facts("Qwen/Qwen3-1.7B")), Machine())
     diff = ChangeSet(files=change.changes.files).diff(tree).splitlines()
-    assert [each for each in diff if each[:1] in "+-" and each[:3] not in ("+++", "---")] == [
+    assert [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
         "-  url: hf://Qwen/Qwen3-4B",
         "+  url: hf://Qwen/Qwen3-1.7B",
     ]
 
 
 def test_kubeai_starts_and_stops_its_models_itself() -> None:
-    """It makes pods without a Deployment, on demand."""
+    """KubeAI creates pods without a Deployment, on demand."""
     tree = platform(qwen=KUBEAI)
     assert scaled_by(tree, "qwen3-4b") == "KubeAI (models/qwen.yaml:13)"
     assert survey(tree).starts["qwen3-4b"] == "by KubeAI (models/qwen.yaml:13), not by Stoker"
@@ -96,12 +96,12 @@ def test_a_kubeai_model_has_the_gpus_of_its_profile(profile: str, gpus: int) -> 
 
 
 def test_a_kubeai_model_is_copied() -> None:
-    """Beside its file, although that is the only one of its directory."""
+    """The copy is next to its template, even if the directory has no other file."""
     files = {"qwen3-4b": KUBEAI.replace("  # what clients ask for", "")}
     request = AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="qwen3-4b")
-    made = plan_add(platform(**files), request, Machine()).changes.files
-    assert set(made) == {"models/scribe.yaml"}
-    text = made["models/scribe.yaml"] or ""
+    new_files = plan_add(platform(**files), request, Machine()).changes.files
+    assert set(new_files) == {"models/scribe.yaml"}
+    text = new_files["models/scribe.yaml"] or ""
     assert "name: scribe\n" in text
     assert "url: hf://Qwen/Qwen3-1.7B\n" in text
 
@@ -117,7 +117,7 @@ def test_a_kubeai_model_is_copied() -> None:
 )
 def test_other_engines_of_operators_are_listed_and_not_changed(text: str, name: str, engine: str) -> None:
     tree = platform(model=text)
-    assert [(each.name, each.why) for each in tree.unknown()] == [
+    assert [(workload.name, workload.why) for workload in tree.unknown()] == [
         (name, f"its engine is {engine}, which Stoker does not change")
     ]
     assert read_endpoints(tree) == ()
@@ -130,7 +130,7 @@ def test_a_model_of_another_operator_is_not_an_endpoint() -> None:
 
 
 def test_a_stateful_set_is_swapped_and_started_by_hand() -> None:
-    """Stoker has no right to scale it, and its lease is on a Deployment."""
+    """Stoker has no right to scale a StatefulSet, and leases are written on Deployments."""
     tree = platform(chat=STATEFUL)
     change = plan_swap(tree, SwapRequest(name="chat", facts=facts("Qwen/Qwen3-1.7B")), Machine())
     assert "--model=Qwen/Qwen3-1.7B" in (change.changes.files["models/chat.yaml"] or "")
@@ -141,14 +141,14 @@ def test_a_stateful_set_is_swapped_and_started_by_hand() -> None:
 
 
 def test_a_copy_of_the_only_file_stays_in_its_directory() -> None:
-    """Its kustomization lists the copy, and the directory is not copied to the root."""
+    """The kustomization of the directory lists the copy, and the directory is not copied to the root."""
     deployed = STATEFUL.replace("StatefulSet", "Deployment")
     files = {"models/chat.yaml": deployed, "models/kustomization.yaml": "resources:\n  - chat.yaml\n"}
     tree = Platform(Files(files), Layout())
     request = AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="chat")
-    made = plan_add(tree, request, Machine()).changes.files
-    assert set(made) == {"models/scribe.yaml", "models/kustomization.yaml"}
-    assert made["models/kustomization.yaml"] == "resources:\n  - chat.yaml\n  - scribe.yaml\n"
+    new_files = plan_add(tree, request, Machine()).changes.files
+    assert set(new_files) == {"models/scribe.yaml", "models/kustomization.yaml"}
+    assert new_files["models/kustomization.yaml"] == "resources:\n  - chat.yaml\n  - scribe.yaml\n"
 
 
 def test_files_beside_a_manifest_belong_to_the_endpoint() -> None:
@@ -188,26 +188,26 @@ spec:
 
 def changed(tree: Platform, changes: ChangeSet) -> list[str]:
     diff = changes.diff(tree).splitlines()
-    return [each.strip("+- ") for each in diff if each[:1] in "+-" and each[:3] not in ("+++", "---")]
+    return [line.strip("+- ") for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
 
 @pytest.mark.parametrize(("name", "line", "model"), [("llm-chat", 11, "Qwen3-4B"), ("llm-code", 18, "Qwen3-8B")])
 def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model: str) -> None:
-    """A swap and a start change the lines of one of them; a new one is written by hand, like that one."""
+    """A swap and a start change the lines of one controller; people write a new controller by hand."""
     tree = platform(llm=TWO)
-    assert {each.name: each.workload for each in read_endpoints(tree)} == {
+    assert {endpoint.name: endpoint.workload for endpoint in read_endpoints(tree)} == {
         "llm-chat": "llm-chat",
         "llm-code": "llm-code",
     }
     change = plan_swap(tree, SwapRequest(name=name, facts=facts("Qwen/Qwen3-1.7B")), Machine())
     served = name.removeprefix("llm-")
     assert changed(tree, change.changes) == [
-        f"args: [--model=Qwen/{each}, --served-model-name={served}]" for each in (model, "Qwen3-1.7B")
+        f"args: [--model=Qwen/{model_name}, --served-model-name={served}]" for model_name in (model, "Qwen3-1.7B")
     ]
     started = with_replicas(tree, name, 1)
     after = tree.with_changes(started)
     assert changed(tree, started) == ["replicas: 0", "replicas: 1"]
-    assert {each: replicas_in_git(after, each) for each in ("llm-chat", "llm-code")}[name] == 1
+    assert {workload: replicas_in_git(after, workload) for workload in ("llm-chat", "llm-code")}[name] == 1
     with pytest.raises(ManifestError, match=f"copy the part of models/llm.yaml:{line - 2} about {name}"):
         plan_add(tree, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like=name), Machine())
 
@@ -215,6 +215,6 @@ def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model
 def test_a_second_engine_in_a_pod_is_listed_as_unknown() -> None:
     """It starts and stops with the first one."""
     tree = platform(llm=TWO)
-    assert [(each.name, each.home, each.why) for each in tree.unknown()] == [
+    assert [(workload.name, workload.home, workload.why) for workload in tree.unknown()] == [
         ("llm-code/small", "models/llm.yaml", "small is a second engine in the pod of llm-code")
     ]

@@ -49,9 +49,9 @@ def test_a_page_that_names_the_model_is_updated_by_a_swap(platform: Files, layou
     """Names, served name and download size change; text about other models stays."""
     tree = Files(contents(platform) | {PAGE: STACK})
     change = plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_14B_AWQ), machine)
-    wanted = STACK.replace("7B", "14B").replace("7b", "14b").replace("5.6 GB", "10 GB")
-    assert (Overlay(tree, change.changes).read(PAGE) or "").splitlines() == wanted.splitlines()
-    assert not [each for each in change.warnings if PAGE in each]
+    expected = STACK.replace("7B", "14B").replace("7b", "14b").replace("5.6 GB", "10 GB")
+    assert (Overlay(tree, change.changes).read(PAGE) or "").splitlines() == expected.splitlines()
+    assert not [warning for warning in change.warnings if PAGE in warning]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_an_endpoint_is_not_removed_while_a_client_calls_its_alias(
 ) -> None:
     """The refusal names the file and its line; a document is only listed."""
     tree = Files(contents(platform) | {path: text})
-    line = next(number for number, each in enumerate(text.splitlines(), 1) if "coder-chat" in each)
+    line = next(number for number, content in enumerate(text.splitlines(), 1) if "coder-chat" in content)
     with pytest.raises(ManifestError, match=rf"its alias coder-chat \({path}:{line}\)"):
         plan_remove(Platform(tree, layout), "coder-chat")
     page = Files(contents(platform) | {PAGE: "Set `model: coder-chat`, at http://coder-chat.serving.svc:8000.\n"})
-    assert any(f"{PAGE}:1" in each for each in plan_remove(Platform(page, layout), "coder-chat").warnings)
+    assert any(f"{PAGE}:1" in warning for warning in plan_remove(Platform(page, layout), "coder-chat").warnings)

@@ -23,10 +23,10 @@ NAMED = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: vllm}\n"
 def patched(
     body: str, *, platform: str = "overlays", target: str = "", key: str = "patches", path: str = OVERLAY
 ) -> Tree:
-    """A sample with one more patch."""
+    """Return a sample with one more patch."""
     tree, _ = opened(platform)
-    given = f"  - patch: |\n{textwrap.indent(body, '      ')}\n" + (f"    target: {target}\n" if target else "")
-    text = f"{tree.read(path)}{key}:\n{given}"
+    patch_entry = f"  - patch: |\n{textwrap.indent(body, '      ')}\n" + (f"    target: {target}\n" if target else "")
+    text = f"{tree.read(path)}{key}:\n{patch_entry}"
     return Overlay(tree, ChangeSet(files={path: text}))
 
 
@@ -56,7 +56,7 @@ def swapped(tree: Tree, name: str = "vllm", platform: str = "overlays") -> str:
 def test_an_unrelated_patch_does_not_block_changes(body: str, target: str) -> None:
     tree, (_, layout) = patched(body, target=target), opened("overlays")
     assert "+    model: Qwen/Qwen3-8B-AWQ" in swapped(tree)
-    assert [each.rule for each in check(Platform(tree, layout))] == []
+    assert [finding.rule for finding in check(Platform(tree, layout))] == []
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_a_patch_of_the_engine_is_reported_and_blocks_changes(body: str, target:
 
 
 def test_patches_of_a_kustomization_of_flux_count_as_well() -> None:
-    """`spec.patches` of the Kustomization that deploys the endpoint."""
+    """These are the `spec.patches` of the Kustomization that deploys the endpoint."""
     tree, _ = opened("overlays")
     for body, refused in ((NAMED + ENGINE, True), (NAMED + SIDECAR, False)):
-        given = f"  patches:\n    - patch: |\n{textwrap.indent(body, '        ')}\n"
-        changed = Overlay(tree, ChangeSet(files={FLUX: f"{tree.read(FLUX)}{given}"}))
+        patch_entry = f"  patches:\n    - patch: |\n{textwrap.indent(body, '        ')}\n"
+        changed = Overlay(tree, ChangeSet(files={FLUX: f"{tree.read(FLUX)}{patch_entry}"}))
         if refused:
             with pytest.raises(ManifestError, match=rf"{FLUX}:\d+: spec.patches"):
                 swapped(changed)

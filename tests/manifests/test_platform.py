@@ -30,7 +30,7 @@ class Counting:
 
 
 def test_a_repository_answers_each_query_once(platform: Files, layout: Layout) -> None:
-    """Also if it is listed and checked: `git grep` takes a second in a large checkout, and there are dozens of calls."""
+    """Listing and checking call `git grep` dozens of times, and one call takes a second in a large checkout."""
     tree = Counting(platform)
     opened = Platform(tree, layout)
     assert len(read_endpoints(opened)) == 3
@@ -48,14 +48,14 @@ def test_each_document_is_parsed_once(platform: Files, layout: Layout) -> None:
 
 
 def test_changes_create_another_platform(platform: Files, layout: Layout) -> None:
-    """The first one keeps its endpoints, although it has read them before or after."""
+    """The first platform keeps its endpoints, whether it has read them before or after the change."""
     before = Platform(platform, layout)
     path = "serving/coder-chat/deployment.yaml"
     was = before.require("coder-chat").model.value
     after = before.with_changes({path: (before.read(path) or "").replace(was, "acme/other")})
     assert (before.require("coder-chat").model.value, after.require("coder-chat").model.value) == (was, "acme/other")
-    gone = after.without(after.files("serving/coder-chat"))
-    assert [platform.locate("coder-chat") is None for platform in (before, after, gone)] == [False, False, True]
+    without_chat = after.without(after.files("serving/coder-chat"))
+    assert [platform.locate("coder-chat") is None for platform in (before, after, without_chat)] == [False, False, True]
 
 
 def test_another_layout_finds_endpoints_at_other_places(platform: Files, layout: Layout) -> None:
@@ -64,5 +64,5 @@ def test_another_layout_finds_endpoints_at_other_places(platform: Files, layout:
     assert opened.endpoints()
     elsewhere = opened.with_layout(layout.model_copy(update={"serving_dir": "nowhere"}))
     assert Layout(serving_dir="nowhere").serving_dir == elsewhere.layout.serving_dir
-    assert {each.home for each in elsewhere.endpoints()}.isdisjoint({"nowhere"})
+    assert {endpoint.home for endpoint in elsewhere.endpoints()}.isdisjoint({"nowhere"})
     assert opened.require("coder-chat").home == "serving/coder-chat"

@@ -37,15 +37,15 @@ CHART = {
 def opened(name: str) -> tuple[Tree, Layout]:
     """A sample as a separate tree, with the layout from its configuration or its files."""
     root = PLATFORMS / name
-    found = {path.relative_to(root).as_posix(): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
-    tree = Files(found)
+    texts = {path.relative_to(root).as_posix(): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
+    tree = Files(texts)
     layout = Layout(namespace="llm", endpoints=CHART) if name == "own-chart" else Layout()
     return tree, fitted_layout(Platform(tree, layout))
 
 
 def facts(hf_id: str, **more: object) -> ModelFacts:
-    method = next((each for each in ("awq", "gptq") if each in hf_id.lower()), None)
-    known = ModelFacts(
+    method = next((method_name for method_name in ("awq", "gptq") if method_name in hf_id.lower()), None)
+    facts = ModelFacts(
         hf_id=hf_id,
         revision="0" * 40,
         kind="chat",
@@ -56,7 +56,7 @@ def facts(hf_id: str, **more: object) -> ModelFacts:
         max_context=32768,
         quantization=method,
     )
-    return known.model_copy(update=more)
+    return facts.model_copy(update=more)
 
 
 GGUF = {"unservable": "it holds GGUF files for llama.cpp only", "gguf": {
@@ -124,9 +124,12 @@ def test_a_platform_is_listed_and_has_no_findings(
 ) -> None:
     """Engine, model and namespace come from the manifests; endpoints that Stoker does not change are listed as unknown."""
     tree, layout = opened(platform)
-    found = {each.name: (each.engine, each.hf_id, each.namespace) for each in read_endpoints(Platform(tree, layout))}
-    assert found == listed
-    assert {each.name for each in Platform(tree, layout).unknown()} == left
+    endpoints = {
+        endpoint.name: (endpoint.engine, endpoint.hf_id, endpoint.namespace)
+        for endpoint in read_endpoints(Platform(tree, layout))
+    }
+    assert endpoints == listed
+    assert {workload.name for workload in Platform(tree, layout).unknown()} == left
     assert check(Platform(tree, layout), advice=True) == ()
 
 
@@ -222,7 +225,7 @@ def test_a_platform_is_listed_and_has_no_findings(
     ],
 )  # fmt: skip
 def test_a_swap_changes_only_the_relevant_lines(platform: str, name: str, new: ModelFacts, changed: list[str]) -> None:
-    """The whole patch, without its indentation; afterwards the platform has no finding either."""
+    """The test compares the whole patch without its indentation. The changed platform has no findings either."""
     tree, layout = opened(platform)
     change = plan_swap(Platform(tree, layout), SwapRequest(name=name, facts=new), Machine())
     assert lines(change.changes.diff(tree)) == sorted(changed)
@@ -231,12 +234,12 @@ def test_a_swap_changes_only_the_relevant_lines(platform: str, name: str, new: M
 
 def lines(diff: str) -> list[str]:
     """The removed and the added lines of a patch, without indentation and list marks, sorted."""
-    found = [each for each in diff.splitlines() if each[:1] in "+-" and not each.startswith(("--- ", "+++ "))]
-    return sorted(re.sub(r"^([+-])\s*(- )?", r"\1", each) for each in found)
+    changed_lines = [line for line in diff.splitlines() if line[:1] in "+-" and not line.startswith(("--- ", "+++ "))]
+    return sorted(re.sub(r"^([+-])\s*(- )?", r"\1", changed_line) for changed_line in changed_lines)
 
 
 @pytest.mark.parametrize(
-    ("platform", "path", "old", "new", "name", "told"),
+    ("platform", "path", "old", "new", "name", "message"),
     [
         # The model is composed of two variables.
         (
@@ -256,7 +259,7 @@ def lines(diff: str) -> list[str]:
     ],
 )  # fmt: skip
 def test_a_change_that_cannot_find_every_place_is_refused(
-    platform: str, path: str, old: str, new: str, name: str, told: str
+    platform: str, path: str, old: str, new: str, name: str, message: str
 ) -> None:
     """The refusal names the places that it found, and nothing is changed."""
     tree, layout = opened(platform)
@@ -270,7 +273,7 @@ def test_a_change_that_cannot_find_every_place_is_refused(
     broken = Overlay(tree, ChangeSet(files=dict(files)))
     with pytest.raises(ManifestError) as refused:
         plan_swap(Platform(broken, layout), SwapRequest(name=name, facts=facts("Qwen/Qwen3-8B-AWQ")), Machine())
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_llama_cpp_gets_the_largest_file_that_fits_if_the_format_is_missing() -> None:
@@ -290,7 +293,7 @@ def test_llama_cpp_refuses_a_repository_without_gguf_files() -> None:
 
 
 def test_a_requested_served_name_is_changed_without_a_gateway() -> None:
-    """The two names stay different: the one that people chose is kept."""
+    """The two names stay different, because the name that people chose is kept."""
     tree, layout = opened("model-directories")
     request = SwapRequest(name="qwen-coder", facts=facts("Qwen/Qwen3-8B-AWQ"), served_name="qwen3-8b")
     diff = plan_swap(Platform(tree, layout), request, Machine()).changes.diff(tree)
@@ -298,10 +301,10 @@ def test_a_requested_served_name_is_changed_without_a_gateway() -> None:
 
 
 def test_a_platform_is_read_from_disk_as_well() -> None:
-    """The commands that a person runs in a checkout."""
+    """People run these commands in a checkout."""
     platform = Platform(Checkout(PLATFORMS / "flat-files"), Layout())
-    found = read_endpoints(platform.with_layout(fitted_layout(platform)))
-    assert [each.name for each in found] == ["granite", "mistral", "qwen3"]
+    endpoints = read_endpoints(platform.with_layout(fitted_layout(platform)))
+    assert [endpoint.name for endpoint in endpoints] == ["granite", "mistral", "qwen3"]
 
 
 PARAMETERS = """\
@@ -325,10 +328,10 @@ def test_a_list_of_models_in_helm_parameters_is_read_and_changed() -> None:
     """The values are changed in place. A price would need an additional parameter, so it is refused by name."""
     tree, layout = opened("own-chart")
     path = "apps/litellm.yaml"
-    before, _, rest = (tree.read(path) or "").partition("      values: |\n")
-    spread = before + PARAMETERS + rest[rest.index("  destination:") :]
+    before, _, remainder = (tree.read(path) or "").partition("      values: |\n")
+    spread = before + PARAMETERS + remainder[remainder.index("  destination:") :]
     tree = Overlay(tree, ChangeSet(files={path: spread}))
-    assert {each.name: each.alias for each in read_endpoints(Platform(tree, layout))} == {
+    assert {endpoint.name: endpoint.alias for endpoint in read_endpoints(Platform(tree, layout))} == {
         "coder": "coder",
         "chat": "chat",
     }
@@ -345,8 +348,12 @@ def test_an_endpoint_in_helm_parameters_is_not_removed() -> None:
     """The parameters of the other entries would have to be numbered again."""
     tree, layout = opened("one-application")
     path = "argocd/gateway.yaml"
-    before, _, rest = (tree.read(path) or "").partition("      valuesObject:\n")
-    spread = before + PARAMETERS.replace("http://chat.llm", "http://chat.models") + rest[rest.index("  destination:") :]
+    before, _, remainder = (tree.read(path) or "").partition("      valuesObject:\n")
+    spread = (
+        before
+        + PARAMETERS.replace("http://chat.llm", "http://chat.models")
+        + remainder[remainder.index("  destination:") :]
+    )
     tree = Overlay(tree, ChangeSet(files={path: spread}))
     assert read_endpoints(Platform(tree, layout))[0].alias == "chat"
     with pytest.raises(ManifestError, match=r"The entry chat \(argocd/gateway.yaml:\d+\) is in `helm.parameters`"):

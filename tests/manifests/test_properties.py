@@ -62,7 +62,7 @@ def asked(
     """
     name = f"{kind}-{index}"
     if verb == "add":
-        wanted = AddRequest(
+        request = AddRequest(
             name=name,
             facts=facts,
             like=LIKE[kind],
@@ -71,7 +71,7 @@ def asked(
             group=OFF if apart else None,
             kind="completion" if kind == "fim" else None,
         )
-        return plan_add(Platform(tree, LAYOUT), wanted, MACHINE).changes
+        return plan_add(Platform(tree, LAYOUT), request, MACHINE).changes
     if verb == "swap":
         change = SwapRequest(
             name=name,
@@ -98,7 +98,7 @@ def generated(tree: Tree) -> Tree:
 def test_any_sequence_of_changes_follows_the_contract_and_can_be_undone(
     steps: list[tuple[str, str, int, int, int | None, bool, bool]], style: str, generates: bool
 ) -> None:
-    """In each style; every added endpoint is removed at the end, in the order of the names.
+    """Every style is tested. At the end every added endpoint is removed, in the order of the names.
 
     Whether the generator of the groups runs between the changes or only after all of them makes no difference.
     """
@@ -113,7 +113,7 @@ def test_any_sequence_of_changes_follows_the_contract_and_can_be_undone(
             continue  # taken, missing, or nothing to change: refused, and the tree is unchanged
         tree = Overlay(tree, changes)
         assert check(Platform(generated(tree), LAYOUT)) == ()
-        assert {each.rule for each in check(Platform(tree, LAYOUT))} <= {"group-stale"}
+        assert {finding.rule for finding in check(Platform(tree, LAYOUT))} <= {"group-stale"}
         tree = generated(tree) if generates else tree
         if verb != "remove":
             assert read_endpoint(Platform(tree, LAYOUT), f"{kind}-{index}").hf_id == facts.hf_id
@@ -124,23 +124,23 @@ def test_any_sequence_of_changes_follows_the_contract_and_can_be_undone(
 
 
 @pytest.mark.timeout(600)
-@given(kind=st.sampled_from(("chat", "fim")), there=st.integers(0, 7), style=st.sampled_from(sorted(STYLES)))
+@given(kind=st.sampled_from(("chat", "fim")), model_index=st.integers(0, 7), style=st.sampled_from(sorted(STYLES)))
 @settings(UNHURRIED, max_examples=15)
-def test_a_swap_and_its_reverse_restore_the_endpoint(kind: str, there: int, style: str) -> None:
+def test_a_swap_and_its_reverse_restore_the_endpoint(kind: str, model_index: int, style: str) -> None:
     """The fields have their old values; a volume that grew stays large, and the evaluation has to be repeated."""
     tree: Tree = Files(styled(FIRST, style))
-    name, kept = LIKE[kind], "completion" if kind == "fim" else None
+    name, kind_option = LIKE[kind], "completion" if kind == "fim" else None
     before = read_endpoint(Platform(tree, LAYOUT), name)
-    back = next(each for each in MODELS[kind] if each.hf_id == before.hf_id)
-    facts = MODELS[kind][there % len(MODELS[kind])]
+    back = next(model for model in MODELS[kind] if model.hf_id == before.hf_id)
+    facts = MODELS[kind][model_index % len(MODELS[kind])]
     if facts.hf_id == before.hf_id or facts.weight_bytes > (before.memory_limit_bytes or 0):
         return
     tree = Overlay(
-        tree, plan_swap(Platform(tree, LAYOUT), SwapRequest(name=name, facts=facts, kind=kept), MACHINE).changes
+        tree, plan_swap(Platform(tree, LAYOUT), SwapRequest(name=name, facts=facts, kind=kind_option), MACHINE).changes
     )
     assert check(Platform(tree, LAYOUT)) == ()
-    wanted = SwapRequest(name=name, facts=back, context=before.context)
-    tree = Overlay(tree, plan_swap(Platform(tree, LAYOUT), wanted, MACHINE).changes)
+    request = SwapRequest(name=name, facts=back, context=before.context)
+    tree = Overlay(tree, plan_swap(Platform(tree, LAYOUT), request, MACHINE).changes)
     after = read_endpoint(Platform(tree, LAYOUT), name)
     assert after.model_copy(update={"pvc_size": before.pvc_size}) == before
     assert check(Platform(tree, LAYOUT)) == ()

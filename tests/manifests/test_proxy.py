@@ -54,7 +54,7 @@ KUSTOMIZATION = (
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "expected"),
     [
         ({"apps/gateway/gateway.yaml": WORKLOAD}, Proxy("", "gateway", "gateway-key", "master")),
         (
@@ -71,13 +71,13 @@ KUSTOMIZATION = (
         ({"apps/other.yaml": WORKLOAD.replace("berriai/litellm", "example/web")}, None),
     ],
 )
-def test_the_gateway_is_found_in_the_cluster(files: dict[str, str], found: Proxy | None) -> None:
-    """A Deployment, LiteLLM's chart, or a generic chart; with two of them, no one is selected."""
-    assert proxy(Platform(Files(files), Layout())) == found
+def test_the_gateway_is_found_in_the_cluster(files: dict[str, str], expected: Proxy | None) -> None:
+    """It is a Deployment, LiteLLM's chart or a generic chart; of two gateways none is selected."""
+    assert proxy(Platform(Files(files), Layout())) == expected
 
 
 def test_the_namespace_of_a_base_is_that_of_the_overlay_that_includes_it() -> None:
-    """The kustomization beside the Deployment has none, and Flux deploys a directory above the overlay."""
+    """The kustomization next to the Deployment has no namespace, and Flux deploys a directory above the overlay."""
     flux = """apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
 metadata: {name: apps, namespace: flux-system}
@@ -90,6 +90,6 @@ spec: {path: ./cluster, sourceRef: {kind: GitRepository, name: flux-system}}
         "apps/litellm/base/kustomization.yaml": "resources: [deployment.yaml]\n",
         "apps/litellm/base/deployment.yaml": WORKLOAD,
     }
-    found = proxy(Platform(Files(files), Layout()))
-    assert found is not None
-    assert (found.namespace, found.secret, found.field) == ("llm", "gateway-key", "master")
+    gateway = proxy(Platform(Files(files), Layout()))
+    assert gateway is not None
+    assert (gateway.namespace, gateway.secret, gateway.field) == ("llm", "gateway-key", "master")

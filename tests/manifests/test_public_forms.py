@@ -22,12 +22,12 @@ def swapped(before: Platform, name: str, model: ModelFacts) -> tuple[list[str], 
     """The removed and the added lines without their indentation, and the warnings."""
     change = plan_swap(before, SwapRequest(name=name, facts=model), Machine())
     diff = change.changes.diff(before).splitlines()
-    lines = [each for each in diff if each[:1] in "+-" and not each.startswith(("--- ", "+++ "))]
-    return [each[0] + (each[1:] if each[1:2] == "#" else each[1:].strip()) for each in lines], change.warnings
+    lines = [line for line in diff if line[:1] in "+-" and not line.startswith(("--- ", "+++ "))]
+    return [line[0] + (line[1:] if line[1:2] == "#" else line[1:].strip()) for line in lines], change.warnings
 
 
-def rules(found: Platform) -> list[str]:
-    return [each.rule for each in check(found, advice=True)]
+def rules(repository: Platform) -> list[str]:
+    return [finding.rule for finding in check(repository, advice=True)]
 
 
 DEPLOYMENT = """\
@@ -75,8 +75,8 @@ def test_tolerations_of_the_device_plugin_are_not_a_convention() -> None:
                 operator: Exists
     """
     assert rules(platform(apps__vllm=plain, apps__plugin=plugin)) == []
-    other = plugin.replace("nvidia-device-plugin", "whisper")
-    assert rules(platform(apps__vllm=plain, apps__plugin=other)) == ["toleration"]
+    speech = plugin.replace("nvidia-device-plugin", "whisper")
+    assert rules(platform(apps__vllm=plain, apps__plugin=speech)) == ["toleration"]
 
 
 OLLAMA = """\
@@ -104,11 +104,11 @@ def test_a_gateway_for_other_models_needs_no_alias_for_this_one() -> None:
     before = platform(apps__vllm=named, apps__ollama=OLLAMA, litellm=CLOUD)
     lines, warnings = swapped(before, "vllm", facts("Qwen/Qwen3-4B"))
     assert lines == ["-- --model=google/gemma-3-27b-it", "+- --model=Qwen/Qwen3-4B"]
-    assert any("No alias here leads to gemma-3-27b-it" in each for each in warnings)
+    assert any("No alias here leads to gemma-3-27b-it" in warning for warning in warnings)
 
 
 def test_an_alias_for_a_model_that_is_not_served_is_not_changed() -> None:
-    """One alias for each model that may be swapped in: only the alias of the current model changes."""
+    """There is an alias for each model that may be swapped in, and only the alias of the current model changes."""
     lists = """\
         model_list:
           - model_name: small
@@ -119,7 +119,7 @@ def test_an_alias_for_a_model_that_is_not_served_is_not_changed() -> None:
     before = platform(apps__vllm=DEPLOYMENT, litellm=lists)
     assert rules(before) == []
     lines, _ = swapped(before, "vllm", facts("Qwen/Qwen3-4B"))
-    assert [each for each in lines if "hosted_vllm" in each] == [
+    assert [line for line in lines if "hosted_vllm" in line] == [
         '-litellm_params: {model: hosted_vllm/google/gemma-3-27b-it, api_base: "http://vllm.vllm.svc:8000/v1"}',
         '+litellm_params: {model: hosted_vllm/Qwen/Qwen3-4B, api_base: "http://vllm.vllm.svc:8000/v1"}',
     ]
@@ -176,8 +176,8 @@ def test_a_file_in_the_hub_cache_changes_with_its_download() -> None:
         "-- /models/models--unsloth--gemma-3-4b-it-GGUF/mmproj.gguf",
         "+- /models/models--Qwen--Qwen3-4B-GGUF/model.gguf",
     ]
-    assert [each for each in warnings if "--mmproj" in each and "is removed" in each]
-    assert not [each for each in warnings if "Nothing in the repository puts weights" in each]
+    assert [warning for warning in warnings if "--mmproj" in warning and "is removed" in warning]
+    assert not [warning for warning in warnings if "Nothing in the repository puts weights" in warning]
 
 
 def test_a_snapshot_in_the_hub_cache_changes_with_the_revision() -> None:
@@ -197,7 +197,7 @@ def test_labelled_lines_of_a_comment_are_corrected_separately() -> None:
 """
     before = platform(apps__vllm=header + DEPLOYMENT)
     lines, _ = swapped(before, "vllm", facts("Qwen/Qwen3-4B", weight_bytes=8_000_000_000))
-    comments = [each for each in lines if each[1:].startswith("#")]
+    comments = [line for line in lines if line[1:].startswith("#")]
     assert comments == [
         "-# Serving: gemma-3-27b-it (text only)",
         "-# Model: google/gemma-3-27b-it, the gemma-3-27b-it model",

@@ -47,7 +47,7 @@ FETCHED = """\
 """
 
 
-def test_the_model_is_the_download_at_the_engines_path() -> None:
+def test_the_model_is_the_one_downloaded_to_the_engines_path() -> None:
     before = platform(apps__vllm=FETCHED)
     assert before.require("vllm").model.value == "/weights/model"
     assert rules(before) == []  # the path does not say gptq, and the id does
@@ -63,7 +63,7 @@ def test_the_model_is_the_download_at_the_engines_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "method", "found"),
+    ("model", "method", "expected"),
     [
         ("/models/coder", "awq", []),  # a directory may have any name
         ("acme/Coder-7B-AWQ", "compressed-tensors", []),
@@ -71,9 +71,11 @@ def test_the_model_is_the_download_at_the_engines_path() -> None:
         ("acme/Coder-7B", "awq", ["quantization"]),
     ],
 )
-def test_the_format_is_read_from_a_models_name_and_not_from_a_path(model: str, method: str, found: list[str]) -> None:
+def test_the_format_is_read_from_a_models_name_and_not_from_a_path(
+    model: str, method: str, expected: list[str]
+) -> None:
     served = f"--model={model}\n                - --quantization={method}"
-    assert rules(platform(apps__vllm=DEPLOYMENT.replace("--model=google/gemma-3-27b-it", served))) == found
+    assert rules(platform(apps__vllm=DEPLOYMENT.replace("--model=google/gemma-3-27b-it", served))) == expected
 
 
 APPLICATION = """\
@@ -92,8 +94,8 @@ def test_the_branch_is_read_from_the_applications() -> None:
     before = platform(apps__vllm=DEPLOYMENT, argocd__vllm=vllm, root=root)
     assert before.layout.branch == "master"
     assert rules(before) == []
-    for other in ("main", "HEAD"):  # then the one that follows another branch is wrong
-        mixed = platform(apps__vllm=DEPLOYMENT, argocd__vllm=vllm, root=root.replace("master", other))
+    for branch in ("main", "HEAD"):  # then the one that follows another branch is wrong
+        mixed = platform(apps__vllm=DEPLOYMENT, argocd__vllm=vllm, root=root.replace("master", branch))
         assert mixed.layout.branch == "main"
         assert "application-revision" in rules(mixed)
 
@@ -181,15 +183,15 @@ CACHED = (
 )
 
 
-def test_models_that_take_turns_may_share_volume_and_service() -> None:
-    """One of them runs at a time. A claim of its own that nothing mounts tells that the name is a mistake."""
+def test_models_that_never_run_together_may_share_volume_and_service() -> None:
+    """Only one of them runs at a time. A separate claim that nothing mounts shows that the name is a mistake."""
     parked = CACHED.partition("    ---\n")[0].replace("{name: vllm, namespace", "{name: speech, namespace")
     parked = parked.replace("{app: vllm}", "{app: vllm, model: speech}")
     assert rules(platform(apps__vllm=CACHED, apps__speech=parked)) == []
     alone = parked.replace("app: vllm,", "app: speech,")
     assert rules(platform(apps__vllm=CACHED, apps__speech=alone)) == ["service-missing"]
-    own = CACHED.rpartition("    ---\n")[2].replace("name: cache", "name: speech")
-    assert "claim-shared" in rules(platform(apps__vllm=CACHED, apps__speech=f"{parked}    ---\n{own}"))
+    speech = CACHED.rpartition("    ---\n")[2].replace("name: cache", "name: speech")
+    assert "claim-shared" in rules(platform(apps__vllm=CACHED, apps__speech=f"{parked}    ---\n{speech}"))
 
 
 def test_a_draft_model_is_removed_with_its_target_model() -> None:
@@ -200,7 +202,7 @@ def test_a_draft_model_is_removed_with_its_target_model() -> None:
     drafts = '{"method":"eagle3","model":"acme/gemma-3-27b-eagle3"}'
     lines, warnings = swapped(serving(drafts), "vllm", facts("Qwen/Qwen3-4B"))
     assert f"-- --speculative-config={drafts}" in lines
-    assert any("--speculative-config" in each and "is removed" in each for each in warnings)
+    assert any("--speculative-config" in warning and "is removed" in warning for warning in warnings)
     lines, _ = swapped(serving('{"method":"ngram","num_speculative_tokens":4}'), "vllm", facts("Qwen/Qwen3-4B"))
     assert lines == ["-- --model=google/gemma-3-27b-it", "+- --model=Qwen/Qwen3-4B"]
 
@@ -233,7 +235,7 @@ CLAIMS = """\
 
 
 def test_a_kserve_service_serves_one_directory_of_a_volume() -> None:
-    """Its other volume is a cache: it does not grow with the weights."""
+    """The other volume is a cache, so it does not grow with the weights."""
     claims = [
         CLAIMS.replace("NAME", name).replace("SIZE", size) for name, size in (("models", "200Gi"), ("compiled", "1Gi"))
     ]
@@ -241,19 +243,19 @@ def test_a_kserve_service_serves_one_directory_of_a_volume() -> None:
     assert rules(before) == []
     lines, warnings = swapped(before, "chat", facts("Qwen/Qwen3-4B"))
     assert lines == ["-- --model=/mnt/models/Qwen3-8B", "+- --model=/mnt/models/Qwen3-4B"]
-    assert any("put the weights of Qwen/Qwen3-4B at /mnt/models/Qwen3-4B" in each for each in warnings)
+    assert any("put the weights of Qwen/Qwen3-4B at /mnt/models/Qwen3-4B" in warning for warning in warnings)
 
 
 def test_another_engine_of_an_llm_inference_service_is_unknown() -> None:
-    """Also if one of its arguments has the name of an argument of TEI."""
-    other = OF_A_VOLUME.replace("vllm/vllm-openai:v0.28.0", "ghcr.io/acme/fast:1.0")
-    other = other.replace("[python3, -m, vllm.entrypoints.openai.api_server]", "[fast-serve]")
-    other = other.replace("--model=/mnt/models/Qwen3-8B", "--model-id=chat")
-    found = platform(kserve__chat=other)
-    assert [(each.name, each.why) for each in found.unknown()] == [
+    """This is true even if one of its arguments has the name of an argument of TEI."""
+    unknown_engine = OF_A_VOLUME.replace("vllm/vllm-openai:v0.28.0", "ghcr.io/acme/fast:1.0")
+    unknown_engine = unknown_engine.replace("[python3, -m, vllm.entrypoints.openai.api_server]", "[fast-serve]")
+    unknown_engine = unknown_engine.replace("--model=/mnt/models/Qwen3-8B", "--model-id=chat")
+    repository = platform(kserve__chat=unknown_engine)
+    assert [(workload.name, workload.why) for workload in repository.unknown()] == [
         ("chat", "its engine is the image ghcr.io/acme/fast:1.0, which Stoker does not change")
     ]
-    assert not found.endpoints()
+    assert not repository.endpoints()
 
 
 SERVICE = """\
@@ -292,7 +294,7 @@ def test_knative_scales_a_service_if_kserve_is_configured_for_it(config: str) ->
     assert "not by Stoker" in starts("Serverless")
     assert "not by Stoker" in starts("Knative")
     assert "through the API" in starts("RawDeployment")
-    own = SERVICE.replace(
+    own_service = SERVICE.replace(
         "namespace: llm}", 'namespace: llm, annotations: {serving.kserve.io/deploymentMode: "RawDeployment"}}'
     )
-    assert "through the API" in starts("Serverless", own)
+    assert "through the API" in starts("Serverless", own_service)

@@ -45,17 +45,17 @@ def swapped(
     change = plan_change(tree, config, "swap", "coder-chat", options, facts)
     after = Overlay(tree, change.changes)
     pushed = {path: edit(after.read(path) or "") for path, edit in (edits or {}).items()}
-    both = Overlay(after, ChangeSet(files=pushed))
+    overlaid = Overlay(after, ChangeSet(files=pushed))
     return read_change(
         Platform(tree, config.platform),
-        Platform(both, config.platform),
+        Platform(overlaid, config.platform),
         "coder-chat",
         template="coder-chat",
         removes=False,
         touched={
             path: Touch(
                 REGULAR if tree.read(path) is not None else "",
-                REGULAR if both.read(path) is not None else "",
+                REGULAR if overlaid.read(path) is not None else "",
                 foreign=path in pushed,
             )
             for path in (*change.changes.files, *pushed)
@@ -99,8 +99,8 @@ def test_a_new_endpoint_shows_its_differences_from_the_template(platform: Files,
     ]
 
 
-def test_what_somebody_pushes_is_on_the_card(platform: Files) -> None:
-    """Another model, another image, a variable, more rights for the pod: each is a row, and dangerous ones are warnings."""
+def test_pushed_changes_are_on_the_card(platform: Files) -> None:
+    """Another model, another image, a variable and more rights for the pod are rows, and dangerous changes are warnings."""
     image = platform.read(DEPLOYMENT).split("image: ")[1].split("\n")[0]  # type: ignore[union-attr]
     reading = swapped(
         platform,
@@ -139,10 +139,10 @@ def test_what_somebody_pushes_is_on_the_card(platform: Files) -> None:
         (CATALOG, lambda text: f"{text}\n---\n{OTHER}", "this changes Application evil, which has nothing to do with"),
     ],
 )
-def test_what_is_not_the_change_is_refused_with_its_line(platform: Files, path: str, edit: Edit, problem: str) -> None:
-    """Files and entries that have nothing to do with the endpoint, and content that breaks the contract."""
-    found = swapped(platform, edits={path: edit}).problems
-    assert any(problem in each for each in found), found
+def test_unrelated_changes_are_refused_with_their_line(platform: Files, path: str, edit: Edit, problem: str) -> None:
+    """These are unrelated files and entries, and content that breaks the contract."""
+    problems = swapped(platform, edits={path: edit}).problems
+    assert any(problem in finding for finding in problems), problems
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_what_is_not_the_change_is_refused_with_its_line(platform: Files, path: 
 )
 def test_a_file_of_another_form_is_refused(platform: Files, path: str, touch: Touch, problem: str) -> None:
     """A mode, a symbolic link or a submodule cannot be shown in a row."""
-    found = swapped(platform, touches={path: touch}).problems
-    assert any(each.startswith(problem) for each in found), found
+    problems = swapped(platform, touches={path: touch}).problems
+    assert any(finding.startswith(problem) for finding in problems), problems
 
 
 def test_a_binary_file_is_refused(platform: Files) -> None:
-    """Even in place of a file that the endpoint needs."""
+    """It is refused even if it replaces a file that the endpoint needs."""
 
     class Binary(Files):
         def read(self, path: str) -> str | None:
@@ -175,11 +175,11 @@ def test_a_binary_file_is_refused(platform: Files) -> None:
 
     pvc = "serving/coder-chat/pvc.yaml"
     after = Binary({path: platform.read(path) or "" for path in platform.files("")})
-    found = read_change(
+    report = read_change(
         Platform(platform, Config().platform), Platform(after, Config().platform), "coder-chat", template="coder-chat", removes=False,
         touched={pvc: Touch(REGULAR, REGULAR)}, planned=(),
     ).problems  # fmt: skip
-    assert f"{pvc}:1: this file is not text." in found
+    assert f"{pvc}:1: this file is not text." in report
 
 
 def test_only_the_deployed_content_of_the_endpoint_is_bound(platform: Files, layout: Layout) -> None:
@@ -224,7 +224,7 @@ def test_only_the_deployed_content_of_the_endpoint_is_bound(platform: Files, lay
     ],
 )
 def test_arguments_of_the_contract_and_secrets_are_refused(argument: str) -> None:
-    """By its full name, an abbreviation, with underscores, or as two words; the message does not repeat a secret."""
+    """The argument may be abbreviated, have underscores, or be two words. The message does not repeat a secret."""
     with pytest.raises(ManifestError) as refused:
         refuse_argument(argument)
     assert "secret=" not in str(refused.value)
@@ -238,7 +238,7 @@ def test_other_arguments_are_accepted(argument: str) -> None:
 
 
 def test_dangerous_arguments_are_recognised_in_every_spelling() -> None:
-    """With underscores, abbreviated, or as one of a group; common arguments are not dangerous."""
+    """They may have underscores, be abbreviated, or be part of a group. Common arguments are not dangerous."""
     for name in ("--trust_remote_code", "--trust-remote", "--ssl-keyfile", "--override-generation-config"):
         assert danger_of(name), name
     for name in ("--enable-auto-tool-choice", "--max-num-seqs", "--tool-call-parser", *MODEL_FLAGS):
@@ -262,10 +262,10 @@ PATTERNED = CODER_14B_AWQ.model_copy(
 def test_the_files_that_a_script_downloads_are_shown_without_a_warning(
     platform: Files, code: str, dangerous: bool
 ) -> None:
-    """A list of texts is not code; anything else in its place is code."""
+    """A list of texts is not code; any other expression is."""
     edits: dict[str, Edit] = {DEPLOYMENT: replacing('["*.json", "model*.safetensors"]', code)}
     read = swapped(platform, edits=edits if dangerous else None, facts=PATTERNED)
-    assert any("what it runs" in each for each in read.warnings) == dangerous
+    assert any("what it runs" in warning for warning in read.warnings) == dangerous
     assert (("Files to download", "*.json, model*.safetensors, until now not given") in read.rows) == (not dangerous)
 
 

@@ -112,39 +112,41 @@ def facts(engine: str) -> ModelFacts:
 
 
 def differences(tree: Files, layout: Layout, engine: str) -> list[tuple[str, str]]:
-    """The words that a swap changes, old and new; it changes no other line."""
+    """Return the words that a swap changes, old and new; it changes no other line."""
     change = plan_swap(Platform(tree, layout), SwapRequest(name="model", facts=facts(engine)), Machine())
     after = Overlay(tree, change.changes)
-    old, new = (re.findall(r"[^\s,\"'\[\]]+", each.read("apps/model.yaml") or "") for each in (tree, after))
+    old, new = (re.findall(r"[^\s,\"'\[\]]+", version.read("apps/model.yaml") or "") for version in (tree, after))
     assert len(old) == len(new)
     assert check(Platform(after, layout)) == check(Platform(tree, layout))
     return [(was, now) for was, now in zip(old, new, strict=True) if was != now]
 
 
-@pytest.mark.parametrize("engine", [each.name for each in engines()])
+@pytest.mark.parametrize("engine", [engine.name for engine in engines()])
 def test_an_engine_is_recognised_read_and_changed_in_its_own_values(engine: str) -> None:
-    """One that Stoker does not change is listed as unknown, and a change is refused with its name."""
+    """An engine that Stoker does not change is listed as unknown, and a change is refused with its name."""
     assert engine in ENGINES, f"add a container that runs {engine} to ENGINES"
     tree, layout = deployment(*ENGINES[engine]), Layout()
-    known = engine_named(engine)
-    assert known is not None
-    if not known.changes:
-        assert [(each.name, engine in each.why) for each in Platform(tree, layout).unknown()] == [("model", True)]
+    named_engine = engine_named(engine)
+    assert named_engine is not None
+    if not named_engine.changes:
+        assert [(workload.name, engine in workload.why) for workload in Platform(tree, layout).unknown()] == [
+            ("model", True)
+        ]
         assert read_endpoints(Platform(tree, layout)) == ()
         with pytest.raises(ManifestError, match=f"its engine is {engine}"):
             plan_swap(Platform(tree, layout), SwapRequest(name="model", facts=facts(engine)), Machine())
         return
     endpoint = read_endpoint(Platform(tree, layout), "model")
     assert (endpoint.engine, endpoint.hf_id) == (engine, OLD)
-    assert endpoint.served_names == (("chat",) if known.served else ())
-    assert endpoint.context == (4096 if known.context else None)
+    assert endpoint.served_names == (("chat",) if named_engine.served else ())
+    assert endpoint.context == (4096 if named_engine.context else None)
     changed = differences(tree, layout, engine)
     assert [(was.replace(OLD, ""), now.replace(NEW, "")) for was, now in changed] == [
         (changed[0][0].replace(OLD, ""),) * 2
     ]
 
 
-@pytest.mark.parametrize("form", [each.name for each in sources()])
+@pytest.mark.parametrize("form", [form.name for form in sources()])
 def test_a_form_is_read_and_changed_in_its_own_values(form: str) -> None:
     assert form in FORM_EXAMPLES, f"add an object of the form {form} to FORM_EXAMPLES"
     tree, layout = Files({"apps/model.yaml": FORM_EXAMPLES[form]}), Layout()

@@ -86,7 +86,7 @@ def repository(hf_id: str, config: Json | None, **more: Any) -> Repository:
     ],
 )  # fmt: skip
 def test_only_layers_with_full_attention_store_each_token(config: Json, per_token: int) -> None:
-    """Bytes for one token, over all layers that have a cache for the whole context."""
+    """The bytes for one token are summed over all layers that have a cache for the whole context."""
     assert kv_bytes_per_token(repository("acme/some-Instruct", config).facts()) == per_token
 
 
@@ -120,13 +120,20 @@ def test_the_kind_follows_from_the_evidence_in_the_repository(hf_id: str, more: 
 
 
 def test_only_one_of_two_formats_is_loaded_and_staged() -> None:
-    """The weights and the small files, without other formats, precisions or copies in directories."""
+    """The weights and the small files are staged, without other formats, precisions or copies in directories."""
     shards = {f"model-0000{n}-of-00002.safetensors": 10**9 for n in (1, 2)}
-    others = {
+    other_files = {
         "original/model.safetensors": 2 * 10**9, "consolidated.safetensors": 2 * 10**9, "pytorch_model.bin": 2 * 10**9,
         "model.fp32-00001-of-00001.safetensors": 4 * 10**9, "onnx/model.onnx": 10**9, "README.md": 9, "training_args.bin": 1,
     }  # fmt: skip
-    files = {**shards, **others, "params.json": 1, "config.json": 1, "tokenizer.json": 9, "1_Pooling/config.json": 1}
+    files = {
+        **shards,
+        **other_files,
+        "params.json": 1,
+        "config.json": 1,
+        "tokenizer.json": 9,
+        "1_Pooling/config.json": 1,
+    }
     assert loaded_files(files) == tuple(shards)
     assert set(staged_files(files)) == {
         *shards,
@@ -162,4 +169,4 @@ def test_a_pooling_model_on_the_gpu_gets_its_runner() -> None:
     large = repository("acme/embed", LLAMA, files={**FILES, "modules.json": 1}).facts()
     assert flags_for(large).needed == ("--runner=pooling",)
     ranks = repository("Qwen/Qwen3-Reranker-4B", {**LLAMA, "model_type": "qwen3"}, pipeline_tag="text-ranking").facts()
-    assert any(each.startswith("--hf-overrides=") and " " not in each for each in flags_for(ranks).needed)
+    assert any(flag.startswith("--hf-overrides=") and " " not in flag for flag in flags_for(ranks).needed)

@@ -7,7 +7,7 @@ from manifests.review import contract_rows
 
 
 @pytest.mark.parametrize(
-    ("price_in", "price_out", "shown"),
+    ("price_in", "price_out", "expected"),
     [
         ("0.0000005", "0.0000015", "$0.50 / $1.50"),
         ("5e-9", "", "$0.005 / –"),
@@ -15,9 +15,9 @@ from manifests.review import contract_rows
         ("abc", "nan", "abc / nan"),
     ],
 )
-def test_prices_are_per_million_tokens(price_in: str, price_out: str, shown: str) -> None:
-    """Prices per million tokens, as in the lists; git has them per token."""
+def test_prices_are_per_million_tokens(price_in: str, price_out: str, expected: str) -> None:
+    """The card has prices per million tokens, like price lists; git has them per token."""
     endpoint = ModelEndpoint(
         name="a", kind="gpu-chat", hf_id="org/a", served_name="a", alias="a", gpus=1, price_in=price_in, price_out=price_out
     )  # fmt: skip
-    assert dict(contract_rows(endpoint))["Price per million tokens, in / out"] == shown
+    assert dict(contract_rows(endpoint))["Price per million tokens, in / out"] == expected

@@ -30,7 +30,7 @@ EXAMPLES = {
     },
 }
 """A repository in which each of them scales the endpoint `chat`."""
-ALL = [pytest.param(each, id=each.name) for each in scalers()]
+ALL = [pytest.param(scaler, id=scaler.name) for scaler in scalers()]
 
 
 def opened(scaler: Scaler) -> Platform:
@@ -49,9 +49,9 @@ def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
 
 @pytest.mark.parametrize("scaler", ALL)
 def test_it_does_not_affect_other_models(scaler: Scaler) -> None:
-    for other in scalers():
-        platform = opened(other)
-        assert bool(scaler.place(platform, platform.require("chat"))) == (other is scaler)
+    for other_scaler in scalers():
+        platform = opened(other_scaler)
+        assert bool(scaler.place(platform, platform.require("chat"))) == (other_scaler is scaler)
     alone = Platform(Files({"apps/chat.yaml": DEPLOYMENT}), Layout())
     assert scaler.place(alone, alone.require("chat")) == ""
     assert scaled_by(alone, "chat") == ""

@@ -98,7 +98,7 @@ def test_a_chart_that_creates_a_kserve_service_is_read() -> None:
 @pytest.mark.parametrize(
     ("uri", "key"), [("hf://{{ .Values.model.id }}", "id: "), ("{{ .Values.model.uri }}", "uri: hf://")]
 )
-def test_a_chart_may_leave_the_engine_to_kserve(uri: str, key: str) -> None:
+def test_kserve_may_choose_the_engine_of_a_chart(uri: str, key: str) -> None:
     """Without a runtime in the chart, the engine is the one that the format names."""
     service = SERVICE.replace('runtime: {{ include "model.fullname" . }}-vllm', f'storageUri: "{uri}"')
     values = SERVED["charts/model/values-gpu.yaml"].replace(
@@ -136,6 +136,6 @@ def test_an_unreadable_service_in_a_chart_is_reported() -> None:
     files = {**SERVED, "charts/model/values-gpu.yaml": values, "charts/model/templates/runtime.yaml": template}
     platform = opened(files)
     assert read_endpoints(platform) == ()
-    assert [each.why for each in platform.unknown()] == [
+    assert [workload.why for workload in platform.unknown()] == [
         "its engine is in the templates of charts/model, which Stoker does not change"
     ]

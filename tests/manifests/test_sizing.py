@@ -61,7 +61,7 @@ def test_windowed_layers_report_the_cache_per_token_inside_the_window() -> None:
 
 
 def test_float32_is_cast_only_on_the_gpu(machine: Machine) -> None:
-    """On the GPU, half of the files' size and a cache of float16; on host and volume, the size of the files."""
+    """The GPU needs half of the files' size and a cache of float16; host and volume need the size of the files."""
     facts = CODER_3B.model_copy(update={"dtype": "float32", "weight_bytes": 2 * CODER_3B.weight_bytes})
     assert largest_context(facts, machine, 0.5) == largest_context(CODER_3B, machine, 0.5)
     rows = {row.label.partition(" (")[0]: row.value for row in size(facts, machine).numbers}
@@ -80,7 +80,7 @@ def test_a_context_has_vllms_notation(text: str, number: int | None) -> None:
 
 @pytest.mark.parametrize("facts", [CODER_1_5B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ], ids=lambda f: f.hf_id)
 def test_quantized_models_up_to_14b_run_on_the_small_machine(facts: ModelFacts, machine: Machine) -> None:
-    """With the full context of the model's own configuration."""
+    """They run with the full context of their own configuration."""
     sizing = size(facts, machine)
     assert sizing.verdict != "does not fit"
     assert sizing.context == 32768
@@ -105,7 +105,7 @@ def test_quantized_models_up_to_14b_run_on_the_small_machine(facts: ModelFacts, 
     ids=lambda value: getattr(value, "hf_id", ""),
 )
 def test_weights_and_cache_equal_published_measurements(facts: ModelFacts, gib: float) -> None:
-    """Within 3 %: the size of the files, and the cache of 2049 tokens by the formula."""
+    """The size of the files plus the cache of 2049 tokens by the formula is within 3 % of the measurement."""
     reckoned = facts.weight_bytes + 2049 * kv_bytes_per_token(facts)
     assert reckoned / GIB == pytest.approx(gib, rel=0.03)
 
@@ -117,7 +117,7 @@ def test_weights_and_cache_equal_published_measurements(facts: ModelFacts, gib: 
     ids=lambda value: getattr(value, "hf_id", ""),
 )
 def test_unquantized_weights_have_two_bytes_per_parameter(facts: ModelFacts, billions: float) -> None:
-    """Within 1 % of the published count."""
+    """The size is within 1 % of the published count."""
     assert facts.weight_bytes == pytest.approx(billions * 1e9 * 2, rel=0.01)
 
 
@@ -151,8 +151,8 @@ def test_a_missing_figure_is_requested_by_its_option() -> None:
     assert error.options == ("weights",)
     assert "the size of the weights" in str(error)
     assert "weights=5.6GB" in str(error)
-    known = unseen.with_figures({"weights": "5.6GB", "layers": "28"})
-    assert (known.weight_bytes, known.layers) == (5_600_000_000, 28)
+    with_figures = unseen.with_figures({"weights": "5.6GB", "layers": "28"})
+    assert (with_figures.weight_bytes, with_figures.layers) == (5_600_000_000, 28)
     assert unseen.with_figures({"weights": "5GiB"}).weight_bytes == 5 * GIB
     for wrong in ({"weights": "much"}, {"layers": "0"}, {"layers": "28.5"}):
         with pytest.raises(ManifestError, match="cannot be read"):
@@ -203,22 +203,22 @@ def test_the_containers_memory_limit_is_checked_separately(machine: Machine) -> 
 def test_old_and_new_weights_share_the_volume(machine: Machine) -> None:
     """A swap keeps the old weights, so a volume that holds one model may not hold two."""
     assert size(CODER_7B, machine, storage="20Gi").verdict == "tight"
-    kept = size(CODER_7B, machine, storage="20Gi", kept_weight_bytes=CODER_7B_AWQ.weight_bytes)
-    assert kept.verdict == "does not fit"
-    assert "storage=25Gi" in kept.reasons[0]
+    resized = size(CODER_7B, machine, storage="20Gi", kept_weight_bytes=CODER_7B_AWQ.weight_bytes)
+    assert resized.verdict == "does not fit"
+    assert "storage=25Gi" in resized.reasons[0]
 
 
 def test_gated_and_non_commercial_models_cause_a_warning() -> None:
     """The licence is unrelated to the size, and the reviewer has to know it."""
     facts = CODER_3B_AWQ.model_copy(update={"gated": "manual"})
     warnings = terms(facts)
-    assert any("gated" in each for each in warnings)
-    assert any("commercial" in each for each in warnings)
+    assert any("gated" in warning for warning in warnings)
+    assert any("commercial" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("facts", [CODER_1_5B, CODER_7B, CODER_7B_AWQ, CODER_14B_AWQ], ids=lambda f: f.hf_id)
 def test_unknown_weights_are_estimated_from_the_name(facts: ModelFacts) -> None:
-    """Accurate to a fifth, which is enough to decide whether a volume must grow."""
+    """The estimate is accurate to 20 %, which is enough to decide whether a volume must grow."""
     guess = estimated_weights(facts.hf_id)
     assert guess is not None
     assert abs(guess - facts.weight_bytes) / facts.weight_bytes < 0.2

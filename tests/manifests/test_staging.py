@@ -41,7 +41,7 @@ def deployment(script: str) -> Document:
 
 
 def script_of(document: Document) -> str:
-    node = next(each for each in scalars(document.roots) if each.style == "|")
+    node = next(scalar for scalar in scalars(document.roots) if scalar.style == "|")
     ast.parse(node.value)
     return str(node.value)
 
@@ -51,7 +51,7 @@ def patterned(script: str, facts: ModelFacts = FACTS) -> str:
 
 
 def test_every_download_gets_the_patterns() -> None:
-    """The check of the local files too: newer releases compare the folder with the selected files."""
+    """This includes the check of the local files, because newer releases compare the folder with the selected files."""
     assert patterned(REAL) == REAL.replace(
         'm = "org/model"\n', 'm = "org/model"\npatterns = ["*.json", "*.txt", "model-*-of-00004.safetensors"]\n'
     ).replace("d(m, local", "d(m, allow_patterns=patterns, local").replace("d(m)\n", "d(m, allow_patterns=patterns)\n")
@@ -76,7 +76,7 @@ def test_a_repository_without_other_files_needs_no_patterns() -> None:
         ('import huggingface_hub as hub\nname = "org/model"  # größer\nhub.snapshot_download(\n    name,\n)\n', "    name, allow_patterns=patterns,\n"),
     ],
 )  # fmt: skip
-def test_common_forms_of_scripts_are_edited(script: str, expected: str) -> None:
+def test_scripts_in_common_forms_are_edited(script: str, expected: str) -> None:
     assert expected in patterned(script)
 
 
@@ -86,7 +86,7 @@ def test_custom_patterns_that_match_are_kept() -> None:
 
 
 def test_patterns_that_do_not_match_the_new_weights_are_replaced() -> None:
-    """A swap from one file to four, or from pickles to safetensors."""
+    """The swap is from one file to four, or from pickles to safetensors."""
     script = REAL.replace('model"\n', 'model"\nwanted = ["*.json", "model.safetensors"]\n').replace(
         "d(m", "d(m, allow_patterns=wanted"
     )
@@ -111,10 +111,10 @@ def test_an_unsupported_script_is_not_changed(script: str) -> None:
 
 
 class _Pieces:
-    """An endpoint of which only the staging script counts."""
+    """An endpoint with only a staging script."""
 
     def __init__(self, script: str) -> None:
-        self.staging = tuple(each for each in scalars(deployment(script).roots) if "download" in each.value)
+        self.staging = tuple(scalar for scalar in scalars(deployment(script).roots) if "download" in scalar.value)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ CATALOG = "docs/public/reference/model-catalog.md"
 
 
 def planted(platform: Files, path: str, old: str, new: str) -> Files:
-    files = {each: platform.read(each) or "" for each in platform.files("")}
+    files = {path: platform.read(path) or "" for path in platform.files("")}
     assert old in files[path]
     return Files(files | {path: files[path].replace(old, new, 1)})
 
 
 def found(tree: Files, layout: Layout) -> list[tuple[str, str]]:
-    return [(each.rule, each.severity) for each in check(Platform(tree, layout))]
+    return [(finding.rule, finding.severity) for finding in check(Platform(tree, layout))]
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_a_comment_without_a_reason_rule_or_finding_causes_a_warning(
     platform: Files, layout: Layout, text: str, rules: set[str]
 ) -> None:
     tree = planted(platform, CHAT, "  replicas: 0", text)
-    assert {each for each, _ in found(tree, layout)} == rules
+    assert {rule for rule, _ in found(tree, layout)} == rules
     assert ("suppression", "warning") in found(tree, layout)
 
 
 def test_an_unused_comment_is_reported_only_if_everything_is_checked(platform: Files, layout: Layout) -> None:
     tree = planted(platform, CHAT, "  replicas: 0", "  replicas: 0 # stoker: ignore replicas: it is a demo")
-    assert [each.rule for each in check(Platform(tree, layout), "coder-fim")] == []
-    assert [each.rule for each in check(Platform(tree, layout))] == ["suppression"]
+    assert [finding.rule for finding in check(Platform(tree, layout), "coder-fim")] == []
+    assert [finding.rule for finding in check(Platform(tree, layout))] == ["suppression"]
 
 
 def test_a_comment_in_markdown_accepts_findings(platform: Files, layout: Layout) -> None:

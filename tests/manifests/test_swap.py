@@ -63,8 +63,8 @@ def test_a_swap_changes_only_the_lines_that_name_the_model(platform: Files, layo
 def test_a_swap_and_its_reverse_restore_the_fields(platform: Files, layout: Layout, machine: Machine) -> None:
     """A swap and its opposite restore the endpoint."""
     before = read_endpoint(Platform(platform, layout), "coder-chat")
-    there = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
-    middle = Overlay(platform, there.changes)
+    swap = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    middle = Overlay(platform, swap.changes)
     back = plan_swap(Platform(middle, layout), SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), machine)
     after = Overlay(middle, back.changes)
     assert read_endpoint(Platform(after, layout), "coder-chat") == before
@@ -102,20 +102,20 @@ def test_the_volume_grows_if_both_models_do_not_fit(platform: Files, layout: Lay
         Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
     )
     assert "+      storage: 15Gi\n" in change.changes.diff(platform)
-    assert any("grows from 10Gi to 15Gi" in each for each in change.warnings)
+    assert any("grows from 10Gi to 15Gi" in warning for warning in change.warnings)
 
 
 def test_a_revert_of_a_swap_does_not_shrink_the_volume(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Kubernetes would refuse the claim, and Argo CD with it the whole sync: so the model is reverted, and the volume stays."""
+    """Kubernetes would refuse a smaller claim, and the whole sync would fail. The model is reverted, and the volume stays."""
     facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
     change = plan_swap(
         Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
     )
     swapped = Overlay(platform, change.changes)
     back = ChangeSet(files={path: platform.read(path) for path in change.changes.files})
-    kept, told = without_shrinking(swapped, back)
-    assert told == ("The volume coder-fim-model-cache stays at 15Gi: Kubernetes cannot make it smaller.",)
-    reverted = Overlay(swapped, kept)
+    unshrunk, notes = without_shrinking(swapped, back)
+    assert notes == ("The volume coder-fim-model-cache stays at 15Gi: Kubernetes cannot make it smaller.",)
+    reverted = Overlay(swapped, unshrunk)
     pvc = "serving/coder-fim/pvc.yaml"
     assert reverted.read(pvc) == (platform.read(pvc) or "").replace("storage: 10Gi", "storage: 15Gi")
     assert all(reverted.read(path) == platform.read(path) for path in back.files if path != pvc)
@@ -130,8 +130,8 @@ def test_an_argument_is_written_as_it_was_given(
     """Values are quoted if YAML would read them as another type."""
     tree = Files(styled({path: platform.read(path) or "" for path in platform.files("")}, style))
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, args=(argument,))
-    made = plan_swap(Platform(tree, layout), request, machine).changes.files["serving/coder-chat/deployment.yaml"]
-    loaded = YAML(typ="safe").load(made)
+    manifest = plan_swap(Platform(tree, layout), request, machine).changes.files["serving/coder-chat/deployment.yaml"]
+    loaded = YAML(typ="safe").load(manifest)
     assert loaded["spec"]["template"]["spec"]["containers"][0]["args"][-1] == argument
 
 
@@ -161,7 +161,7 @@ def test_prices_are_written_in_decimal_form(platform: Files, layout: Layout, mac
 
 
 def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, machine: Machine) -> None:
-    """arg= can be given more than once."""
+    """arg= may be repeated."""
     request = SwapRequest(
         name="coder-chat", facts=CODER_3B_AWQ, args=("--enable-auto-tool-choice", "--tool-call-parser=hermes")
     )
@@ -210,7 +210,7 @@ def test_an_impossible_swap_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("hf_id", ["Qwen", "a/b/c", "Qwen/x; rm -rf /", 'Qwen/x"\nimport os', "../etc", "a/../b"])
 def test_an_invalid_model_id_is_refused(platform: Files, layout: Layout, machine: Machine, hf_id: str) -> None:
-    """It would end up in a script and in YAML."""
+    """The id is written into a script and into YAML."""
     facts = CODER_3B.model_copy(update={"hf_id": hf_id})
     with pytest.raises(ManifestError, match="not a model on Hugging Face"):
         plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=facts), machine)
@@ -219,14 +219,14 @@ def test_an_invalid_model_id_is_refused(platform: Files, layout: Layout, machine
 def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Changing the endpoint's own files is not sufficient then, unless the served name is kept."""
+    """It is not sufficient to change the endpoint's own files, unless the served name is kept."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files["routing/coder.yaml"] = "match: qwen2.5-coder-7b-instruct\n"
     tree = Files(files)
     with pytest.raises(ManifestError, match=r"routing/coder\.yaml"):
         plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
-    kept = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, served_name="qwen2.5-coder-7b-instruct")
-    assert "routing/coder.yaml" not in plan_swap(Platform(tree, layout), kept, machine).changes.files
+    request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, served_name="qwen2.5-coder-7b-instruct")
+    assert "routing/coder.yaml" not in plan_swap(Platform(tree, layout), request, machine).changes.files
 
 
 def test_benchmark_reports_are_not_routes(platform: Files, layout: Layout, machine: Machine) -> None:

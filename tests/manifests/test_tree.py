@@ -1,4 +1,4 @@
-"""A realistic checkout: with ignored files, unusual entries, and unusual names."""
+"""A realistic checkout with ignored files, unusual entries and unusual names."""
 
 import subprocess
 from pathlib import Path
@@ -43,12 +43,12 @@ def test_a_symbolic_link_is_listed_and_not_read(checkout: Checkout) -> None:
 
 
 def test_a_search_finds_literal_text(checkout: Checkout) -> None:
-    """With git's search or our own; files that git ignores do not belong to the repository."""
-    found = set(checkout.grep("name: chat"))
-    assert found - {"build/out.yaml"} == {"serving/chat/service.yaml", ODD}
-    assert ("build/out.yaml" in found) == (not (checkout.root / ".git").exists())
+    """The search is git's or Stoker's own. Files that git ignores do not belong to the repository."""
+    paths = set(checkout.grep("name: chat"))
+    assert paths - {"build/out.yaml"} == {"serving/chat/service.yaml", ODD}
+    assert ("build/out.yaml" in paths) == (not (checkout.root / ".git").exists())
     assert checkout.grep("name: nobody") == ()
-    assert set(checkout.grep("name: nobody", "name: chat")) == found
+    assert set(checkout.grep("name: nobody", "name: chat")) == paths
 
 
 @pytest.mark.parametrize("name", ["ch?t", "c*", "chat/", "../serving/chat", ".", ":(top)serving"])

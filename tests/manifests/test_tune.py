@@ -62,7 +62,7 @@ def test_tuning_changes_only_the_relevant_lines(real: Files, layout: Layout) -> 
     assert len(after.splitlines()) == len(before.splitlines())
 
 
-def test_after_tuning_there_are_no_findings_and_no_changes(real: Files, layout: Layout) -> None:
+def test_tuning_again_changes_nothing(real: Files, layout: Layout) -> None:
     after = tuned(real, layout)
     assert advice(after, layout) == []
     assert check(Platform(after, layout)) == check(Platform(real, layout))
@@ -76,8 +76,8 @@ def test_another_image_gets_another_cache_directory(real: Files, layout: Layout)
     text = after.read(DEPLOYMENT) or ""
     old = (re.search(r"@sha256:(\w{64})", text) or ["", ""])[1]
     moved = Overlay(after, deployment(text.replace(f"@sha256:{old}", f"@sha256:{'b' * 64}")))
-    (found,) = [f for f in check(Platform(moved, layout), "coder-chat", advice=True) if f.rule == "cold-start"]
-    assert "named after an image other" in found.message
+    (finding,) = [f for f in check(Platform(moved, layout), "coder-chat", advice=True) if f.rule == "cold-start"]
+    assert "named after an image other" in finding.message
     again = tuned(moved, layout).read(DEPLOYMENT) or ""
     assert "/models/compile-cache/bbbbbbbbbbbb/triton" in again
     assert old[:12] not in again
@@ -110,7 +110,7 @@ def test_a_full_volume_grows_for_the_caches(platform: Files, layout: Layout) -> 
     tree = planted(platform, "serving/coder-chat/pvc.yaml", "storage: 20Gi", "storage: 7Gi")
     change = plan_tune(Platform(tree, layout), "coder-chat")
     assert "storage: 10Gi" in (change.changes.files["serving/coder-chat/pvc.yaml"] or "")
-    assert any("grows from 7Gi to 10Gi" in each for each in change.warnings)
+    assert any("grows from 7Gi to 10Gi" in warning for warning in change.warnings)
 
 
 def test_an_endpoint_without_compile_caches_is_refused(platform: Files, layout: Layout) -> None:
@@ -122,5 +122,5 @@ def test_a_comment_with_a_reason_accepts_the_advice(platform: Files, layout: Lay
     """A comment without a finding is also accepted in a check without advice."""
     old = "              value: /tmp/.cache"
     tree = planted(platform, DEPLOYMENT, old, f"{old}  # stoker: ignore cold-start: this disk is slower than compiling")
-    assert not [each for each in advice(tree, layout) if each[0] == "cold-start"]
+    assert not [message for message in advice(tree, layout) if message[0] == "cold-start"]
     assert check(Platform(tree, layout)) == check(Platform(platform, layout))

@@ -71,8 +71,8 @@ def test_values_in_a_config_map_are_changed_there(form: str) -> None:
 
 def test_values_of_a_secret_are_not_read() -> None:
     files = {"apps/vllm/helmrelease.yaml": RELEASE.replace("kind: ConfigMap", "kind: Secret")}
-    found = FORMS["generated"][0]
-    files |= {f"apps/vllm/{name}": text for name, text in found.items()}
+    form = FORMS["generated"][0]
+    files |= {f"apps/vllm/{name}": text for name, text in form.items()}
     assert read_endpoints(Platform(Files(files), Layout())) == ()
 
 
@@ -80,10 +80,10 @@ def test_values_of_a_secret_are_not_read() -> None:
 def test_a_copy_gets_its_own_values(form: str) -> None:
     tree = opened(form)
     request = AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="vllm")
-    made = plan_add(tree, request, Machine()).changes.files
-    after = tree.with_changes(ChangeSet(files=made))
-    assert {each.name: each.hf_id for each in read_endpoints(after)} == {
+    new_files = plan_add(tree, request, Machine()).changes.files
+    after = tree.with_changes(ChangeSet(files=new_files))
+    assert {endpoint.name: endpoint.hf_id for endpoint in read_endpoints(after)} == {
         "vllm": "Qwen/Qwen3-4B",
         "scribe": "Qwen/Qwen3-1.7B",
     }
-    assert "name: scribe-values" in (made["apps/scribe/helmrelease.yaml"] or "")
+    assert "name: scribe-values" in (new_files["apps/scribe/helmrelease.yaml"] or "")

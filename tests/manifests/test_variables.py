@@ -68,7 +68,7 @@ def swapped(platform: Platform, **more: object) -> dict[str, str | None]:
 
 def changed_lines(platform: Platform, changes: dict[str, str | None]) -> set[str]:
     lines = ChangeSet(files=changes).diff(platform).splitlines()
-    return {each for each in lines if each[:1] in "+-" and not each.startswith(("+++", "---"))}
+    return {line for line in lines if line[:1] in "+-" and not line.startswith(("+++", "---"))}
 
 
 def test_a_variable_of_the_kustomization_is_read_and_changed_where_it_is_defined() -> None:
@@ -79,7 +79,7 @@ def test_a_variable_of_the_kustomization_is_read_and_changed_where_it_is_defined
         ("replicas: 0", "replicas: ${COUNT}"),
         ("name: vllm", "name: ${NAME}"),
     )
-    (endpoint,) = (each for each in read_endpoints(platform) if each.name == "vllm")
+    (endpoint,) = (endpoint for endpoint in read_endpoints(platform) if endpoint.name == "vllm")
     assert (endpoint.hf_id, endpoint.context, replicas_in_git(platform, "vllm")) == ("Qwen/Qwen3-4B", 8192, 0)
     assert check(platform) == check(substituting("    substitute: {}\n"))
     changes = swapped(platform, context=4096)
@@ -127,7 +127,7 @@ def test_a_default_that_a_secret_may_override_is_not_read(more: dict[str, str]) 
 
 
 def test_a_variable_that_another_workload_uses_is_not_changed() -> None:
-    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: page}\ndata: {model: '${MODEL}'}\n"
+    unrelated = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: page}\ndata: {model: '${MODEL}'}\n"
     page = "kubernetes/apps/llama-cpp/page.yaml"
     kustomization = "clusters/main/llama-cpp.yaml"
     source = "  postBuild: {substituteFrom: [{kind: ConfigMap, name: settings}]}\n"
@@ -137,7 +137,7 @@ def test_a_variable_that_another_workload_uses_is_not_changed() -> None:
         ("- Qwen/Qwen3-4B", "- ${MODEL}"),
         more={
             SETTINGS: CONFIG_MAP,
-            page: other,
+            page: unrelated,
             kustomization: f"{(tree.read(kustomization) or '').rstrip()}\n{source}",
         },
     )
@@ -162,18 +162,18 @@ def test_a_variable_with_another_meaning_in_the_same_files_is_not_changed() -> N
 
 def test_a_partial_variable_is_refused_with_its_definition() -> None:
     platform = substituting("    substitute:\n      ORG: Qwen\n", ("- Qwen/Qwen3-4B", "- ${ORG}/Qwen3-4B"))
-    assert next(each.hf_id for each in read_endpoints(platform) if each.name == "vllm") == "Qwen/Qwen3-4B"
+    assert next(endpoint.hf_id for endpoint in read_endpoints(platform) if endpoint.name == "vllm") == "Qwen/Qwen3-4B"
     with pytest.raises(ManifestError, match=rf"{RELEASE}:\d+ has the variable \$\{{ORG\}}, which {KS}:\d+ sets"):
         swapped(platform)
 
 
 def test_variables_in_a_file_of_two_kustomizations_are_not_changed() -> None:
-    """Each sets the variable to another value, so neither is the endpoint's."""
+    """Each Kustomization sets another value, so it is unclear which one belongs to the endpoint."""
     platform = substituting("    substitute: {MODEL: Qwen/Qwen3-4B}\n", ("- Qwen/Qwen3-4B", "- ${MODEL}"))
     second = (platform.read(KS) or "").replace("name: vllm", "name: vllm-two").replace("Qwen3-4B", "Qwen3-8B")
-    both = platform.with_changes({"clusters/main/two.yaml": second})
-    assert "vllm" in {each.name for each in platform.endpoints()}
-    assert "vllm" not in {each.name for each in both.endpoints()}
+    with_second = platform.with_changes({"clusters/main/two.yaml": second})
+    assert "vllm" in {endpoint.name for endpoint in platform.endpoints()}
+    assert "vllm" not in {endpoint.name for endpoint in with_second.endpoints()}
 
 
 def test_a_copy_changes_its_own_variables() -> None:
@@ -200,8 +200,8 @@ def test_a_copy_changes_its_own_variables() -> None:
         layout,
     )
     change = plan_add(platform, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="vllm"), Machine())
-    made = dict(change.changes.files)
-    assert "      APP: scribe\n      MODEL: Qwen/Qwen3-1.7B\n" in (made["kubernetes/apps/scribe/ks.yaml"] or "")
-    assert "name: ${APP}" in (made["kubernetes/apps/scribe/app/helmrelease.yaml"] or "")
-    after = platform.with_changes(made)
-    assert {each.name: each.hf_id for each in read_endpoints(after)}["scribe"] == "Qwen/Qwen3-1.7B"
+    new_files = dict(change.changes.files)
+    assert "      APP: scribe\n      MODEL: Qwen/Qwen3-1.7B\n" in (new_files["kubernetes/apps/scribe/ks.yaml"] or "")
+    assert "name: ${APP}" in (new_files["kubernetes/apps/scribe/app/helmrelease.yaml"] or "")
+    after = platform.with_changes(new_files)
+    assert {endpoint.name: endpoint.hf_id for endpoint in read_endpoints(after)}["scribe"] == "Qwen/Qwen3-1.7B"

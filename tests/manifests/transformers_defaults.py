@@ -39,20 +39,20 @@ def described(cls: type) -> dict[str, object]:
     """Non-empty defaults by field, and how the layers of one model alternate."""
     declared = {field.name: field.default for field in dataclasses.fields(cls)}
     names = dict(getattr(cls, "attribute_map", {}))
-    found: dict[str, object] = {}
+    defaults: dict[str, object] = {}
     for field in FIELDS:
         default = declared.get(names.get(field, field))
         if isinstance(default, int | bool) and default is not False:
-            found[field] = default
+            defaults[field] = default
     if renamed := {field: name for field, name in names.items() if field in FIELDS}:
-        found["names"] = dict(sorted(renamed.items()))
+        defaults["names"] = dict(sorted(renamed.items()))
     if pattern := layer_types(cls):
-        found["layer_types"] = pattern
+        defaults["layer_types"] = pattern
     parts = getattr(cls, "sub_configs", {})
     for part in PARTS:
         if part in parts and (of := getattr(parts[part], "model_type", "")):
-            found[part] = of
-    return found
+            defaults[part] = of
+    return defaults
 
 
 def layer_types(cls: type) -> list[str]:
@@ -64,7 +64,7 @@ def layer_types(cls: type) -> list[str]:
     if not isinstance(types, list) or len(types) != LAYERS or len(set(types)) < 2:
         return []
     for length in range(2, 49):
-        if all(each == types[at % length] for at, each in enumerate(types)):
+        if all(layer_type == types[at % length] for at, layer_type in enumerate(types)):
             return types[:length]
     return []
 
