@@ -70,7 +70,7 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def test_pip_installs_if_uv_fails(tmp_path: Path) -> None:
-    """On a machine for which uv has no wheel, the same command installs with pip.
+    """If uv has no wheel for the machine, the same command installs with pip.
 
     This test only installs the build requirements; the first test covers the whole lock file.
     """

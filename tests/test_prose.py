@@ -37,7 +37,7 @@ from tests.prose import findings
     ],
 )
 def test_an_idiom_is_found_at_its_line(path: str, text: str, expected: list[tuple[int, str]]) -> None:
-    """In documents, comments, docstrings, messages and the comments of stories."""
+    """Idioms are found in documents, comments, docstrings, messages and the comments of stories."""
     assert [(finding.line, finding.idiom) for finding in findings(path, text)] == expected
 
 

@@ -83,7 +83,7 @@ def test_any_value_of_a_button_is_a_search(text: str) -> None:
 
 
 def test_home_shows_three_hundred_endpoints_in_pages() -> None:
-    """With a search field; every endpoint is whole."""
+    """The list has a search field, and no endpoint is split between two pages."""
     search, texts = Search(), []
     while True:
         blocks = in_home(endpoints(300), search)

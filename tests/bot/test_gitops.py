@@ -209,7 +209,7 @@ async def test_a_later_commit_brings_its_contents(tmp_path: Path, work: Path) ->
 
 
 async def test_the_result_of_a_merge_is_predicted(repo: Repository, work: Path) -> None:
-    """Both sides' changes of one file, a deleted file, a new one, a binary one: the same result as git's merge."""
+    """The result equals git's merge for changes of both sides to one file, and for deleted, new and binary files."""
     lines = [f"line {n}\n" for n in range(20)]
     (work / "both.txt").write_text("".join(lines))
     base = commit(work, "base")
@@ -310,7 +310,7 @@ async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_
 
 
 async def test_a_repeated_push_is_the_same_commit(repo: Repository, tmp_path: Path, work: Path) -> None:
-    """Even from another mirror, as after a crash, and even if people have added commits to the branch."""
+    """This is true from another mirror, like after a crash, and if people have added commits to the branch."""
     base = await repo.head()
     changes = ChangeSet(files={"README.md": "new\n"})
     first = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
@@ -385,7 +385,7 @@ async def test_a_remote_that_is_not_a_repository_is_an_error(tmp_path: Path) -> 
 
 
 async def test_a_picture_that_a_pull_request_replaced_is_left_to_people(repo: Repository, work: Path) -> None:
-    """Only text is written back; nothing is deleted instead."""
+    """Stoker writes only text back, and deletes nothing instead."""
     (work / "logo.png").write_bytes(b"\x89PNG\xfe")
     change = commit(work, "another logo")
     with pytest.raises(BotError, match=r"logo\.png\. Revert it by hand"):

@@ -45,7 +45,7 @@ async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_change_is_pushed_and_merged(tmp_path: Path, work: Path) -> None:
-    """On a private remote, over smart HTTP and GitHub's API, with a partial mirror; each step may be repeated."""
+    """The remote is private, the mirror is partial, and each step may be repeated."""
     remote = tmp_path / "remote.git"
     git("config", "uploadpack.allowFilter", "true", cwd=remote)
 

@@ -75,7 +75,7 @@ def test_loading_is_not_idle() -> None:
 
 
 def test_an_idle_model_gets_reminders_an_announcement_and_goes_down() -> None:
-    """At 15, 30 and 45 minutes a reminder, at 55 the announcement, at 60 it goes down."""
+    """There is a reminder at 15, 30 and 45 minutes and an announcement at 55, and the model goes down at 60."""
     down = NOW + 60 * MINUTE
     assert decisions_of_unused_model(2) == [
         (15, Remind(15 * MINUTE, down, last=False)),
@@ -155,7 +155,7 @@ def test_limits_are_shorter_while_somebody_waits() -> None:
 
 
 def test_a_new_request_in_the_queue_does_not_skip_the_announcement() -> None:
-    """After half an hour of idle time it is announced now, and goes down five minutes later."""
+    """After half an hour of idle time the end is announced, and the model goes down five minutes later."""
     reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
     assert decision_at(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
 
@@ -170,7 +170,7 @@ def test_the_announcement_is_void_when_nobody_waits_any_more() -> None:
 
 
 def test_nothing_goes_down_before_the_announced_time() -> None:
-    """Even if somebody joins the queue in the meantime."""
+    """The announced time stays even if somebody joins the queue in the meantime."""
     announced_at = NOW + 30 * MINUTE
     announced = a_session(
         reminders=2, reminded=announced_at, announced=announced_at, down_at=announced_at + 30 * MINUTE

@@ -94,7 +94,7 @@ def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) 
     ids=str,
 )  # fmt: skip
 def test_a_mark_adds_nothing_else_to_a_lease(change: dict[str, object]) -> None:
-    """Not more than the holder may have without an approval, and nothing from another lease."""
+    """The holder gets no more than is possible without an approval, and nothing from another lease."""
     assert prolonged(LEASE, LEASE.model_copy(update=LATER | change), 8 * HOUR) is None
 
 

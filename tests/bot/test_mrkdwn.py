@@ -49,7 +49,7 @@ def test_a_value_in_a_template_is_text() -> None:
 
 @given(st.text())
 def test_no_text_becomes_a_mention_or_a_link(text: str) -> None:
-    """In a template, joined to markup, added to it, or shown alone."""
+    """The text may be in a template, joined to markup, added to it, or shown alone."""
     for markup in (md("{text}", text=text), md(", ").join([text, text]), md("_a_ ") + text, shown(text)):
         assert "<" not in markup
         assert ">" not in markup.replace("&gt;", "")
@@ -121,7 +121,7 @@ def test_a_diagnosis_names_flags_as_code_and_nothing_else_is_markup() -> None:
 
 
 def test_a_time_in_plain_text_is_in_the_readers_time_zone() -> None:
-    """With the day, or without it for a time of today; similar text is not changed."""
+    """The day is omitted for a time of today; similar text is not changed."""
     at = datetime(2026, 11, 29, 12, 45, tzinfo=UTC)
     assert escape(f"since {stamp(at)}.") == f"since {moment(at)}."
     assert escape(f"until {time_stamp(at)}.") == f"until {clock(at)}."

@@ -188,7 +188,7 @@ async def test_another_refusal_stays_an_error(
 
 @pytest.mark.parametrize("problem", ["It does not fit.", "x" * 900])
 def test_a_problem_that_a_form_already_shows_is_detected(problem: str) -> None:
-    """As an alert, as a section for a long text, and as older blocks."""
+    """It may be shown as an alert, as a section for a long text, or as older blocks."""
     form = change_form(ChangeForm(verb="add", problem=problem))
     assert shows_problem(form, problem)
     assert shows_problem(form | {"blocks": older(form["blocks"])}, problem)

@@ -207,7 +207,7 @@ async def test_a_stop_by_stoker_notifies_the_holder(
     announced: bool,
     expected: dict[str, object],
 ) -> None:
-    """Unless the last reminder has announced it: then the reminder is updated with the result."""
+    """If the last reminder has announced the stop, that reminder is updated with the result instead."""
     request = BringDown(
         model="coder-chat", actor="", channel=CHANNEL, at=NOW, reason=reason, holder="U0DEV",
         announced=announced,
@@ -265,7 +265,7 @@ async def test_reminder_and_escalation_are_sent_once(
 async def test_the_holder_is_notified_of_a_request_to_replace_them(
     workspace: Workspace, presentation: Presentation, operations: Operations
 ) -> None:
-    """With buttons for their options; the message is updated if the request ends without effect."""
+    """The message has buttons for the holder's options, and is updated if the request ends without effect."""
     op = await operations.create(an_operation(Status.AWAITING, plan=PLAN.model_copy(update={"lease": LEASE})))
     notifications = await settled(presentation, workspace, op)
     text = "@dev asks to replace your session of coder-fim with coder-chat because demo"
@@ -306,7 +306,7 @@ def test_the_people_who_may_decide_are_named(
 
 
 def test_people_who_are_not_notified_are_shown_by_name() -> None:
-    """In every text of the blocks; links, times and code are not changed."""
+    """This applies to every text of the blocks; links, times and code are not changed."""
     block = {"type": "section", "text": {"type": "mrkdwn", "text": "<@U1> asks <@U2|x>, <!subteam^S1> <https://a|b>"}}
     view = View(
         text=md("{text}", text=md("<@U1> `x`")), blocks=[block, {"type": "context", "elements": [block["text"]]}]

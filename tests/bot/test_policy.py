@@ -37,7 +37,7 @@ def test_a_teammate_approves() -> None:
 
 
 def test_nobody_approves_their_own_request() -> None:
-    """Not even an approver, unless the configuration allows it."""
+    """Approvers cannot either, unless the configuration allows it."""
     refused = may_vote(requested_by("LEAD"), "LEAD", PEOPLE, Config())
     assert (refused.allowed, refused.reason) == (False, "You requested this yourself, so a teammate must approve it.")
     assert may_vote(requested_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed

@@ -189,7 +189,7 @@ async def test_an_end_that_slack_did_not_accept_is_shown_later(
 async def test_a_deleted_card_is_posted_again_once(
     workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, op: Operation
 ) -> None:
-    """Even by two processes; later changes are shown on the new card."""
+    """Two processes post only one card, and later changes are shown on it."""
     first, second = open_presentation(), open_presentation()
     first.show(op.id)
     await until(lambda: cards(workspace))
@@ -275,7 +275,7 @@ async def test_a_card_does_not_wait_for_its_next_attempt_when_the_bot_is_invited
     op: Operation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After an hour without the channel the pause between two attempts is long."""
+    """The pause between two attempts would be long after an hour without the channel."""
     monkeypatch.setattr("bot.slack.presentation._delay", lambda attempts, error: 3600.0)
     presentation.show(op.id)
     await until(lambda: cards(workspace))

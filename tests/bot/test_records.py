@@ -76,7 +76,7 @@ async def test_an_unreadable_lease_does_not_hold_the_gpu(redis: Redis, text: str
 
 @pytest.mark.parametrize("text", INVALID.values(), ids=INVALID)
 async def test_a_claim_works_despite_a_record_that_lua_cannot_read(redis: Redis, text: str | bytes) -> None:
-    """Even if nothing has read the record before."""
+    """The claim works even if nothing has read the record before."""
     await redis.hset("{stoker}:leases", "coder-chat", text)
     assert (await Leases(redis).claim(a_lease())).fence > 0
 
@@ -116,7 +116,7 @@ async def test_an_unreadable_counter_of_places_starts_again(redis: Redis, places
     ids=str,
 )
 async def test_an_invalid_operation_is_set_aside(redis: Redis, change: dict[str, object]) -> None:
-    """Even a record of another version with an unknown kind or status; the other operations are open."""
+    """This includes a record of another version with an unknown kind or status. The other operations stay open."""
     operations = Operations(redis)
     good = await operations.create(an_operation("good"))
     bad = json.loads((await operations.create(an_operation("bad"))).model_dump_json())
@@ -212,7 +212,7 @@ async def test_invalid_letters_are_set_aside(redis: Redis) -> None:
 
 
 async def test_an_unreadable_message_record_leads_to_a_search_for_the_message(redis: Redis) -> None:
-    """Like a crash between the post and its record: the next attempt checks whether the message exists."""
+    """The next attempt checks whether the message exists, like after a crash between the post and its record."""
     messages = Messages(redis)
     await redis.set("{stoker}:message:k", "sometime")
     assert await messages.posted("k") is None

@@ -145,7 +145,7 @@ def test_an_invalid_policy_is_reported(policy: str) -> None:
 
 
 def test_a_written_trace_is_a_csv() -> None:
-    """With a header that documents it."""
+    """The file has a header that documents it."""
     assert written(requests(0, takes=timedelta(seconds=1.5))) == "timestamp,seconds\n2026-11-23T09:00:00+00:00,1.5\n"
 
 

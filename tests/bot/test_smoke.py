@@ -31,7 +31,7 @@ def test_the_same_result_is_not_a_warning() -> None:
 
 
 def test_less_than_half_the_speed_is_a_warning() -> None:
-    """In tokens per second or in the time to the first token; exactly half is not less than half."""
+    """The speed is the tokens per second or the time to the first token; exactly half causes no warning."""
     last = a_run()
     assert not is_slower(a_run(tokens_per_second=20.0, seconds=2.4), last)
     assert differences(a_run(tokens_per_second=19.9, seconds=2.4), last).warning

@@ -87,7 +87,7 @@ async def test_work_that_crashes_the_process_twice_in_one_step_is_hopeless(redis
 async def test_work_that_is_at_another_step_at_each_crash_continues(
     redis_url: str, places: list[tuple[str, str]]
 ) -> None:
-    """As if somebody kills the bot after each of its writes."""
+    """The test simulates a bot that is killed after each of its writes."""
     assert not any([(await deadly(redis_url, "op", *place)).hopeless for place in places])
 
 

@@ -258,7 +258,7 @@ async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(terminal: T
 
 
 async def test_open_uses_the_layout_of_the_checkout(terminal: Terminal, tmp_path: Path) -> None:
-    """Like a dry run: without a configuration, the files of the checkout determine where its endpoints are."""
+    """Without a configuration, the files of the checkout determine where its endpoints are, like in a dry run."""
     for path in [path for path in terminal.checkout.rglob("*") if path.is_file() and ".git" not in path.parts]:
         path.write_text(path.read_text().replace("serving/", "models/").replace(".serving.svc", ".llm.svc"))
     (terminal.checkout / "serving").rename(terminal.checkout / "models")

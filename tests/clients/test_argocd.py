@@ -103,7 +103,7 @@ async def test_a_sync_is_requested_and_followed(wire: Wire, argocd: ArgoCD) -> N
 
 
 async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: Wire, argocd: ArgoCD) -> None:
-    """Only the sources in git are at the commit."""
+    """Only the sources in git are synced to the commit."""
     app = application()
     app["spec"]["sources"] = [{"chart": "litellm", "targetRevision": "1.2.3"}, {"path": "x", "targetRevision": "main"}]
     wire.store.create(app)

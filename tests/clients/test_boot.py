@@ -120,7 +120,7 @@ async def test_phases_that_passed_unobserved_are_reported_too(boot: Boot, cluste
 
 
 async def test_a_pod_that_is_ready_already_ends_the_wait_at_once(boot: Boot, cluster: Cluster) -> None:
-    """Even if its container was killed for memory in an earlier run."""
+    """The wait ends even if the container was killed for memory in an earlier run."""
     boot.pod(
         conditions=[*SCHEDULED, condition("Ready")],
         containerStatuses=container(last={"reason": "OOMKilled"}, running={"startedAt": now()}),
@@ -200,7 +200,7 @@ async def test_weights_that_cannot_be_staged_end_the_boot(boot: Boot, line: str,
 
 
 async def test_a_container_killed_for_memory_ends_the_boot(boot: Boot) -> None:
-    """At its first end: a restart with the same memory does not help."""
+    """The boot ends the first time, because a restart with the same memory does not help."""
     ended = {"exitCode": 137, "reason": "OOMKilled", "startedAt": now()}
     boot.pod(conditions=SCHEDULED, containerStatuses=container(last=ended, running={"startedAt": now()}))
     failure = await boot.failure()

@@ -161,7 +161,7 @@ def test_a_later_pull_gets_the_time_that_an_image_takes() -> None:
 async def test_a_permanent_problem_ends_the_boot_immediately(
     boot: Booting, monkeypatch: pytest.MonkeyPatch, reason: str, message: str, words: str, remedy: str
 ) -> None:
-    """Without a grace period: it does not wait for the boot limit."""
+    """There is no grace period, and the boot does not wait for its limit."""
     monkeypatch.setattr("bot.clients.diagnosis.problems._LEAST", 600.0)
     boot.change(conditions=[SCHEDULED], containerStatuses=waiting(reason, message))
     failure = await boot.fails()

@@ -45,14 +45,14 @@ def test_a_red_run_and_a_green_status_of_one_name_are_red() -> None:
 @pytest.mark.parametrize("suite", [1, 2])
 @pytest.mark.parametrize("older", ["cancelled", "failure"])
 def test_the_newest_run_of_a_workflow_counts(suite: int, older: str) -> None:
-    """In any order, in the same suite or in another run of the workflow."""
+    """The order does not matter, and the run may be in the same suite or in another run of the workflow."""
     runs = [run("ci", "success", at=5, suite=suite), run("ci", older, at=1)]
     for listed in (runs, runs[::-1]):
         assert combined(listed, [], {"1": "ci", "2": "ci"}).verdict == "success"
 
 
 def test_a_cancelled_run_does_not_count_beside_a_newer_one() -> None:
-    """Also if the workflows are unknown; a newer cancelled run counts."""
+    """This is true even if the workflows are unknown; a cancelled run counts if it is the newest."""
     older, newer = run("ci", "cancelled", at=1, suite=1), run("ci", "success", at=2, suite=2)
     assert combined([newer, older], [], {}).verdict == "success"
     assert combined([run("ci", "cancelled", at=3, suite=3), newer], [], {}).verdict == "failure"

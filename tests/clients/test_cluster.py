@@ -63,7 +63,7 @@ async def test_the_kind_is_derived_from_the_arguments(
 
 
 async def test_the_kind_can_be_set_on_the_deployment(wire: Wire, cluster: Cluster) -> None:
-    """For a model whose name does not show its kind."""
+    """This is for a model whose name does not show its kind."""
     base_model = deployment(args=("--model=openai/gpt-oss-20b",))
     base_model["metadata"]["labels"] = {"stoker.dev/kind": "chat"}
     wire.store.create(base_model)
@@ -213,7 +213,7 @@ async def test_a_permission_that_never_existed_is_reported_immediately(wire: Wir
 
 
 async def test_a_model_is_gone_when_its_last_pod_is_gone(wire: Wire, cluster: Cluster) -> None:
-    """Only then the GPU is free; an evicted pod that is still listed holds none."""
+    """The GPU is free only then; an evicted pod that is still listed holds no GPU."""
     wire.store.create(deployment())
     wire.store.create(pod())
     wire.store.create(pod("evicted", phase="Failed"))
@@ -244,7 +244,7 @@ async def test_the_node_bills_since_it_was_created(wire: Wire, cluster: Cluster)
 
 
 async def test_nodes_without_the_right_to_read_them_are_unknown(wire: Wire, cluster: Cluster) -> None:
-    """Then the receipt is an estimate; it must not fail."""
+    """The receipt is then an estimate, and does not fail."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod())
     wire.forbidden = "/nodes"

@@ -23,7 +23,7 @@ def container(**changes: Any) -> list[Object]:
 
 
 async def test_a_pod_that_is_ready_serves(wire: Wire, cluster: Cluster) -> None:
-    """With its billed node, and a digest of the Deployment's template."""
+    """The condition contains the billed node and a digest of the Deployment's template."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=READY))
     node(wire)

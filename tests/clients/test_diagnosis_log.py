@@ -406,7 +406,7 @@ def test_other_engines_are_understood_too(log: str, name: str) -> None:
 
 
 def test_an_unknown_error_is_quoted_from_the_engine_and_not_from_the_server() -> None:
-    """With the surrounding lines, for a person to continue."""
+    """The quotation includes the surrounding lines, so that people can continue."""
     finding = diagnosed(BANNER, *engine("AssertionError: rope_scaling must have a factor"), *server())
     assert finding.headline == "AssertionError: rope_scaling must have a factor"
     assert "run_engine_core" in finding.excerpt

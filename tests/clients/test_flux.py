@@ -153,7 +153,7 @@ DRIFT = {"mode": "enabled"}
 async def test_a_release_reverts_replicas_only_with_drift_detection(
     wire: Wire, flux: Flux, detection: dict[str, Any], reverts: bool
 ) -> None:
-    """Even though its Kustomization reverts changes of its objects. Charts label the Deployment with the release's name."""
+    """Its Kustomization does revert changes of its own objects. Charts label the Deployment with the release's name."""
     labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
     meta = {"name": "vllm", "namespace": "llm", "labels": labels}
     wire.store.create({"kind": "HelmRelease", "metadata": meta, "spec": {"driftDetection": detection}, "status": {}})
@@ -171,7 +171,7 @@ async def test_a_release_reverts_replicas_only_with_drift_detection(
 
 
 async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux) -> None:
-    """In many repositories it is in the namespace of its objects; its source stays in Flux's."""
+    """In many repositories the Kustomization is in the namespace of its objects, and its source in Flux's namespace."""
     meta = {"name": "flux-system", "namespace": "flux-system"}
     wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
     spec = {"path": "./apps/vllm", "sourceRef": {"kind": "GitRepository", **meta}}

@@ -246,7 +246,7 @@ async def test_the_repository_decides_how_to_merge(
 async def test_the_branch_s_rules_decide_as_well(
     remote: Remote, github: GitHub, rules: list[dict[str, Any]], method: str
 ) -> None:
-    """Of the allowed methods (here no squash), the first that the base branch accepts."""
+    """The first allowed method that the base branch accepts is used; squash is not allowed here."""
     remote.wire.on("GET", REPO, {"allow_squash_merge": False})
     remote.wire.on("GET", f"{REPO}/rules/branches/main", rules)
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
@@ -283,7 +283,7 @@ async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> Non
 
 
 async def test_a_merge_of_another_head_is_not_accepted(remote: Remote, github: GitHub) -> None:
-    """Then nothing counts as merged: the content of the main branch needs a new approval."""
+    """Nothing counts as merged, and the content of the main branch needs a new approval."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=MERGED, head={"sha": "b" * 40, "ref": BRANCH})
     with pytest.raises(MergeRefused, match="merged on GitHub at bbbbbbbbb, not at aaaaaaaaa"):
@@ -407,7 +407,7 @@ def test_a_repository_needs_owner_and_name() -> None:
 async def test_the_checks_to_wait_for_are_those_of_the_rules_and_of_recent_pull_requests(
     remote: Remote, github: GitHub
 ) -> None:
-    """By classic protection and by rulesets; the usual checks are those that all of the last merged pull requests had."""
+    """Rules are classic protection and rulesets. A check is usual if all of the last merged pull requests had it."""
     classic = {"enabled": True, "required_status_checks": {"contexts": ["lint"], "checks": [{"context": "lint"}]}}
     remote.wire.on("GET", f"{REPO}/branches/main", {"protected": True, "protection": classic})
     rule = {"type": "required_status_checks", "parameters": {"required_status_checks": [{"context": "test"}]}}
@@ -426,7 +426,7 @@ async def test_the_checks_to_wait_for_are_those_of_the_rules_and_of_recent_pull_
 async def test_results_that_the_token_may_not_read_are_omitted_and_listed(
     remote: Remote, github: GitHub, status: int
 ) -> None:
-    """Neither the statuses nor the rules stop anything; the remaining results still count."""
+    """Unreadable statuses or rules stop nothing, and the remaining results count."""
     remote.check((("lint", "success"),))
     answer = {"message": "Resource not accessible by personal access token"}
     for path in (f"/commits/{HEAD}/status", "/branches/main", "/rules/branches/main"):

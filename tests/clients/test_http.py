@@ -32,7 +32,7 @@ from tests.clients.wire import wire
     ],
 )
 async def test_only_configured_hosts_are_contacted(host: str, allowed: bool) -> None:
-    """By their whole names: neither a suffix nor the cloud's metadata address is accepted."""
+    """Whole names are compared, so a suffix or the cloud's metadata address is not accepted."""
     template = "http://{service}.{namespace}.svc:{port}"
     hook = restrict_to("http://litellm.litellm.svc:4000", template, "https://.hf.co")
     request = httpx.Request("GET", host)

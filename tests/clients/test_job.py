@@ -48,7 +48,7 @@ def test_an_engine_without_a_key_needs_no_secret() -> None:
 
 
 def test_the_pod_reads_the_weights_beside_the_model() -> None:
-    """On its node, as its user, without a GPU; and no Service or Deployment selects it."""
+    """The pod runs on the model's node, as the same user and without a GPU, and no Service or Deployment selects it."""
     job = bench_job()
     spec, labels = job["spec"]["template"]["spec"], job["spec"]["template"]["metadata"]["labels"]
     rule = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]

@@ -94,7 +94,7 @@ async def test_a_few_bytes_that_unpack_to_gigabytes_are_refused(server: Wire) ->
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
 async def test_an_encoding_that_cannot_be_unpacked_in_pieces_is_refused(server: Wire, encoding: str) -> None:
-    """Only gzip was requested."""
+    """The request accepts only gzip."""
     server.answers["GET", "/x"] = answers(b"\x00" * 100, Content_Encoding=encoding)
     async with client() as http:
         with pytest.raises(Unavailable, match="which was not requested"):
@@ -168,7 +168,7 @@ def test_a_metric_that_is_not_a_number_of_requests_is_unknown(value: str) -> Non
 
 
 def test_irrelevant_metrics_may_have_any_form() -> None:
-    """Also labels with line breaks, braces and quotes."""
+    """Their labels may contain line breaks, braces and quotes."""
     odd = 'vllm:kv_cache_usage_perc NaN\nvllm:other{a="b\\n}\\"{"} +Inf\nvllm:num_requests_waiting{a="}\\"x\\\\"} 2 1700000000\n'
     assert signals(metrics("1", odd)).waiting == 2
 

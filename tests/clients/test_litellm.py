@@ -145,7 +145,7 @@ async def test_a_gateway_that_restarts_is_unreachable_and_leaves_no_key(gateway:
 async def test_the_key_is_deleted_when_the_operation_is_cancelled(
     gateway: Gateway, litellm: LiteLLM, moment: str
 ) -> None:
-    """Also if the gateway had created it, but had not answered yet."""
+    """It is deleted even if the gateway had created it and not answered yet."""
     if moment == "minting":
         gateway.slow.clear()
     entered = asyncio.Event()
@@ -244,7 +244,7 @@ async def test_tenants_keys_are_identified_by_hash_and_name(gateway: Gateway, li
 
 
 async def test_a_gateway_that_is_down_is_unavailable() -> None:
-    """So the operation tries again."""
+    """The operation tries again after such an error."""
     async with nobody() as url, client() as http:
         with pytest.raises(Unavailable, match="LiteLLM"):
             await LiteLLM(http, url, master_key).aliases()

@@ -88,7 +88,7 @@ def test_a_node_pool_at_its_maximum_is_reported() -> None:
     ],
 )
 def test_a_disk_on_another_node_is_named(message: str) -> None:
-    """As with Kubernetes' own Multi-Attach error."""
+    """The message is like that for Kubernetes' own Multi-Attach error."""
     creating = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
     problem = pods.not_started(pod(creating), [event(1, "FailedAttachVolume", message)])
     assert problem

@@ -49,7 +49,7 @@ async def test_no_samples_are_unknown_and_not_idle(prometheus: Wire) -> None:
 
 
 async def test_a_failing_prometheus_is_unavailable(prometheus: Wire) -> None:
-    """Then the model counts as in use."""
+    """Without an answer the model counts as in use."""
     async with nobody() as url:
         with pytest.raises(Unavailable, match="Prometheus"):
             await activity(url)

@@ -138,7 +138,7 @@ async def test_a_model_that_cannot_be_served_is_named(hub: HuggingFace, hf_id: s
 
 
 async def test_a_renamed_owner_s_model_is_followed_to_its_new_name() -> None:
-    """Even if the redirect drops the query that requests the sizes."""
+    """The sizes are read even if the redirect drops the query that requests them."""
     old, new = "THUDM/GLM-4-9B-0414", BY_ID["zai-org/GLM-4-9B-0414"]
     async with wire() as server, client() as http:
         publish(server, new)

@@ -152,7 +152,7 @@ async def test_a_reranker_of_tei_has_its_own_path(server: Wire, vllm: VLLM) -> N
 
 
 async def test_the_models_error_message_is_reported(server: Wire, vllm: VLLM) -> None:
-    """Before the stream and after its beginning; and never with the key."""
+    """It is reported before the stream and during the stream, and never contains the key."""
     error = {"message": "The model `nope` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
     server.on("POST", "/v1/chat/completions", {"error": error}, status=404)
     with pytest.raises(BotError, match=r"`nope` does not exist") as refusal:

@@ -19,7 +19,7 @@ async def answers_for(work: Any) -> list[str]:
 
 
 async def test_work_waits_while_requests_arrive() -> None:
-    """In a burst, work begins after the last request has been acknowledged."""
+    """Work begins after the last request of a burst has been acknowledged."""
     gate, order = AcksFirst(quiet=60, longest=600), list[str]()
 
     async def work() -> None:

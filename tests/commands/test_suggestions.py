@@ -70,7 +70,7 @@ async def test_many_search_results_are_cut_to_slacks_limits(app: AsyncApp, hub: 
 
 @pytest.mark.parametrize(("status", "text"), [(429, "{}"), (503, ""), (200, "<html>"), (200, '{"error": 1}')])
 async def test_typing_works_without_the_hub(app: AsyncApp, hub: Wire, status: int, text: str) -> None:
-    """With any error, the field accepts the typed text."""
+    """If the Hub fails, the field accepts the typed text."""
     hub.on("GET", "/api/models", status=status, text=text)
     assert [option["value"] for option in await options_for(app, "acme/ours")] == ["acme/ours"]
     assert await options_for(app, "acm") == []

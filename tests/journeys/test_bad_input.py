@@ -65,7 +65,7 @@ async def test_two_people_click_at_the_same_moment(open_sandbox: OpenSandbox) ->
 
 
 async def test_an_unlisted_person_cannot_approve(open_sandbox: OpenSandbox) -> None:
-    """Not even another person's request: the answer to the click names the people who can, and nothing starts."""
+    """The answer to the click names the people who can approve, and nothing starts."""
     sandbox = await open_sandbox(speed=60)
     await sandbox.says("admin", "/gpu up coder-chat")
     await sandbox.clicks("dev", "Approve")

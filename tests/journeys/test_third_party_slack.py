@@ -180,7 +180,7 @@ async def _answers(slack: EmulatedSlack) -> bool:
 
 @pytest.mark.timeout(600)
 async def test_a_third_party_slack_accepts_every_call(slack: EmulatedSlack, tmp_path: Path) -> None:
-    """With only the scopes of `stoker manifest`: up, idle, down, a swap, a form, Home, a mention."""
+    """The bot has only the scopes of `stoker manifest`, and goes through up, idle, down, a swap, a form, Home and a mention."""
     roles = {"approvers": [slack.users["lead"]], "admins": [slack.users["admin"]]}
     async with opened(
         platform=None,

@@ -82,7 +82,7 @@ async def test_down_during_a_replacement(platform: Platform) -> None:
 
 
 async def test_idle_limits_do_not_apply_during_a_replacement(tmp_path: Path, redis_url: str) -> None:
-    """Neither the old nor the new model is brought down as idle, even if the replacement takes longer than the limit."""
+    """Both models stay up even if the replacement takes longer than the limit."""
     idle = {
         "remind_after": "5s",
         "remind_every": "60s",

@@ -278,7 +278,7 @@ async def test_the_bot_ends_only_the_session_that_it_found(svc: Services, runnin
 
 
 async def test_an_extension_ends_at_the_approved_time(svc: Services, running_op: BringUpOperation) -> None:
-    """Until the time on the card, even if somebody else has extended the lease in the meantime."""
+    """The lease ends at the time on the card, even if somebody else has extended it in the meantime."""
     config = Config(roles=Roles(approvers=("U0LEAD",)), slack=svc.config.slack)
     svc = replace(svc, config=config, roles=replace(svc.roles, config=config))
     now = svc.clock()

@@ -68,7 +68,7 @@ async def test_a_reclaimed_node_is_reported_and_not_billed(platform: Platform) -
 
 
 async def test_a_crash_is_reported_once_with_its_cause(platform: Platform) -> None:
-    """Once in the channel and once to the holder, for any number of checks, and even after a restart of the bot."""
+    """The channel and the holder get one message each, even after many checks and a restart of the bot."""
     await bring_up(platform)
     platform.cluster.engine_crashes("coder-chat")
     assert "an illegal memory access" in await platform.sees("crash-looping since")
@@ -213,7 +213,7 @@ async def template_is_recorded(platform: Platform) -> bool:
 
 
 async def test_two_replicas_are_reported_and_a_restart_scales_to_one(platform: Platform) -> None:
-    """There is one GPU: the second pod waits for it forever."""
+    """There is only one GPU, so the second pod would wait forever."""
     await bring_up(platform)
     await platform.cluster.scale("coder-chat", 2)
     await platform.sees("It was scaled to 2 replicas from outside")

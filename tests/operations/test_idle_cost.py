@@ -49,7 +49,7 @@ async def calls_a_minute(platform: Platform, svc: Services) -> dict[str, float]:
 
 
 async def test_an_idle_bot_makes_at_most_five_calls_to_kubernetes_a_minute(idle: tuple[Platform, Services]) -> None:
-    """Even if many people opened Home earlier today."""
+    """The number does not grow if many people opened Home earlier today."""
     platform, svc = idle
     for user in ("U0DEV", "U0LEAD", "U0ADMIN"):
         await svc.home.note_viewer(user, datetime.fromtimestamp(svc.clock().timestamp() - 3 * 3600, UTC))

@@ -15,7 +15,7 @@ SAMPLE = Path(__file__).parents[2] / "sandbox" / "platforms" / "model-directorie
 
 
 async def test_an_admin_sets_stoker_up_by_a_pull_request(tmp_path: Path, redis_url: str) -> None:
-    """Once only, and its settings are in use as soon as it is merged and the account has the rights that they need."""
+    """There is one pull request. Its settings are used as soon as it is merged and the account has the necessary rights."""
     async with open_platform(tmp_path, redis_url, sample=SAMPLE, settings={"staging": {"mode": "off"}}) as platform:
         await platform.say("dev", "/gpu status")
         assert "Set up …" not in await platform.sees("Admins can set it up, in Stoker's Home: @admin")

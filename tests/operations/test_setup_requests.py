@@ -86,7 +86,7 @@ def pulls(github: GitHub) -> list[str]:
 
 
 async def test_only_an_admin_may_set_stoker_up(setup: PlatformSetup, svc: Services, github: GitHub) -> None:
-    """At the click and at the submission; the refusal names the admins, and is in the audit log."""
+    """The click and the submission are checked. The refusal names the admins, and is in the audit log."""
     with pytest.raises(NotAllowed, match="<@U0ADMIN>"):
         await setup.ask("U0DEV")
     with pytest.raises(NotAllowed):
@@ -233,7 +233,7 @@ async def messages_to_the_admin(svc: Services, workspace: Workspace) -> list[str
 
 @pytest.mark.parametrize("policy", [ROLES | {"links": {"logs": "https://logs.example.com/{namespace}/{model}"}}])
 async def test_a_link_names_the_deployment_of_a_model_in_another_namespace(svc: Services) -> None:
-    """On cards and in Home; of a model that the repository does not contain, the usual ones."""
+    """Links on cards and in Home do; a model that is not in the repository has the default links."""
     overview = await Wiring(svc).of(Overviews).read()
     for links in (overview.links, await svc.slack.links(svc.config)):
         pages = [links.pages(model, svc.clock())["logs"] for model in ("qwen-coder", "other")]
@@ -243,7 +243,7 @@ async def test_a_link_names_the_deployment_of_a_model_in_another_namespace(svc: 
 async def test_the_terminal_ignores_a_settings_file_that_is_no_longer_valid(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an update of Stoker: like the bot, `stoker gpu` stops costs without the file."""
+    """After an update of Stoker, `stoker gpu` still stops costs without the file, like the bot."""
     async with AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
         async with open_services(settings, redis_url) as svc:

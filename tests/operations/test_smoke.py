@@ -25,7 +25,7 @@ async def test_every_served_name_is_listed(platform: Platform) -> None:
 
 
 async def test_a_model_that_is_free_on_purpose_passes(platform: Platform) -> None:
-    """Both prices are written, and both are zero."""
+    """Both prices are explicit and zero."""
     for price in ("input_cost_per_token: 0.0000005", "output_cost_per_token: 0.0000015"):
         await push_change(platform, "main", VALUES, price, f"{price.partition(':')[0]}: 0")
     await bring_up(platform)

@@ -69,7 +69,7 @@ FENCES = ["9" * 400, "not a number"]
 
 @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence[:16] or "empty")
 async def test_an_invalid_fence_is_ignored(tmp_path: Path, redis_url: str, fence: str) -> None:
-    """On another Deployment before a bring-up, and on the model's own while it is up."""
+    """The fence may be on another Deployment before a bring-up, or on the model's own Deployment while it is up."""
     async with open_platform(tmp_path, redis_url, settings=QUICK) as platform:
         annotate(platform, "coder-fim", fence=fence)
         await bring_up(platform)

@@ -72,7 +72,7 @@ async def ask(api: KubernetesAPI, token: str, method: str, path: str, body: obje
 async def test_a_request_that_a_role_grants_is_allowed(
     api: KubernetesAPI, stoker: tuple[Account, str], method: str, path: str
 ) -> None:
-    """By verb, resource, subresource and namespace."""
+    """Verb, resource, subresource and namespace are compared."""
     answer = await ask(api, stoker[1], method, path, {"spec": {"replicas": 1}} if method == "PATCH" else None)
     assert answer.status_code == 200, answer.text
 
@@ -113,7 +113,7 @@ async def test_a_request_that_a_role_grants_is_allowed(
 async def test_a_request_that_no_role_grants_is_refused(
     api: KubernetesAPI, stoker: tuple[Account, str], method: str, path: str, message: str
 ) -> None:
-    """With a Status of code 403 and reason Forbidden."""
+    """The answer is a Status with code 403 and reason Forbidden."""
     account, token = stoker
     answer = await ask(api, token, method, path, {})
     status = answer.json()
@@ -123,7 +123,7 @@ async def test_a_request_that_no_role_grants_is_refused(
 
 
 async def test_a_removed_right_is_refused(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
-    """From then on the right is missing; the others stay."""
+    """The removed right is missing afterwards, and the others stay."""
     account, token = stoker
     (scale,) = (grant for grant in account.granted if grant.resource == "deployments/scale")
     account.take(scale)

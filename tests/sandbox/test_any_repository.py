@@ -48,7 +48,7 @@ def test_flux_ignores_directories_below_one_with_a_kustomization() -> None:
 
 
 def test_a_patch_of_a_container_changes_only_that_container() -> None:
-    """Of a list of containers, a strategic merge patch changes the one with its name; a target's name is a pattern."""
+    """A strategic merge patch changes the container with the same name; the name of a target is a pattern."""
     patch = (
         "kind: Deployment\nmetadata: {name: _}\nspec: {template: {spec: {containers: [{name: engine, args: [y]}]}}}\n"
     )

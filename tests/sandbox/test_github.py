@@ -314,7 +314,7 @@ async def test_the_panel_lists_open_and_ended_pull_requests(dev: Developer) -> N
 
 
 async def test_check_runs_can_appear_later(dev: Developer) -> None:
-    """With none, a head has no check run; when they appear, they are still running; then they end."""
+    """A new head has no check runs; later they appear as running, and then they end."""
     await dev.github.checks_none()
     await dev.push("x", "two\n")
     sha = (await dev.open("x"))["head"]["sha"]
@@ -365,7 +365,7 @@ async def test_the_newest_status_of_a_context_counts(dev: Developer, faults: Fau
 
 
 async def test_people_push_and_commit(dev: Developer) -> None:
-    """To the pull request's branch and to main; main's move does not change what GitHub shows as the base commit."""
+    """They push to the pull request's branch and to main; GitHub still shows the old base commit."""
     await dev.push("x", "two\n")
     opened = await dev.open("x")
     commit = await dev.github.push("serving/new.yaml", "kind: Secret\n")

@@ -68,7 +68,7 @@ async def test_an_edit_notifies_nobody(workspace: Workspace, client: AsyncWebCli
 
 
 async def test_a_reply_notifies_whom_it_mentions(workspace: Workspace, client: AsyncWebClient) -> None:
-    """Those who are only named in the message above it are not."""
+    """People who are named only in the message above the reply are not notified."""
     root = await client.chat_postMessage(channel=CHANNEL, text="the card")
     await client.chat_postMessage(channel=CHANNEL, text="evidence", thread_ts=root["ts"])
     assert notified(workspace) == {}
@@ -83,6 +83,6 @@ async def test_an_ephemeral_message_notifies_nobody(workspace: Workspace, client
 
 
 async def test_nobody_is_notified_of_their_own_message(workspace: Workspace) -> None:
-    """Neither by name nor by a group that they are in."""
+    """This applies to their name and to a group that they are in."""
     await workspace.say("lead", "I am <@U0LEAD>, of <!subteam^S0APPROVERS>")
     assert notified(workspace) == {"admin": [("mention", "I am @lead, of @gpu-approvers")]}

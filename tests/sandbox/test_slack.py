@@ -192,7 +192,7 @@ async def test_invalid_arguments_get_slacks_error(
 
 
 async def test_a_wrong_token_is_refused(workspace: Workspace) -> None:
-    """Only the bot's own token opens the Web API."""
+    """The Web API accepts only the bot's own token."""
     with pytest.raises(SlackApiError, match="invalid_auth"):
         await AsyncWebClient(token="xoxb-other", base_url=workspace.api_url).auth_test()
 
@@ -315,7 +315,7 @@ async def test_an_archived_channel_accepts_no_message_until_it_is_unarchived(
 
 
 async def test_a_bot_that_was_removed_is_not_in_the_channel(workspace: Workspace, client: AsyncWebClient) -> None:
-    """Until it is invited again."""
+    """It is in the channel again after an invitation."""
     posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
     await workspace.remove_bot()
     with pytest.raises(SlackApiError, match="not_in_channel"):
@@ -329,7 +329,7 @@ async def test_a_bot_that_was_removed_is_not_in_the_channel(workspace: Workspace
 
 
 def test_a_revision_has_the_previous_text() -> None:
-    """For a message, its previous text; for a Home nothing when its user opens it, because they see all of it then."""
+    """A message has its previous text. A Home has none when its user opens it, because all of it is new then."""
     history = History()
     message = history.post(Message(CHANNEL, history.next_ts(), BOT_USER, "Running"))
     history.edit(message, "Succeeded", None, None)

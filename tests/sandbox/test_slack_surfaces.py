@@ -258,7 +258,7 @@ async def usable(client: AsyncWebClient, image: dict[str, Any]) -> None:
 async def test_a_picture_is_uploaded_and_shown_where_it_was_shared(
     workspace: Workspace, client: AsyncWebClient
 ) -> None:
-    """In a message as a file, and a moment later in blocks by its id; an id that nobody uploaded is refused."""
+    """A message shows the file, and a moment later blocks can refer to its id; an unknown id is refused."""
     posted = await client.files_upload_v2(channel="C0GPUOPS", content=PNG, filename="week.png", title="Last week")
     assert any("[file Last week]" in text for text in workspace.now_visible("dev"))
     image = {"type": "image", "alt_text": "the week", "slack_file": {"id": posted["file"]["id"]}}
@@ -284,7 +284,7 @@ async def test_an_unshared_file_is_visible_only_to_the_app(workspace: Workspace,
 
 
 async def test_a_file_is_deleted_once_and_its_message_shows_it(workspace: Workspace, client: AsyncWebClient) -> None:
-    """In a thread, too; a message to a missing thread is refused."""
+    """This includes a file in a thread; a message to a missing thread is refused."""
     parent = await client.chat_postMessage(channel="C0GPUOPS", text="pictures")
     with pytest.raises(SlackApiError, match="thread_not_found"):
         await client.files_upload_v2(channel="C0GPUOPS", thread_ts="1.2", content=PNG, filename="week.png")
