@@ -65,8 +65,8 @@ def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> 
     reached: list[tuple[Phase, Any]] = [(WAIT_FOR_NODE, pod["metadata"]["creationTimestamp"])]
     if scheduled.get("status") == "True":
         reached.append((PULL_IMAGE, scheduled.get("lastTransitionTime")))
-        reached.append((STAGE_WEIGHTS, _started(status.get("initContainerStatuses"))))
-        reached.append((LOAD, _started(status.get("containerStatuses"))))
+        reached.append((STAGE_WEIGHTS, _first_start(status.get("initContainerStatuses"))))
+        reached.append((LOAD, _first_start(status.get("containerStatuses"))))
         if is_ready(pod):
             reached.append((READY, (_condition(pod, "Ready") or {}).get("lastTransitionTime")))
     begun: list[BootPhase] = []
@@ -135,7 +135,7 @@ def _condition(pod: KubeObject, kind: str) -> KubeObject | None:
     return next((c for c in conditions if c.get("type") == kind), None)
 
 
-def _started(statuses: list[KubeObject] | None) -> str | None:
+def _first_start(statuses: list[KubeObject] | None) -> str | None:
     """The time when the first container started, in its current or previous run; None if none has started."""
     for status in statuses or ():
         state = status.get("state") or {}

@@ -231,11 +231,11 @@ class GitHub:
         until, expected = self._expected.get(base, (0.0, Expected()))
         if time.monotonic() < until:
             return expected
-        expected = Expected(required=await self._required(base), usual=await self._usual(base))
+        expected = Expected(required=await self._required_checks(base), usual=await self._usual_checks(base))
         self._expected[base] = (time.monotonic() + _EXPECTED_FOR, expected)
         return expected
 
-    async def _required(self, base: str) -> tuple[str, ...]:
+    async def _required_checks(self, base: str) -> tuple[str, ...]:
         """The checks that the branch's protection and rulesets require (docs: "Get a branch", "Get rules for a
         branch").
         """
@@ -244,7 +244,7 @@ class GitHub:
         guarded = read(answers.Branch, branch, f"the branch {base}").model_dump() if branch.is_success else {}
         return required(guarded, [rule.model_dump() for rule in _rules(rules)])
 
-    async def _usual(self, base: str) -> tuple[str, ...]:
+    async def _usual_checks(self, base: str) -> tuple[str, ...]:
         """The checks that all of the last merged pull requests had."""
         query = {"state": "closed", "base": base, "sort": "updated", "direction": "desc", "per_page": "20"}
         answer = await self._request("GET", "/pulls", params=query, tolerate=_FORBIDDEN)

@@ -188,7 +188,7 @@ async def send(
     subject = subject or f"{system}'s answer"
     async with (
         within(system, limit.seconds),
-        _opened(http, system, method, url, follow_redirects=follow_redirects, **options) as response,
+        _open_response(http, system, method, url, follow_redirects=follow_redirects, **options) as response,
     ):
         answer = await _read(response, system, subject, limit.size)
     if answer.is_success:
@@ -198,7 +198,7 @@ async def send(
 
 async def status(http: httpx.AsyncClient, system: str, url: str) -> int:
     """Request a page and return its status code, without reading its body. Raises Unavailable without an answer."""
-    async with within(system, LIMIT.seconds), _opened(http, system, "GET", url) as response:
+    async with within(system, LIMIT.seconds), _open_response(http, system, "GET", url) as response:
         return response.status_code
 
 
@@ -218,12 +218,12 @@ async def stream_lines(
     `limit` only limits the bytes. Use `within` around the loop to limit the time.
     """
     subject = subject or f"{system}'s answer"
-    async with _opened(http, system, method, url, **options) as response:
+    async with _open_response(http, system, method, url, **options) as response:
         if not response.is_success:
             refuse(await _read(response, system, subject, limit.size))
         partial = b""
         first = True
-        async for chunk in _decoded(response, system, subject, limit.size):
+        async for chunk in _decompress(response, system, subject, limit.size):
             if first:
                 _refuse_page(system, response.headers, chunk[:_HEAD])
                 first = False
@@ -247,10 +247,10 @@ async def within(system: str, seconds: float) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _opened(
+async def _open_response(
     http: httpx.AsyncClient, system: str, method: str, url: str, *, follow_redirects: bool = False, **options: Any
 ) -> AsyncIterator[httpx.Response]:
-    # Only request encodings that can be decompressed in chunks (see `_decoded`).
+    # Only request encodings that can be decompressed in chunks (see `_decompress`).
     headers = {"Accept-Encoding": "gzip"} | dict(options.pop("headers", None) or {})
     try:
         request = http.build_request(method, url, headers=headers, **options)
@@ -279,13 +279,13 @@ async def _read(response: httpx.Response, system: str, subject: str, size: int) 
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) < 20 and int(declared) > size:
         raise TooLarge(subject, size)
-    content = b"".join([chunk async for chunk in _decoded(response, system, subject, size)])
+    content = b"".join([chunk async for chunk in _decompress(response, system, subject, size)])
     packed = ("content-encoding", "content-length", "transfer-encoding")
     headers = [(name, text) for name, text in response.headers.multi_items() if name.lower() not in packed]
     return httpx.Response(response.status_code, headers=headers, content=content, request=response.request)
 
 
-async def _decoded(response: httpx.Response, system: str, subject: str, size: int) -> AsyncIterator[bytes]:
+async def _decompress(response: httpx.Response, system: str, subject: str, size: int) -> AsyncIterator[bytes]:
     """Yield the decompressed content in chunks of limited size, because a few bytes of gzip may unpack to gigabytes."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):

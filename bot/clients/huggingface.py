@@ -78,8 +78,8 @@ class HuggingFace:
         )
         hidden = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.NOT_FOUND)
         if hidden and response.headers.get(_REASON) != "GatedRepo":
-            raise UnknownModel(await self._unknown(hf_id))
-        description = _accepted(response, hf_id)
+            raise UnknownModel(await self._not_found_message(hf_id))
+        description = _require_success(response, hf_id)
         revision, place = str(description.get("sha") or "main"), _place(description, hf_id)
         files = _sizes(description.get("siblings"))
         if not files and place != hf_id:  # a redirect to the new name may drop the query parameter for the sizes
@@ -162,7 +162,7 @@ class HuggingFace:
             )
         return str(body(response).get("name") or "")
 
-    async def _unknown(self, hf_id: str) -> str:
+    async def _not_found_message(self, hf_id: str) -> str:
         """The message for a model that was not found. The Hub also answers 401 for a missing model, so that private models
         are not revealed.
         """
@@ -235,7 +235,7 @@ class HuggingFace:
         response = await self._get(f"/{hf_id}/resolve/{quote(revision, safe='')}/{name}", _FILE, subject)
         if response.status_code == httpx.codes.NOT_FOUND and revision != "main":
             response = await self._get(f"/{hf_id}/resolve/main/{name}", _FILE, subject)
-        return None if response.status_code == httpx.codes.NOT_FOUND else _accepted(response, hf_id)
+        return None if response.status_code == httpx.codes.NOT_FOUND else _require_success(response, hf_id)
 
     async def _get(
         self, path: str, limit: Limit, subject: str, query: Mapping[str, str] | None = None
@@ -286,7 +286,8 @@ def checked(hf_id: str) -> str:
     return hf_id
 
 
-def _accepted(response: httpx.Response, hf_id: str) -> dict[str, Any]:
+def _require_success(response: httpx.Response, hf_id: str) -> dict[str, Any]:
+    """Return the JSON object of a successful response; raise the error for a refusal."""
     if response.is_success:
         return body(response)
     if response.headers.get(_REASON) == "RepoNotFound":

@@ -78,14 +78,14 @@ class Models:
     async def workload(self, model: str) -> Workload | None:
         """The Deployment of a model; None if there is none. Raises BotError if Stoker has no rights in its namespace."""
         deployment = await self._find(model)
-        return (await self._described([deployment]))[0] if deployment else None
+        return (await self._to_workloads([deployment]))[0] if deployment else None
 
     async def workloads(self) -> dict[str, Workload]:
         """Every Deployment that serves a model, by model. Sends two requests per namespace."""
-        described = await self._described(await self._models())
+        described = await self._to_workloads(await self._models())
         return {workload.endpoint: workload for workload in described if workload.endpoint}
 
-    async def _described(self, deployments: Iterable[KubeObject]) -> tuple[Workload, ...]:
+    async def _to_workloads(self, deployments: Iterable[KubeObject]) -> tuple[Workload, ...]:
         services: dict[str, tuple[KubeObject, ...]] = {}
         workloads = []
         for deployment in deployments:
@@ -113,7 +113,7 @@ class Models:
 
     async def gpu_workloads(self) -> tuple[Workload, ...]:
         """Every Deployment of the cluster with a GPU and replicas above zero."""
-        return await self._described(await self._gpu_deployments())
+        return await self._to_workloads(await self._gpu_deployments())
 
     async def gpu_users(self) -> tuple[GpuUser, ...]:
         """Everything in the cluster that uses a GPU: Deployments with replicas, and other pods (StatefulSets, Jobs,

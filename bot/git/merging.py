@@ -44,12 +44,12 @@ def after_merge(mirror: Mirror, memory: Memory, head: str, onto: str) -> "GitTre
     base = mirror.merge_base(head, onto)
     if base == head:
         return GitTree(mirror.offline(), mirror.listing(onto), memory)
-    branch_changes = mirror.changed(base, head) or {}
+    branch_changes = mirror.changes_between(base, head) or {}
     branch = mirror.listing(head)  # this also fetches the file contents
     tree = GitTree(mirror.offline(), mirror.listing(onto), memory)
     if base == onto:
         return GitTree(mirror.offline(), branch, memory)
-    base_changes = mirror.changed(base, onto) or {}
+    base_changes = mirror.changes_between(base, onto) or {}
     before = mirror.entries(base, [path for path in branch_changes if path in base_changes])
     blobs: dict[str, str] = {}
     texts: dict[str, str | None] = {}
@@ -71,7 +71,7 @@ def reversal(mirror: Mirror, commit: str, onto: str, series: Sequence[Commit] = 
     was_there, was_made, is_now = (mirror.listing(at).entries for at in (before, commit, onto))
     files: dict[str, str | None] = {}
     stuck = []
-    for path in mirror.changed(before, commit) or {}:
+    for path in mirror.changes_between(before, commit) or {}:
         was, merged_entry, now = was_there.get(path), was_made.get(path), is_now.get(path)
         if now == was:
             continue

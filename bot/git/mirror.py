@@ -99,11 +99,11 @@ class Memory:
         self.changes.clear()
 
     def store_text(self, blob: str, text: str | None) -> str | None:
-        _bounded(self.texts, 4096)[blob] = text
+        _make_room(self.texts, 4096)[blob] = text
         return text
 
     def store_matches(self, texts: tuple[str, ...], commit: str, paths: frozenset[str]) -> tuple[str, ...]:
-        _bounded(self.matches, 64)[texts] = (commit, paths)
+        _make_room(self.matches, 64)[texts] = (commit, paths)
         return tuple(sorted(paths))
 
 
@@ -138,7 +138,7 @@ class GitTree:
         """The paths of the files that contain one of the texts. For a later commit, only changed files are searched."""
         with self._memory.searching:
             commit, matches = self._memory.matches.get(texts, ("", frozenset()))
-            changed = self._mirror.changed(commit, self.commit) if commit else None
+            changed = self._mirror.changes_between(commit, self.commit) if commit else None
             if changed is None or len(changed) > 100:
                 return self._memory.store_matches(texts, self.commit, self._search(texts))
             # Reading the changed files, which are needed in any case, is faster than a git process for each search.
@@ -236,7 +236,7 @@ class Mirror:
 
     def _listing_from(self, previous: Listing, commit: str) -> Listing | None:
         """The listing derived from an earlier one and the changes; None if the mirror lacks one of the commits."""
-        changed = self.changed(previous.commit, commit)
+        changed = self.changes_between(previous.commit, commit)
         if changed is None:
             return None
         blobs = [entry[1] for entry in changed.values() if entry and entry[0] != SUBMODULE]
@@ -252,7 +252,7 @@ class Mirror:
             return Listing(commit, entries, previous.paths)
         return Listing(commit, entries, sorted(entries))
 
-    def changed(self, before: str, after: str) -> Changes | None:
+    def changes_between(self, before: str, after: str) -> Changes | None:
         """The paths that differ between two commits, with mode and blob at the later one; None for deleted paths.
 
         Returns None if the mirror lacks one of the commits.
@@ -269,7 +269,7 @@ class Mirror:
         for description, path in zip(fields[::2], fields[1::2], strict=True):
             _, mode, _, blob, _ = description.split(" ")
             changes[path] = (mode, blob) if int(mode, 8) else None
-        _bounded(self._memory.changes, 8)[before, after] = changes
+        _make_room(self._memory.changes, 8)[before, after] = changes
         return changes
 
     def _fetch_missing(self, objects: bytes) -> None:
@@ -469,7 +469,7 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def _bounded(cache: dict[Key, Value], size: int) -> dict[Key, Value]:
+def _make_room(cache: dict[Key, Value], size: int) -> dict[Key, Value]:
     """Drop the oldest entries until there is room for one more. Returns the same dictionary."""
     while len(cache) >= size:
         cache.pop(next(iter(cache)))

@@ -87,7 +87,7 @@ class Repository:
             mirror.require(head)
             mirror.require(onto)
             base = mirror.merge_base(head, onto)
-            changes = mirror.changed(base, head) or {}
+            changes = mirror.changes_between(base, head) or {}
             before, pushed_entries = mirror.entries(base, list(changes)), mirror.entries(pushed or head, list(changes))
             return {
                 path: Touch((before.get(path) or ("",))[0], (now or ("",))[0], pushed_entries.get(path) != now)

@@ -24,7 +24,7 @@ class Alerts:
         """Record a problem, or return its existing alert."""
         alert = Alert(about=subject, since=now)
         text = alert.model_dump_json()
-        if await self._records.typed(_ALERTS, "hash", lambda: self._redis.hsetnx(_ALERTS, subject, text)):
+        if await self._records.run(_ALERTS, "hash", lambda: self._redis.hsetnx(_ALERTS, subject, text)):
             return alert
         return await self._records.field(_ALERTS, subject, _ALERT) or alert
 
@@ -44,4 +44,4 @@ class Alerts:
     async def last_reconciled(self) -> datetime | None:
         """The time of the last comparison; None if there was none."""
         text = await self._records.text(_RECONCILED)
-        return await self._records.read(_MOMENT, text, _RECONCILED, bare=True)
+        return await self._records.parse(_MOMENT, text, _RECONCILED, bare=True)

@@ -56,7 +56,7 @@ class AuditLog:
         start = str(int(since.timestamp() * 1000)) if since else "-"
         while True:
             rows = (
-                await self._records.typed(AUDIT, "stream", partial(self._redis.xrange, AUDIT, start, count=_PAGE)) or []
+                await self._records.run(AUDIT, "stream", partial(self._redis.xrange, AUDIT, start, count=_PAGE)) or []
             )
             for row, fields in rows:
                 try:
@@ -115,6 +115,4 @@ class AuditLog:
         await self._add(entry | {"who": "stoker", "status": "", "why": reason, "commit": ""})
 
     async def _add(self, entry: dict[str, str]) -> None:
-        await self._records.typed(
-            AUDIT, "stream", lambda: self._redis.xadd(AUDIT, {"entry": cleaned(json.dumps(entry))})
-        )
+        await self._records.run(AUDIT, "stream", lambda: self._redis.xadd(AUDIT, {"entry": cleaned(json.dumps(entry))}))

@@ -24,8 +24,8 @@ class Bills:
     async def keep(self, bill: Bill) -> None:
         """Store a bill, or replace it by its newer version, and delete the bills older than `kept`."""
         oldest = (bill.down - self._kept).timestamp()
-        stale = await self._records.typed(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, "-inf", oldest))
-        await self._records.typed(_BILLS, "hash", lambda: self._redis.hlen(_BILLS))
+        stale = await self._records.run(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, "-inf", oldest))
+        await self._records.run(_BILLS, "hash", lambda: self._redis.hlen(_BILLS))
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(_BILLS, str(bill.fence), bill.model_dump_json())
@@ -42,6 +42,6 @@ class Bills:
     async def since(self, since: datetime) -> tuple[Bill, ...]:
         """The bills of the sessions that were claimed since that time, oldest first."""
         first = since.timestamp()
-        fences = await self._records.typed(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, first, "+inf"))
+        fences = await self._records.run(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, first, "+inf"))
         names = [name(fence) for fence in cast("list[bytes]", fences)]
         return tuple([bill for fence in names if (bill := await self._records.field(_BILLS, fence, _BILL))])

@@ -58,4 +58,4 @@ class EndpointHistory:
         return tuple(observation for several in comparable.values() for observation in several)
 
     async def _set(self, key: str, field: str, text: str | bytes) -> None:
-        await self._records.typed(key, "hash", lambda: self._redis.hset(key, field, text))
+        await self._records.run(key, "hash", lambda: self._redis.hset(key, field, text))

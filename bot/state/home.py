@@ -50,7 +50,7 @@ class HomeState:
         opened it for a week.
         """
         oldest = (now - VIEWERS_KEPT).timestamp()
-        await self._records.typed(
+        await self._records.run(
             _VIEWERS_KEY, "zset", lambda: self._redis.zremrangebyscore(_VIEWERS_KEY, "-inf", oldest)
         )
         with redis_errors():

@@ -262,11 +262,11 @@ class Leases:
 
     async def leave(self, op_id: str) -> bool:
         """Leave the queue; returns whether the operation was in it."""
-        return bool(await self._records.typed(self._queue, "zset", lambda: self._redis.zrem(self._queue, op_id)))
+        return bool(await self._records.run(self._queue, "zset", lambda: self._redis.zrem(self._queue, op_id)))
 
     async def queue(self) -> tuple[str, ...]:
         """The queued operations in order."""
-        waiting = await self._records.typed(self._queue, "zset", lambda: self._redis.zrange(self._queue, 0, -1))
+        waiting = await self._records.run(self._queue, "zset", lambda: self._redis.zrange(self._queue, 0, -1))
         return tuple(map(name, waiting))
 
     async def _run(self, script: AsyncScript, keys: list[str], args: list[Any]) -> Any:

@@ -37,8 +37,8 @@ class Messages:
     async def _read(self, place: str) -> Message | datetime | None:
         text = await self._records.text(place)
         if name(text or "").startswith("{"):
-            return await self._records.read(_MESSAGE, text, place)
-        return await self._records.read(_MOMENT, text, place, bare=True)
+            return await self._records.parse(_MESSAGE, text, place)
+        return await self._records.parse(_MOMENT, text, place, bare=True)
 
     async def note(self, key: str, message: Message) -> None:
         """Record the address of a posted message."""

@@ -176,7 +176,7 @@ class Operations:
 
     async def open(self, of: type[Operation] = Operation, model: str | None = None) -> Sequence[Operation]:
         """The operations that have not ended, oldest first; with `of` or `model`, only those of a type or a model."""
-        ids = await self._records.typed(_OPEN, "zset", lambda: self._redis.zrange(_OPEN, 0, -1))
+        ids = await self._records.run(_OPEN, "zset", lambda: self._redis.zrange(_OPEN, 0, -1))
         return [
             op
             for op in await self._all([name(op_id) for op_id in ids])
@@ -185,7 +185,7 @@ class Operations:
 
     async def undelivered_ends(self) -> list[Operation]:
         """The operations that have ended and whose cards may not show it yet."""
-        ids = await self._records.typed(_UNDELIVERED, "set", lambda: self._redis.smembers(_UNDELIVERED))
+        ids = await self._records.run(_UNDELIVERED, "set", lambda: self._redis.smembers(_UNDELIVERED))
         return await self._all(sorted(map(name, ids)))
 
     async def mark_delivered(self, op_id: str) -> None:

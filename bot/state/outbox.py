@@ -75,7 +75,7 @@ class Outbox:
     async def put(self, letter: Letter) -> None:
         """Store a letter. It replaces a letter of the same name."""
         text = letter.model_dump_json()
-        await self._records.typed(self._key, "hash", lambda: self._redis.hset(self._key, letter.name, text))
+        await self._records.run(self._key, "hash", lambda: self._redis.hset(self._key, letter.name, text))
 
     async def waiting(self) -> tuple[Letter, ...]:
         """All letters that are not written yet, oldest first."""

@@ -126,7 +126,7 @@ class Records:
         return await self._read_short(key, "hash", field)
 
     async def _read_short(self, key: str, kind: str, *field: str) -> bytes | str | None:
-        answer: bytes | str | int | None = await self.typed(
+        answer: bytes | str | int | None = await self.run(
             key, kind, lambda: self._read(keys=[key], args=[LARGEST, *field])
         )
         if isinstance(answer, int):
@@ -136,7 +136,7 @@ class Records:
 
     async def value(self, key: str, of: TypeAdapter[T]) -> T | None:
         """The value of a key, parsed; None if it is missing or was set aside."""
-        parsed = await self.parsed(of, await self.text(key), key)
+        parsed = await self.parse_in_tuple(of, await self.text(key), key)
         return parsed[0] if parsed else None
 
     async def values(self, keys: list[str], of: TypeAdapter[T]) -> list[T]:
@@ -155,25 +155,25 @@ class Records:
                     raise text
             if len(text) > LARGEST:
                 await self._set_aside_unread(key)
-            elif text and (read := await self.parsed(of, text, key)):
+            elif text and (read := await self.parse_in_tuple(of, text, key)):
                 values.append(read[0])
         return values
 
     async def field(self, key: str, field: str, of: TypeAdapter[T]) -> T | None:
         """The value of a field of a hash, parsed; None if it is missing or was set aside."""
-        parsed = await self.parsed(of, await self.field_text(key, field), key, field)
+        parsed = await self.parse_in_tuple(of, await self.field_text(key, field), key, field)
         return parsed[0] if parsed else None
 
     async def fields(self, key: str, of: TypeAdapter[T]) -> dict[str, T]:
         """All readable values of a hash, parsed, by field."""
-        long, short = await self.typed(key, "hash", lambda: self._read_fields(keys=[key], args=[LARGEST]))
+        long, short = await self.run(key, "hash", lambda: self._read_fields(keys=[key], args=[LARGEST]))
         for field in long:
             await self._set_aside_unread(key, name(field))
         texts = zip(short[::2], short[1::2], strict=True)
-        values = {name(field): await self.parsed(of, text, key, name(field)) for field, text in texts}
+        values = {name(field): await self.parse_in_tuple(of, text, key, name(field)) for field, text in texts}
         return {field: value[0] for field, value in values.items() if value}
 
-    async def typed(self, key: str, kind: str, ask: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, key: str, kind: str, ask: Callable[[], Awaitable[T]]) -> T:
         """Run the command `ask` on a key, and return its answer. A key of another type than `kind` is set aside first."""
         try:
             with redis_errors():
@@ -183,17 +183,17 @@ class Records:
             with redis_errors():
                 return await ask()
 
-    async def read(
+    async def parse(
         self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
     ) -> T | None:
         """Parse a value. Return None if it is missing or was set aside. A `bare` value is stored without JSON quotes."""
-        parsed = await self.parsed(of, text, key, field, bare=bare)
+        parsed = await self.parse_in_tuple(of, text, key, field, bare=bare)
         return parsed[0] if parsed else None
 
-    async def parsed(
+    async def parse_in_tuple(
         self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
     ) -> tuple[T] | None:
-        """Like `read`, but return the value in a tuple, for a type that includes None."""
+        """Like `parse`, but return the value in a tuple, for a type that includes None."""
         if text is None:
             return None
         raw = text.encode() if isinstance(text, str) else text

@@ -35,7 +35,7 @@ class Sessions:
     async def remember(self, model: str, session: Session) -> None:
         """Store the session of a model."""
         key, text = f"{PREFIX}:sessions", session.model_dump_json()
-        await self._records.typed(key, "hash", lambda: self._redis.hset(key, model, text))
+        await self._records.run(key, "hash", lambda: self._redis.hset(key, model, text))
 
     async def health(self, lease: Lease) -> Health | None:
         """The health record of this session; None for an earlier session of the same model."""
@@ -45,7 +45,7 @@ class Sessions:
     async def keep_health(self, model: str, health: Health) -> None:
         """Store the health record of a model's session."""
         key, text = f"{PREFIX}:health", health.model_dump_json()
-        await self._records.typed(key, "hash", lambda: self._redis.hset(key, model, text))
+        await self._records.run(key, "hash", lambda: self._redis.hset(key, model, text))
 
     async def forget_template(self, lease: Lease) -> None:
         """Delete the stored digest of the Deployment's template, because an approved roll-out has changed the template."""
@@ -59,7 +59,7 @@ class Sessions:
         because the engine has already counted it.
         """
         key, first = f"{PREFIX}:own:{model}:asking", now.timestamp()
-        if await self._records.typed(key, "zset", lambda: self._redis.zcount(key, first, "+inf")):
+        if await self._records.run(key, "zset", lambda: self._redis.zcount(key, first, "+inf")):
             return None
         tally = await self._records.fields(f"{PREFIX}:own:{model}", _COUNT)
         return Own(requests=tally.get("requests", 0), tokens=tally.get("tokens", 0))

@@ -37,7 +37,7 @@ class StepLedger:
         key = _steps(op_id)
         adapter = _adapter(returns)
         text = await self._records.field_text(key, step)
-        if recorded := await self._records.parsed(adapter, text, key, step):
+        if recorded := await self._records.parse_in_tuple(adapter, text, key, step):
             return recorded[0]
         await going_to(step)
         with _tracer.start_as_current_span(step, attributes={"stoker.op": op_id}):
@@ -60,7 +60,7 @@ class StepLedger:
     async def finished(self, op_id: str) -> int:
         """The number of finished steps."""
         key = _steps(op_id)
-        return int(await self._records.typed(key, "hash", lambda: self._redis.hlen(key)))
+        return int(await self._records.run(key, "hash", lambda: self._redis.hlen(key)))
 
     async def result(self, op_id: str, step: str, returns: type[T] | TypeAdapter[T]) -> T | None:
         """The result of a finished step; None if the step is not finished, or its record was deleted."""
