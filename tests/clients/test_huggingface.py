@@ -224,7 +224,7 @@ async def test_a_gated_model_is_sized_by_another_form_of_it(hub: Wire, huggingfa
     facts = await huggingface.model(QWEN)
     assert facts.kept.per_token
     assert (facts.missing(gpu=True), facts.quantization, facts.weight_bytes) == ((), None, 16 * 10**9)
-    assert any("taken from another form" in term for term in terms(facts))
+    assert any("taken from another repository" in term for term in terms(facts))
 
 
 async def test_a_gated_model_without_known_sizes_is_an_error(hub: Wire, huggingface: HuggingFace) -> None:
