@@ -8,7 +8,7 @@ break metrics-down
 @dev /gpu up coder-chat for 30s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
-expect "cannot be read" within 60s
+expect "have been unavailable for" within 60s
 expect "counts it as in use"
 expect not "nobody answered" within 3s
 expect "the lease has ended" within 90s
