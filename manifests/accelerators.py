@@ -24,14 +24,18 @@ KNOWN = (
 """Intel's other names (`gpu.intel.com/memory.max`, `…/millicores`, `…/xe_monitoring`) describe a share, or are only for monitoring."""
 
 
-def is_gpu(resource: str, more: Iterable[str] = ()) -> bool:
-    """Return whether a resource is a GPU. `more` are further resource names of the platform; `*` is a wildcard."""
+def is_gpu(resource: str, further_names: Iterable[str] = ()) -> bool:
+    """Return whether a resource is a GPU. `further_names` are further resource names of the platform; `*` is a wildcard."""
     # A plugin that shares devices adds `.shared` to the name.
     name = resource.removesuffix(".shared")
-    return any(fnmatchcase(resource_name, pattern) for pattern in (*KNOWN, *more) for resource_name in (resource, name))
+    return any(
+        fnmatchcase(resource_name, pattern)
+        for pattern in (*KNOWN, *further_names)
+        for resource_name in (resource, name)
+    )
 
 
-def gpus(limits: Mapping[str, object], more: Iterable[str] = ()) -> int:
+def gpus(limits: Mapping[str, object], further_names: Iterable[str] = ()) -> int:
     """The number of devices in a container's limits; a part of a device counts as one."""
-    patterns = tuple(more)
+    patterns = tuple(further_names)
     return sum(whole(quantity) for resource, quantity in limits.items() if is_gpu(str(resource), patterns))

@@ -355,8 +355,8 @@ def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
     edited_files = {
         path: staging.with_patterns(document, copy.request.facts) for path, document in copy.edited_files().items()
     }
-    if outside := sorted(set(edited_files) - {*bundle.files, bundle.flux_file}):
-        raise Uncopyable(f"{copy.template.name} cannot be copied: its model is also named in {', '.join(outside)}.")
+    if other_files := sorted(set(edited_files) - {*bundle.files, bundle.flux_file}):
+        raise Uncopyable(f"{copy.template.name} cannot be copied: its model is also named in {', '.join(other_files)}.")
     rewording = copy.rewording
     files: dict[str, str] = {}
     for path in filter(None, (*bundle.files, bundle.flux_file)):
@@ -437,8 +437,8 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
         context=template.context,
     )
     guess = estimated_weights(template.hf_id) or 0
-    was = comment_facts(template.name, old, weight_bytes=guess, chat=chats(template), task=task_of(template))
-    return Rewording(was, comment_facts(request.name, target, request.facts))
+    old_facts = comment_facts(template.name, old, weight_bytes=guess, chat=chats(template), task=task_of(template))
+    return Rewording(old_facts, comment_facts(request.name, target, request.facts))
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:

@@ -257,19 +257,19 @@ def _command_of(
     names = {flag.name for flag in flags}
     if recognised is not None:
         return Command(recognised, flags)
-    usual = engines.usual()
+    default_engine = engines.usual()
     implied = next((engine for engine in engines.engines() if not engine.is_usual and engine.implied_by in names), None)
     if implied is not None and not (has_command and words and not words[0].text.startswith("-")):
         return Command(implied, flags)
-    model = next((flag for flag in flags if flag.name == usual.implied_by), None)
+    model = next((flag for flag in flags if flag.name == default_engine.implied_by), None)
     if model is None:
         text = " ".join(word.text for word in words)
         return Command(None, flags, "a shell command") if re.search(r"vllm serve|--model[ =]", text) else None
     if script and guess is None:
         return Command(None, flags, "a shell command")
-    if model.value.lower().endswith(".gguf") and not names & usual.only:
+    if model.value.lower().endswith(".gguf") and not names & default_engine.only:
         return Command(None, flags, "a server of GGUF files")
-    return Command(usual, flags)
+    return Command(default_engine, flags)
 
 
 def _command_of_custom_server(container: Node | None, program: str, environment: Variables) -> Command | None:
@@ -383,8 +383,10 @@ def _value(text: str, site: Site | None, environment: Variables) -> tuple[str, S
         return text, site
     names = [next(filter(None, variable.groups()), "") for variable in _SHELL_VARIABLE.finditer(text)]
     if names and all(name in environment for name in names):
-        whole = _SHELL_VARIABLE.sub(lambda variable: environment[next(filter(None, variable.groups()), "")].value, text)
-        return whole, None
+        expanded = _SHELL_VARIABLE.sub(
+            lambda variable: environment[next(filter(None, variable.groups()), "")].value, text
+        )
+        return expanded, None
     return text, site
 
 

@@ -70,7 +70,7 @@ def reword_pages(
 
     In code blocks only names are replaced. Text that would become empty is not changed, so a person can rewrite it.
     """
-    whole = re.compile(
+    pattern = re.compile(
         "|".join(rf"(?<![\w./-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True))
     )
     changed = {}
@@ -78,19 +78,21 @@ def reword_pages(
         text = tree.read(path) or ""
         new_blocks, fenced = list[str](), False
         for block in blocks(split_lines(text)):
-            text_of_block = "".join(block)
+            block_text = "".join(block)
             fences = sum(line.lstrip().startswith(("```", "~~~")) for line in block)
-            if whole.search(text_of_block):
+            if pattern.search(block_text):
                 if fenced or fences:
-                    text_of_block = whole.sub(lambda match: renames.get(match[0], match[0]), text_of_block)
-                elif text_of_block.startswith("|"):
-                    text_of_block = _reword_row(text_of_block, renames, reword)
-                elif (only := re.sub(r"^\s*([-*+>]|\d+\.|#+)\s+", "", text_of_block).strip(" `*_\r\n")) in renames:
-                    text_of_block = text_of_block.replace(only, renames[only])
+                    block_text = pattern.sub(lambda match: renames.get(match[0], match[0]), block_text)
+                elif block_text.startswith("|"):
+                    block_text = _reword_row(block_text, renames, reword)
+                elif (
+                    unmarked_text := re.sub(r"^\s*([-*+>]|\d+\.|#+)\s+", "", block_text).strip(" `*_\r\n")
+                ) in renames:
+                    block_text = block_text.replace(unmarked_text, renames[unmarked_text])
                 else:
-                    text_of_block = _reword_block(text_of_block, reword) or text_of_block
+                    block_text = _reword_block(block_text, reword) or block_text
             fenced ^= fences % 2 == 1
-            new_blocks.append(text_of_block)
+            new_blocks.append(block_text)
         if (new := "".join(new_blocks)) != text:
             changed[path] = new
     return changed
@@ -102,19 +104,19 @@ def _reword_row(line: str, renames: Mapping[str, str], reword: Reword) -> str:
     cells = re.split(r"(?<!\\)\|", bare)
     for index, cell in enumerate(cells):
         text = cell.strip()
-        alone = re.fullmatch(r"\d+(\.\d+)?\s?[GM]i?B", text)
+        is_bare_size = re.fullmatch(r"\d+(\.\d+)?\s?[GM]i?B", text)
         bare_name = text.strip("`*_")
         if bare_name in renames:
             new = text.replace(bare_name, renames[bare_name])
         else:
-            new = reword(f"~{text}").removeprefix("~") if alone else reword(text)
+            new = reword(f"~{text}").removeprefix("~") if is_bare_size else reword(text)
         if new and new != text:
             cells[index] = cell.replace(text, new, 1)
     return "|".join(cells) + line[len(bare) :]
 
 
 def remove_notes(platform: Platform, alias: str) -> dict[str, str]:
-    """The model catalog without the notes that are about `alias`."""
+    """The model catalog without the notes about `alias`."""
     return _edit_notes(platform, alias, None)
 
 
@@ -138,14 +140,14 @@ def add_manual(platform: Platform, like: str, name: str, reword: Callable[[str],
 def reword_manual(platform: Platform, name: str, reword: Callable[[str], str]) -> dict[str, str]:
     """The bring-up table after a swap, with the row of `name` corrected."""
 
-    def reworded(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
+    def with_reworded_row(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
         column = row.column_listing(name)
         if column is not None and len(names_in_cell(row.cells[column])) > 1:
             return {}  # the row describes all of its applications
         cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index != (column or 0)}
         return {row.line: row.with_cells(cells)}
 
-    return edit_table(platform, platform.layout.bring_up_guide, name, reworded)
+    return edit_table(platform, platform.layout.bring_up_guide, name, with_reworded_row)
 
 
 def remove_manual(platform: Platform, name: str) -> dict[str, str]:
@@ -171,8 +173,8 @@ def _with_name(cell: str, like: str, name: str) -> str:
     if word is None:
         return cell
     separators = re.findall(_SEPARATOR, cell)
-    usual = next((separator for separator in separators if separator.strip() != "and"), ", ")
-    return f"{cell[: word.end()]}{usual}{word[0].replace(like, name)}{cell[word.end() :]}"
+    separator = next((candidate for candidate in separators if candidate.strip() != "and"), ", ")
+    return f"{cell[: word.end()]}{separator}{word[0].replace(like, name)}{cell[word.end() :]}"
 
 
 def _without_name(cell: str, name: str) -> str:
@@ -191,10 +193,10 @@ def add_to_portal(platform: Platform, like: str, alias: str) -> dict[str, str]:
         return {}
     after = next((model for model in models if model.value == like), models[-1])
     line, column = after.start_mark.line, after.start_mark.column
-    lead = document.lines[line][:column]
-    if lead.rstrip().endswith("-"):
+    prefix = document.lines[line][:column]
+    if prefix.rstrip().endswith("-"):
         ending = "\r\n" if "\r\n" in document.text else "\n"
-        edit = document.insert_lines(line + 1, f"{lead}{alias}{ending}")
+        edit = document.insert_lines(line + 1, f"{prefix}{alias}{ending}")
     else:
         edit = Edit(after.end_mark.index, after.end_mark.index, f", {alias}")
     return {document.path: document.apply([edit]).text}
@@ -338,8 +340,8 @@ def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, mod
     if stem(new.model) not in reworded:
         return f"`{name}`" if cell.startswith("`") else name
     method = next((method for method in ("AWQ", "GPTQ", "FP8") if f"-{method}" in name.upper()), "")
-    unsaid = method and stem(old.model) == old.model.rsplit("/", 1)[-1] and method not in reworded
-    if not unsaid:
+    is_missing = method and stem(old.model) == old.model.rsplit("/", 1)[-1] and method not in reworded
+    if not is_missing:
         return reworded
     # Use the wording of the other rows: "(AWQ 4-bit)".
     bracket = next(
@@ -394,7 +396,7 @@ def _untested_text(rows: tuple[Row, ...]) -> str:
 
 
 def is_note_on(block: list[str], alias: str) -> bool:
-    """Return whether a block of prose begins with `alias`, after the mark of an item, a heading or a footnote."""
+    """Return whether a block of prose begins with `alias`, after the marker of an item, a heading or a footnote."""
     first = re.sub(r"^(\s*([-*+]|\d+\.|>)\s+|\s*#+\s+|\[\^?)", "", block[0])
     return re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first) is not None
 
@@ -426,7 +428,7 @@ def _edit_notes(platform: Platform, alias: str, reword: Reword | None) -> dict[s
 
 
 def _reword_block(block: str, reword: Reword) -> str:
-    """A reworded block of prose that keeps its mark and line endings; "" if nothing in it remains correct."""
+    """A reworded block of prose that keeps its marker and line endings; "" if nothing in it remains correct."""
     prose = block.rstrip("\r\n")
     ending = block[len(prose) :]
     mark = re.match(r"\s*([-*+>]\s+|\d+\.\s+|#+\s+)?", prose)

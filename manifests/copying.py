@@ -331,8 +331,8 @@ def without_replicas(document: Document, platform: Platform, pieces: Pieces, bun
                 or kind in ("InferenceService", "Model")
             ):
                 continue
-            lead = " " * first.start_mark.column
-            return document.apply([document.insert_lines(first.start_mark.line, f"{lead}replicas: 0\n")])
+            indentation = " " * first.start_mark.column
+            return document.apply([document.insert_lines(first.start_mark.line, f"{indentation}replicas: 0\n")])
     return document
 
 

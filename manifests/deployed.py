@@ -153,11 +153,11 @@ def _gateway_entries(platform: Platform, name: str) -> list[object]:
         pieces = platform.locate(name)
         aliases = {name, *(entry.alias for entry in pieces.entries)} if pieces else {name}
         hosts = {name, pieces.host} if pieces else {name}
-        spaces = {layout.namespace, pieces.namespace} if pieces else {layout.namespace}
+        namespaces = {layout.namespace, pieces.namespace} if pieces else {layout.namespace}
         return [
             _as_json(entry.node)
             for entry in platform.entries()
-            if entry.alias in aliases or any(entry.reaches(host, *spaces) for host in hosts)
+            if entry.alias in aliases or any(entry.reaches(host, *namespaces) for host in hosts)
         ]
     except ManifestError:
         return [platform.read(layout.litellm_values)]

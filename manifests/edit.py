@@ -192,8 +192,8 @@ class Document:
             return Edit(start, end, new)
         # Two or more spaces mean that the comment is aligned: keep its column if it fits.
         aligned = len(gap[1]) > 1
-        spaces = max(1, len(gap[1]) - (len(new) - len(old))) if aligned else 1
-        return Edit(start, end + len(gap[1]), new + " " * spaces)
+        gap_width = max(1, len(gap[1]) - (len(new) - len(old))) if aligned else 1
+        return Edit(start, end + len(gap[1]), new + " " * gap_width)
 
     def delete_lines(self, first: int, last: int) -> Edit:
         """Delete the lines `first` to `last` (inclusive)."""
@@ -202,14 +202,14 @@ class Document:
     def insert_lines(self, before: int, text: str) -> Edit:
         """Insert whole lines before a line; past the end of the file, append them."""
         offset = self.offset(before)
-        lead = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
+        line_break = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
         if "\r\n" in self.text:
             text = re.sub(r"\r?\n", "\r\n", text)
-        return Edit(offset, offset, lead + text)
+        return Edit(offset, offset, line_break + text)
 
     def comments(self) -> tuple[Comment, ...]:
         """Every comment of the file. A `#` inside a value (a script, a quoted string) is not a comment."""
-        inside = [
+        value_ranges = [
             (node.start_mark.index, node.end_mark.index)
             for node in scalars(self.roots)
             if node.style in ("'", '"', "|", ">")
@@ -219,7 +219,7 @@ class Document:
         for number, line in enumerate(self._visible.splitlines(keepends=True)):
             for match in _HASH.finditer(line) if "#" in line else ():
                 index = offset + match.start()
-                if not any(start <= index < end for start, end in inside):
+                if not any(start <= index < end for start, end in value_ranges):
                     alone = not line[: match.start()].strip()
                     all_comments.append(Comment(number, match.start(), line[match.start() :].rstrip("\r\n"), alone))
                     break
@@ -255,14 +255,14 @@ def _member(node: Node | None, key: str) -> Node | None:
     if not isinstance(node, MappingNode):
         return None
     merged = None
-    for name, inside in node.value:
+    for name, child in node.value:
         if isinstance(name, ScalarNode):
             if name.value == key:
-                return cast("Node", inside)
+                return cast("Node", child)
             merged = merged or name.value == "<<"
     if not merged:
         return None
-    values = (inside for name, inside in entries(node) if name.value == "<<")
+    values = (child for name, child in entries(node) if name.value == "<<")
     sources = (source for merged_value in values for source in (items(merged_value) or (merged_value,)))
     return next((inner for source in sources if (inner := _member(source, key)) is not None), None)
 

@@ -59,13 +59,15 @@ def _remaining_mentions(changed: Pieces, pieces: Pieces, target: Target) -> list
         return []
     names = {*target.renames, *(rename.rpartition("/")[2] for rename in target.renames if is_path(rename))}
     names -= {part for new_name in target.renames.values() for part in (new_name, new_name.rpartition("/")[2])} | {""}
-    whole = re.compile("|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in names if len(name) > 4) or r"(?!)")
+    pattern = re.compile(
+        "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in names if len(name) > 4) or r"(?!)"
+    )
     served = {id(site.node) for flag in (changed.served,) if flag for site in flag.sites if site is not None}
     return sorted(
         {
             f"{located.document.path}:{node.start_mark.line + 1}"
             for located, node in changed.texts()
-            if id(node) not in served and whole.search(_without_names(str(node.value), changed.served_names))
+            if id(node) not in served and pattern.search(_without_names(str(node.value), changed.served_names))
         }
     )
 

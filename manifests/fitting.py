@@ -59,8 +59,10 @@ def _branches(platform: Platform) -> set[str]:
         if value(source, "path")
     ]
     repositories = Counter(value(source, "repoURL") for source in sources)
-    usual = repositories.most_common(1)[0][0] if repositories else ""
-    revisions = {value(source, "targetRevision") or "HEAD" for source in sources if value(source, "repoURL") == usual}
+    main_repository = repositories.most_common(1)[0][0] if repositories else ""
+    revisions = {
+        value(source, "targetRevision") or "HEAD" for source in sources if value(source, "repoURL") == main_repository
+    }
     return set() if any(source == "HEAD" or "{{" in source for source in revisions) else revisions
 
 

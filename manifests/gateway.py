@@ -346,12 +346,12 @@ def _included_files(tree: Tree, document: Document, root: Node) -> Iterator[tupl
             path = posixpath.normpath(posixpath.join(posixpath.dirname(document.path), node.value))
             base = posixpath.basename(node.value)
             same_map = re.search(rf"(?m)^\s*[\"']?{re.escape(base)}[\"']?:\s*\|", document.text)
-            beside = posixpath.join(posixpath.dirname(document.path), base)
+            sibling_path = posixpath.join(posixpath.dirname(document.path), base)
             yield (
                 node,
                 document.path
                 if same_map
-                else next((candidate for candidate in (path, beside) if tree.read(candidate) is not None), ""),
+                else next((candidate for candidate in (path, sibling_path) if tree.read(candidate) is not None), ""),
             )
 
 
@@ -406,8 +406,8 @@ def _nested_pairs(fields: Iterable[tuple[str, ScalarNode]]) -> list[tuple[Scalar
 
 def _variable(document: Document, name: str) -> str:
     """The value of an environment variable that the same file sets, as a key or as an item with `name` and `value`."""
-    whole = Document(document.path, document.text)
-    for root in whole.roots:
+    file_document = Document(document.path, document.text)
+    for root in file_document.roots:
         for mapping in mappings(root):
             if value(mapping, "name") == name and scalar(mapping, "value") is not None:
                 return value(mapping, "value")

@@ -68,11 +68,11 @@ def _with_mode(entry: Entry, mode: str) -> Edit:
         )
     if mode_node is not None:
         return document.set_value(mode_node, mode)
-    lead = " " * entry.node.start_mark.column
+    indentation = " " * entry.node.start_mark.column
     if info is not None:
         first = info.start_mark
         return document.insert_lines(first.line, f"{' ' * first.column}mode: {mode}\n")
-    return document.insert_lines(entry.last + 1, f"{lead}model_info:\n{lead}  mode: {mode}\n")
+    return document.insert_lines(entry.last + 1, f"{indentation}model_info:\n{indentation}  mode: {mode}\n")
 
 
 def _with_name_and_address(

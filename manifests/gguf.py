@@ -37,9 +37,11 @@ def choose(facts: ModelFacts, requested: str | None, machine: Machine, *, exact:
         return ChosenFile(f"{name}-{requested or _DEFAULT_FORMAT}.gguf", _facts_of_file(kind, facts.weight_bytes))
     files = _sizes_of_files(facts)
     mark = (requested or _DEFAULT_FORMAT).upper()
-    same = [name for format_name in (mark, mark.removeprefix("UD-")) for name in files if _format(name) == format_name]
-    if same:
-        return ChosenFile(same[0], _facts_of_file(kind, files[same[0]]))
+    requested_files = [
+        name for format_name in (mark, mark.removeprefix("UD-")) for name in files if _format(name) == format_name
+    ]
+    if requested_files:
+        return ChosenFile(requested_files[0], _facts_of_file(kind, files[requested_files[0]]))
     there_are = ", ".join(sorted({_format(name) for name in files} - {""}))
     if exact:
         raise ManifestError(

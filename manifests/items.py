@@ -37,7 +37,7 @@ def with_copy(pieces: Pieces, edited: Document, new: str, rewording: Rewording, 
             if (mapping.start_mark.line, mapping.start_mark.column) == (first, column)
         )
 
-    def is_inside(document: Document) -> Callable[[Comment], bool]:
+    def belongs_to_item(document: Document) -> Callable[[Comment], bool]:
         end = _end(item_of(document))
         return lambda comment: first <= comment.line <= end
 
@@ -46,7 +46,7 @@ def with_copy(pieces: Pieces, edited: Document, new: str, rewording: Rewording, 
     count = scalar(item_of(edited), "replicaCount")
     if at_zero and count is not None and count.value != "0":
         edited = edited.apply([edited.set_value(count, "0")])
-    edited = rewording.document(edited, concerns=is_inside(edited))
+    edited = rewording.document(edited, concerns=belongs_to_item(edited))
     return with_item_below(original, subject, edited, item_of(edited)).text
 
 
@@ -76,8 +76,8 @@ def _sequences(node: Node) -> list[SequenceNode]:
 
 def lines_of(document: Document, item: Node) -> tuple[int, int]:
     """The first and last line of an item; raises ManifestError if another item is on the same lines."""
-    lead = document.lines[item.start_mark.line][: item.start_mark.column]
-    if document.window is not None or lead.strip() != "-" or (isinstance(item, MappingNode) and item.flow_style):
+    prefix = document.lines[item.start_mark.line][: item.start_mark.column]
+    if document.window is not None or prefix.strip() != "-" or (isinstance(item, MappingNode) and item.flow_style):
         raise ManifestError(f"{document.path}:{item.start_mark.line + 1} has its list on one line: change it by hand.")
     return item.start_mark.line, _end(item)
 

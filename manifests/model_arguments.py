@@ -44,13 +44,17 @@ def model_arguments(
             warnings=tuple(_removal_warning(flag.name, flag.value, before) for flag in removed_pins),
         )
     present = {flag.name: flag.value for flag in pieces.flags}
-    same = before.hf_id == facts.hf_id
-    if needs_remote_code(facts) and _REMOTE_CODE not in requested_names and not (same and _REMOTE_CODE in present):
+    is_same_model = before.hf_id == facts.hf_id
+    if (
+        needs_remote_code(facts)
+        and _REMOTE_CODE not in requested_names
+        and not (is_same_model and _REMOTE_CODE in present)
+    ):
         raise ManifestError(
             f"{facts.hf_id} runs Python code from its own repository: read the code and, if you trust it, allow it with "
             f"arg={_REMOTE_CODE}."
         )
-    if same:
+    if is_same_model:
         return ModelArguments(args=requested)
     flags = flags_for(facts, before.engine_version)
     derived = tuple(

@@ -32,15 +32,15 @@ class Place(NamedTuple):
 
 @remembered
 def names(platform: Snapshot) -> tuple[str, ...]:
-    """The possible names of endpoints: the directories below the serving directory, and all other model servers."""
+    """The possible names of endpoints: those of the directories below the serving directory, and of all other model servers."""
     layout = platform.layout
     depth = layout.serving_dir.count("/") + 1
     folders = {path.split("/")[depth] for path in platform.files(layout.serving_dir) if path.count("/") > depth}
     places = _places(platform)
-    split = {
+    split_folders = {
         place.home.split("/")[depth] for place in places if place.home.count("/") > depth and place.name not in folders
     }
-    return tuple(sorted((folders - split) | {place.name for place in places}))
+    return tuple(sorted((folders - split_folders) | {place.name for place in places}))
 
 
 @remembered
@@ -118,9 +118,9 @@ def _places_below(platform: Snapshot, scope: str) -> list[Place]:
 
 
 def _without_sidecars(servers: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """The servers without sidecars: one of an unknown kind counts only if there is no other."""
+    """The servers without sidecars. A server of an unknown kind counts only if there is no other server."""
     all_candidates = tuple(servers)
-    independent_kinds = ("InferenceService", "HelmRelease", "Application")  # each is independent, never a sidecar
+    independent_kinds = ("InferenceService", "HelmRelease", "Application")  # these are never sidecars
     engines_and_releases = (
         candidate
         for candidate in all_candidates
@@ -157,14 +157,14 @@ def _place_name(folder: str, candidate: Candidate) -> str:
 
 
 def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
-    """The places with distinct names; if several environments have a place, the configured environment's is used."""
+    """The places with distinct names. If several environments have the same place, only the configured one's is used."""
     result = []
     for place in places:
-        same = [other for other in places if other.name == place.name]
-        of_environment = [other for other in same if layout.environment in other.home.split("/")]
-        if len(same) > 1 and of_environment and place not in of_environment:
+        same_name = [other for other in places if other.name == place.name]
+        of_environment = [other for other in same_name if layout.environment in other.home.split("/")]
+        if len(same_name) > 1 and of_environment and place not in of_environment:
             continue
-        if len(of_environment or same) > 1:
+        if len(of_environment or same_name) > 1:
             folder = place.home if place.files != (place.home,) else posixpath.dirname(place.home)
             place = place._replace(name=f"{posixpath.basename(posixpath.dirname(folder)) or 'root'}-{place.name}")
         result.append(place)
@@ -173,20 +173,23 @@ def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
 
 def _yaml_files(tree: Tree, scope: str) -> list[str]:
     words = {*_GENERAL, *(word for engine in engines() for word in engine.words)}
-    signs = set(tree.grep(*sorted(words)))
+    matching_paths = set(tree.grep(*sorted(words)))
     releases = set(tree.grep("kind: Application", "kind: HelmRelease"))
-    signs |= {path for path in releases - signs if _installs_engine(tree, path, signs)}
-    paths = (path for path in signs if path.endswith(YAML) and within(path, scope))
+    matching_paths |= {path for path in releases - matching_paths if _installs_engine(tree, path, matching_paths)}
+    paths = (path for path in matching_paths if path.endswith(YAML) and within(path, scope))
     return sorted(path for path in paths if not _is_template(tree, path))
 
 
-def _installs_engine(tree: Tree, path: str, signs: set[str]) -> bool:
+def _installs_engine(tree: Tree, path: str, matching_paths: set[str]) -> bool:
     """Return whether a file installs a chart of the repository that names an engine, or has its values in other files."""
     if "valuesFrom:" in (tree.read(path) or ""):
         return True
     chart_paths = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
     folders = {posixpath.normpath(chart_path) for chart_path in chart_paths}
-    return any(is_chart(tree, folder) and any(within(sign, folder) for sign in signs) for folder in folders)
+    return any(
+        is_chart(tree, folder) and any(within(matching_path, folder) for matching_path in matching_paths)
+        for folder in folders
+    )
 
 
 def _is_template(tree: Tree, path: str) -> bool:

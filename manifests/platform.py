@@ -18,7 +18,7 @@ class Unknown(NamedTuple):
 
     name: str
     home: str
-    why: str
+    reason: str
 
 
 class Platform(Snapshot):

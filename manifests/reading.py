@@ -75,14 +75,14 @@ def read_change(
     layout = after.layout
     problems: list[str] = []
     try:
-        was = before.locate(template)
-        problems += unrelated_files(before, after, name, touched, planned, was)
+        old_pieces = before.locate(template)
+        problems += unrelated_files(before, after, name, touched, planned, old_pieces)
         if any(is_large(after, path) for path in touched):
             return Reading(problems=tuple(problems))  # files of that size are not parsed
         pieces = after.locate(name)
-        problems += unrelated_content(before, after, name, touched, pieces, was)
+        problems += unrelated_content(before, after, name, touched, pieces, old_pieces)
         if pieces is None:
-            place = was.deployment.document.path if was and was.name == name else layout.home(name)
+            place = old_pieces.deployment.document.path if old_pieces and old_pieces.name == name else layout.home(name)
             missing = () if removes else (f"{place}:1: no Deployment here names a model any more.",)
             return Reading(problems=(*problems, *missing))
         endpoint = describe(pieces, layout)
@@ -90,10 +90,10 @@ def read_change(
             file = pieces.deployment.document.path
             problems.append(f"{file}:1: this change removes {name}, but its Deployment is still here.")
         problems += _new_findings(before, after, name, template)
-        rows, warnings = other_differences(before, after, was, pieces)
+        rows, warnings = other_differences(before, after, old_pieces, pieces)
         return Reading(
             rows=(*_contract_rows(pieces, layout), *rows),
-            before=_contract_rows(was, before.layout) if was and was.name == name else (),
+            before=_contract_rows(old_pieces, before.layout) if old_pieces and old_pieces.name == name else (),
             warnings=warnings,
             problems=tuple(problems),
             endpoint=endpoint,
@@ -110,7 +110,7 @@ def _contract_rows(pieces: Pieces, layout: Layout) -> tuple[tuple[str, str], ...
 
 
 def other_differences(
-    before: Platform, after: Platform, was: Pieces | None, now: Pieces
+    before: Platform, after: Platform, old_pieces: Pieces | None, new_pieces: Pieces
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Each changed argument and field that is not in the contract's rows, and a warning for each dangerous one.
 
@@ -118,8 +118,8 @@ def other_differences(
     """
     rows: list[tuple[str, str]] = []
     warnings: list[str] = []
-    compared_with = "until now" if was is None or was.name == now.name else "in the template"
-    old_flags, new_flags = _flags(was), _flags(now)
+    compared_with = "until now" if old_pieces is None or old_pieces.name == new_pieces.name else "in the template"
+    old_flags, new_flags = _flags(old_pieces), _flags(new_pieces)
     for flag in (*new_flags, *(name for name in old_flags if name not in new_flags)):
         old, new = old_flags.get(flag), new_flags.get(flag)
         if old == new or flag in _IN_ROWS:
@@ -131,8 +131,8 @@ def other_differences(
             warnings.append(
                 f"{_argument(flag, new)}: Kubernetes replaces $(NAME) with that variable, even if it is a secret."
             )
-    new_names = _renaming(after.layout, was, now)
-    old_leaves, new_leaves = _leaves(before, was, new_names), _leaves(after, now, {})
+    new_names = _renaming(after.layout, old_pieces, new_pieces)
+    old_leaves, new_leaves = _leaves(before, old_pieces, new_names), _leaves(after, new_pieces, {})
     for path in (*new_leaves, *(field_path for field_path in old_leaves if field_path not in new_leaves)):
         old, new = old_leaves.get(path), new_leaves.get(path)
         if old == new:
@@ -140,7 +140,7 @@ def other_differences(
         if old and new and "snapshot_download" in new and _without_patterns(old) == _without_patterns(new):
             rows.append(("Files to download", _with_old_value(_patterns(new), _patterns(old), compared_with)))
             continue
-        if was is not None:
+        if old_pieces is not None:
             rows.append((_short_path(path), _with_old_value(new, old, compared_with)))
         if new is not None and (reason := _danger(path, new)):
             warnings.append(f"{_short_path(path)} = {new}: {reason}.")
@@ -164,12 +164,17 @@ def _with_old_value(new: str | None, old: str | None, compared_with: str) -> str
     return f"{'removed' if new is None else new or 'on'}, {compared_with} {'not given' if old is None else old or 'on'}"
 
 
-def _renaming(layout: Layout, was: Pieces | None, now: Pieces) -> dict[str, str]:
+def _renaming(layout: Layout, old_pieces: Pieces | None, new_pieces: Pieces) -> dict[str, str]:
     """Names in the old files with their names in the new files, the longest first."""
-    if was is None:
+    if old_pieces is None:
         return {}
-    old, new = describe(was, layout), describe(now, layout)
-    pairs = {old.hf_id: new.hf_id, old.served_name: new.served_name, old.alias: new.alias, was.name: now.name}
+    old, new = describe(old_pieces, layout), describe(new_pieces, layout)
+    pairs = {
+        old.hf_id: new.hf_id,
+        old.served_name: new.served_name,
+        old.alias: new.alias,
+        old_pieces.name: new_pieces.name,
+    }
     return {text: pairs[text] for text in sorted(pairs, key=len, reverse=True) if text and pairs[text]}
 
 
@@ -249,8 +254,8 @@ def _with_new_names(text: str, new_names: Mapping[str, str]) -> str:
     """The text with new names, replaced in one pass because a new name may contain an old one."""
     if not new_names:
         return text
-    whole = rf"(?<![\w-])(?:{'|'.join(map(re.escape, new_names))})(?!\w)"
-    return re.sub(whole, lambda match: new_names[match[0]], text)
+    pattern = rf"(?<![\w-])(?:{'|'.join(map(re.escape, new_names))})(?!\w)"
+    return re.sub(pattern, lambda match: new_names[match[0]], text)
 
 
 def _short_path(path: str) -> str:

@@ -151,17 +151,17 @@ def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) 
     named_places = mentions(platform, pieces, endpoint)
     uses = [place for place in named_places if not place.is_prose]
     if uses:
-        by_name = {f"{use.what} {use.name}": list[str]() for use in uses}
+        by_name = {f"{use.kind_of_name} {use.name}": list[str]() for use in uses}
         for use in uses:
-            by_name[f"{use.what} {use.name}"].append(f"{use.path}:{use.line}")
+            by_name[f"{use.kind_of_name} {use.name}"].append(f"{use.path}:{use.line}")
         names = " and ".join(f"its {name} ({_first_places(places)})" for name, places in by_name.items())
         raise ManifestError(f"Other files name {endpoint.name} by {names}. Remove it there first.")
     return named_places
 
 
 def _first_places(places: list[str]) -> str:
-    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
-    return ", ".join(places[:8]) + more
+    rest_of_list = f" and {len(places) - 8} more" if len(places) > 8 else ""
+    return ", ".join(places[:8]) + rest_of_list
 
 
 def _warnings(after: Platform, endpoint: ModelEndpoint, documents: tuple[Mention, ...]) -> tuple[str, ...]:

@@ -201,9 +201,9 @@ def _model_sites(
     if pieces.fields is not None:
         yield site, target.model
         return
-    whole = name_pattern(target.renames)
+    pattern = name_pattern(target.renames)
     for located, node in pieces.texts():
-        for match in whole.finditer(str(node.value)):
+        for match in pattern.finditer(str(node.value)):
             site_of_match = Site(located.document, node, match.start(), match.end())
             match_path, first, last = _spot(site_of_match)
             if not any(path == match_path and start < last and first < end for path, start, end in served_spots):
@@ -214,9 +214,9 @@ def _served_name_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, s
     """The places of the served names that change, with the new names."""
     flag, names, kept_names = pieces.served, new_served_names(pieces, target), set[str]()
     for old_value, site in zip(flag.values, flag.sites, strict=True) if flag else ():
-        whole = dict.fromkeys(names.get(name, name) for name in _names_in_value(pieces, old_value))
-        new, repeats = ",".join(whole), set(whole) <= kept_names
-        kept_names |= set(whole)
+        new_names = dict.fromkeys(names.get(name, name) for name in _names_in_value(pieces, old_value))
+        new, repeats = ",".join(new_names), set(new_names) <= kept_names
+        kept_names |= set(new_names)
         if new == old_value or repeats:
             continue
         if site is None:
@@ -271,10 +271,10 @@ def _setting_edit(pieces: Pieces, flag: Flag, new_value: str, *, bare: bool) -> 
         raise ManifestError(
             f"{_where(pieces, flag)} sets {flag.name}, which the new model must not have: remove it by hand."
         )
-    same = flag.value == new_value
+    is_same = flag.value == new_value
     if flag.name == pieces.runtime.context:
-        same = tokens(flag.value) == tokens(new_value) is not None
-    if same or (bare and not new_value):
+        is_same = tokens(flag.value) == tokens(new_value) is not None
+    if is_same or (bare and not new_value):
         return None
     if flag.site is None and flag.carrier == "list" and not flag.values:
         return document.path, document.set_value(flag.node, f"{flag.spelt}={new_value}")
@@ -406,18 +406,18 @@ def _price_edit(entry: Entry, direction: Direction, text: str) -> Edit:
     if price is not None and entry.owns(price.node):
         return document.set_value(price.node, text)
     other_price = entry.price("output" if direction == "input" else "input")
-    beside = (
+    neighbour = (
         other_price.node
         if other_price is not None and entry.owns(other_price.node)
         else scalar(entry.node, "litellm_params", "model")
     )
-    if beside is None or not entry.owns(beside) or entry.node.flow_style:
+    if neighbour is None or not entry.owns(neighbour) or entry.node.flow_style:
         raise ManifestError(
             f"{document.path} has no {direction} price for {entry.alias}: add it by hand, then try again."
         )
-    line = document.lines[beside.start_mark.line]
-    lead = " " * (len(line) - len(line.lstrip(" ")))
-    return document.insert_lines(beside.start_mark.line + 1, f"{lead}{direction}_cost_per_token: {text}\n")
+    line = document.lines[neighbour.start_mark.line]
+    indentation = " " * (len(line) - len(line.lstrip(" ")))
+    return document.insert_lines(neighbour.start_mark.line + 1, f"{indentation}{direction}_cost_per_token: {text}\n")
 
 
 def _added_argument_edit(
@@ -434,8 +434,8 @@ def _added_argument_edit(
     anchor = neighbours[-1] if name in ("--quantization", "--served-model-name") and neighbours else args[-1]
     if _is_flow(document, args):
         return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {yaml_scalar(argument, quoted=True)}")
-    lead = document.lines[anchor.start_mark.line][: anchor.start_mark.column]
-    added = f"{lead}{yaml_scalar(argument)}"
+    prefix = document.lines[anchor.start_mark.line][: anchor.start_mark.column]
+    added = f"{prefix}{yaml_scalar(argument)}"
     columns = {comment.column for comment in document.comments() if not comment.alone and comment.line in _lines(args)}
     if name == "--quantization" and columns:
         comment = f"# the format of the weights ({family(text_value).upper()})"
@@ -447,9 +447,9 @@ def _items_removal_edit(document: Document, args: tuple[ScalarNode, ...], first:
     """The edit that removes the items from `first` to `last` of a list."""
     if not _is_flow(document, args):
         return document.delete_lines(first.start_mark.line, last.end_mark.line)
-    at = next(index for index, argument in enumerate(args) if argument is first)
-    if at:
-        return Edit(args[at - 1].end_mark.index, last.end_mark.index, "")
+    first_index = next(index for index, argument in enumerate(args) if argument is first)
+    if first_index:
+        return Edit(args[first_index - 1].end_mark.index, last.end_mark.index, "")
     after = next(index for index, argument in enumerate(args) if argument is last) + 1
     return Edit(first.start_mark.index, args[after].start_mark.index if after < len(args) else last.end_mark.index, "")
 

@@ -118,7 +118,7 @@ class Mention(NamedTuple):
     path: str
     line: int
     name: str
-    what: str = "served name"
+    kind_of_name: str = "served name"
 
     @property
     def is_prose(self) -> bool:
@@ -130,10 +130,12 @@ def mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tup
     namespace = pieces.rendering.namespace or platform.layout.namespace
     address = f"{pieces.host}.{namespace}"
     every_mention = list(other_mentions(platform, pieces, endpoint))
-    every_mention += [mention._replace(what="address") for mention in mentions_of(platform, pieces, address)]
+    every_mention += [mention._replace(kind_of_name="address") for mention in mentions_of(platform, pieces, address)]
     for alias in endpoint.aliases:
         alias_mentions = mentions_of(platform, pieces, alias)
-        every_mention += [mention._replace(what="alias") for mention in alias_mentions if _is_call(platform, mention)]
+        every_mention += [
+            mention._replace(kind_of_name="alias") for mention in alias_mentions if _is_call(platform, mention)
+        ]
     unique = {(mention.path, mention.line): mention for mention in reversed(every_mention)}
     return tuple(unique[place] for place in sorted(unique))
 

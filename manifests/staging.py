@@ -155,8 +155,8 @@ def _added_patterns(document: Document, script: Script, patterns: tuple[str, ...
     argument = name if len(script.models) == 1 else _as_python_list(patterns)
     if len(script.models) == 1:
         line = _line_of(script, script.models[0].end_lineno or script.models[0].lineno)
-        lead = document.lines[line][: len(document.lines[line]) - len(document.lines[line].lstrip())]
-        yield document.insert_lines(line + 1, f"{lead}{name} = {_as_python_list(patterns)}\n")
+        prefix = document.lines[line][: len(document.lines[line]) - len(document.lines[line].lstrip())]
+        yield document.insert_lines(line + 1, f"{prefix}{name} = {_as_python_list(patterns)}\n")
     for call in script.calls:
         offset = _offset(document, script, call.args[0].end_lineno or 0, call.args[0].end_col_offset or 0)
         yield Edit(offset, offset, f", allow_patterns={argument}")
@@ -216,5 +216,5 @@ def _offset(document: Document, script: Script, number: int, column: int) -> int
     """The offset in the file of a position in the script, whose column is in bytes of UTF-8, as in `ast`."""
     text = str(script.node.value).splitlines()[number - 1]
     line = _line_of(script, number)
-    lead = document.lines[line].index(text) if text else 0
-    return document.offset(line) + lead + len(text.encode()[:column].decode())
+    prefix = document.lines[line].index(text) if text else 0
+    return document.offset(line) + prefix + len(text.encode()[:column].decode())

@@ -36,10 +36,10 @@ def is_large(tree: Tree, path: str) -> bool:
 
 def unrelated_files(
     before: Platform, after: Platform, name: str, touched: Mapping[str, Touch], planned: Collection[str],
-    was: Pieces | None,
+    old_pieces: Pieces | None,
 ) -> list[str]:  # fmt: skip
     """Changed files that do not belong to the endpoint, or that the card cannot show."""
-    files_in_rows = _files_in_rows(before, after, name, planned, was)
+    files_in_rows = _files_in_rows(before, after, name, planned, old_pieces)
     return [
         f"{path}:{line_number}: {reason}."
         for path, touch in sorted(touched.items())
@@ -48,7 +48,7 @@ def unrelated_files(
             _refusal(
                 before,
                 after,
-                _home_of(after.layout, name, was),
+                _home_of(after.layout, name, old_pieces),
                 name,
                 path,
                 touch,
@@ -61,21 +61,21 @@ def unrelated_files(
 
 
 def _files_in_rows(
-    before: Platform, after: Platform, name: str, planned: Collection[str], was: Pieces | None
+    before: Platform, after: Platform, name: str, planned: Collection[str], old_pieces: Pieces | None
 ) -> set[str]:
     """The files whose fields are all shown in the card's rows, or compared with their old values."""
     layout = after.layout
-    files = {path for path in planned if within(path, _home_of(layout, name, was))}
+    files = {path for path in planned if within(path, _home_of(layout, name, old_pieces))}
     files |= {path for path in planned if not is_large(after, path) and _applications(after, path)}
-    if was is not None and was.name == name:
-        files |= {*was.files, *_application_file(was)}
+    if old_pieces is not None and old_pieces.name == name:
+        files |= {*old_pieces.files, *_application_file(old_pieces)}
     readable = {path for path in files if path.endswith((".yaml", ".yml"))}
     return readable | {layout.litellm_values, *gateway_without_entries(before)}
 
 
-def _home_of(layout: Layout, name: str, was: Pieces | None) -> str:
+def _home_of(layout: Layout, name: str, old_pieces: Pieces | None) -> str:
     """The directory of the endpoint's manifests; a new endpoint gets its own."""
-    return was.home if was is not None and was.name == name else layout.home(name)
+    return old_pieces.home if old_pieces is not None and old_pieces.name == name else layout.home(name)
 
 
 def _applications(tree: Tree, path: str) -> list[str]:
@@ -120,12 +120,12 @@ def _refusal(
 
 
 def unrelated_content(
-    before: Platform, after: Platform, name: str, touched: Mapping[str, Touch], now: Pieces | None,
-    was: Pieces | None,
+    before: Platform, after: Platform, name: str, touched: Mapping[str, Touch], new_pieces: Pieces | None,
+    old_pieces: Pieces | None,
 ) -> list[str]:  # fmt: skip
     """Changes in the endpoint's and the gateway's files that do not concern the endpoint."""
     problems: list[str] = []
-    own_pieces = [pieces for pieces in (now, was) if pieces and pieces.name == name]
+    own_pieces = [pieces for pieces in (new_pieces, old_pieces) if pieces and pieces.name == name]
     for path in sorted({path for pieces in own_pieces for path in _application_file(pieces)} & touched.keys()):
         problems += _other_objects(before, after, path, own_pieces)
     gateway = {after.layout.litellm_values, *gateway_without_entries(after)}
@@ -178,8 +178,8 @@ def _other_entries(before: Platform, after: Platform, name: str, own_aliases: It
 def _first_difference(before: Tree, after: Tree, path: str) -> int:
     """The first line that differs, counted from 1."""
     old, new = (before.read(path) or "").splitlines(), (after.read(path) or "").splitlines()
-    same = next(
+    first_different = next(
         (index for index, (old_line, new_line) in enumerate(zip(old, new, strict=False)) if old_line != new_line),
         min(len(old), len(new)),
     )
-    return same + 1
+    return first_different + 1

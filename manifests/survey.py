@@ -45,13 +45,13 @@ class Survey(NamedTuple):
     """A description of how each endpoint is started and stopped."""
     routes: tuple[tuple[str, Route], ...] = ()
     """The name of each gateway that Stoker does not change, with one of its routes to an endpoint."""
-    beside: tuple[str, ...] = ()
+    other_workloads: tuple[str, ...] = ()
     """Workloads outside the contract that git keeps on a GPU together with an endpoint, as `namespace/name`."""
 
     proxy: Proxy | None = None
     """The place of LiteLLM in the cluster."""
 
-    together: int = 0
+    models_on_gpu: int = 0
     """The number of models that git keeps on a GPU at the same time."""
     key: tuple[str, str, str] = ("", "", "")
     """Namespace, name and key of the Secret with the engines' key, if the manifests define it."""
@@ -72,8 +72,8 @@ class Survey(NamedTuple):
         ]
         owners = [candidate for candidate in candidates if any(_is_below(file, candidate.path) for file in self._files)]
         # Stoker reads Kustomizations in one namespace; that of the source takes precedence over the object's own.
-        spaces = Counter(owner.source or owner.namespace for owner in owners or candidates)
-        return spaces.most_common(1)[0][0] if spaces else ""
+        namespaces = Counter(owner.source or owner.namespace for owner in owners or candidates)
+        return namespaces.most_common(1)[0][0] if namespaces else ""
 
     @property
     def _files(self) -> frozenset[str]:
@@ -95,7 +95,7 @@ def survey(platform: Platform) -> Survey:
     unread: list[tuple[str, str]] = []
     try:
         endpoints = read_endpoints(platform)
-        unread += ((place.home, place.why) for place in platform.unknown())
+        unread += ((place.home, place.reason) for place in platform.unknown())
     except ManifestError as error:
         endpoints = ()
         unread.append(("the endpoints", str(error)))
@@ -114,7 +114,7 @@ def survey(platform: Platform) -> Survey:
         tuple(unread),
         starts,
         routes,
-        _beside(platform, endpoints),
+        _other_workloads(platform, endpoints),
         proxy(platform),
         sum(_is_running(platform, endpoint) for endpoint in endpoints),
         _key(platform, endpoints),
@@ -157,7 +157,7 @@ def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterato
             yield from ((gateway.name, route) for route in routes)
 
 
-def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
+def _other_workloads(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
     """The workloads outside the contract that git keeps on a GPU, as `namespace/name`, if an endpoint runs, too."""
     if not any(_is_running(platform, endpoint) for endpoint in endpoints):
         return ()

@@ -98,8 +98,8 @@ class _Swap(NamedTuple):
             hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
         )
         weights = self.request.old_weight_bytes or estimated_weights(before.hf_id) or 0
-        was = comment_facts(before.name, old, weight_bytes=weights, chat=chats(before))
-        return Rewording(was, comment_facts(before.name, self.target, self.request.facts))
+        old_facts = comment_facts(before.name, old, weight_bytes=weights, chat=chats(before))
+        return Rewording(old_facts, comment_facts(before.name, self.target, self.request.facts))
 
     def only_changed(self, files: Mapping[str, str]) -> dict[str, str]:
         """The given files without those that already have this text in the repository."""
@@ -243,8 +243,8 @@ def _stale_documents(
     after: Platform, pieces: Pieces, before: ModelEndpoint, mentions: tuple[Mention, ...]
 ) -> tuple[str, ...]:
     """A warning about documents that name the old served name after the change."""
-    left = mentions_of(after, pieces, before.served_name) if mentions else ()
-    places = ", ".join(f"{mention.path}:{mention.line}" for mention in left if mention.is_prose)
+    remaining = mentions_of(after, pieces, before.served_name) if mentions else ()
+    places = ", ".join(f"{mention.path}:{mention.line}" for mention in remaining if mention.is_prose)
     return (f"These documents still name {before.served_name}: {places}.",) if places else ()
 
 

@@ -85,9 +85,9 @@ def _added_variable(document: Document, pieces: Pieces, name: str, path: str) ->
     last = variables[-1] if variables else None
     if not isinstance(last, MappingNode) or last.flow_style:
         raise ManifestError(f"{document.path} has no list of variables for the engine: add {name}={path} by hand.")
-    lead = document.lines[last.start_mark.line][: last.start_mark.column]
+    prefix = document.lines[last.start_mark.line][: last.start_mark.column]
     end = _last_line(last)
-    return document.insert_lines(end + 1, f"{lead}name: {name}\n{' ' * len(lead)}value: {path}\n")
+    return document.insert_lines(end + 1, f"{prefix}name: {name}\n{' ' * len(prefix)}value: {path}\n")
 
 
 def _last_line(node: Node) -> int:
@@ -105,7 +105,7 @@ def _lines(node: Node) -> Iterator[int]:
 
 
 def _needed_storage(before: ModelEndpoint) -> str:
-    """The volume's new size if the weights leave too little space for the caches; otherwise, or if unknown, ""."""
+    """The volume's new size if the weights leave too little space for the caches; otherwise, or if the weights are unknown, ""."""
     weights = estimated_weights(before.hf_id) or 0
     if not before.pvc_size or quantity_bytes(before.pvc_size) >= volume_need(weights) + _ROOM:
         return ""

@@ -172,11 +172,11 @@ class Rewording:
         first, last = block[0], block[-1]
         if not new.strip():
             return [document.delete_lines(first.line, last.line)]
-        lead = " " * first.column + "# "
-        width = max(_WIDTH, *(comment.column + len(comment.text) for comment in block)) - len(lead)
+        prefix = " " * first.column + "# "
+        width = max(_WIDTH, *(comment.column + len(comment.text) for comment in block)) - len(prefix)
         lines = [part for body in new.split("\n") for part in _wrap(body, width)]
         ending = "\r\n" if document.lines[first.line].endswith("\r\n") else "\n"
-        text = "".join((lead + line).rstrip() + ending for line in lines)
+        text = "".join((prefix + line).rstrip() + ending for line in lines)
         return [Edit(document.offset(first.line), document.offset(last.line + 1), text)]
 
     def _trailing(self, document: Document, comment: Comment) -> list[Edit]:
@@ -367,11 +367,11 @@ class Rewording:
                 for spelt in (str, _with_spaces, _capital, _with_last_word_in_capitals)
             ]
         if len(old.family) < len(old.model):
-            same = old.family == new.family
-            for whole, new_whole in ((old.model, new.model), (old.stem, new.stem)):
-                short = whole[len(old.family) + 1 :]
+            is_same_family = old.family == new.family
+            for old_whole, new_whole in ((old.model, new.model), (old.stem, new.stem)):
+                short = old_whole[len(old.family) + 1 :]
                 if "-" in short:
-                    pairs.append((short, new_whole[len(new.family) + 1 :] if same else new_whole))
+                    pairs.append((short, new_whole[len(new.family) + 1 :] if is_same_family else new_whole))
         if old.context and new.context:
             pairs += [(spelt(old.context), spelt(new.context)) for spelt in (str, _thousands, _in_k, _in_capital_k)]
         return {before: after for before, after in pairs[::-1] if before and before != after}

@@ -124,7 +124,7 @@ def check_(
         broken = {finding.path for finding in findings if finding.rule == "yaml"}
         readable = platform.without(broken)
         names = [known.name for known in read_endpoints(readable)]
-        not_checked = [(unknown.home, unknown.why) for unknown in readable.unknown()] if endpoint is None else []
+        not_checked = [(unknown.home, unknown.reason) for unknown in readable.unknown()] if endpoint is None else []
     if not names and not broken and not not_checked:
         _refuse(
             f"{path} has no endpoint in {platform.layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or use --config."
@@ -151,12 +151,12 @@ def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = No
         unknown = platform.unknown()
     if shape is Format.JSON:
         entries = [endpoint.model_dump() for endpoint in endpoints]
-        entries += [{"name": place.name, "kind": "unknown", "home": place.home, "why": place.why} for place in unknown]
+        entries += [{"name": place.name, "kind": "unknown", "home": place.home, "why": place.reason} for place in unknown]
         typer.echo(json.dumps(entries, indent=2))
         return
     head = ("NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$ IN", "$ OUT")
     rows = [head, *(_row(endpoint) for endpoint in endpoints)]
-    rows += [(place.name, "unknown", place.why, *("–",) * 5) for place in unknown]
+    rows += [(place.name, "unknown", place.reason, *("–",) * 5) for place in unknown]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -127,10 +127,10 @@ def report(result: Survey, most: int | None = None) -> tuple[str, ...]:
         for deployment in result.deployments[:most]
     ]
     lines += _more(result.deployments, most)
-    if result.together > 1:
-        lines.append(f"Models that may share a GPU: {result.together} (gpu.slots)")
-    if result.beside:
-        lines.append(f"Other workloads on the GPU: {', '.join(result.beside)}")
+    if result.models_on_gpu > 1:
+        lines.append(f"Models that may share a GPU: {result.models_on_gpu} (gpu.slots)")
+    if result.other_workloads:
+        lines.append(f"Other workloads on the GPU: {', '.join(result.other_workloads)}")
     lines.append(f"Gateway: {_gateway_in_words(result)}")
     lines += [
         f"  {name} routes to {route.target} in {route.path}:{route.line}; Stoker does not change it"
@@ -179,8 +179,8 @@ def derived(result: Survey, layout: Layout) -> dict[str, Any]:
         settings["vllm"] = {"api_key": {"namespace": ""}}
     elif all(result.key) and (key := SecretRef(**dict(zip(_SECRET, result.key, strict=True)))) != default.vllm.api_key:
         settings["vllm"] = {"api_key": key.model_dump()}
-    settings["gpu"] = ({"slots": result.together} if result.together > 1 else {}) | (
-        {"beside": list(result.beside)} if result.beside else {}
+    settings["gpu"] = ({"slots": result.models_on_gpu} if result.models_on_gpu > 1 else {}) | (
+        {"beside": list(result.other_workloads)} if result.other_workloads else {}
     )
     return {key: value for key, value in settings.items() if value}
 

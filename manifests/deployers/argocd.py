@@ -65,8 +65,10 @@ def application(platform: Snapshot, name: str, home: str, fields: FieldMap | Non
     referring = next(
         (app for app in all_applications if any(leads_to(platform, path, folder) for path in source_paths(app))), None
     )
-    above = [app for app in all_applications if any(path != home and within(home, path) for path in source_paths(app))]
-    return referring or max(above, key=lambda app: max(map(len, source_paths(app))), default=None)
+    deploying_parents = [
+        app for app in all_applications if any(path != home and within(home, path) for path in source_paths(app))
+    ]
+    return referring or max(deploying_parents, key=lambda app: max(map(len, source_paths(app))), default=None)
 
 
 def deployment_of(located: Located) -> Deployment:

@@ -104,8 +104,8 @@ def _data(source: Located, name: str) -> Iterator[tuple[str, Site]]:
         for literal in items(find(generator, "literals")):
             if isinstance(literal, ScalarNode) and "=" in literal.value:
                 variable, _, text = literal.value.partition("=")
-                whole = Site.whole(source.document, literal)
-                yield variable, whole.part(text, len(variable) + 1) if text else whole
+                literal_site = Site.whole(source.document, literal)
+                yield variable, literal_site.part(text, len(variable) + 1) if text else literal_site
 
 
 def _config_names(volume: Node) -> Iterator[str]:

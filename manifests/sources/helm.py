@@ -53,7 +53,7 @@ def _containers(
     tree: Tree, kind: str, located: Located, document: Document, values: MappingNode
 ) -> Iterator[Candidate]:
     """The containers in the values: for each controller the first one that names a model."""
-    release, many = _release(kind, located), _has_many_controllers(values)
+    release, has_many_controllers = _release(kind, located), _has_many_controllers(values)
     by_controller: dict[tuple[str, ...], tuple[MappingNode, Command, tuple[Located, ...]]] = {}
     for node in mappings(values):
         if not any(find(node, key) is not None for key in ("args", "command", "image")):
@@ -68,7 +68,9 @@ def _containers(
             by_controller[owner] = (node, command, pod_context.configs)
     for owner, (node, command, configs) in by_controller.items():
         subject = find(values, *owner) if owner else values
-        name = object_name(release, owner[-1]) if owner and (many or len(by_controller) > 1) else release
+        name = (
+            object_name(release, owner[-1]) if owner and (has_many_controllers or len(by_controller) > 1) else release
+        )
         replicas = next((scalar(subject, key) for key in ("replicas", "replicaCount") if scalar(subject, key)), None)
         yield Candidate(
             kind=kind,

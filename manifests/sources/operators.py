@@ -63,8 +63,8 @@ def _kubeai_command(located: Located, spec: MappingNode) -> Command:
     )
     if url is None or not url.value.startswith(_HUB):
         return Command(vllm, flags)
-    whole = Site.whole(located.document, url)
-    site = whole.part(re.split(r"[?@]", whole.value.removeprefix(_HUB))[0], len(_HUB))
+    url_site = Site.whole(located.document, url)
+    site = url_site.part(re.split(r"[?@]", url_site.value.removeprefix(_HUB))[0], len(_HUB))
     return Command(vllm, (Flag(vllm.model[0], (site.value,), (url,), True, (site,), "variable"), *flags))
 
 

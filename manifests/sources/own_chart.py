@@ -44,7 +44,7 @@ class _Object(NamedTuple):
 class _Engine(NamedTuple):
     """The workload, its containers with their values, and the arguments at their places in the values."""
 
-    of: _Object
+    declared: _Object
     containers: tuple[Node, ...]
     command: Command
 
@@ -182,8 +182,10 @@ def _kserve_engine(declared: _Object, model: Node, objects: tuple[_Object, ...])
             containers.append(plain_container)
             parts += [command] if (command := _command(other, container, hint)) is not None else []
     parts += [command] if (command := _command(declared, model, hint)) is not None else []
-    whole = kserve.command_of_runtime(hint, form) if not parts else parts[0]
-    command = Command(whole.engine, tuple(flag for part in parts for flag in part.flags), whole.description)
+    first_command = kserve.command_of_runtime(hint, form) if not parts else parts[0]
+    command = Command(
+        first_command.engine, tuple(flag for part in parts for flag in part.flags), first_command.description
+    )
     command = _with_weights(declared.rendering, value(model, "storageUri"), command)
     return _Engine(declared, tuple(containers), command) if command.engine is not None else None
 

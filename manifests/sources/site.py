@@ -106,8 +106,8 @@ class Site:
         if not gap:
             return Edit(start, end, text)
         aligned = len(gap[1]) > 1
-        spaces = max(1, len(gap[1]) - (len(text) - (end - start))) if aligned else 1
-        return Edit(start, end + len(quote) + len(gap[1]), text + quote + " " * spaces)
+        gap_width = max(1, len(gap[1]) - (len(text) - (end - start))) if aligned else 1
+        return Edit(start, end + len(quote) + len(gap[1]), text + quote + " " * gap_width)
 
     @property
     def span(self) -> tuple[int, int]:

@@ -251,8 +251,8 @@ class _Writer:
         name = _text(arguments[0])
         chart_name = _text(_descend(self.release.values, ["nameOverride"])) or self.release.chart
         if name.endswith("fullname"):
-            whole = self.release.name if chart_name in self.release.name else f"{self.release.name}-{chart_name}"
-            return _text(_descend(self.release.values, ["fullnameOverride"])) or whole
+            full_name = self.release.name if chart_name in self.release.name else f"{self.release.name}-{chart_name}"
+            return _text(_descend(self.release.values, ["fullnameOverride"])) or full_name
         if name.endswith(".name"):
             return chart_name
         part = _Writer(
@@ -276,8 +276,8 @@ class _Writer:
         result = self.value(text, scope, dot)
         if "toYaml" in text and isinstance(result, tuple):
             width = next((int(number) for number in re.findall(r"n?indent (\d+)", text)), 0)
-            lead = "\n" if "nindent" in text else ""
-            self.out.append(lead + self._yaml(result, width))
+            line_break = "\n" if "nindent" in text else ""
+            self.out.append(line_break + self._yaml(result, width))
         elif isinstance(result, str) and (match := re.search(r"(n?)indent (\d+)", text)):
             self.out.append(("\n" if match[1] and result else "") + indent(result, " " * int(match[2])))
         else:
@@ -294,13 +294,13 @@ class _Writer:
         if not reference:
             return ""
         document, node = reference[0]
-        lead = " " * indent
+        prefix = " " * indent
         if isinstance(node, MappingNode):
             lines = []
             for key, child in entries(node):
                 inner_yaml = self._yaml((Place(document, child),), indent + 2)
                 lines.append(
-                    f"{lead}{json.dumps(str(key.value))}:"
+                    f"{prefix}{json.dumps(str(key.value))}:"
                     + (f"\n{inner_yaml}" if "\n" in inner_yaml or inner_yaml.startswith(" ") else f" {inner_yaml}")
                 )
             return "\n".join(lines)
@@ -308,7 +308,7 @@ class _Writer:
             parts = []
             for item in items(node):
                 inner_yaml = self._yaml((Place(document, item),), indent + 2)
-                parts.append(f"{lead}- {inner_yaml.lstrip()}")
+                parts.append(f"{prefix}- {inner_yaml.lstrip()}")
             return "\n".join(parts)
         return self._mark(reference)
 

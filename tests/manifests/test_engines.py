@@ -143,7 +143,7 @@ def test_another_engine_is_reported_and_not_changed(
     assert check(Platform(tree, layout)) == ()
     assert "other" not in [endpoint.name for endpoint in read_endpoints(Platform(tree, layout))]
     (unknown,) = Platform(tree, layout).unknown()
-    assert (unknown.home, engine in unknown.why) == ("serving/other", True)
+    assert (unknown.home, engine in unknown.reason) == ("serving/other", True)
     message = f"serving/other is outside the contract: its engine is {engine}"
     with pytest.raises(ManifestError, match=message):
         plan_swap(Platform(tree, layout), SwapRequest(name="other", facts=CODER_3B), machine)
