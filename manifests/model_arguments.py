@@ -94,8 +94,8 @@ def _cannot_stay(name: str, facts: ModelFacts) -> bool:
 
 def _effect_of_removal(name: str) -> str:
     lost = {
-        "--tool-call-parser": "; for tool calls, give the new model's with arg=--tool-call-parser=",
-        "--reasoning-parser": "; for separate reasoning, give the new model's with arg=--reasoning-parser=",
+        "--tool-call-parser": "; for tool calls, give the new model's parser with arg=--tool-call-parser=",
+        "--reasoning-parser": "; for separate reasoning, give the new model's parser with arg=--reasoning-parser=",
         "--chat-template": "; the new model's own template is used",
         "--mmproj": "; for images, give the new model's file with arg=--mmproj=",
     }

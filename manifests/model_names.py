@@ -54,7 +54,7 @@ _HUB_CACHE = re.compile(r"(?<=/)models--([\w.-]+?)--([\w.-]+)(?=/|$)")
 
 
 class Naming(NamedTuple):
-    """The engine's value for a new model, and each name of the old model in the manifests with the new name."""
+    """The names of a new model: the engine's value, and the new name for each name of the old model in the manifests."""
 
     model: str
     renames: dict[str, str]

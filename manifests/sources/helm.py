@@ -103,7 +103,7 @@ def _has_many_controllers(values: MappingNode) -> bool:
 
 
 def object_name(release: str, key: str) -> str:
-    """The name of one of several objects of app-template (`determineResourceNameFromValues` in its library)."""
+    """The name of an object of app-template, which may have several (as in `determineResourceNameFromValues` in its library)."""
     return release if key == release or release.endswith(f"-{key}") else f"{release}-{key}"
 
 
