@@ -151,7 +151,9 @@ def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = No
         unknown = platform.unknown()
     if shape is Format.JSON:
         entries = [endpoint.model_dump() for endpoint in endpoints]
-        entries += [{"name": place.name, "kind": "unknown", "home": place.home, "why": place.reason} for place in unknown]
+        entries += [
+            {"name": place.name, "kind": "unknown", "home": place.home, "why": place.reason} for place in unknown
+        ]
         typer.echo(json.dumps(entries, indent=2))
         return
     head = ("NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$ IN", "$ OUT")

@@ -234,7 +234,7 @@ def test_an_unsupported_engine_is_listed(files: dict[str, str], reason: str) -> 
     """The engine is listed with the reason, whether it is an image, a chart, or part of a chart."""
     platform = opened(files)
     (workload,) = platform.unknown()
-    assert (workload.name, reason in workload.why) == ("vllm", True)
+    assert (workload.name, reason in workload.reason) == ("vllm", True)
     assert listed(files) == {}
 
 

@@ -117,7 +117,7 @@ def test_a_kubeai_model_is_copied() -> None:
 )
 def test_other_engines_of_operators_are_listed_and_not_changed(text: str, name: str, engine: str) -> None:
     tree = platform(model=text)
-    assert [(workload.name, workload.why) for workload in tree.unknown()] == [
+    assert [(workload.name, workload.reason) for workload in tree.unknown()] == [
         (name, f"its engine is {engine}, which Stoker does not change")
     ]
     assert read_endpoints(tree) == ()
@@ -215,6 +215,6 @@ def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model
 def test_a_second_engine_in_a_pod_is_listed_as_unknown() -> None:
     """It starts and stops with the first one."""
     tree = platform(llm=TWO)
-    assert [(workload.name, workload.home, workload.why) for workload in tree.unknown()] == [
+    assert [(workload.name, workload.home, workload.reason) for workload in tree.unknown()] == [
         ("llm-code/small", "models/llm.yaml", "small is a second engine in the pod of llm-code")
     ]

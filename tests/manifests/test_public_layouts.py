@@ -252,7 +252,7 @@ def test_another_engine_of_an_llm_inference_service_is_unknown() -> None:
     unknown_engine = unknown_engine.replace("[python3, -m, vllm.entrypoints.openai.api_server]", "[fast-serve]")
     unknown_engine = unknown_engine.replace("--model=/mnt/models/Qwen3-8B", "--model-id=chat")
     repository = platform(kserve__chat=unknown_engine)
-    assert [(workload.name, workload.why) for workload in repository.unknown()] == [
+    assert [(workload.name, workload.reason) for workload in repository.unknown()] == [
         ("chat", "its engine is the image ghcr.io/acme/fast:1.0, which Stoker does not change")
     ]
     assert not repository.endpoints()

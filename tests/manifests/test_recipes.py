@@ -129,7 +129,7 @@ def test_an_engine_is_recognised_read_and_changed_in_its_own_values(engine: str)
     named_engine = engine_named(engine)
     assert named_engine is not None
     if not named_engine.changes:
-        assert [(workload.name, engine in workload.why) for workload in Platform(tree, layout).unknown()] == [
+        assert [(workload.name, engine in workload.reason) for workload in Platform(tree, layout).unknown()] == [
             ("model", True)
         ]
         assert read_endpoints(Platform(tree, layout)) == ()

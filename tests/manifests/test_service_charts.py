@@ -136,6 +136,6 @@ def test_an_unreadable_service_in_a_chart_is_reported() -> None:
     files = {**SERVED, "charts/model/values-gpu.yaml": values, "charts/model/templates/runtime.yaml": template}
     platform = opened(files)
     assert read_endpoints(platform) == ()
-    assert [workload.why for workload in platform.unknown()] == [
+    assert [workload.reason for workload in platform.unknown()] == [
         "its engine is in the templates of charts/model, which Stoker does not change"
     ]
