@@ -27,7 +27,7 @@ SYSTEM = answers.SYSTEM
 log = structlog.get_logger(__name__)
 # Merge methods in order of preference, and the repository setting that allows each.
 _METHODS = {"squash": "allow_squash_merge", "merge": "allow_merge_commit", "rebase": "allow_rebase_merge"}
-_CACHED = 128
+_CACHE_SIZE = 128
 """Number of answers kept for their ETags: a pull request needs four or five."""
 _PAGES = 20
 """Maximum number of pages with 100 entries: checks, reviews or commits of one pull request."""
@@ -403,7 +403,7 @@ class GitHub:
             if "next" not in response.links:
                 return pages
             if page >= _PAGES:
-                raise BotError(f"GitHub lists more than {_PAGES} pages at {path}; Stoker reads no more than that.")
+                raise BotError(f"GitHub lists more than {_PAGES} pages at {path}; Stoker reads at most {_PAGES}.")
             page += 1
 
     async def _request(
@@ -449,7 +449,7 @@ class GitHub:
     def _store(self, key: tuple[str, str], response: httpx.Response) -> None:
         """Store a response for its ETag, and drop the oldest one if there are too many."""
         self._cached.pop(key, None)
-        while len(self._cached) >= _CACHED:
+        while len(self._cached) >= _CACHE_SIZE:
             self._cached.pop(next(iter(self._cached)))
         self._cached[key] = response
 
@@ -475,7 +475,7 @@ def _head_repository(pull: Listed | Pull) -> str:
 def _merge_commit_of(pull: Pull) -> str:
     """The merge commit. GitHub may need a moment to return it."""
     if not pull.merge_commit_sha:
-        raise Unavailable(SYSTEM, f"it does not name the merge commit of pull request #{pull.number} yet")
+        raise Unavailable(SYSTEM, f"it does not return the merge commit of pull request #{pull.number} yet")
     return pull.merge_commit_sha
 
 

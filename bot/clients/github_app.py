@@ -30,12 +30,12 @@ class AppToken:
         self._token: SecretStr | None = None
         self._granted: dict[str, str] | None = None
         self._ends = 0.0
-        self._asking = asyncio.Lock()
+        self._renewal = asyncio.Lock()
 
     async def __call__(self) -> SecretStr:
-        async with self._asking:
+        async with self._renewal:
             if self._token is None or time.time() > self._ends - _RENEW_BEFORE:
-                self._token, self._ends = await self._new()
+                self._token, self._ends = await self._create_token()
             return self._token
 
     async def lacking(self) -> tuple[str, ...] | None:
@@ -53,7 +53,7 @@ class AppToken:
             if granted.get(name) not in _RANKS[_RANKS.index(needed) :]
         )
 
-    async def _new(self) -> tuple[SecretStr, float]:
+    async def _create_token(self) -> tuple[SecretStr, float]:
         path = f"/app/installations/{self._installation}/access_tokens"
         headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {self._assertion()}"}
         response = await send(self._http, SYSTEM, "POST", path, headers=headers)
@@ -91,5 +91,5 @@ class AppToken:
             return jwt.encode(claims, key.get_secret_value() if key else "", algorithm="RS256")
         except (ValueError, TypeError, jwt.InvalidKeyError) as error:
             raise BotError(
-                "GITHUB_APP_PRIVATE_KEY is not a private key: paste the whole .pem file that GitHub gave you."
+                "GITHUB_APP_PRIVATE_KEY is not a private key: paste the whole .pem file from GitHub."
             ) from error

@@ -92,9 +92,9 @@ async def test_deleted_accounts_and_forks_are_read_as_missing(remote: Remote, gi
 
 async def test_a_merge_without_its_commit_is_read_again_later(remote: Remote, github: GitHub) -> None:
     remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=None)
-    with pytest.raises(Unavailable, match="does not name the merge commit of pull request #1 yet"):
+    with pytest.raises(Unavailable, match="does not return the merge commit of pull request #1 yet"):
         await github.pull(1)
-    with pytest.raises(Unavailable, match="does not name the merge commit"):
+    with pytest.raises(Unavailable, match="does not return the merge commit"):
         await github.merge(1, HEAD, "main")
 
 

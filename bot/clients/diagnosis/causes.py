@@ -37,7 +37,7 @@ def _allocation(groups: Groups) -> dict[str, str]:
     return {"sizes": f" ({tried} more were needed{f', {free} were free' if free else ''})" if tried else ""}
 
 
-def _what(groups: Groups) -> dict[str, str]:
+def _detail(groups: Groups) -> dict[str, str]:
     return {"what": f"({groups['what']})" if groups.get("what") else ""}
 
 
@@ -218,7 +218,7 @@ CAUSES: tuple[Cause, ...] = (
             r"not aligned with the quantized weight shape",
         ),
         "`--quantization={asked}` does not match the weights {config}.",
-        "Name the format that the weights have, or remove the argument: vLLM reads it from the weights.",
+        "Set it to the format of the weights, or remove the argument: vLLM reads the format from the weights.",
         lambda groups: {"config": f"(their format is {groups['config']})" if groups.get("config") else ""},
     ),
     Cause(
@@ -360,7 +360,7 @@ CAUSES: tuple[Cause, ...] = (
         ),
         "The engine does not find the weights {what}.",
         "Check `--model`, the mount path of the volume, and the files that the staging container put there.",
-        _what,
+        _detail,
     ),
     Cause(
         "tokenizer",
@@ -372,7 +372,7 @@ CAUSES: tuple[Cause, ...] = (
         ),
         "The tokenizer or the chat template cannot be loaded {what}.",
         "Check that all tokenizer files are staged, and `--tokenizer`, `--tokenizer-mode` and `--chat-template`.",
-        _what,
+        _detail,
     ),
     Cause(
         "unrecognized-arguments",
