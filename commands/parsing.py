@@ -63,7 +63,7 @@ def is_question(text: str) -> bool:
 
 
 def names_with_hold(words: Words) -> tuple[tuple[str, ...], timedelta | None]:
-    """Return the names and the duration, which is after `for` or at the end, as in `up coder-fim 1h 30m`."""
+    """Return the names and the duration. The duration follows `for` or the last name, as in `up coder-fim 1h 30m`."""
     if words.hold:
         return words.names, words.hold
     for first in range(1, len(words.names)):

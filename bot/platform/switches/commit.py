@@ -102,7 +102,7 @@ class ByCommit:
         if config.switch.merge == "push":
             return await self.repository.switch(changes, base=head, message=message, when=now)
         own_branch = f"stoker/{'start' if replicas else 'stop'}-{model}"
-        await self.github.withdraw(own_branch)  # an interrupted attempt may have left it
+        await self.github.withdraw(own_branch)  # the pull request of an interrupted attempt, if there is one
         pushed = await self.repository.push(changes, base=head, branch=own_branch, message=message, when=now)
         pull = await self.github.open_pull(own_branch, branch, title, message, config.github.labels)
         merged = await self.github.merge(pull.number, pushed, branch)
