@@ -165,8 +165,11 @@ class Bot:
         async with self._restarting:  # wait for a restart in progress
             self._ended = True
             if self._process is not None:
-                process, self._process = self._process, None
-                await _stop_process(process)
+                if "REDIS_URL" in self.environment:
+                    await self.die()  # after SIGTERM it would finish tasks for three seconds, which nobody needs
+                else:
+                    process, self._process = self._process, None
+                    await _stop_process(process)  # it stops its own Redis
         if self._log_file is not None:
             self._log_file.close()
 
