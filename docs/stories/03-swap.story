@@ -1,5 +1,5 @@
 # A pull request swaps what an endpoint serves: model, served name, gateway entry, catalog row.
-given speed 120
+given speed 300
 
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
 expect "Swap coder-chat to Qwen/Qwen2.5-Coder-14B-Instruct-AWQ" within 30s

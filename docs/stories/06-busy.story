@@ -1,5 +1,5 @@
 # One GPU, two people: the second sees who holds it, queues, and gets it when the turn comes.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat because evaluation run
 @lead clicks "Approve"

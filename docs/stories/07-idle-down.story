@@ -1,6 +1,6 @@
 # Nobody answers the reminder or the announcement: Stoker brings the idle model down, because an unused GPU still costs money.
 # The receipt estimates how long the node drains, and is corrected when the node is gone.
-given speed 120
+given speed 300
 given idle.remind_after 4s
 given idle.down_after 14s
 given idle.announce_before 5s

@@ -1,5 +1,5 @@
 # Without Redis the holder of the GPU is unknown: Stoker brings nothing up, and explains why.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat
 expect "Approve"

@@ -1,5 +1,5 @@
 # A person approves every cost: a denied, cancelled or expired request starts nothing.
-given approvals.expire_after 30s
+given approvals.expire_after 10s
 
 @dev /gpu up coder-chat
 expect "Approve"

@@ -1,6 +1,6 @@
 # The platform fails in four ways; each ends with one clear message, at zero replicas, with the GPU free.
 given speed 120
-given gpu.boot_limit 30s
+given gpu.boot_limit 20s
 
 break no-stock
 @dev /gpu up coder-chat

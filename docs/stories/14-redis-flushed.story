@@ -1,5 +1,5 @@
 # Redis loses its data during a session: the cluster still records who holds the GPU, and the session continues.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat for 3h because evaluation run
 @lead clicks "Approve"

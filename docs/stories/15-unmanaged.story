@@ -1,5 +1,5 @@
 # Somebody starts the GPU with kubectl: Stoker reports it once; an approver adopts it, or it is brought down.
-given speed 120
+given speed 300
 
 kubectl scale coder-fim 1
 expect "coder-fim uses the GPU, and nobody holds a lease for it" within 30s

@@ -1,5 +1,5 @@
 # A demo cannot wait: one approved operation replaces the running model, and notifies its holder.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat because evaluation run
 @lead clicks "Approve"

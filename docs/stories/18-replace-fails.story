@@ -1,5 +1,5 @@
 # A replacement that does not answer is rolled back: the previous model comes back for its remaining time.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat for 3h because evaluation run
 @lead clicks "Approve"

@@ -1,5 +1,5 @@
 # Help with the names of this platform, a suggestion for a typo, a mention in a thread, and Home.
-given speed 120
+given speed 300
 
 @dev /gpu help up
 expect "/gpu up coder-chat for 2h because demo tonight"

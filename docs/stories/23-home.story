@@ -1,5 +1,5 @@
 # A day in the app's Home: decide a request, bring the GPU down, and see the chart of the week.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat because surfaces
 expect "Awaiting approval"

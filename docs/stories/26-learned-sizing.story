@@ -1,5 +1,5 @@
 # After a boot, Stoker compares the engine's measurements with the estimate, and uses them for the next estimate.
-given speed 120
+given speed 300
 
 @dev /model fit Qwen/Qwen2.5-Coder-7B-Instruct-AWQ
 expect "overhead 2.2 GiB"

@@ -1,5 +1,5 @@
 # Somebody keeps an idle model until a chosen time. The number of keeps and their end are limited.
-given speed 120
+given speed 300
 given idle.remind_after 5s
 given idle.down_after 10m
 given idle.keep 4s

@@ -1,5 +1,6 @@
 # The gateway is restarting or down when a boot finishes: the model answers, so Stoker keeps the ten-minute boot.
-given speed 120
+given speed 300
+given litellm.wait 8s
 
 break litellm-down
 @dev /gpu up coder-chat

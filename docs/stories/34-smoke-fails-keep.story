@@ -1,5 +1,5 @@
 # Smoke tests fail: Stoker brings the model down, because it would cost money for nothing; with `keep` it stays up.
-given speed 120
+given speed 300
 
 break smoke-fails
 @dev /gpu up coder-chat

@@ -1,8 +1,8 @@
 # The bot is killed after a reminder, and again while the node drains: it repeats no message, and still corrects the receipt.
-given speed 60
+given speed 120
 given idle.remind_after 4s
 given idle.remind_every 1h
-given idle.down_after 30s
+given idle.down_after 18s
 given idle.announce_before 4s
 
 @dev /gpu up coder-chat

@@ -1,5 +1,5 @@
 # At night and at the weekend Stoker does not ask: an idle model goes down when the first reminder would be due.
-given speed 120
+given speed 300
 given idle.quiet_days [mon, tue, wed, thu, fri, sat, sun]
 given idle.remind_after 4s
 given idle.down_after 10m

@@ -1,5 +1,5 @@
 # An idle model goes down earlier if somebody waits for the GPU; the next in the queue gets it.
-given speed 120
+given speed 300
 given idle.remind_after 30m
 given idle.down_after 1h
 given idle.queue_remind_after 3s

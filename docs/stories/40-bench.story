@@ -1,5 +1,5 @@
 # A benchmark: a Job in the cluster puts the model under load, and Stoker posts a table, a chart and a report. A bring-down deletes the Job.
-given speed 120
+given speed 300
 given bench.each 2s
 
 @dev /model bench coder-chat

@@ -4,7 +4,7 @@ given lease.warn_before 2s
 given idle.remind_after 10m
 given idle.down_after 1h
 
-@dev /gpu up coder-chat for 45s
+@dev /gpu up coder-chat for 15s
 @lead clicks "Approve"
 expect "loading" within 60s
 slack archives the channel

@@ -1,5 +1,5 @@
 # The bot is removed from the channel while a model is up: the idle limit stops the model, and `/gpu down` works.
-given speed 120
+given speed 300
 given idle.remind_after 4s
 given idle.down_after 10s
 given idle.announce_before 4s

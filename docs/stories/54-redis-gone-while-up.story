@@ -1,5 +1,5 @@
 # Redis is down while a model is up: `/gpu down` names what it stops, and the lease still ends.
-given speed 120
+given speed 300
 given idle.remind_after 10m
 given idle.down_after 1h
 given lease.warn_before 2s
@@ -16,7 +16,7 @@ expect replicas coder-chat 0 within 5s
 redis starts
 expect "is down and the GPU is free" within 60s
 
-@dev /gpu up coder-chat for 25s
+@dev /gpu up coder-chat for 20s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 redis stops

@@ -1,6 +1,6 @@
 # Common states of Argo CD: permanently out of sync, a hook that hangs, a sync window, manifests that it cannot render.
 given speed 120
-given argocd.sync_limit 40s
+given argocd.sync_limit 25s
 
 break argocd-outofsync
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ

@@ -1,4 +1,6 @@
 # People of other organisations and guests are in the channel; Stoker serves only members of its own workspace.
+given speed 300
+
 @guest /gpu up coder-chat
 expect "does not accept requests from guests" within 10s
 @guest opens home

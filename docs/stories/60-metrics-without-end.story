@@ -1,8 +1,9 @@
 # Metrics that are not numbers, or never end: the model counts as in use, and goes down at the end of its lease.
+given speed 300
 given lease.warn_before 1s
 given idle.sample_every 1s
 
-@dev /gpu up coder-chat for 20s because demo
+@dev /gpu up coder-chat for 12s because demo
 expect "Approve" within 15s
 break metrics-nan
 @lead clicks "Approve"

@@ -1,4 +1,6 @@
 # A 400 MB file on Hugging Face, and a model that never stops generating: Stoker reports each in one sentence and continues.
+given speed 300
+
 break hub-huge
 @dev /model add huge Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 expect "is larger than" within 30s

@@ -1,5 +1,5 @@
 # The message about a failed boot names the cause and a value that works, although sixty lines of the server's traceback follow it.
-given speed 120
+given speed 300
 
 break kv-cache-too-small
 @dev /gpu up coder-chat

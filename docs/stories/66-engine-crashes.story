@@ -1,6 +1,6 @@
 # The engine of a running model dies at each restart: Stoker reports the cause; the model does not count as in use.
-given speed 120
-given gpu.boot_limit 30s
+given speed 300
+given gpu.boot_limit 20s
 
 @dev /gpu up coder-chat for 2h
 @lead clicks "Approve"

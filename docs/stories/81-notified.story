@@ -1,5 +1,5 @@
 # Stoker notifies the approvers of a request and the requester of its result, and nobody of their own actions.
-given speed 120
+given speed 300
 given roles.approvers [S0APPROVERS]
 
 @dev /gpu up coder-chat for 2h because demo

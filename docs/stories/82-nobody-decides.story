@@ -1,5 +1,5 @@
 # Nobody decides a request: Stoker reminds the approvers at half of the time, then notifies the admins, and finally the requester.
-given approvals.expire_after 40s
+given approvals.expire_after 16s
 given roles.approvers [U0LEAD]
 
 @dev /gpu up coder-chat for 1h

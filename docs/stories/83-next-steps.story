@@ -1,5 +1,5 @@
 # Each finished card has the next step: end a session from its card, bring the model up again, and repeat what failed.
-given speed 120
+given speed 300
 
 @dev /gpu up coder-chat for 2h because evaluation
 @lead clicks "Approve"
