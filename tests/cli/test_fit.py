@@ -1,10 +1,7 @@
 """`stoker model fit` as people and CI run it: another process, and a Hub on loopback with 59 real repositories."""
 
-import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from aiohttp import web
 
 from tests.clients.test_real_models import BY_ID, publish
 from tests.clients.wire import Wire, wire
+from tests.forked import start_stoker
 
 FIELDS = [
     "hf_id", "kind", "weights_bytes", "repo_bytes", "staged_bytes", "kv_bytes_per_token", "context", "max_context",
@@ -36,18 +34,8 @@ async def hub() -> AsyncIterator[Wire]:
 
 async def fit(hub: Wire, cwd: Path, *words: str) -> tuple[int | None, str, str]:
     environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bot.__main__",
-        "model",
-        "fit",
-        *words,
-        cwd=cwd,
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_ENDPOINT": hub.url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    environment["HF_ENDPOINT"] = hub.url
+    process = await start_stoker("model", "fit", *words, environment=environment, directory=cwd)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 

@@ -1,8 +1,6 @@
-"""`stoker gpu`, as a person runs it: a process with a kubeconfig and nothing else."""
+"""`stoker gpu`, as a person runs it: a process with a kubeconfig and nothing else (a fork of one that has imported Stoker)."""
 
 import asyncio
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from bot.domain.leases import Lease
 from tests.bot.test_idle import a_lease
 from tests.clients.kube import Object, Wire, deployment, pod, wait_until
+from tests.forked import start_stoker
 
 PATIENCE = 250.0
 
@@ -21,15 +20,9 @@ async def wire() -> AsyncIterator[Wire]:
         yield api
 
 
-async def start(kubeconfig: Path, *words: str) -> Process:
-    """The command with an environment that has neither Slack nor Redis."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", *words, env={"KUBECONFIG": str(kubeconfig)}, stdout=PIPE, stderr=PIPE
-    )  # fmt: skip
-
-
 async def run(kubeconfig: Path, *words: str) -> tuple[int | None, str, str]:
-    process = await start(kubeconfig, *words)
+    """Run the command with an environment that has neither Slack nor Redis."""
+    process = await start_stoker(*words, environment={"KUBECONFIG": str(kubeconfig)}, directory=kubeconfig.parent)
     out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     return process.returncode, out.decode(), err.decode()
 

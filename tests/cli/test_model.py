@@ -1,15 +1,17 @@
-"""`stoker model` as people and CI run it: another process, a real checkout, the platform's services on loopback."""
+"""`stoker model` as people and CI run it: another process, a real checkout, the platform's services on loopback.
 
-import asyncio
+The processes are forks of one that has imported Stoker, except in the first test.
+"""
+
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,8 @@ from manifests.tree import Checkout
 from sandbox.faults import Faults
 from sandbox.github import GitHub, seed
 from sandbox.huggingface import Hub
+from sandbox.process import start_stoker
+from tests import forked
 
 SAMPLE = Path(__file__).parents[2] / "sandbox" / "platform"
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
@@ -39,18 +43,15 @@ class Terminal:
     checkout: Path
     environment: dict[str, str]
 
-    async def stoker(self, *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ended:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bot.__main__",
-            "model",
-            *words,
-            cwd=cwd or self.checkout,
-            env={**self.environment, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    async def stoker(
+        self,
+        *words: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        start: Callable[..., Any] = forked.start_stoker,
+    ) -> Ended:
+        environment = {**self.environment, **(env or {})}
+        process = await start("model", *words, environment=environment, directory=cwd or self.checkout)
         out, err = await process.communicate()
         return Ended(process.returncode or 0, out.decode(), err.decode())
 
@@ -95,7 +96,7 @@ async def hub() -> AsyncIterator[str]:
 
 async def test_a_correct_checkout_passes(terminal: Terminal) -> None:
     """The output is one line with the number of checked endpoints."""
-    ended = await terminal.stoker("check")
+    ended = await terminal.stoker("check", start=start_stoker)
     assert (ended.code, ended.out, ended.err) == (0, "3 endpoints: all files agree.\n", "")
 
 
