@@ -29,6 +29,9 @@ IN_REAL_TIME = tuple(
 )
 """Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
 
+JOURNEYS = Path(__file__).parent / "journeys"
+"""Tests that wait longest."""
+
 IN_ONE_PROCESS = {
     "tests/doctor/test_doctor.py",
     "tests/helm/test_policy.py",
@@ -142,8 +145,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The possibly long tests at equal distances, longest first, over the first nine tenths: none of them starts last."""
-    long = sorted(filter(_seconds_allowed, items), key=_seconds_allowed, reverse=True)
+    """The possibly long tests at equal distances over the first nine tenths, so that none of them starts last.
+
+    The journeys come first: they wait for up to a minute, the others for a few seconds.
+    """
+    long = [item for item in items if _seconds_allowed(item)]
+    long.sort(key=lambda item: (item.path.is_relative_to(JOURNEYS), _seconds_allowed(item)), reverse=True)
     short = [item for item in items if not _seconds_allowed(item)]
     distance = max(1.0, 0.9 * len(items) / max(1, len(long)))
     places = [(place * distance, item) for place, item in enumerate(long)]
