@@ -13,7 +13,7 @@ from sandbox.slack.history import CHANNEL
 
 @pytest.fixture
 async def workspace() -> AsyncIterator[Workspace]:
-    async with Workspace(Faults()) as workspace:
+    async with Workspace(Faults(), patience=0.1) as workspace:
         yield workspace
 
 
