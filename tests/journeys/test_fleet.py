@@ -56,7 +56,7 @@ async def test_three_bots_do_everything_once_while_one_dies(open_sandbox: OpenSa
 async def test_a_timer_of_three_bots_fires_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Three replicas watch the same idle model: one reminder in the channel, one bring-down, one receipt."""
     sandbox = await open_sandbox(
-        speed=120, settings={"idle": {"remind_after": "8s", "remind_every": "1h", "down_after": "30s"}}
+        speed=300, settings={"idle": {"remind_after": "4s", "remind_every": "1h", "down_after": "14s"}}
     )
     async with more_bots(sandbox, tmp_path, 2):
         await sandbox.says("dev", "/gpu up coder-chat")
@@ -72,10 +72,10 @@ async def test_a_timer_of_three_bots_fires_once(open_sandbox: OpenSandbox, tmp_p
 @pytest.mark.timeout(600)
 async def test_three_bots_without_redis_post_each_message_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Each bot enforces the lease's end; one of them warns, and one of them reports the end."""
-    quick = {"lease": {"warn_before": "15s"}, "idle": {"sample_every": "1s", "remind_after": "1h", "down_after": "2h"}}
-    sandbox = await open_sandbox(speed=120, settings=quick)
+    quick = {"lease": {"warn_before": "8s"}, "idle": {"sample_every": "1s", "remind_after": "1h", "down_after": "2h"}}
+    sandbox = await open_sandbox(speed=300, settings=quick)
     async with more_bots(sandbox, tmp_path, 2):
-        await sandbox.says("dev", "/gpu up coder-chat for 75s")
+        await sandbox.says("dev", "/gpu up coder-chat for 25s")
         await sandbox.clicks("lead", "Approve")
         await sandbox.sees("all smoke tests passed")
         await sandbox.world.redis_stops()
@@ -92,7 +92,7 @@ async def test_three_bots_without_redis_post_each_message_once(open_sandbox: Ope
 @pytest.mark.timeout(600)
 async def test_two_clicks_at_two_bots_are_one_decision(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Slack sends each click to another connection: the first decides, and the answer to the second names who decided."""
-    sandbox = await open_sandbox(speed=60)
+    sandbox = await open_sandbox(speed=300)
     async with more_bots(sandbox, tmp_path, 1):
         await sandbox.says("dev", "/gpu up coder-chat")
         await sandbox.sees("Awaiting approval", user="lead")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.mark.timeout(600)
-async def test_two_hours_last_a_minute_and_cost_two_hours(
+async def test_an_hour_lasts_half_a_minute_and_costs_an_hour(
     open_sandbox: Callable[..., Awaitable[ObservedSandbox]],
 ) -> None:
     """The lease ends at its time on the clock, and the receipt is the node's bill until then."""
@@ -26,8 +26,8 @@ async def test_two_hours_last_a_minute_and_cost_two_hours(
         texts = [revision.text for revision in world.visible("dev", since)]
         return [match[1] for text in texts for match in re.finditer(pattern, text)]
 
-    await world.command("dev", "/gpu up coder-chat for 2h because demo")
-    estimate = r"Estimated cost\W+\$(\d+\.\d+): 2 h and about 20 min of boot and drain, at \$0\.85/h"
+    await world.command("dev", "/gpu up coder-chat for 1h because demo")
+    estimate = r"Estimated cost\W+\$(\d+\.\d+): 1 h and about 20 min of boot and drain, at \$0\.85/h"
     await eventually(lambda: bool(matches(estimate)))
     (estimated,) = set(matches(estimate))
     await world.workspace.click("lead", "Approve", timeout=PATIENCE)
@@ -35,14 +35,14 @@ async def test_two_hours_last_a_minute_and_cost_two_hours(
     await eventually(lambda: world.cluster.ready_models() == ["coder-chat"])
     ready = time.monotonic()
     await eventually(lambda: world.replicas("coder-chat") == 0)
-    down, lease_seconds = time.monotonic(), 2 * 3600 / SPEED
+    down, lease_seconds = time.monotonic(), 3600 / SPEED
     assert approved + lease_seconds < down < ready + 2 * lease_seconds
     await eventually(lambda: bool(matches(r"the node billed (\d h \d+ min)")))
     (cost,) = set(matches(r"the node billed .*?, cost \$(\d+\.\d+)"))
     assert float(cost) == pytest.approx(world.cluster.panel()["cost_usd"], abs=0.5)
-    assert float(estimated) == pytest.approx(0.85 * (2 + 20 / 60), abs=0.01)
-    assert 0.85 * 2 < float(cost) < 4  # one stalled second of the machine is two minutes
+    assert float(estimated) == pytest.approx(0.85 * (1 + 20 / 60), abs=0.01)
+    assert 0.85 < float(cost) < 3  # one stalled second of the machine is two minutes
 
     application = world.cluster.store.get("Application", "coder-chat", "argocd")
     synced = datetime.fromisoformat((application or {})["status"]["history"][-1]["deployedAt"])
-    assert timedelta(hours=2) < world.cluster.clock.date() - synced < timedelta(hours=12)  # Argo CD has the same date
+    assert timedelta(hours=1) < world.cluster.clock.date() - synced < timedelta(hours=12)  # Argo CD has the same date
