@@ -22,7 +22,7 @@ from tests.operations.steps import bring_up, git, read_leases, replicas
 from tests.operations.test_any_failure import AWAY, FAILURES, LIMIT, STARTS, running_platform
 
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
-LEFT = 12
+LEFT = 8
 """Remaining seconds of the lease when the failure begins, independent of the machine's speed."""
 MOMENTS = ("asked", "shown", "approved", "merged", "synced")
 ARGOCD = (

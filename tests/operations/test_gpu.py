@@ -84,13 +84,13 @@ async def test_down_during_a_replacement(platform: Platform) -> None:
 async def test_idle_limits_do_not_apply_during_a_replacement(tmp_path: Path, redis_url: str) -> None:
     """Both models stay up even if the replacement takes longer than the limit."""
     idle = {
-        "remind_after": "5s",
+        "remind_after": "4s",
         "remind_every": "60s",
-        "down_after": "15s",
+        "down_after": "8s",
         "announce_before": "2s",
         "sample_every": "1s",
     }
-    waits = {"queue_remind_after": "5s", "queue_down_after": "15s"}
+    waits = {"queue_remind_after": "4s", "queue_down_after": "8s"}
     async with open_platform(tmp_path, redis_url, settings={"idle": idle | waits}) as platform:
         traffic = asyncio.create_task(platform.serving.traffic("coder-chat", 5, 120))
         await bring_up(platform)
@@ -99,7 +99,7 @@ async def test_idle_limits_do_not_apply_during_a_replacement(tmp_path: Path, red
         await platform.click("admin", "Approve")
         platform.cluster.set_speed(STOPPED)
         await platform.sees("bringing down coder-chat …")
-        await asyncio.sleep(16)  # longer than idle.down_after
+        await asyncio.sleep(9)  # longer than idle.down_after
         platform.cluster.set_speed(SPEED)
         traffic.cancel()
         await asyncio.gather(traffic, return_exceptions=True)
