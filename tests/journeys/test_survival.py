@@ -9,6 +9,7 @@ import pytest
 from tests.journeys.conftest import ObservedSandbox, eventually
 
 OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.mark.timeout(600)

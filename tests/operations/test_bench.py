@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 from sandbox.objects import Object
 from sandbox.process import Bot
+from tests.forked import start_stoker
 from tests.operations.platform import Platform, open_platform
 
 LONG = {"bench": {"concurrency": [2], "each": "100s"}}
@@ -152,9 +152,7 @@ async def test_down_in_the_terminal_deletes_the_job(tmp_path: Path, redis_url: s
         await platform.say("dev", "/model bench coder-chat")
         await platform.until(lambda: running(platform))
         environment = {name: platform.environment[name] for name in ("KUBECONFIG", "STOKER_CONFIG")}
-        down = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bot", "gpu", "down", "coder-chat", env=environment, stdout=asyncio.subprocess.PIPE
-        )
+        down = await start_stoker("gpu", "down", "coder-chat", environment=environment, directory=tmp_path)
         output, _ = await down.communicate()
         assert down.returncode == 0, output
         await platform.until(lambda: not jobs(platform) and not pods(platform))
