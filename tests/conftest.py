@@ -63,7 +63,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _leaks_belong_to_their_test() -> Iterator[None]:
-    """Collect what a test leaked now: later, the garbage collector would fail another test for it.
+    """Collect leaked objects now; otherwise the garbage collector would fail a later test.
 
     Modules and caches that earlier tests filled stay. They are frozen, because each collection would traverse them again:
     that took more than half of the processor time of the tests of `tests/bot`.
@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Each test goes to the next free process, except those of the modules that stay together."""
+    """Each test runs in the next free process, except tests of modules that stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]

@@ -25,7 +25,7 @@ def git(*arguments: str, cwd: Path) -> str:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A person's clone of the platform repo, with one commit pushed to the bare remote beside it."""
+    """A person's clone of the platform repo, with one commit that is pushed to the bare remote."""
     remote, work = tmp_path / "remote.git", tmp_path / "work"
     git("init", "--quiet", "--bare", "--initial-branch=main", str(remote), cwd=tmp_path)
     git("clone", "--quiet", str(remote), str(work), cwd=tmp_path)

@@ -23,7 +23,7 @@ async def test_the_server_of_a_killed_bot_is_used_and_stopped(tmp_path: Path) ->
                 await client.ping()
 
 
-async def test_written_data_outlives_the_server(tmp_path: Path) -> None:
+async def test_written_data_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     """Every write is on disk before it is answered."""
     async with embedded_redis(tmp_path) as url, Redis.from_url(url) as client:
         await client.set("kept", "yes")

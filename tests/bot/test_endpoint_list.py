@@ -98,7 +98,7 @@ def test_home_shows_three_hundred_endpoints_in_pages() -> None:
 
 
 def test_endpoints_are_sorted_by_their_price_per_million_tokens() -> None:
-    """The cell shows the price, and its value is that of a million."""
+    """The cell shows the price, and its value is the price of a million tokens."""
     (table,) = [block for block in pages(2)[0] if block["type"] == "data_table"]
     prices = {(cell["value"], cell["text"]) for row in table["rows"][1:] if (cell := row[3])["value"]}
     assert prices == {(0.5, "$0.50 in, $1.50 out")}

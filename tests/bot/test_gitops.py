@@ -16,7 +16,7 @@ from tests.bot.git_remote import BRANCH, WHEN, commit, git, repo, repository, wo
 __all__ = ["repo", "work"]
 
 
-async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path) -> None:
+async def test_the_head_is_the_last_pushed_commit(repo: Repository, work: Path) -> None:
     """Each call fetches from the remote."""
     assert await repo.head() == git("rev-parse", "HEAD", cwd=work)
     (work / "README.md").write_text("again\n")
@@ -89,7 +89,7 @@ async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -
 
 
 async def test_a_commit_is_reverted_on_top_of_later_ones(repo: Repository, work: Path) -> None:
-    """Later changes elsewhere in a file stay; if the same lines were changed, the error names the file."""
+    """Later changes in other parts of a file stay; if the same lines were changed, the error names the file."""
     lines = [f"line {number}\n" for number in range(1, 20)]
     (work / "README.md").write_text("".join(lines))
     commit(work, "long")

@@ -145,8 +145,8 @@ def test_a_lease_shorter_than_the_warning_has_none() -> None:
     assert decision_at(MINUTE, lease=short) == Nothing()
 
 
-def test_limits_are_shorter_while_somebody_waits() -> None:
-    """Five minutes to the reminder, fifteen to the end, by default; without a queue it would be fifteen and sixty."""
+def test_idle_limits_are_shorter_while_somebody_waits() -> None:
+    """By default the reminder comes after 5 minutes and the end after 15; without a queue after 15 and 60."""
     assert decisions_of_unused_model(1, waiting=1) == [
         (5, Remind(5 * MINUTE, NOW + 15 * MINUTE, last=False)),
         (10, Remind(10 * MINUTE, NOW + 15 * MINUTE, last=True)),
@@ -160,7 +160,7 @@ def test_a_new_request_in_the_queue_does_not_skip_the_announcement() -> None:
     assert decision_at(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
 
 
-def test_the_announcement_is_void_when_nobody_waits_any_more() -> None:
+def test_the_announcement_is_void_when_the_queue_is_empty() -> None:
     """The announced time is too early now: the reminders continue, and there is another announcement."""
     announced_at = NOW + 10 * MINUTE
     announced = a_session(reminders=2, reminded=announced_at, announced=announced_at, down_at=announced_at + 5 * MINUTE)
@@ -184,7 +184,7 @@ def test_longer_times_for_the_queue_do_not_lengthen_anything() -> None:
     assert isinstance(decision_at(15 * MINUTE, waiting=1, queue_remind_after="20m", queue_down_after="2h"), Remind)
 
 
-def test_in_quiet_hours_nobody_is_asked() -> None:
+def test_nobody_is_asked_in_quiet_hours() -> None:
     """An idle model goes down after the time of the first reminder; a busy or kept one stays."""
     night = "20:00-07:00"
     assert decision_at(15 * MINUTE - SECOND, quiet_hours=night) == Nothing()

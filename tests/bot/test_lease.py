@@ -17,7 +17,7 @@ def a_lease(model: str = "coder-chat", op: str = "op1", holder: str = "U1") -> L
     return Lease(model=model, op=op, holder=holder, fence=0, hold=timedelta(hours=2), claimed=NOW, reason="demo")
 
 
-async def test_of_many_claims_at_once_one_wins(redis: Redis) -> None:
+async def test_one_of_many_simultaneous_claims_succeeds(redis: Redis) -> None:
     """Twenty operations claim the one GPU; one gets it, and nineteen get the holder's name."""
     leases = Leases(redis)
     claims = [leases.claim(a_lease(f"model-{n}", f"op{n}")) for n in range(20)]
@@ -74,7 +74,7 @@ async def test_two_slots_hold_two_models_and_no_third(redis: Redis) -> None:
         await leases.claim(a_lease("c", "3"))
 
 
-async def test_changes_at_once_are_all_kept(redis: Redis) -> None:
+async def test_simultaneous_changes_are_all_kept(redis: Redis) -> None:
     """Ten concurrent changes of one lease all take effect."""
     leases = Leases(redis)
     lease = await leases.claim(a_lease())

@@ -95,7 +95,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(w.step == "asked" for w in self.workers))
     @rule(data=st.data())
     def claim(self, data: st.DataObject) -> None:
-        """A queued request tries to claim; it succeeds only if there are enough slots for all requests ahead: nobody is overtaken."""
+        """A queued request tries to claim; it succeeds only if there are enough slots for all requests ahead."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "asked"]))
         queued = [op.decode() for op in self.run(self._members())]
         ahead = queued.index(worker.op) if worker.op in queued else len(queued)
@@ -167,7 +167,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
-        """The process dies and its task is delivered again: it starts from its first line. The old process may still be alive."""
+        """The process stops and its task is delivered again from its first line. The old process may still run."""
         worker = data.draw(st.sampled_from(self.workers))
         self.zombies.append(Worker(worker.op, worker.model, worker.lease, worker.step))
         if worker.step != "up":

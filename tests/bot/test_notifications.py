@@ -186,7 +186,7 @@ async def test_each_state_notifies_the_people_concerned(
     op: Operation,
     expected: dict[str, list[tuple[str, str]]],
 ) -> None:
-    """Nobody else is notified: not the requester, and not the person who clicked. Showing the same state again notifies nobody."""
+    """The requester and the person who clicked are not notified, and the same state notifies nobody again."""
     await operations.create(op)
     assert await settled(presentation, workspace, op) == expected
     assert await settled(presentation, workspace, op) == expected
@@ -231,7 +231,7 @@ async def test_a_new_round_of_approval_asks_again_and_a_new_process_does_not(
     await second.close()
 
 
-async def test_a_bot_that_is_killed_before_its_card_asks_in_the_next_one(
+async def test_a_question_is_asked_once_after_a_crash_before_the_card(
     workspace: Workspace, presentation: Presentation, operations: Operations, redis: Redis
 ) -> None:
     """The card's question is recorded before it is posted: the next attempt has the same question, and no reply repeats it."""

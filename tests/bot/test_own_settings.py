@@ -41,7 +41,7 @@ def test_a_merge_changes_neither_the_roles_nor_the_branch() -> None:
     assert layered(installed, text) == installed
 
 
-def test_approvers_are_taken_if_the_installation_names_none() -> None:
+def test_approvers_of_the_repository_are_used_if_the_installation_names_none() -> None:
     """The chart writes an empty list."""
     installed = Config.model_validate({"roles": {"approvers": [], "admins": ["U0ADMIN"]}})
     roles = layered(installed, "roles: {approvers: [U0LEAD], admins: [U0EVIL]}").roles

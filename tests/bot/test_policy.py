@@ -71,16 +71,16 @@ def test_without_approvers_no_request_is_accepted() -> None:
     assert "roles.approvers" in can_be_approved(nobody).reason
 
 
-def test_the_people_who_may_request() -> None:
-    """Everybody, unless there is a list."""
+def test_everybody_may_request_unless_there_is_a_list() -> None:
+    """A list in the settings restricts the requests."""
     closed = Config(roles=Roles(requesters=("U0DEV",)))
     assert may_request("ANY", PEOPLE, Config()).allowed
     assert not may_request("ANY", PEOPLE, closed).allowed
     assert may_request("DEV", People(frozenset({"DEV"}), frozenset(), frozenset()), closed).allowed
 
 
-def test_the_people_who_may_cancel_and_keep() -> None:
-    """The requester, the holder, and the approvers."""
+def test_requester_holder_and_approvers_may_cancel_and_keep() -> None:
+    """Other people may do neither."""
     assert may_cancel(requested_by("DEV"), "DEV", PEOPLE).allowed
     assert may_cancel(requested_by("DEV"), "LEAD", PEOPLE).allowed
     assert not may_cancel(requested_by("DEV"), "ANY", PEOPLE).allowed

@@ -169,7 +169,7 @@ async def test_evidence_and_logs_are_in_the_thread_once(
     assert len([text for text in replies if "CUDA out of memory" in text]) == 1
 
 
-async def test_an_end_that_slack_did_not_accept_is_shown_later(
+async def test_an_end_that_slack_refused_is_shown_later(
     workspace: Workspace, presentation: Presentation, operations: Operations, op: Operation
 ) -> None:
     """The store keeps operations whose end was not shown, for the sweep of the next process."""
@@ -321,7 +321,7 @@ async def test_a_letter_survives_its_process(
     assert workspace.posted(CHANNEL) == ["hello again"]
 
 
-async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
+async def test_a_letter_that_is_replaced_during_its_deletion_is_kept(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the newer message would never be written."""

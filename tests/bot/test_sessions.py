@@ -84,8 +84,8 @@ def test_unobserved_costs_are_estimated_and_marked() -> None:
     assert (drains.billed, drains.estimated) == (HOUR + 5 * MINUTE, True)
 
 
-def test_a_node_bills_until_it_is_gone_or_nobody_waits_for_it_any_more() -> None:
-    """The node may outlive the usual ten minutes and still costs money; after three times that it is no longer watched."""
+def test_a_node_is_billed_until_it_is_deleted_or_the_wait_for_it_ends() -> None:
+    """The node may exist for more than the usual ten minutes and still costs money; the bot stops watching after thirty minutes."""
     node = Node(name="gpu-1", since=NOW)
     bill, down = a_bill(node=node), NOW + HOUR
     assert draining([bill], down + 5 * MINUTE) == draining([bill], down + 25 * MINUTE) == down + 10 * MINUTE

@@ -113,7 +113,7 @@ def test_the_generator_returns_the_shipped_trace() -> None:
     assert office_trace(2) != office_trace(1)
 
 
-def test_the_documented_table_is_what_the_command_prints() -> None:
+def test_the_documented_table_equals_the_output_of_the_command() -> None:
     """The numbers in docs/simulate.md are those that a reader gets."""
     printed = compare(None, (), None, 2 * MINUTE, 10 * MINUTE)
     assert printed in (DOCS / "simulate.md").read_text()

@@ -101,7 +101,7 @@ async def test_work_that_ended_is_forgotten(redis: Redis) -> None:
 async def test_work_that_only_ran_during_a_crash_is_not_given_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A boot and a swap wait beside a request that ends the process at each start: only that request is set aside."""
+    """A boot and a swap wait together with a request that ends the process at each start; only that request is set aside."""
     monkeypatch.setattr(task_starts, "_LATE_AFTER", 1.0)  # each waits that long for the one before it
     hopeless: set[str] = set()
 

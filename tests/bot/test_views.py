@@ -137,7 +137,7 @@ def test_the_roll_out_waits_for_the_checks() -> None:
     assert "Approve & roll out" in str(card(a_swap(), NOW))
 
 
-def test_a_review_that_github_requires_is_shown_before_the_approval() -> None:
+def test_a_required_review_is_shown_before_the_approval() -> None:
     """While checks run or fail, the card names them as the obstacle."""
 
     def visible(**changes: Any) -> str:

@@ -39,7 +39,7 @@ async def ends(wire: Wire, name: str) -> None:
     wire.store.remove("Pod", f"{name}-1", "serving")
 
 
-async def test_a_model_is_brought_down_with_the_cluster_alone(wire: Wire, tmp_path: Path) -> None:
+async def test_a_model_can_be_brought_down_with_only_the_cluster(wire: Wire, tmp_path: Path) -> None:
     """The command ends when the pod is gone, and reports that the node is still draining."""
     wire.store.create(marked("coder-chat", a_lease()))
     wire.store.create(pod())
@@ -84,7 +84,7 @@ async def test_all_means_all_models_of_the_namespace(wire: Wire, tmp_path: Path)
     assert "research/notebook uses a GPU too" in err
 
 
-async def test_an_unknown_name_is_refused_with_those_that_are_up(wire: Wire, tmp_path: Path) -> None:
+async def test_an_unknown_name_is_refused_with_the_names_of_the_running_models(wire: Wire, tmp_path: Path) -> None:
     """One line, no traceback."""
     wire.store.create(deployment(replicas=1))
     code, _, err = await run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chad")

@@ -40,7 +40,7 @@ def test_init_reports_its_survey_and_writes_the_settings(checkout: Path) -> None
 
 @pytest.mark.parametrize("named", [True, False], ids=["its Secret is named", "its Secret is unknown"])
 def test_the_master_key_is_written_whole_or_not_at_all(checkout: Path, named: bool) -> None:
-    """A namespace alone does not identify a Secret."""
+    """A namespace does not identify a Secret."""
     reference = "{name: LITELLM_MASTER_KEY, valueFrom: {secretKeyRef: {name: gateway-key, key: master}}}"
     (checkout / "gateway.yaml").write_text(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: litellm, namespace: ai}\n"
@@ -90,7 +90,7 @@ def test_flux_and_how_scaling_works_are_reported(tmp_path: Path) -> None:
     )
 
 
-def test_workloads_that_share_the_gpu_in_git_stay_beside_the_models(tmp_path: Path) -> None:
+def test_workloads_that_share_the_gpu_in_git_stay_up_with_the_models(tmp_path: Path) -> None:
     """Git keeps Ollama and vLLM up at the same time, so neither blocks the other."""
     checkout = Path(shutil.copytree(SAMPLES / "config-map", tmp_path / "checkout"))
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])

@@ -318,7 +318,7 @@ async def test_a_sync_whose_hook_hangs_is_terminated(wire: Wire, argocd: ArgoCD)
 
 
 async def test_a_sync_that_has_not_started_is_withdrawn(wire: Wire, argocd: ArgoCD) -> None:
-    """A controller that comes back later finds no operation with a void approval."""
+    """A controller that restarts later finds no operation with a void approval."""
     wire.store.create(application())
     with pytest.raises(SyncFailed, match="Stoker terminated the sync"):
         await wait_to_the_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
@@ -335,7 +335,7 @@ async def test_the_message_explains_how_to_end_somebody_elses_sync(wire: Wire, a
     assert stored(wire)["status"]["operationState"]["phase"] == "Running"
 
 
-async def test_an_operation_that_is_being_terminated_is_not_taken_for_the_new_one(wire: Wire, argocd: ArgoCD) -> None:
+async def test_an_operation_in_termination_is_not_mistaken_for_the_new_one(wire: Wire, argocd: ArgoCD) -> None:
     """The same commit is requested again after the old operation has ended."""
     old = running("abc")
     old["operationState"] |= {"phase": "Terminating"}
@@ -400,7 +400,7 @@ async def test_a_sync_window_is_reported_immediately_and_the_sync_is_terminated(
         await syncing
 
 
-async def test_a_blocked_sync_of_somebody_else_is_left_alone(wire: Wire, argocd: ArgoCD) -> None:
+async def test_a_blocked_sync_of_somebody_else_is_not_ended(wire: Wire, argocd: ArgoCD) -> None:
     """It blocks until the window opens, so Stoker does not wait for it."""
     foreign = running("other")
     foreign["operationState"]["message"] = BLOCKED
@@ -450,7 +450,7 @@ async def test_a_wait_survives_errors_of_the_server(wire: Wire, argocd: ArgoCD) 
 
 
 async def test_a_missing_right_to_watch_is_named(wire: Wire, argocd: ArgoCD) -> None:
-    """Without this test nothing would show it, because listing alone works too."""
+    """Listing without a watch works too, so only this test shows the difference."""
     wire.store.create(application(**running("abc")))
     wire.forbidden = "watch=true"
     with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):

@@ -222,7 +222,7 @@ async def test_a_crash_loop_ends_the_boot_with_its_last_lines(boot: Boot) -> Non
 
 
 async def test_a_refused_pod_ends_the_boot_but_an_old_refusal_does_not(wire: Wire, cluster: Cluster) -> None:
-    """Events outlive their boot."""
+    """Events of an earlier boot may still exist."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(event("FailedCreate", "exceeded quota: old", "coder-chat-5f", "ReplicaSet"))
     boot = Boot(wire, cluster)
@@ -233,7 +233,7 @@ async def test_a_refused_pod_ends_the_boot_but_an_old_refusal_does_not(wire: Wir
 
 
 async def test_a_model_that_is_scaled_to_zero_ends_the_boot(boot: Boot) -> None:
-    """Nobody waits twenty minutes for a model that somebody turned off."""
+    """The wait for a model ends when somebody turns the model off."""
     boot.wire.store.update("Deployment", "coder-chat", "serving", lambda d: d["spec"].update(replicas=0))
     assert "scaled to zero" in (await boot.failure()).reason
 
@@ -259,7 +259,7 @@ async def test_a_warning_of_an_earlier_phase_is_not_the_diagnosis(wire: Wire, cl
 
 
 async def test_a_probe_that_never_passes_is_reported_with_the_engines_last_lines(wire: Wire, cluster: Cluster) -> None:
-    """The log shows whether it still loads or answers elsewhere."""
+    """The log shows whether the engine still loads, or answers under another path."""
     wire.logs = lambda *_: ["Starting to load model", "Loading safetensors: 40 %"]
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=SCHEDULED, containerStatuses=container(running={"startedAt": now()})))

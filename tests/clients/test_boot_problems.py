@@ -251,7 +251,7 @@ async def test_a_volume_that_is_attached_later_is_no_longer_a_problem(boot: Boot
 async def test_a_volume_problem_that_prevents_scheduling_is_named(
     boot: Booting, reason: str, message: str, words: str
 ) -> None:
-    """A claim that is missing, not bound, or elsewhere."""
+    """The claim is missing, not bound, or on another node."""
     boot.happens("ProvisioningFailed", "no such class", "coder-chat-model-cache", "PersistentVolumeClaim")
     boot.happens(reason, message)
     assert words in (await boot.fails()).reason

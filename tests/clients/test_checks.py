@@ -78,7 +78,7 @@ def test_conclusions_pass_as_on_github(end: str, verdict: str) -> None:
 
 
 def test_two_apps_are_two_checks() -> None:
-    """The name alone is not sufficient."""
+    """The name is not sufficient."""
     runs = [run("ci", "success", at=2), run("ci", "failure", at=1, app=OTHER)]
     assert combined(runs, [], {}).failing == ("ci",)
 

@@ -25,7 +25,7 @@ from tests.clients.kube import (
 
 
 async def test_a_workload_is_read_with_the_service_in_front_of_it(wire: Wire, cluster: Cluster) -> None:
-    """The Service is the one that selects the pods, with any name; its port is not the container's."""
+    """The Service that selects the pods counts, with any name; its port is not the container's."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(service("other", 1))
     wire.store.create(service(port=80))
@@ -72,8 +72,8 @@ async def test_the_kind_can_be_set_on_the_deployment(wire: Wire, cluster: Cluste
     assert workload.kind == "chat"
 
 
-async def test_gpu_workloads_are_those_that_hold_a_gpu_in_any_namespace(wire: Wire, cluster: Cluster) -> None:
-    """Independent of who brought them up, with or without a Service."""
+async def test_gpu_workloads_are_found_in_every_namespace(wire: Wire, cluster: Cluster) -> None:
+    """A workload may have no Service, and may have been brought up by hand."""
     wire.store.create(deployment("asleep", replicas=0))
     wire.store.create(deployment("embeddings", replicas=1, gpus=0))
     wire.store.create(deployment("coder-chat", replicas=1))
@@ -182,7 +182,7 @@ async def test_every_user_of_a_gpu_is_found(wire: Wire, cluster: Cluster) -> Non
 
 
 async def test_a_missing_right_to_scale_is_named(wire: Wire, cluster: Cluster) -> None:
-    """The verb and the resource are what a Role lists."""
+    """A Role lists the verb and the resource."""
     wire.store.create(deployment())
     wire.forbidden = "/scale"
     with pytest.raises(Forbidden, match="may not patch deployments/scale in namespace serving"):
@@ -212,7 +212,7 @@ async def test_a_permission_that_never_existed_is_reported_immediately(wire: Wir
     assert len(wire.refusals) == 50 - 1
 
 
-async def test_a_model_is_gone_when_its_last_pod_is_gone(wire: Wire, cluster: Cluster) -> None:
+async def test_a_model_is_down_when_its_last_pod_is_deleted(wire: Wire, cluster: Cluster) -> None:
     """The GPU is free only then; an evicted pod that is still listed holds no GPU."""
     wire.store.create(deployment())
     wire.store.create(pod())
@@ -310,7 +310,7 @@ def rolling(wire: Wire, **status: Any) -> None:
 
 
 async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: Cluster) -> None:
-    """A status from before the change does not count, nor does a new pod beside an old one."""
+    """A status from before the change does not count, and neither does a new pod while an old one exists."""
     wire.store.create(deployment(replicas=1))
     generation = (wire.store.get("Deployment", "coder-chat", "serving") or {})["metadata"]["generation"]
     before = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}

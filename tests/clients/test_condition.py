@@ -98,7 +98,7 @@ async def test_the_previous_pod_explains_the_new_one(
 
 
 async def test_an_engine_killed_for_memory_is_crash_looping(wire: Wire, cluster: Cluster) -> None:
-    """One end is sufficient: it loads for minutes now, and nobody can use it."""
+    """One restart is sufficient: the model loads for minutes, and people cannot use it."""
     wire.store.create(deployment(replicas=1))
     last = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": now()}}
     loading = container(restartCount=1, lastState=last, started=False)

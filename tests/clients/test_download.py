@@ -121,7 +121,7 @@ def test_an_interrupted_download_is_not_complete_for_the_models_pod(cache: Path)
 
 
 def test_a_partial_folder_of_an_earlier_boot_is_completed(cache: Path) -> None:
-    """The script alone would accept it."""
+    """The script would accept it."""
     assert run(cache, program=plain(SCRIPT), DIES_AT="1")[0] == 9
     assert run(cache, program=plain(SCRIPT))[0] == 0
     assert not list(cache.rglob("model.safetensors"))

@@ -185,7 +185,7 @@ async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux
 
 
 async def test_one_name_in_two_namespaces_is_two_kustomizations(wire: Wire, flux: Flux) -> None:
-    """The label on the Deployment says which of them deploys it; a name alone is refused."""
+    """The label on the Deployment names its release; a name without the label is refused."""
     meta = {"name": "flux-system", "namespace": "flux-system"}
     wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
     wire.store.create(kustomization())

@@ -355,7 +355,7 @@ async def test_an_unchanged_answer_is_not_sent_again(remote: Remote, github: Git
     assert (await github.pull(1)).title == "feat: add more"
 
 
-async def test_a_pull_request_that_was_closed_is_not_taken_for_a_new_one(remote: Remote, github: GitHub) -> None:
+async def test_a_closed_pull_request_is_not_mistaken_for_a_new_one(remote: Remote, github: GitHub) -> None:
     """GitHub refuses a second one for its own reason, which the error contains."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.close(1)
@@ -438,7 +438,7 @@ async def test_results_that_the_token_may_not_read_are_omitted_and_listed(
 
 
 async def test_a_pull_request_of_a_fork_with_the_same_branch_is_ignored(remote: Remote, github: GitHub) -> None:
-    """GitHub finds branches by their owner's name, and an organisation may have a fork of its own."""
+    """GitHub finds branches by their owner's name, and an organisation may have its own fork."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0]["head"]["repo"] = {"full_name": "acme/platform-fork"}
     assert await github.find_pull(BRANCH) is None

@@ -107,7 +107,7 @@ async def test_lists_in_another_form_are_unavailable(remote: Remote, github: Git
 
 
 @pytest.mark.parametrize("odd", [*ODD[:5], {"check_runs": {}}, {"check_runs": [{"name": None}]}], ids=repr)
-async def test_checks_in_another_form_are_not_taken_for_none(remote: Remote, github: GitHub, odd: object) -> None:
+async def test_unreadable_checks_do_not_count_as_no_checks(remote: Remote, github: GitHub, odd: object) -> None:
     answer(remote, f"/commits/{HEAD}/check-runs", odd)
     with pytest.raises(Unavailable, match="GitHub"):
         await github.pull(1)

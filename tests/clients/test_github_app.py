@@ -41,7 +41,7 @@ def github(server: Wire, *, lives: timedelta = timedelta(hours=1), status: int =
     server.answers["POST", PATH] = answer
 
 
-async def test_one_token_serves_while_it_lives() -> None:
+async def test_a_token_is_reused_until_it_expires() -> None:
     """Successive requests use the same token, which is requested once."""
     async with wire() as server, client(server.url) as http:
         github(server)
@@ -76,7 +76,7 @@ async def test_a_refusal_names_the_setting_to_fix(pem: str | None, status: int, 
 
 
 async def test_the_key_of_another_app_is_named() -> None:
-    """A key that GitHub does not know is distinguished from an invalid key."""
+    """An unknown key and an invalid key have different messages."""
     another_key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -165,6 +165,6 @@ async def test_the_reason_for_a_missing_result_is_reported(
         await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=ignore)
 
 
-async def test_a_job_that_is_gone_is_not_awaited(wire: Wire, api: ApiClient) -> None:
+async def test_a_deleted_job_is_not_awaited(wire: Wire, api: ApiClient) -> None:
     with pytest.raises(BenchFailed, match="Job is gone"):
         await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=ignore)

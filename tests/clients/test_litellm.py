@@ -1,4 +1,4 @@
-"""The gateway over LiteLLM 1.106's protocol: virtual keys that never outlive their use, answers with a cost."""
+"""The gateway over LiteLLM 1.106's protocol: virtual keys are deleted after their use, and answers have a cost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -212,7 +212,7 @@ async def test_no_error_contains_a_key(gateway: Gateway, litellm: LiteLLM, caplo
     assert "sk-" not in caplog.text
 
 
-async def test_aliases_are_what_the_gateway_lists(gateway: Gateway, litellm: LiteLLM) -> None:
+async def test_aliases_are_read_from_the_list_of_the_gateway(gateway: Gateway, litellm: LiteLLM) -> None:
     """The list is requested with the master key, which may read all keys."""
     gateway.wire.on("GET", "/v1/models", {"data": [{"id": "coder-chat"}, {"id": "embeddings"}]})
     assert await litellm.aliases() == ("coder-chat", "embeddings")

@@ -84,7 +84,7 @@ async def claim(leases: Leases, op: str) -> Lease | GpuBusy:
                 await asyncio.sleep(0.2)
 
 
-async def test_a_lease_survives_the_primary_that_it_was_claimed_on(tmp_path: Path) -> None:
+async def test_a_lease_survives_the_loss_of_its_primary(tmp_path: Path) -> None:
     """After the failover the holder is still known; its release and the next claim work as usual."""
     async with watched(tmp_path) as pair:
         leases = Leases(pair.redis)

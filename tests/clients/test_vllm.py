@@ -193,7 +193,7 @@ async def test_metrics_without_the_signals_do_not_look_idle(server: Wire, vllm: 
         await vllm.activity(server.url)
 
 
-def test_the_speed_is_that_of_the_tokens_after_the_first() -> None:
+def test_the_speed_counts_the_tokens_after_the_first() -> None:
     """The first one includes reading the prompt; without two there is no speed."""
     answer = Answer(text="", prompt_tokens=5, completion_tokens=11, seconds=1.5, first_token_seconds=0.5)
     assert answer.tokens_per_second == 10

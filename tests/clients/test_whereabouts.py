@@ -43,7 +43,7 @@ async def test_a_model_is_scaled_at_the_address_from_the_repository(wire: Wire) 
 
 
 async def test_a_model_is_stopped_by_its_name_without_the_repository(wire: Wire) -> None:
-    """Stoker writes the model on what it starts: a bot that cannot read git can still stop it."""
+    """Stoker writes the model on the objects that it starts, so a bot that cannot read git can still stop them."""
     wire.store.create(placed("chat", "vllm-server", replicas=0))
     async with connected(wire) as client:
         first = Cluster(client, "serving", "chat")

@@ -150,7 +150,7 @@ async def test_every_listener_has_a_payload_here(app: AsyncApp) -> None:
     assert len(names) == len(PAYLOADS)
 
 
-async def test_every_argument_is_one_that_bolt_gives(app: AsyncApp) -> None:
+async def test_every_argument_is_one_that_bolt_passes(app: AsyncApp) -> None:
     """Bolt silently passes None for an unknown name."""
     argument_names = set(inspect.get_annotations(AsyncArgs)) | {"args", "next", "next_"}
     for listener in app._async_listeners:

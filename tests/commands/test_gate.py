@@ -30,8 +30,8 @@ ACTION = {"type": "block_actions", "actions": [{"action_id": "approve", "value":
         (None, HOME, "no active account"),
     ],
 )
-def test_the_people_who_may_use_the_bot(profile: Profile | None, home: Home, reason: str) -> None:
-    """Members of the workspace, or of its organisation; no guests, no apps, no unknown users."""
+def test_only_full_members_may_use_the_bot(profile: Profile | None, home: Home, reason: str) -> None:
+    """They are members of the workspace or of its organisation, and no guests, apps or unknown users."""
     verdict = may_use(profile, home, Config())
     assert verdict.allowed is (reason == "")
     assert reason in verdict.reason

@@ -73,7 +73,7 @@ def test_no_verb_is_guessed_from_a_sentence(sentence: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["approve", "Approved!", "deny", "LGTM"])
-def test_a_decision_that_is_typed_leads_to_the_card(word: str) -> None:
+def test_a_typed_decision_is_answered_with_a_link_to_the_card(word: str) -> None:
     """`approve` is spelt like `remove`."""
     message = unknown("", word).message
     assert "Did you mean" not in message

@@ -96,7 +96,7 @@ async def test_each_obstacle_to_staging_is_named(
     assert expected in f"{finding.message} → {finding.fix}"
 
 
-async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
+async def test_a_volume_with_space_for_one_model_has_to_grow_for_a_swap(wire: Wire) -> None:
     """The volume has the size in git, but a swap needs space for two models of this size."""
     for manifest in (*bound_volume("8Gi", expands=False), node()):
         wire.store.create(manifest)

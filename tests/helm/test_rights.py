@@ -147,7 +147,7 @@ async def test_the_server_refuses_a_field_that_it_does_not_know(server: ApiServe
         await server.would_take(account | {"spec": account["spec"] | {"colour": "red"}})
 
 
-async def test_the_policy_denies_what_the_role_allows(bot: ApiClient) -> None:
+async def test_the_policy_denies_changes_that_the_role_allows(bot: ApiClient) -> None:
     """RBAC lets the account patch Deployments and Applications; the policy (Kubernetes 1.30) restricts the fields."""
     kube = Kube(bot)
     deployments, applications = Collection(MODELS, "serving"), Collection(APPLICATIONS, "argocd")

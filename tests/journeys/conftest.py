@@ -51,7 +51,7 @@ class ObservedSandbox:
         return "\n---\n".join(revision.text for revision in self.world.visible(user, self._since))
 
     def has_seen(self, text: str, user: str = "dev") -> bool:
-        """Return whether the text appeared since the last action; an old message that is edited elsewhere does not count."""
+        """Return whether the text appeared since the last action; an edit in another part of an old message does not count."""
         return any(revision.shows(text) for revision in self.world.visible(user, self._since))
 
     async def sees(self, text: str, user: str = "dev") -> None:

@@ -29,7 +29,7 @@ async def more_bots(sandbox: ObservedSandbox, directory: Path, count: int) -> As
 
 
 @pytest.mark.timeout(600)
-async def test_three_bots_do_everything_once_while_one_dies(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
+async def test_three_bots_do_everything_once_while_one_is_killed(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """One message, one scale, one result and one end, with a bot killed in the middle and not restarted."""
     sandbox = await open_sandbox(speed=30)
     changes = sandbox.changes_of("coder-chat")

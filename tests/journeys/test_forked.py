@@ -58,7 +58,7 @@ async def test_a_bot_without_settings_ends_with_its_exit_code(start: Start, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_running_bot_can_be_killed(start: Start, number: signal.Signals, tmp_path: Path) -> None:
-    """It is in a session of its own, ends by the signal, and is reported as killed by it."""
+    """The process is in a separate session, and is reported as killed by the signal."""
     (tmp_path / "stoker.yaml").write_text("slack: {channel: C0GPUOPS}")
     variables = environment(**WAITS, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     with (tmp_path / "bot.log").open("ab") as log:

@@ -44,7 +44,7 @@ def _quotes(path: str, text: str) -> str:
 
 
 def _compact_lists(path: str, text: str) -> str:
-    """List items no deeper than their key, as kubectl prints them; LiteLLM's list as well."""
+    """Write list items no deeper than their key, like kubectl and also in LiteLLM's list."""
     if not path.endswith(".yaml") or path.endswith("groups.generated.yaml"):
         return text
     lines, depth = [], [(-1, 0)]  # the column of each open list's key, and by how much its content moves left

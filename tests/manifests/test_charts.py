@@ -192,7 +192,7 @@ STACK = """servingEngineSpec:
 
 
 def test_vllms_own_chart_is_read_and_changed() -> None:
-    """Each item of `modelSpec` is a model with a Deployment of its own, also below the key of an outer chart."""
+    """Each item of `modelSpec` is a model with its own Deployment, also below the key of an outer chart."""
     assert listed(release("vllm-stack", STACK)) == {
         "small": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", 8192, 1, "llm/vllm-small-deployment-vllm")
     }

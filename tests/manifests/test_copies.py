@@ -203,7 +203,7 @@ HOME_OPS = {
 
 
 def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
-    """Keys of the values refer to each other and stay; a volume and a Secret from elsewhere are shared."""
+    """Keys of the values refer to each other and stay; a volume and a Secret of other objects are shared."""
     before = opened(HOME_OPS)
     files, warnings = copied(before, "vllm")
     app = "kubernetes/apps/ai/scribe/app"

@@ -94,7 +94,7 @@ def test_the_bot_recognises_the_engine_of_a_deployment(engine: Engine) -> None:
 
 
 def test_no_other_module_refers_to_an_engine_by_name() -> None:
-    """A new engine needs no change elsewhere, because no other module refers to an engine by name.
+    """A new engine needs no other change, because no other module refers to an engine by name.
 
     Some forms name the engine that they are for: KServe and the production stack run vLLM, operators have a field for the
     engine, and a map is vLLM's by default.

@@ -19,7 +19,7 @@ PATCH = "serving/coder-chat/patch.yaml"
 
 
 def changed(platform: Files, more: str, patch: str = "") -> Files:
-    """The platform with more lines in the chat model's kustomization, and a patch beside it."""
+    """The platform with more lines in the chat model's kustomization, and a patch next to it."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files[KUSTOMIZATION] = files[KUSTOMIZATION] + more
     return Files({**files, **({PATCH: patch} if patch else {})})

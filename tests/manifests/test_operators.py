@@ -68,7 +68,7 @@ def platform(**files: str) -> Platform:
 
 
 def test_a_kubeai_model_is_listed_checked_and_swapped() -> None:
-    """Clients ask for the object's name, which stays although it is that of the old model."""
+    """Clients use the object's name, which stays although it names the old model."""
     tree = platform(qwen=KUBEAI)
     endpoint = read_endpoint(tree, "qwen3-4b")
     assert (endpoint.hf_id, endpoint.served_names, endpoint.context) == ("Qwen/Qwen3-4B", ("qwen3-4b",), 8192)

@@ -164,7 +164,7 @@ CACHED = """\
 
 
 def test_a_file_in_the_hub_cache_changes_with_its_download() -> None:
-    """The directory is named after the model, the file is not; the engine beside it has a file of the same name."""
+    """The directory has the name of the model, and the file does not; another engine has a file of the same name."""
     before = platform(apps__llama=CACHED)
     assert read_endpoint(before, "llama-cpp").hf_id == "unsloth/gemma-3-4b-it-GGUF"
     lines, warnings = swapped(before, "llama-cpp", facts("Qwen/Qwen3-4B-GGUF", **GGUF))

@@ -1,4 +1,4 @@
-"""More patterns of public repositories: what they share, where their weights are, and who scales their models."""
+"""More patterns of public repositories: shared objects, places of weights, and scalers of models."""
 
 import pytest
 
@@ -146,7 +146,7 @@ def test_an_embedding_model_keeps_its_pooling_arguments() -> None:
 
 
 def test_comments_about_another_endpoint_in_the_file_stay() -> None:
-    """A comment that says why another format of the same model is not served stays as well."""
+    """A comment about an unused format of the same model stays too."""
     before = platform(apps__models=TWO.replace("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-8B"))
     lines, _ = swapped(before, "models-embed", facts("BAAI/bge-m3", kind="embeddings", hidden_size=1024))
     assert lines == [

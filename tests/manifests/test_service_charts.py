@@ -87,7 +87,7 @@ def changed_lines(before: dict[str, str], change: Change) -> list[str]:
 
 
 def test_a_chart_that_creates_a_kserve_service_is_read() -> None:
-    """The arguments are those of its own runtime; the GPU, the image and the names come from parts of the chart."""
+    """The arguments come from its own runtime; the GPU, the image and the names come from parts of the chart."""
     expected = ("Qwen/Qwen2.5-3B-Instruct", "chat", 4096, 1, "llm/chat-predictor")
     assert listed(SERVED) == {"chat": expected}
     assert check(opened(SERVED), advice=True) == ()
@@ -99,7 +99,7 @@ def test_a_chart_that_creates_a_kserve_service_is_read() -> None:
     ("uri", "key"), [("hf://{{ .Values.model.id }}", "id: "), ("{{ .Values.model.uri }}", "uri: hf://")]
 )
 def test_kserve_may_choose_the_engine_of_a_chart(uri: str, key: str) -> None:
-    """Without a runtime in the chart, the engine is the one that the format names."""
+    """Without a runtime in the chart, the format names the engine."""
     service = SERVICE.replace('runtime: {{ include "model.fullname" . }}-vllm', f'storageUri: "{uri}"')
     values = SERVED["charts/model/values-gpu.yaml"].replace(
         "  name: chat\n", "  name: chat\n  uri: hf://Qwen/Qwen2.5-3B-Instruct\n"

@@ -96,7 +96,7 @@ def test_a_new_quantization_is_aligned_with_its_neighbours(platform: Files, layo
 
 
 def test_the_volume_grows_if_both_models_do_not_fit(platform: Files, layout: Layout, machine: Machine) -> None:
-    """The old weights stay in the cache beside the new ones."""
+    """The old weights stay in the cache with the new ones."""
     facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
     change = plan_swap(
         Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine

@@ -29,7 +29,7 @@ def tuned(tree: Tree, layout: Layout) -> Tree:
 
 @pytest.fixture
 def real(platform: Files) -> Files:
-    """A realistic Deployment: an image that is pulled at each start, and Triton's cache beside the other."""
+    """A realistic Deployment: the image is pulled at each start, and there is a cache of Triton."""
     text = (platform.read(DEPLOYMENT) or "").replace("imagePullPolicy: IfNotPresent", "imagePullPolicy: Always")
     cache = "            - name: XDG_CACHE_HOME\n              value: /tmp/.cache\n"
     triton = "            - name: TRITON_CACHE_DIR\n              value: /tmp/.triton\n"

@@ -42,7 +42,7 @@ async def test_an_alias_is_registered_until_the_request_ends(platform: Platform)
     await until_alias_is_removed(platform, "assistant")
 
 
-async def test_the_configuration_takes_over_at_the_merge(platform: Platform) -> None:
+async def test_the_configuration_is_used_after_the_merge(platform: Platform) -> None:
     await platform.say("lead", f"/model add assistant {SERVED} now")
     await platform.sees("Pull request #1", user="lead")
     await platform.github.checks("success")

@@ -58,7 +58,7 @@ async def test_stoker_waits_for_github_half_way(platform: Platform) -> None:
     assert len(platform.pulls) == 1
 
 
-async def test_an_application_that_deploys_from_elsewhere_voids_the_approval(platform: Platform) -> None:
+async def test_an_application_with_another_source_voids_the_approval(platform: Platform) -> None:
     """Somebody changes its directory after the card of `/gpu up`: nothing starts, and the new card shows the change."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Bring up coder-chat")

@@ -123,7 +123,7 @@ async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform
 
 
 async def test_waiting_for_the_generator_ends_at_the_limit(tmp_path: Path, redis_url: str) -> None:
-    """After the time that a pull request may wait for its approval, one sentence names what is missing."""
+    """When a pull request has waited too long for its approval, one sentence names the missing step."""
     limits = {"approvals": {"pull_expire_after": "47h"}}
     async with open_platform(tmp_path, redis_url, settings=limits) as platform:
         await propose(platform, f"/model add coder-mini {MINI} group=egress")
@@ -388,7 +388,7 @@ async def test_a_check_with_the_wrong_settings_infers_the_layout(tmp_path: Path,
         assert "serving/coder-chat/deployment.yaml:" in await platform.sees("1 problem", user="lead")
 
 
-async def test_up_after_a_roll_out_waits_for_a_gpu_that_is_taken(platform: Platform) -> None:
+async def test_up_after_a_roll_out_waits_for_a_gpu_in_use(platform: Platform) -> None:
     """Its approval is the roll-out's, and it is valid while it waits: the holder of the GPU is not displaced."""
     await bring_up(platform, "coder-fim")
     await platform.say("lead", f"/model swap coder-chat {BIG} up")

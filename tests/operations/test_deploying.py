@@ -48,7 +48,7 @@ def test_one_number_changes(platform: Files, layout: Layout) -> None:
     assert lines_of(platform, layout, 0) == []
 
 
-def test_the_number_of_a_kustomization_wins(platform: Files, layout: Layout) -> None:
+def test_the_replicas_of_a_kustomization_take_precedence(platform: Files, layout: Layout) -> None:
     overridden = changed(
         platform,
         KUSTOMIZATION,
@@ -124,8 +124,8 @@ def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: La
     assert deployed_by(chart, closest) == "chart"
 
 
-def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
-    """The Application whose values contain the list, otherwise the one that deploys the list's file, with any name."""
+def test_the_gateways_application_is_found_by_its_objects() -> None:
+    """It is the Application whose values contain the list, or the Application that deploys the list's file."""
     lists = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/a, api_base: 'http://a.llm:8000/v1'}\n"
     config_map = "kind: ConfigMap\ndata:\n  config.yaml: |\n" + textwrap.indent(lists, "    ")
     tree = Files({"infra/proxy/config.yaml": config_map})

@@ -10,7 +10,7 @@ from tests.operations.platform import SPEED, STOPPED, Platform, open_platform
 from tests.operations.steps import LEASES, bring_up, queue_for_gpu, read_leases, replicas
 
 
-async def test_an_offer_that_is_not_taken_passes_to_the_next(tmp_path: Path, redis_url: str) -> None:
+async def test_an_unused_offer_passes_to_the_next_in_line(tmp_path: Path, redis_url: str) -> None:
     """The first in the queue has a moment to answer; then the request expires, and the next request gets the offer."""
     async with open_platform(tmp_path, redis_url, settings={"lease": {"offer": "2s"}}) as platform:
         await bring_up(platform)

@@ -1,4 +1,4 @@
-"""The end of a session with a complication: the holder has left, a model does not come back, a click is late."""
+"""Complicated ends of a session: the holder has left, a model does not restart, a click is late."""
 
 import asyncio
 from contextlib import nullcontext, suppress
@@ -91,7 +91,7 @@ async def test_a_denial_during_an_offer_is_reported(platform: Platform) -> None:
     assert not [text for text in platform.visible("lead") if "Nobody answered" in text]
 
 
-async def test_neither_the_new_model_nor_the_old_one_comes_up(platform: Platform) -> None:
+async def test_both_models_stay_down(platform: Platform) -> None:
     """The GPU is free then, everybody is notified of the reason, and the receipt includes the cost of the second
     attempt.
     """
@@ -159,7 +159,7 @@ async def test_a_cancellation_just_before_the_end_counts(svc: Services, running_
 
 
 async def test_an_obstacle_to_the_rollback_is_on_the_card(svc: Services, running_op: BringUpOperation) -> None:
-    """It is retried until it succeeds; in the meantime the card shows what a person may have to do."""
+    """It is retried until it succeeds, and the card shows what people may have to do."""
     await svc.operations.update(running_op.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
     await Wiring(svc).of(Lifecycle).run(running_op).enter(phases.UNDO_BRING_UP)
     async with Wiring(svc).of(Lifecycle).handling_errors(running_op.id, ExponentialRetry()):
@@ -233,7 +233,7 @@ async def test_a_killed_bot_corrects_the_estimated_receipt(
     assert "estimate" not in outcome_text(await svc.operations.load(running_op.id))
 
 
-async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone(
+async def test_breaking_a_lease_again_after_a_crash_does_not_affect_the_next_holder(
     svc: Services, running_op: BringUpOperation
 ) -> None:
     """The bot was killed before it reported the end; the next bring-up of the same model belongs to another person."""

@@ -25,7 +25,7 @@ async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> N
 
 
 async def test_an_unreadable_time_is_answered_with_an_example(platform: Platform) -> None:
-    """The answer does not ask for the model; a bring-down takes no time."""
+    """The answer does not ask for the model, and a bring-down accepts no duration."""
     await platform.say("dev", "/gpu up coder-chat two hours")
     answer = await platform.sees(
         "Name one model, and then a duration such as 45m, 2h or 1h30m: /gpu up coder-chat for 2h"
@@ -50,7 +50,7 @@ async def test_a_long_wait_names_the_system(platform: Platform) -> None:
 
 
 async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(platform: Platform) -> None:
-    """`up NAME 2h`, and `extend` alone opens a form."""
+    """`up NAME 2h` sets the duration, and `extend` without a duration opens a form."""
     await platform.say("dev", "/gpu up coder-chat 3h")
     await platform.sees("requested by @dev for 3 h")
     await platform.say("lead", "/gpu up coder-chat")

@@ -153,7 +153,7 @@ async def test_a_restart_continues_after_a_kill_of_the_bot(platform: Platform) -
 
 
 async def test_a_session_that_stays_down_ends_for_the_next_in_the_queue(tmp_path: Path, redis_url: str) -> None:
-    """It ends at the boot limit, so nobody waits for a session that no longer works."""
+    """The wait ends at the boot limit."""
     async with open_platform(tmp_path, redis_url, settings={"gpu": {"boot_limit": "999s"}}, speed=600) as platform:
         await bring_up(platform)
         await queue_for_gpu(platform)

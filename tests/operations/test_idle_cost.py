@@ -16,7 +16,7 @@ from bot.wiring import Wiring
 from tests.operations.platform import Platform, open_platform
 
 DEFAULTS = {"lease": {"reconcile_every": "1m"}, "idle": {"sample_every": "30s"}, "github": {"poll_every": "30s"}}
-"""The intervals of an installation that sets none; those of the sandbox are shorter."""
+"""The default intervals; the sandbox has shorter ones."""
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ async def test_an_idle_bot_makes_at_most_five_calls_to_kubernetes_a_minute(idle:
     assert sum(calls.values()) <= 5, calls
 
 
-async def test_home_follows_the_cluster_for_those_who_may_be_looking(idle: tuple[Platform, Services]) -> None:
+async def test_home_is_updated_from_the_cluster_for_people_who_opened_it_recently(
+    idle: tuple[Platform, Services],
+) -> None:
     platform, svc = idle
     await svc.home.note_viewer("U0DEV", svc.clock())
     assert (await calls_a_minute(platform, svc))["watch_homes"] > 0

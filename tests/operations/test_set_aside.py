@@ -1,4 +1,4 @@
-"""A request that ends the process each time is set aside, and nobody else waits for it."""
+"""A request that ends the process each time is set aside, and blocks no other request."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -86,7 +86,7 @@ async def platform() -> AsyncIterator[Platform]:
 
 
 async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
-    """Node, image, weights, load: what the bot shows comes from the pod's own conditions and events."""
+    """The bot shows node, image, weights and load from the pod's own conditions and events."""
     phases = await platform.boot("coder-chat")
     assert [boot_phase.phase.key for boot_phase in phases][:4] == [
         "waiting for a node", "pulling the image", "staging weights", "loading",

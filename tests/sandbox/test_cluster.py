@@ -127,7 +127,7 @@ async def test_the_second_gpu_pod_waits_for_the_first(platform: Platform) -> Non
     assert await platform.pods("coder-chat") == []
 
 
-async def test_the_node_goes_after_the_last_pod(platform: Platform) -> None:
+async def test_the_node_is_removed_after_the_last_pod(platform: Platform) -> None:
     """A GPU node bills until it is drained, minutes after its last pod."""
     await platform.scale("coder-chat", 1)
     await wait_until(lambda: platform.ready("coder-chat"))
@@ -289,7 +289,7 @@ async def test_requests_without_a_token_are_refused(platform: Platform) -> None:
 
 
 async def test_the_kubeconfig_opens_the_api(platform: Platform, tmp_path: Path) -> None:
-    """The official client reads the cluster with the kubeconfig alone."""
+    """The official client needs only the kubeconfig to read the cluster."""
     api = await CONFIG.new_client_from_config(str(platform.cluster.kubeconfig(tmp_path / "kubeconfig")))
     async with api:
         assert (await client.AppsV1Api(api).list_namespaced_deployment("serving")).items

@@ -50,7 +50,7 @@ class Developer:
         return done.stdout.strip()
 
     async def push(self, branch: str, text: str, *, message: str = "feat: a change", start: str = "origin/main") -> str:
-        """One commit that writes README.md, on a branch of its own, pushed; its id."""
+        """Push one commit that writes README.md to a new branch, and return its id."""
         at = ("-C", str(self.clone))
         await self.git(*at, "checkout", "-q", "-B", branch, start)
         (self.clone / "README.md").write_text(text)
@@ -165,7 +165,7 @@ async def test_pull_requests_are_found_by_their_head(dev: Developer) -> None:
 
 @pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
 async def test_a_merge_lands_on_main(dev: Developer, method: str) -> None:
-    """Each merge method makes a commit on main that holds the change, also when main has moved on elsewhere."""
+    """Each merge method creates a commit on main with the change, even if main has other new commits."""
     head = await dev.push("x", "two\n", message="feat: x\n\nRequested-by: dev")
     await dev.open("x")
     response = await dev.rest.put(f"{PULLS}/1/merge", json={"sha": head, "merge_method": method})
@@ -291,7 +291,7 @@ async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer
 
 
 async def test_a_github_outage_affects_every_request(dev: Developer, faults: Faults) -> None:
-    """The fault github-down: the API and git answer 503, and come back."""
+    """With the fault github-down, the API and git answer 503 until it is switched off."""
     faults.add("github-down")
     assert (await dev.rest.get(PULLS)).status_code == 503
     async with httpx.AsyncClient() as http:
@@ -330,7 +330,7 @@ async def test_check_runs_can_appear_later(dev: Developer) -> None:
 
 
 async def test_each_run_of_a_workflow_has_a_suite_and_its_workflow_is_known(dev: Developer) -> None:
-    """Two workflows may have a check of one name; a run that was started again is listed beside the older one."""
+    """Two workflows may have a check of one name; a restarted run is listed next to the older one."""
     await dev.push("x", "two\n")
     sha = (await dev.open("x"))["head"]["sha"]
     dev.github.ci.add(sha, "build", "failure", workflow="a.yaml")

@@ -43,7 +43,7 @@ def written(**changes: Any) -> str:
     ],
 )
 def test_an_invalid_manifest_is_refused(text: str, words: str) -> None:
-    """An invalid manifest is reported at the start, with what is missing."""
+    """An invalid manifest is reported at the start, with the missing parts."""
     with pytest.raises(BadManifest, match=words):
         read_manifest(text)
 
@@ -84,7 +84,7 @@ async def test_a_home_that_is_switched_off_cannot_be_published() -> None:
                     await client.views_publish(user_id="U0DEV", view=HOME)
 
 
-async def test_a_command_that_is_not_registered_reaches_nobody() -> None:
+async def test_an_unregistered_command_is_not_delivered() -> None:
     """Slack itself notifies the user; the app gets nothing."""
     async with Workspace(Faults(), manifest=read_manifest(written()), patience=0.1) as workspace:
         await workspace.command("dev", "/model list")

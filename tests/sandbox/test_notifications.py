@@ -46,14 +46,14 @@ def notified(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
         ("U0LEAD", {"text": "for you"}, {"lead": [("direct message", "for you")]}),
     ],
 )
-async def test_a_new_message_notifies_whom_it_names(
+async def test_a_new_message_notifies_the_people_it_names(
     workspace: Workspace,
     client: AsyncWebClient,
     place: str,
     message: dict[str, Any],
     expected: dict[str, list[tuple[str, str]]],
 ) -> None:
-    """A mention or a direct message; the fallback text is what is pushed, and the blocks are what is read for mentions."""
+    """A mention or a direct message; the notification shows the fallback text, and mentions are read from the blocks."""
     await client.chat_postMessage(channel=place, **message)
     assert notified(workspace) == expected
 
@@ -67,7 +67,7 @@ async def test_an_edit_notifies_nobody(workspace: Workspace, client: AsyncWebCli
         assert notified(workspace) == before
 
 
-async def test_a_reply_notifies_whom_it_mentions(workspace: Workspace, client: AsyncWebClient) -> None:
+async def test_a_reply_notifies_the_people_it_mentions(workspace: Workspace, client: AsyncWebClient) -> None:
     """People who are named only in the message above the reply are not notified."""
     root = await client.chat_postMessage(channel=CHANNEL, text="the card")
     await client.chat_postMessage(channel=CHANNEL, text="evidence", thread_ts=root["ts"])
@@ -77,7 +77,7 @@ async def test_a_reply_notifies_whom_it_mentions(workspace: Workspace, client: A
 
 
 async def test_an_ephemeral_message_notifies_nobody(workspace: Workspace, client: AsyncWebClient) -> None:
-    """It is shown to everybody who looks at the channel, and notifies nobody."""
+    """Everybody in the channel sees it, and nobody is notified."""
     await client.chat_postEphemeral(channel=CHANNEL, user="U0DEV", text="<@U0DEV> only you")
     assert notified(workspace) == {}
 

@@ -182,7 +182,7 @@ async def test_a_click_is_made_by_the_selected_user(page: Page, app: AsyncApp, c
     assert pressed == ["U0LEAD"]
 
 
-async def test_a_thread_grows_beside_the_channel(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
+async def test_a_thread_is_shown_next_to_the_channel(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
     """The message shows the number of replies, which are in the thread with an input; Escape closes it."""
 
     @app.event("app_mention")

@@ -1,4 +1,4 @@
-"""The processes of a sandbox: Redis comes back with its data, and a bot that exits is noticed."""
+"""The processes of a sandbox: Redis restarts with its data, and a bot that exits is noticed."""
 
 import asyncio
 import shutil

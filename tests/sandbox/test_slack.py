@@ -76,8 +76,8 @@ async def wait_until(workspace: Workspace, user: str, text: str) -> None:
     raise AssertionError(f"{text!r} not in {workspace.now_visible(user)}")
 
 
-async def test_a_request_goes_from_the_command_to_the_decision(workspace: Workspace, app: AsyncApp) -> None:
-    """A command is acknowledged, a card posted, its button clicked, a modal opened and submitted, the card updated."""
+async def test_a_request_is_shown_from_the_command_to_the_decision(workspace: Workspace, app: AsyncApp) -> None:
+    """The command is acknowledged, a card is posted, its button opens a modal, and the submission updates the card."""
     card: dict[str, Any] = {}
 
     @app.command("/gpu")

@@ -80,7 +80,7 @@ async def test_a_mention_in_a_thread_is_answered_there(workspace: Workspace, app
 
 
 async def test_a_direct_message_reaches_the_app(workspace: Workspace, app: AsyncApp) -> None:
-    """It comes as message.im, and the answer is seen by this user alone."""
+    """The event is message.im, and only this user sees the answer."""
 
     @app.event("message")
     async def told(event: dict[str, Any], say: Any) -> None:
