@@ -143,7 +143,7 @@ def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The strings, with "…" for each value in an f-string."""
     parts: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):  # its parts are visited after it
+        if isinstance(node, ast.JoinedStr):  # its parts are visited next
             parts.update(map(id, node.values))
             texts = (str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
             yield node.lineno, "".join(texts)

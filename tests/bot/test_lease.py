@@ -145,7 +145,7 @@ async def test_a_lost_lease_is_restored_and_the_next_fence_is_higher(redis: Redi
     restored = read_mark(lost.mark, "coder-chat")
     assert restored == lost
     assert await leases.restore(restored)
-    assert not await leases.restore(restored)  # it is there
+    assert not await leases.restore(restored)  # the lease exists already
     with pytest.raises(GpuBusy):
         await leases.claim(a_lease("coder-fim", "op9"))
     await leases.release(restored)

@@ -99,7 +99,7 @@ class LeaseMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "asked"]))
         queued = [op.decode() for op in self.run(self._members())]
         ahead = queued.index(worker.op) if worker.op in queued else len(queued)
-        again = worker.op in {lease.op for lease in self.run(self.leases.held())}  # its own, from before it crashed
+        again = worker.op in {lease.op for lease in self.run(self.leases.held())}  # its own lease from before the crash
         if self.run(self._claim(worker)):
             assert again or ahead < self.slots
             self.queue = [op for op in self.queue if op != worker.op]
@@ -181,7 +181,7 @@ class LeaseMachine(RuleBasedStateMachine):
         assert zombie.lease
         current = next((w.lease for w in self.workers if w.model == zombie.model and w.lease), None)
         if current and current.fence == zombie.lease.fence:
-            return  # it is still the same lease: this is a repetition, not a conflict
+            return  # a repetition of the same lease, not a conflict
         self.run(self._act_as_zombie(zombie.model, zombie.lease, action, current))
 
     @rule(hours=st.integers(-48, 48))
@@ -218,7 +218,7 @@ class LeaseMachine(RuleBasedStateMachine):
             for key, dumped in self.before.items():
                 await self.redis.restore(key, 0, dumped)
             self.queue = [op.decode() for op in await self._members()]
-            await asyncio.sleep(0.002)  # no failover is quicker than that
+            await asyncio.sleep(0.002)  # no failover is faster
 
         self.run(lose())
         self.before = {}
@@ -337,7 +337,7 @@ class LeaseMachine(RuleBasedStateMachine):
             assert [lease for lease in leases_before if lease.fence == current.fence] == [
                 lease for lease in await self.leases.held() if lease.fence == current.fence
             ]
-        elif after != before:  # no lease is on it: a dead process's bring-up is undone by its own second check
+        elif after != before:  # without a lease: the second check of a dead process undoes its bring-up
             await self.cluster.scale(model, 0, lease=None)
 
     async def _members(self) -> list[bytes]:

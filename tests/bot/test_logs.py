@@ -114,7 +114,9 @@ def test_a_bearer_header_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("asked", headers={"Authorization": "Bearer abc.def.ghi"})
     assert lines.last()["headers"] == {"Authorization": "Bearer ***"}
-    structlog.get_logger("bot.test").info("asked", headers="authorization: bearer abc.def.ghi")  # as Kubernetes' client
+    structlog.get_logger("bot.test").info(
+        "asked", headers="authorization: bearer abc.def.ghi"
+    )  # like Kubernetes' client
     assert lines.last()["headers"] == "authorization: bearer ***"
 
 

@@ -90,7 +90,7 @@ async def settled(presentation: Presentation, workspace: Workspace, op: Operatio
     async with asyncio.timeout(90):
         while not workspace.posted(CHANNEL):
             await asyncio.sleep(0.02)
-        for _ in range(10):  # the card first, then what follows from it
+        for _ in range(10):  # first the card, then its consequences
             await asyncio.sleep(0.05)
             while await presentation.waiting():
                 await asyncio.sleep(0.02)
@@ -130,7 +130,7 @@ REQUEST = "@dev requests coder-chat for 2 h, about $1.84, because demo"
                 "admin": [("card", f"@gpu-approvers: {REQUEST}")],
             },
         ),
-        (  # of the group that must decide: the others are notified by name
+        (  # the group must decide: its other members are notified by name
             an_operation(Status.AWAITING, actor="U0LEAD"),
             {"admin": [("asked", f"✋ {REQUEST.replace('@dev', '@lead')}. Decide on the card")]},
         ),

@@ -487,7 +487,7 @@ async def test_a_letter_that_was_posted_before_a_kill_gets_the_newest_text(
     while await Outbox(redis).waiting():
         await asyncio.sleep(0.05)
     await second.close()
-    await Outbox(redis).put(letter)  # as it is when the process was killed before it dropped it
+    await Outbox(redis).put(letter)  # the process was killed before it deleted the letter
     third = open_presentation()
     await third.revise("k", lines(md("hello again")))
     third.wake()

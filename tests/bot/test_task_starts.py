@@ -44,7 +44,7 @@ class Process:
         self._works.append(work_task)
         await asyncio.wait({start, work_task}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
-            work_task.result()  # it failed before it could start
+            work_task.result()  # fails if the task could not start
         result: Start = await start
         return result
 
@@ -102,7 +102,7 @@ async def test_work_that_only_ran_during_a_crash_is_not_given_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A boot and a swap wait together with a request that ends the process at each start; only that request is set aside."""
-    monkeypatch.setattr(task_starts, "_LATE_AFTER", 1.0)  # each waits that long for the one before it
+    monkeypatch.setattr(task_starts, "_LATE_AFTER", 1.0)  # each start waits that long for the previous start
     hopeless: set[str] = set()
 
     async def work(process: Process, task: str) -> bool:

@@ -252,7 +252,7 @@ def _by_the_models(blocks: Sequence[dict[str, Any]]) -> list[str]:
     objections = []
     for block in blocks:
         if block["type"] in ("data_table", "data_visualization"):
-            continue  # slack_sdk has no model of them yet
+            continue  # slack_sdk has no model of these blocks yet
         parsed = Block.parse(block)
         if parsed is None:
             objections.append(f"slack_sdk cannot parse {json.dumps(block)[:200]}")

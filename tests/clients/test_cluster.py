@@ -108,7 +108,7 @@ async def test_a_worker_with_an_older_fence_changes_nothing(wire: Wire, cluster:
     """It changes nothing once a newer lease has scaled the Deployment, or after its own lease has ended."""
     wire.store.create(deployment())
     await cluster.scale("coder-chat", 1, lease="seven", fence=7)
-    await cluster.scale("coder-chat", 1, lease="seven", fence=7)  # its own worker again, after a crash
+    await cluster.scale("coder-chat", 1, lease="seven", fence=7)  # the same worker again after a crash
     for replicas, lease in ((0, None), (1, "six")):
         with pytest.raises(StaleFence, match="fence 7 instead of 6"):
             await cluster.scale("coder-chat", replicas, lease=lease, fence=6)

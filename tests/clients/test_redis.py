@@ -101,7 +101,7 @@ async def use(redis: AnyRedis, url: str, password: Password | None = None, *, at
     async with Docket(name="stoker", url=for_docket(url), credential_provider=password) as docket:
         docket.register(nothing)
         await docket.add(nothing, key="once")("op1")
-    # More than redis-py's default number of connections: the bot then reported that Redis does not answer.
+    # With more than redis-py's default number of connections, the bot reported that Redis does not answer.
     assert all(await asyncio.gather(*(operations.is_open("op1") for _ in range(at_once))))
 
 
@@ -140,10 +140,10 @@ async def test_tls(tmp_path: Path) -> None:
     )  # fmt: skip
     async with server(tmp_path / "data", "--port", str(port)), over_tls(port, certificate, key) as secure:
         async with connected(f"redis://127.0.0.1:{port}"):
-            pass  # it answers
+            pass  # Redis answers
         url = f"rediss://127.0.0.1:{secure}/0?ssl_ca_certs={certificate}"
         async with connected(url) as redis:
-            # The terminator shares a core with the tests beside this one: sixty handshakes at once outlast a connection's wait.
+            # The terminator shares a core with other tests: sixty simultaneous handshakes exceed the timeout of a connection.
             await use(redis, url, at_once=4)
         async with opened(f"rediss://127.0.0.1:{secure}/0") as distrusting:
             with pytest.raises(RedisError, match="CERTIFICATE_VERIFY_FAILED"):

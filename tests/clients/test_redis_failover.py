@@ -108,7 +108,7 @@ async def test_a_claim_that_the_replica_missed_loses_to_the_next_one(tmp_path: P
         pair.replica.send_signal(signal.SIGSTOP)
         await pair.redis.execute_command(
             "CLIENT", "KILL", "TYPE", "replica"
-        )  # it can become a replica only when it continues
+        )  # the server can become a replica only when it continues
         forgotten = await leases.claim(new_lease("op1"))
         pair.primary.kill()
         await pair.primary.wait()

@@ -54,7 +54,7 @@ class Policy:
             return []
         variables: Object = {}
         for variable in self.spec["variables"]:
-            # A server evaluates a variable when it is used: a failing one has no effect elsewhere.
+            # A server evaluates a variable when it is used, so a failing variable affects no other expression.
             value = self._value(variable["expression"], review, variables)
             if not isinstance(value, _Failed):
                 variables[variable["name"]] = value

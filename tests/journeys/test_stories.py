@@ -41,7 +41,7 @@ async def test_the_command_runs_a_story_over_http(name: str) -> None:
     communication = asyncio.create_task(process.communicate())
     done, _ = await asyncio.wait({communication}, timeout=LIMIT)
     if not done:
-        process.terminate()  # it ends its own processes
+        process.terminate()  # `run` ends its own processes
     transcript, _ = await communication
     assert process.returncode == 0, transcript.decode()
 

@@ -72,7 +72,7 @@ async def test_a_restarted_bot_resumes_without_any_action(open_sandbox: OpenSand
     before = len(sandbox.world.workspace.transcript)
     await eventually(lambda: len(sandbox.world.workspace.transcript) > before)
     async with asyncio.timeout(120):
-        assert await sandbox.world.bot.stop() == 0  # it exits although the boot takes minutes
+        assert await sandbox.world.bot.stop() == 0  # the bot exits although the boot takes minutes
     await sandbox.world.bot.start()
     before = len(sandbox.world.workspace.transcript)
     await eventually(lambda: len(sandbox.world.workspace.transcript) > before)

@@ -59,7 +59,7 @@ def layer_types(cls: type) -> list[str]:
     """The shortest list of layer types that repeats, empty for a model whose layers are all alike or are listed."""
     try:
         types = cls(num_hidden_layers=LAYERS).layer_types
-    except Exception:  # a class that takes no number of layers has no pattern either
+    except Exception:  # a class without a number of layers has no pattern
         return []
     if not isinstance(types, list) or len(types) != LAYERS or len(set(types)) < 2:
         return []

@@ -129,7 +129,7 @@ async def test_a_session_is_billed_at_the_price_of_its_machine(observed: Observe
     """The price of the machine is used: with the default price the cost would be less than a cent so far."""
     cost: float = 0
     async with asyncio.timeout(200):
-        while cost < 1:  # until the watch has seen which machine it is
+        while cost < 1:  # until the watch knows the machine
             cost = (await scrape(observed))["stoker_session_cost_usd", (("model", "coder-chat"),)]
             await asyncio.sleep(0.1)
 

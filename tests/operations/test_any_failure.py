@@ -93,7 +93,7 @@ async def check_goes_to_zero(directory: Path, redis_url: str, system: str, failu
             failures.end()
         platform.patience = LIMIT
         if moment == "asked":
-            await asyncio.sleep(STARTS)  # it may have been refused or started
+            await asyncio.sleep(STARTS)  # the request may have been refused or started
         await platform.until(
             lambda: replicas(platform, "coder-chat") == 0,
             lambda: f"coder-chat is still up, {failures.refused} requests failed:\n" + "\n".join(platform.visible()),

@@ -152,7 +152,7 @@ async def test_a_running_endpoint_is_not_removed(platform: Platform) -> None:
     """The request is refused; if the model came up after the request, the pull request is not merged."""
     await propose(platform, "/model remove coder-chat")
     await bring_up(platform)
-    await platform.sees("@dev holds it")  # the card of the removal has another plan then
+    await platform.sees("@dev holds it")  # the card of the removal then has another plan
     await platform.click("lead", "Approve deletion")
     await platform.sees("bring it down first")
     assert platform.pull().merge_commit is None

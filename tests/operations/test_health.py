@@ -54,7 +54,7 @@ async def test_a_reclaimed_node_is_reported_and_not_billed(platform: Platform) -
     assert "[Restart]" in message
     assert "[Bring down]" in message
     panel = platform.cluster.panel()
-    await asyncio.sleep(3)  # in which a lease without a node would be billed
+    await asyncio.sleep(3)  # a lease without a node would be billed in this time
     await platform.say("dev", "/gpu status")
     assert "without a node since" in await platform.sees("Cost so far")
     await platform.click("dev", "Bring down")

@@ -83,7 +83,7 @@ async def test_an_older_state_never_replaces_a_newer_one(svc: Services, workspac
     lease = Lease(model="coder-chat", op="up", holder=DEV, fence=0, hold=HOUR, claimed=svc.clock())
     await svc.leases.claim(lease)
     refreshing = asyncio.create_task(app_home.refresh())
-    await asyncio.wait({refreshing}, timeout=0.3)  # it waits for its turn
+    await asyncio.wait({refreshing}, timeout=0.3)  # the refresh waits for its turn
     accepted.set()
     await asyncio.gather(opening, refreshing)
     assert "coder-chat" in workspace.home("dev")

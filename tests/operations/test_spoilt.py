@@ -73,7 +73,7 @@ async def test_an_invalid_fence_is_ignored(tmp_path: Path, redis_url: str, fence
     async with open_platform(tmp_path, redis_url, settings=QUICK) as platform:
         annotate(platform, "coder-fim", fence=fence)
         await bring_up(platform)
-        await until_idle(platform)  # it writes its fence onto the Deployment last
+        await until_idle(platform)  # the fence is written onto the Deployment last
         assert 10**12 < (await read_leases(platform))[0].fence < 10**13
         annotate(platform, "coder-chat", fence=fence)
         await platform.sees("The annotation stoker.dev/fence of coder-chat is ignored")
@@ -127,7 +127,7 @@ async def test_an_invalid_lease_annotation_counts_as_unmanaged_use(tmp_path: Pat
     """Redis lost the lease, and the Deployment's annotation is unreadable: there is an alert, and the model can be brought down."""
     async with open_platform(tmp_path, redis_url, settings={"lease": {"reconcile_every": "10m"}}) as platform:
         await bring_up(platform)
-        await until_idle(platform)  # it writes the lease onto the Deployment last
+        await until_idle(platform)  # the lease is written onto the Deployment last
         annotate(platform, "coder-chat", lease=mark)
         await platform.redis.delete(LEASES)
         await platform.say("dev", "/gpu status")
@@ -166,9 +166,7 @@ async def test_a_restored_lease_is_limited_by_the_policy(tmp_path: Path, redis_u
         await bring_up(platform)
         await until_idle(platform)
         forged = mark_of(platform, "coder-chat") | {"ends": "2101-01-01T00:00:00Z", "hold": "P3000D"}
-        with Redis.from_url(
-            redis_url
-        ) as redis:  # without a pause between them, in which the bot could write the lease back
+        with Redis.from_url(redis_url) as redis:  # no pause in which the bot could write the lease back
             annotate(platform, "coder-chat", lease=json.dumps(forged))
             redis.delete(LEASES)
         await platform.sees("it is rebuilt from the cluster")

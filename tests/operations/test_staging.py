@@ -54,7 +54,7 @@ async def test_a_staged_swap_interrupts_only_for_the_load(platform: Platform) ->
     await platform.github.checks("success")
     await platform.click("lead", "Approve & roll out")
     await platform.until(lambda: NEW in platform.cluster.volumes.complete[CLAIM])
-    platform.faults.add("hf-429")  # downloads fail from now on: the cut-over must not need one
+    platform.faults.add("hf-429")  # downloads fail from now on; the cut-over must not need any
     message = await platform.sees(f"coder-chat now serves {NEW}")
     assert re.search(r"Downtime: [^,]+, from the merge until it answered", message)
     card = card_of(platform, "Swap coder-chat")
