@@ -91,7 +91,7 @@ def _process_stays_as_it_was() -> Iterator[None]:
     moved = Path.cwd() != directory
     os.chdir(directory)
     assert not changed, f"the test left these environment variables changed: {', '.join(sorted(changed))}"
-    assert not moved, "the test left another working directory"
+    assert not moved, "the test changed the working directory"
 
 
 @pytest.fixture(scope="module")

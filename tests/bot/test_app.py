@@ -33,7 +33,7 @@ async def test_a_bot_that_works_or_has_no_redis_continues(tmp_path: Path) -> Non
                     await asyncio.sleep(0.05)
             assert await _keeps_running(docket, worker.name)
         await work
-        assert not await _keeps_running(docket, worker.name, within=30), "it unregisters when it stops"
+        assert not await _keeps_running(docket, worker.name, within=30), "the stopped worker is still registered"
         await server.__aexit__(None, None, None)
         assert await _keeps_running(docket, worker.name)
 
@@ -42,7 +42,7 @@ async def test_a_signal_during_the_start_with_other_settings_stops_the_bot() -> 
     stop = asyncio.Event()
     try:
         await _run_until_told(stop, changed=True)
-        assert not stop.is_set(), "the bot starts again"
+        assert not stop.is_set(), "the bot does not start again"
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(60):
             await _run_until_told(stop, changed=False)

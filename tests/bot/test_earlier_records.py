@@ -164,6 +164,6 @@ async def test_everything_else(earlier: Redis) -> None:
     assert not await home.is_changed("U0DEV", "x")
     assert not await Deliveries(earlier).is_first("click:1")
     assert await messages.posted("card:op-up") == Message(channel="C0GPUOPS", ts="1.2")
-    assert await messages.intend("card:op-add", NOW + HOUR) == NOW, "it is not known whether it was posted"
+    assert await messages.intend("card:op-add", NOW + HOUR) == NOW, "it must stay unknown whether the card was posted"
     events = {entry["event"] async for entry in AuditLog(earlier).entries()}
     assert {"requested", "step", "refused", "kept"} <= events

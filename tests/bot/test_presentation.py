@@ -423,7 +423,7 @@ async def test_callers_never_see_an_error_of_slack(
         await until(lambda: requests >= 2)
         assert [op.id for op in await operations.undelivered_ends()] == ["op1"]
         assert presentation._cards["op1"].task is not None
-        assert not presentation._cards["op1"].task.done(), "it is tried again"
+        assert not presentation._cards["op1"].task.done(), "the post is not tried again"
         await presentation.close()
 
 

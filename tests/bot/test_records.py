@@ -125,7 +125,9 @@ async def test_an_invalid_operation_is_set_aside(redis: Redis, change: dict[str,
     assert await redis.zrange("{stoker}:ops:open", 0, -1) == [b"good"]
     with pytest.raises(OperationNotFound):
         await operations.load("bad")
-    assert await operations.create(an_operation("bad")) == an_operation("bad"), "it can be asked again"
+    assert await operations.create(an_operation("bad")) == an_operation("bad"), (
+        "the same operation cannot be requested again"
+    )
 
 
 async def test_an_operation_of_an_unknown_kind_is_set_aside(redis: Redis) -> None:

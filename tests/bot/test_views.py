@@ -335,7 +335,7 @@ def test_a_change_shows_the_old_and_the_new_values() -> None:
     ]
     (more,) = [block for block in blocks if block["type"] == "container"]
     assert "32768" in str(more)
-    assert str(blocks).index("It is up.") < str(blocks).index("org/old"), "the outage comes first"
+    assert str(blocks).index("It is up.") < str(blocks).index("org/old"), "the outage is not first"
 
 
 def test_a_bring_up_shows_its_cost_first() -> None:

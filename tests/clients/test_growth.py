@@ -91,7 +91,7 @@ async def test_a_file_system_that_grows_with_the_next_pod_is_not_waited_for(wire
     report(wire, conditions=[pending])
     reads = wire.count_requests("GET", "persistentvolumeclaims")
     await wait_until(lambda: wire.count_requests("GET", "persistentvolumeclaims") > reads + 1)
-    assert not growing.done(), "its user's node makes the file system grow"
+    assert not growing.done(), "the wait ended before the node has resized the file system"
     wire.store.remove("Pod", "coder-chat-1", "serving")
     await asyncio.wait_for(growing, 90)
 

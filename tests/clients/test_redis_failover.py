@@ -94,7 +94,7 @@ async def test_a_lease_survives_the_loss_of_its_primary(tmp_path: Path) -> None:
         refused = await claim(leases, "op2")
         assert isinstance(refused, GpuBusy)
         assert refused.holder == lease
-        assert await claim(leases, "op1") == lease, "the operation itself gets its lease back unchanged"
+        assert await claim(leases, "op1") == lease, "the operation does not get its lease back unchanged"
         assert await leases.release(lease)
         following = await claim(leases, "op2")
         assert isinstance(following, Lease)
@@ -114,7 +114,7 @@ async def test_a_claim_that_the_replica_missed_loses_to_the_next_one(tmp_path: P
         await pair.primary.wait()
         pair.replica.send_signal(signal.SIGCONT)
         now = await claim(leases, "op2")
-        assert isinstance(now, Lease), "the new primary does not have the first claim"
+        assert isinstance(now, Lease), "the new primary has the first claim"
         assert now.fence > forgotten.fence
-        assert not await leases.release(forgotten), "a lost lease releases nothing"
+        assert not await leases.release(forgotten), "a lost lease released a slot"
         assert [lease.op for lease in await leases.held()] == ["op2"]

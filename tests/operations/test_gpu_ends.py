@@ -57,7 +57,7 @@ async def test_a_holder_who_has_left_does_not_block_others(platform: Platform) -
     await platform.sees("Failed", "lead")
     old, new = (await bills(platform))[:2]
     (restored,) = await read_leases(platform)
-    assert restored.claimed >= new.down >= old.down, "no minute is on two receipts"
+    assert restored.claimed >= new.down >= old.down, "a minute is on two receipts"
     assert restored.ready
     assert restored.ends
     assert restored.ends - restored.ready == restored.hold < timedelta(hours=4), (

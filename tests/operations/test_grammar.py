@@ -56,7 +56,7 @@ async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(plat
     await platform.say("lead", "/gpu up coder-chat")
     await platform.sees("was already requested by @dev", "lead")
     raw = str([message.blocks for message in platform.workspace._history.messages.values()])
-    assert "archives/C0GPUOPS/p" in raw.partition("|see its card>")[0][-60:], "it links to that card"
+    assert "archives/C0GPUOPS/p" in raw.partition("|see its card>")[0][-60:], "the answer does not link to the card"
     await platform.click("lead", "Approve")
     await platform.sees("is up and answers")
     await platform.say("dev", "/gpu extend")

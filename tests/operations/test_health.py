@@ -76,7 +76,7 @@ async def test_a_crash_is_reported_once_with_its_cause(platform: Platform) -> No
     await platform.start()
     await platform.until(lambda: len(reports(platform)) == 2)
     await asyncio.sleep(3)
-    assert len(reports(platform)) == 2, "one in the channel, one personally"
+    assert len(reports(platform)) == 2, "expected one report in the channel and one to the holder"
 
 
 async def test_a_model_that_does_not_serve_is_not_active(platform: Platform) -> None:

@@ -61,7 +61,7 @@ async def test_a_staged_swap_interrupts_only_for_the_load(platform: Platform) ->
     assert card.index("starting the staging Job") < card.index("merging")
     (job,) = platform.cluster.store.find("Job", "serving")
     assert job["metadata"]["annotations"]["stoker.dev/weights"] == NEW
-    assert OLD in platform.cluster.volumes.complete[CLAIM], "the old weights stay, as long as there is room"
+    assert OLD in platform.cluster.volumes.complete[CLAIM], "the old weights were deleted although there is space"
     assert OLD in platform.cluster.volumes.downloaded[CLAIM]
 
 

@@ -54,7 +54,7 @@ async def test_a_staged_swap_cuts_over_once(tmp_path: Path, redis_url: str) -> N
         card = await platform.sees(SWAPPED)
         kills.kill = None
         assert NEW in platform.cluster.volumes.complete[CLAIM]
-        assert gpu_nodes(platform) == nodes, "no second GPU was added for the download"
+        assert gpu_nodes(platform) == nodes, "a second GPU was added for the download"
         deployment = platform.object("Deployment", "coder-chat")
     assert deployment
     assert deployment["spec"]["replicas"] == 1

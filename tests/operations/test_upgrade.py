@@ -66,7 +66,7 @@ def test_a_record_is_read(earlier_version: dict[str, Any]) -> None:
     assert {name: request[name] for name in earlier if name in request} == {
         name: earlier[name] for name in earlier if name in request
     }
-    assert request.keys() - earlier.keys() <= {"announced", "fence"}, "the fields that are newer than the records"
+    assert request.keys() - earlier.keys() <= {"announced", "fence"}, "add the new fields of the request to this list"
 
 
 @pytest.mark.parametrize(
