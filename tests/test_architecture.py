@@ -55,7 +55,7 @@ MOST_MODULES = 15
 
 
 def test_every_part_of_the_bot_is_in_the_architecture_document() -> None:
-    """Each module at the top of `bot/`, and each package."""
+    """Each module at the top of `bot/` and each package is named."""
     modules = {f"bot/{file.name}" for file in (ROOT / "bot").glob("*.py") if not file.name.startswith("__")}
     packages = {f"bot/{file.parent.name}/" for file in (ROOT / "bot").glob("*/__init__.py")}
     assert (modules | packages) - PATHS == set()

@@ -74,7 +74,7 @@ def test_the_table_has_a_line_for_each_measurement() -> None:
 
 
 def test_the_figures_of_the_picture_are_in_its_alternative_text() -> None:
-    """Within Slack's 1000 characters, also for a long name."""
+    """The text fits into Slack's 1000 characters, also for a long name."""
     text = in_words(measured())
     assert "16 at a time: 1014 tokens per second" in text
     assert len(text) < 1000

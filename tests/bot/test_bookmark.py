@@ -80,7 +80,7 @@ async def test_a_refusal_by_slack_has_no_other_effect(workspace: tuple[Workspace
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("forked")
 async def test_the_bot_updates_the_bookmark(tmp_path: Path) -> None:
-    """The running bot, with the scopes of `stoker manifest --bookmark`."""
+    """The running bot has the scopes of `stoker manifest --bookmark`."""
     settings = merged(merged(IDLE_SETTINGS, STORY_LIMITS), {"slack": {"bookmark": True}})
     async with opened(
         platform=None, speed=120, port=0, checks_pass_after=None, settings=settings, directory=tmp_path

@@ -105,7 +105,7 @@ def test_an_override_replaces_the_quorum() -> None:
 
 
 def test_an_approval_given_while_waiting_is_valid_until_it_expires() -> None:
-    """An hour, by default."""
+    """It is valid for an hour by default."""
     op = requested_by("DEV", "LEAD")
     assert approval_stands(op, Config(), NOW + timedelta(minutes=59))
     assert not approval_stands(op, Config(), NOW + timedelta(minutes=61))

@@ -42,7 +42,7 @@ async def test_the_bots_own_requests_are_summed_once_they_are_over(sessions: Ses
 
 
 async def test_two_simultaneous_runs_are_both_waited_for(sessions: Sessions) -> None:
-    """A manual smoke test during a roll-out's smoke test."""
+    """Somebody may start a smoke test during the smoke test of a roll-out."""
     async with sessions.asking("coder-chat", NOW) as outer:
         async with sessions.asking("coder-chat", NOW) as inner:
             inner.append(Own(requests=1, tokens=1))

@@ -37,7 +37,7 @@ def config(**idle: object) -> Config:
 
 
 def test_one_request_is_billed_as_calculated_by_hand() -> None:
-    """Two minutes to the approval, ten to ready, half a minute to the first sample, an idle hour, ten minutes of drain."""
+    """The bill has 2 minutes to the approval, 10 to ready, 0.5 to the first sample, an idle hour, and 10 minutes of drain."""
     outcome = replay("", requests(0), Config(), World())
     assert outcome.billed == [(NINE + 2 * MINUTE, NINE + 82.5 * MINUTE)]
     assert (outcome.up, outcome.idle, outcome.cold_starts) == (60.5 * MINUTE, HOUR, 1)
@@ -57,7 +57,7 @@ def test_a_request_after_the_bring_down_is_a_cold_start() -> None:
 
 
 def test_a_node_that_still_drains_is_billed_once() -> None:
-    """Down at 72, drained at 82; requested again at 73, approved at 75."""
+    """The model is down at 72 and its node drained at 82; it is requested again at 73 and approved at 75."""
     outcome = replay("", requests(0, 73), Config(), World())
     assert outcome.billed == [(NINE + 2 * MINUTE, NINE + (73 + 82.5) * MINUTE)]
 
@@ -120,7 +120,7 @@ def test_the_documented_table_equals_the_output_of_the_command() -> None:
 
 
 def test_a_trace_may_have_seconds_since_1970_and_no_durations(tmp_path: Path) -> None:
-    """Lines in any order."""
+    """The lines may be in any order."""
     path = tmp_path / "own.csv"
     path.write_text(f"timestamp\n{NINE.timestamp() + 60}\n2026-11-23T10:00:00+01:00\n")
     assert [arrival.at for arrival in read_trace(path)] == [NINE, NINE + MINUTE]

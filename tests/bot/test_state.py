@@ -89,7 +89,7 @@ async def test_a_step_that_failed_is_done_again(redis: Redis) -> None:
 
 
 async def test_a_message_has_three_states(redis: Redis) -> None:
-    """The three states of a message: never tried, tried, posted."""
+    """A message was never tried, tried, or posted."""
     messages = Messages(redis)
     assert await messages.intend("k", NOW) is None
     assert await messages.intend("k", NOW) == NOW
@@ -99,7 +99,7 @@ async def test_a_message_has_three_states(redis: Redis) -> None:
 
 
 async def test_the_audit_log_is_read_to_its_end(redis: Redis) -> None:
-    """More entries than one page, in order and each once, including steps and refused clicks."""
+    """Entries on several pages are read in order and once, including steps and refused clicks."""
     operations = Operations(redis)
     op = await operations.create(an_operation("op-many"))
     for number in range(1200):

@@ -37,7 +37,7 @@ HOSTILE = [
     kind=st.sampled_from(Kind),
 )
 def test_every_message_keeps_slacks_limits(text: str, count: int, status: Status, kind: Kind) -> None:
-    """Cards of every status and kind, with any text in every field."""
+    """Every card is tested, with every status and kind, and with any text in every field."""
     for view in messages(text, count, [(status, kind)]):
         assert complaints(view) == []
 
@@ -45,7 +45,7 @@ def test_every_message_keeps_slacks_limits(text: str, count: int, status: Status
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(min_size=1, max_size=600), count=st.integers(1, 30))
 def test_every_form_keeps_slacks_limits(text: str, count: int) -> None:
-    """Modals and Home with any text in every field."""
+    """Modals and Home are tested with any text in every field."""
     for view in forms(text, count):
         assert form_complaints(view) == []
 
@@ -58,7 +58,7 @@ MANY = [*((text, 1) for text in HOSTILE), ("<" * 10_000, 300)]
     ("text", "count"), MANY, ids=lambda value: ascii(value[:12]) if isinstance(value, str) else None
 )
 def test_hostile_text_in_every_field_fits(text: str, count: int) -> None:
-    """Ten thousand characters, hundreds of endpoints, twenty phases: truncated, and still a message."""
+    """Ten thousand characters, hundreds of endpoints and twenty phases are truncated to a valid message."""
     for view in messages(text, count, EVERY):
         assert complaints(view) == []
     for form in forms(text, count):

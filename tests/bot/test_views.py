@@ -102,7 +102,7 @@ def a_swap(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3, 
 
 @given(text=st.text(min_size=1, max_size=4000), status=st.sampled_from(Status), rows=st.integers(0, 30))
 def test_every_card_keeps_slacks_limits(text: str, status: Status, rows: int) -> None:
-    """External text, in every field, in every status."""
+    """External text may be in every field, in every status."""
     within_limits(card(an_operation(status, text, rows), NOW))
     within_limits(card(a_swap(status, text, rows), NOW))
 
@@ -209,7 +209,7 @@ def a_lease(text: str = "m") -> Lease:
 
 @given(text=st.text(min_size=1, max_size=3000), ahead=st.none() | st.integers(0, 99), offered_at=st.booleans())
 def test_messages_to_waiting_people_keep_slacks_limits(text: str, ahead: int | None, offered_at: bool) -> None:
-    """The card in the queue and out of it, the offer, the question to the holder, the alert."""
+    """These are the card in the queue and after it, the offer, the question to the holder, and the alert."""
     op = waiting(text, ahead=ahead, free_at=NOW, offer=NOW if offered_at else None)
     for view in (
         card(op, NOW),

@@ -85,7 +85,7 @@ async def test_all_means_all_models_of_the_namespace(wire: Wire, tmp_path: Path)
 
 
 async def test_an_unknown_name_is_refused_with_the_names_of_the_running_models(wire: Wire, tmp_path: Path) -> None:
-    """One line, no traceback."""
+    """The error is one line without a traceback."""
     wire.store.create(deployment(replicas=1))
     code, _, err = await run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chad")
     assert code == 2

@@ -95,7 +95,7 @@ def test_yaml_and_json_have_the_same_content(arguments: list[str]) -> None:
 
 
 def test_an_address_that_slack_cannot_reach_is_refused() -> None:
-    """One line that names the option."""
+    """The error is one line that names the option."""
     result = CliRunner().invoke(cli, ["manifest", "--http", "http://10.0.0.1"])
     assert result.exit_code == 2
     assert "--http http://10.0.0.1" in result.stderr
@@ -130,6 +130,6 @@ def test_the_link_of_the_guide_creates_the_app_of_the_manifest() -> None:
 
 
 def test_slack_accepts_the_icon() -> None:
-    """A square PNG of 512 to 2000 pixels (apps.icon.set)."""
+    """Slack requires a square PNG of 512 to 2000 pixels (apps.icon.set)."""
     with Image.open(ROOT / "docs" / "icon.png") as icon:
         assert (icon.format, icon.size) == ("PNG", (512, 512))

@@ -122,7 +122,7 @@ async def test_a_file_that_is_not_yaml_is_a_finding(terminal: Terminal) -> None:
 
 
 async def test_programs_read_json(terminal: Terminal) -> None:
-    """Names of the endpoints, and findings with rule, severity, path, line, message and fix."""
+    """The JSON has the names of the endpoints, and findings with rule, severity, path, line, message and fix."""
     terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07")
     ended = await terminal.stoker("check", "--format", "json")
     assert ended.code == 1

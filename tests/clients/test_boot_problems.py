@@ -258,7 +258,7 @@ async def test_a_volume_problem_that_prevents_scheduling_is_named(
 
 
 async def test_a_boot_ends_if_no_node_group_fits(boot: Booting) -> None:
-    """Taints, labels or sizes: messages of both the scheduler and the autoscaler."""
+    """Messages of the scheduler and the autoscaler are about taints, labels or sizes."""
     boot.happens(
         "FailedScheduling", "0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}."
     )

@@ -37,7 +37,7 @@ def test_a_name_that_is_red_in_one_workflow_and_green_in_another_is_red(workflow
 
 
 def test_a_red_run_and_a_green_status_of_one_name_are_red() -> None:
-    """The same with the order reversed."""
+    """The result is the same in the reverse order."""
     assert combined([run("ci", "failure", at=1)], [status("ci", "success", 2)], {}).verdict == "failure"
     assert combined([run("ci", "success", at=2)], [status("ci", "error", 1)], {}).verdict == "failure"
 

@@ -154,7 +154,7 @@ async def test_a_status_update_between_read_and_write_is_no_conflict(wire: Wire,
 
 
 async def test_every_user_of_a_gpu_is_found(wire: Wire, cluster: Cluster) -> None:
-    """Deployments with replicas, and the pods of StatefulSets and without owners, in any namespace; not finished ones."""
+    """Users are Deployments with replicas, and unfinished pods of StatefulSets or without owners, in any namespace."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(deployment("down"))
     wire.store.create(deployment("cpu", replicas=1, gpus=0))

@@ -401,7 +401,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("log", "name"), OTHERS)
 def test_other_engines_are_understood_too(log: str, name: str) -> None:
-    """TEI, SGLang and llama.cpp, and errors that no engine caused."""
+    """These are TEI, SGLang and llama.cpp, and errors that no engine caused."""
     assert diagnosed(*log.splitlines()).name == name
 
 
@@ -430,7 +430,7 @@ def test_a_remark_is_not_a_cause() -> None:
 
 
 def test_a_shells_error_is_found_before_pythons_report_of_it() -> None:
-    """A staging script that calls curl."""
+    """The staging script calls curl."""
     lines = ["curl: (56) CONNECT tunnel failed, response 403", "Traceback (most recent call last):"]
     assert diagnosed(*lines, "subprocess.CalledProcessError: Command 'curl' returned exit status 56").name == "proxy"
 

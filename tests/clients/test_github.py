@@ -375,7 +375,7 @@ async def test_a_missing_permission_is_named(remote: Remote, github: GitHub) -> 
 
 @pytest.mark.parametrize(("status", "expected"), [(401, "GITHUB_TOKEN"), (403, "not accessible"), (404, "pulls/1")])
 async def test_a_refusal_is_explained(remote: Remote, github: GitHub, status: int, expected: str) -> None:
-    """A wrong token, a missing permission, a wrong repository."""
+    """The reason is a wrong token, a missing permission or a wrong repository."""
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": "Resource not accessible"}, status=status)
     with pytest.raises(BotError, match=expected):
         await github.pull(1)

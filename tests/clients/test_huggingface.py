@@ -67,7 +67,7 @@ def withhold(hub: Wire, *, status: int = 403, headers: dict[str, str] | None = N
 
 
 async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: HuggingFace) -> None:
-    """Size from the files, shape from the configuration, all at one revision."""
+    """The size comes from the files and the shape from the configuration, both at one revision."""
     publish(
         hub,
         {"model-00001-of-00002.safetensors": 1_500, "model-00002-of-00002.safetensors": 500, "README.md": 9},

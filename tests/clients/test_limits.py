@@ -103,10 +103,10 @@ async def test_an_encoding_that_cannot_be_unpacked_in_pieces_is_refused(server: 
 
 async def test_a_body_above_the_limit_is_refused_with_and_without_its_length(server: Wire) -> None:
     """A body with a declared length above the limit is not read; without a length, its bytes are counted."""
-    server.answers["GET", "/said"] = answers(bytes(2 * MIB))
-    server.answers["GET", "/unsaid"] = endless(bytes(MIB))
+    server.answers["GET", "/declared"] = answers(bytes(2 * MIB))
+    server.answers["GET", "/undeclared"] = endless(bytes(MIB))
     async with client() as http:
-        for path in ("/said", "/unsaid"):
+        for path in ("/declared", "/undeclared"):
             with pytest.raises(TooLarge):
                 await send(http, "It", "GET", f"{server.url}{path}", limit=Limit(size=MIB))
 
@@ -120,7 +120,7 @@ async def test_one_byte_at_a_time_has_a_deadline(server: Wire) -> None:
 
 
 async def test_the_body_of_a_redirect_is_not_read(server: Wire) -> None:
-    """A circle of redirects ends."""
+    """A loop of redirects ends with an error."""
 
     content = bomb(64 * MIB)
 
@@ -174,7 +174,7 @@ def test_irrelevant_metrics_may_have_any_form() -> None:
 
 
 def test_a_repeated_metric_counts_once() -> None:
-    """The same series again is not more use; another series is."""
+    """A series that is repeated adds nothing to the use; another series does."""
     assert signals(metrics("2") + metrics("2")).running == 2
     assert signals(metrics("2") + 'vllm:num_requests_running{engine="1"} 3\n').running == 5
 
@@ -196,7 +196,7 @@ async def test_endless_metrics_are_unknown(server: Wire) -> None:
 
 
 async def test_an_answer_that_does_not_stop_is_cut_off(server: Wire) -> None:
-    """Limited by the number of single chunks, and by the bytes."""
+    """The number of chunks and the number of bytes are limited."""
     chunk = b'data: {"choices": [{"text": "again "}]}\n\n'
     huge = b'data: {"choices": [{"text": "' + b"x" * MIB + b'"}]}\n\n'
     async with client() as http:
@@ -254,7 +254,7 @@ ABOUT = {"sha": "a" * 40, "siblings": [{"rfilename": "model.safetensors", "size"
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 async def test_a_huge_file_of_the_hub_is_refused_by_its_name(server: Wire, file: str) -> None:
-    """One sentence that names the file and the model, even without a Content-Length."""
+    """One sentence names the file and the model, even if there is no Content-Length."""
     server.on("GET", f"/api/models/{MODEL}", ABOUT)
     for name in ("config.json", "tokenizer_config.json"):
         server.on("GET", f"/{MODEL}/resolve/{'a' * 40}/{name}", {})
@@ -305,7 +305,7 @@ async def test_the_hub_redirects_only_to_its_file_hosts(server: Wire, target: st
 
 
 async def test_a_mirror_redirects_to_itself_and_to_its_configured_hosts(server: Wire) -> None:
-    """`HF_FILE_HOSTS` names them."""
+    """`HF_FILE_HOSTS` names the hosts."""
     config = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": 512}
     async with wire() as files, AsyncExitStack() as stack:
         server.on("GET", f"/api/models/{MODEL}", ABOUT)
@@ -368,11 +368,11 @@ async def test_a_login_page_is_not_an_empty_answer(server: Wire, kind: str) -> N
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(client())
         gateway, vllm, hub = LiteLLM(http, server.url, master), VLLM(http, ""), await hub_of(server, stack)
-        for asking in (
+        for call in (
             gateway.tenant_keys(),
             vllm.activity(server.url),
             vllm.ask(server.url, SecretStr("key"), "m", "chat"),
             hub.model(MODEL),
         ):
             with pytest.raises(Unavailable, match="the web page “Sign in to Acme” instead of data"):
-                await asking
+                await call

@@ -133,7 +133,7 @@ async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
     ],
 )
 async def test_a_model_that_cannot_be_served_is_named(hub: HuggingFace, hf_id: str, says: str) -> None:
-    """Each with its own reason."""
+    """Each model has its own reason."""
     assert says in (await hub.model(hf_id)).unservable
 
 

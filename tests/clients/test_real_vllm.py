@@ -43,7 +43,7 @@ async def test_vllm_refuses_a_request_without_a_key(vllm: VLLM) -> None:
 
 @pytest.mark.parametrize("kind", ["chat", "completion"])
 async def test_vllm_answers_and_is_timed(vllm: VLLM, kind: str) -> None:
-    """Tokens, the time to the first one, and at temperature 0 the same answer each time."""
+    """Tokens and the time to the first token are measured, and at temperature 0 the answer is the same each time."""
     name = await served(vllm)
     first, second = [await vllm.ask(URL, KEY, name, "chat" if kind == "chat" else "completion") for _ in range(2)]
     assert first.text == second.text

@@ -108,7 +108,7 @@ def test_a_claim_of_dynamic_resource_allocation_is_a_gpu() -> None:
 
 
 async def test_a_pod_that_claims_a_gpu_uses_it(wire: Wire) -> None:
-    """The model's own Deployment, and a pod of somebody else."""
+    """The model's own Deployment counts, and so does a pod of somebody else."""
     spec = {"containers": [{"name": "a"}], "resourceClaims": [{"name": "gpu", "resourceClaimName": "card"}]}
     model = placed("serving", "coder-chat", replicas=1)
     model["spec"]["template"]["spec"]["resourceClaims"] = spec["resourceClaims"]

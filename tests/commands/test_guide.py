@@ -57,7 +57,7 @@ def test_the_probably_intended_command_is_suggested(command: str, typed: str, su
 
 
 def test_an_unknown_verb_without_a_similar_one_gets_the_list() -> None:
-    """The list of the command's verbs; without a command, of both commands."""
+    """The list contains the verbs of the command, or of both commands if there is none."""
     assert "Did you mean" not in unknown("/gpu", "zzz").message
     assert "`/gpu down [NAME]`" in unknown("/gpu", "zzz").message
     assert "`/model list [WORD …]`" in unknown("", "zzz").message

@@ -8,7 +8,7 @@ from commands.parsing import Misunderstood, is_question, is_time, names_with_hol
 
 
 def test_a_command_has_name_duration_and_reason() -> None:
-    """Name, duration and reason."""
+    """All three parts are read."""
     line = read("up coder-chat for 1h 30m because demo for the board")
     assert (line.verb, line.names, line.hold) == ("up", ("coder-chat",), timedelta(minutes=90))
     assert line.reason == "demo for the board"

@@ -62,7 +62,7 @@ async def post(sandbox: ObservedSandbox, path: str, body: str, headers: dict[str
 
 
 async def test_forged_and_old_slack_requests_are_refused(sandbox: ObservedSandbox) -> None:
-    """Unsigned, signed with another secret, signed for another body, or older than five minutes: 401 and no effect."""
+    """Requests that are unsigned, wrongly signed or older than five minutes get 401 and have no effect."""
     body = command("up coder-chat")
     unsigned = {"Content-Type": "application/x-www-form-urlencoded"}
     assert await post(sandbox, "/slack/events", body, unsigned) == 401

@@ -118,7 +118,7 @@ def test_the_cache_per_token_is_the_sum_of_the_layers(hf_id: str, config: Json, 
 
 
 def test_hybrid_layers_store_attention_and_state() -> None:
-    """Falcon-H1: 44 layers, each with 2 KV heads and a state of 24 × 128 × 256 numbers."""
+    """Falcon-H1 has 44 layers, each with 2 KV heads and a state of 24 × 128 × 256 numbers."""
     state = {"mamba_n_heads": 24, "mamba_d_head": 128, "mamba_d_state": 256, "mamba_n_groups": 1}
     cache = repository("tiiuae/Falcon-H1-7B-Instruct", llama("falcon_h1", 44, 2, **state)).facts().kept
     assert cache.per_token == 44 * 2 * 2 * 128 * 2

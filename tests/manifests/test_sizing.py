@@ -38,7 +38,7 @@ from tests.manifests.models import (
     ids=lambda value: getattr(value, "hf_id", ""),
 )
 def test_the_cache_per_token_follows_from_the_models_shape(facts: ModelFacts, per_token: int) -> None:
-    """2 × layers × KV heads × head size × 2 bytes, independent of the quantization of the weights."""
+    """It is 2 × layers × KV heads × head size × 2 bytes, independent of the quantization of the weights."""
     assert kv_bytes_per_token(facts) == per_token
 
 
@@ -51,7 +51,7 @@ def test_the_cache_per_token_equals_vllms() -> None:
 
 
 def test_windowed_layers_report_the_cache_per_token_inside_the_window() -> None:
-    """Mistral-7B-v0.1: 32 layers × 2 × 8 heads × 128 × 2 bytes, for at most 4096 tokens and one step."""
+    """Mistral-7B-v0.1 needs 32 layers × 2 × 8 heads × 128 × 2 bytes, for at most 4096 tokens and one step."""
     layers = Layers(count=32, token_bytes=4096, window=4096)
     facts = CODER_7B.model_copy(update={"cache": Cache(layers=(layers,))})
     assert kv_bytes_per_token(facts) == 131_072

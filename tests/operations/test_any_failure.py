@@ -57,7 +57,7 @@ POLICY = {
 async def test_the_model_goes_to_zero_after_a_failure(
     tmp_path: Path, redis_url: str, system: str, failure: str, moment: str
 ) -> None:
-    """Some of the combinations."""
+    """Some combinations of failures are tested."""
     await check_goes_to_zero(tmp_path, redis_url, system, failure, moment)
 
 
@@ -67,7 +67,7 @@ async def test_the_model_goes_to_zero_after_a_failure(
 async def test_the_model_goes_to_zero_after_every_failure(
     tmp_path: Path, redis_url: str, system: str, failure: str, moment: str
 ) -> None:
-    """All combinations, including the slow ones."""
+    """All combinations of failures are tested, including the slow ones."""
     await check_goes_to_zero(tmp_path, redis_url, system, failure, moment)
 
 

@@ -59,7 +59,7 @@ SOME = (
 async def test_a_swap_survives_a_failure(
     tmp_path: Path, redis_url: str, system: str, failure: str, moment: str, running: bool
 ) -> None:
-    """Some of the combinations."""
+    """Some combinations of failures are tested."""
     await check_swap(tmp_path, redis_url, system, failure, moment, running=running)
 
 
@@ -70,7 +70,7 @@ async def test_a_swap_survives_a_failure(
 async def test_a_swap_survives_every_failure(
     tmp_path: Path, redis_url: str, system: str, failure: str, moment: str, running: bool
 ) -> None:
-    """All combinations, including the slow ones."""
+    """All combinations of failures are tested, including the slow ones."""
     await check_swap(tmp_path, redis_url, system, failure, moment, running=running)
 
 

@@ -192,7 +192,7 @@ async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Pa
 
 @pytest.mark.usefixtures("forked")
 async def test_two_bots_do_everything_once(platform: Platform, tmp_path: Path) -> None:
-    """One card, one alert, one lease, one receipt, although two bots sweep, reconcile and tend the queue."""
+    """There is one card, alert, lease and receipt, although two bots sweep, reconcile and serve the queue."""
     port = free_port()
     (tmp_path / "second").mkdir()
     environment = platform.environment | {"STOKER_PORT": str(port), "STOKER_DATA_DIR": str(tmp_path / "second")}

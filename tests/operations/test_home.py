@@ -66,7 +66,7 @@ class TestWithoutCharts:
             yield workspace
 
     async def test_home_has_bars(self, svc: Services, workspace: Workspace) -> None:
-        """The same figures as text."""
+        """A text has the same figures."""
         await store_session(svc, 1)
         await Wiring(svc).of(AppHome).publish(DEV)
         assert "in use 2.25, idle 0.5, boot and drain 0.25" in str(week(workspace))

@@ -16,7 +16,7 @@ async def test_an_engine_without_a_key_is_reported_and_kept_up(platform: Platfor
 
 
 async def test_every_served_name_is_listed(platform: Platform) -> None:
-    """Two names after one flag; the engine lists both."""
+    """The flag has two names, and the engine lists both."""
     old = "            - --served-model-name=qwen2.5-coder-7b-instruct"
     new = "            - --served-model-name\n            - qwen2.5-coder-7b-instruct\n            - coder"
     await push_change(platform, "main", DEPLOYMENT, old, new)

@@ -27,7 +27,7 @@ def staging_pods(platform: Platform) -> list[str]:
 
 
 async def test_nothing_is_billed_while_hugging_face_refuses_the_download(platform: Platform) -> None:
-    """An hour of 429: no GPU node, no second pod for the volume, and then the weights."""
+    """During an hour of status 429 there is no GPU node and no second pod for the volume; then the weights are downloaded."""
     platform.faults.add("hf-429")
     began = platform.cluster.clock.now()
     await platform.say("dev", "/model stage coder-chat")

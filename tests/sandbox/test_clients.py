@@ -173,7 +173,7 @@ async def test_the_cost_gate_is_read_from_the_applications(platform: Platform) -
 
 
 async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
-    """Health, the served name, a refusal without a key, a completion, and counters that only this completion increased."""
+    """It answers with its health, the served name, a refusal without a key, and a completion that increases the counters."""
     await platform.boot("coder-chat")
     url, key = platform.url("coder-chat"), await platform.cluster.secret(ENGINE_KEY, Config().vllm.api_key)
     assert await platform.vllm.health(url)

@@ -312,7 +312,7 @@ async def test_a_claim_never_shrinks(platform: Platform) -> None:
 
 
 async def test_a_key_of_the_settings_is_in_the_secret_that_the_sample_has_too() -> None:
-    """Another field of a Secret with the usual name: LiteLLM's documentation names both."""
+    """The settings may name another field of the usual Secret, because LiteLLM's documentation names both fields."""
     keys = {"master": {"namespace": "litellm", "name": "litellm-secrets", "field": "LITELLM_MASTER_KEY"}}
     async with KubernetesAPI() as api, Cluster(api, MemoryGit(), SPEED, Faults(), keys=keys) as cluster:
         data = (cluster.store.get("Secret", "litellm-secrets", "litellm") or {})["data"]

@@ -142,7 +142,7 @@ async def test_a_pull_request_follows_its_branch(dev: Developer) -> None:
 
 
 async def test_a_second_pull_request_for_a_branch_is_refused_in_githubs_words(dev: Developer) -> None:
-    """One open pull request a branch; the message names the owner and the branch."""
+    """A branch has one open pull request, and the message names the owner and the branch."""
     await dev.push("x", "two\n")
     await dev.open("x")
     again = await dev.rest.post(PULLS, json={"head": "x", "base": "main", "title": "again"})
@@ -301,7 +301,7 @@ async def test_a_github_outage_affects_every_request(dev: Developer, faults: Fau
 
 
 async def test_the_panel_lists_open_and_ended_pull_requests(dev: Developer) -> None:
-    """The newest first, with its checks and its page."""
+    """The newest pull request is first, with its checks and its page."""
     await dev.push("x", "two\n")
     await dev.open("x")
     await dev.push("y", "three\n")

@@ -23,7 +23,7 @@ async def hub(faults: Faults) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_a_model_has_the_figures_that_sizing_needs(hub: httpx.AsyncClient) -> None:
-    """7B AWQ: 5.6 GB of weights, 28 layers, 4 KV heads of 128."""
+    """The 7B AWQ model has 5.6 GB of weights, 28 layers, and 4 KV heads of 128."""
     info = (await hub.get("/api/models/Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", params={"blobs": "true"})).json()
     weights = [file["size"] for file in info["siblings"] if file["rfilename"].endswith(".safetensors")]
     assert len(weights) == 2
@@ -50,7 +50,7 @@ async def test_only_models_for_chat_have_a_chat_template(hub: httpx.AsyncClient)
 
 
 async def test_an_unknown_model_looks_private_to_a_stranger(hub: httpx.AsyncClient) -> None:
-    """401 without a token, 404 with one."""
+    """The status is 401 without a token, and 404 with one."""
     stranger = await hub.get("/api/models/acme/nothing")
     assert (stranger.status_code, stranger.json()) == (401, {"error": "Invalid username or password."})
     with_token = await hub.get("/api/models/acme/nothing", headers=TOKEN)

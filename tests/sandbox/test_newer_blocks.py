@@ -97,7 +97,7 @@ def test_blocks_that_slack_documents_as_invalid_are_refused(block: Json, words: 
 
 
 def test_the_blocks_of_a_message_are_checked_together() -> None:
-    """One table, two charts, and either a plan or task cards."""
+    """A message may have one table, two charts, and either a plan or task cards."""
     table = {"type": "table", "rows": rows(1)}
     assert any("1 table" in complaint for complaint in complaints([table, container(child_blocks=[table])]))
     assert any("2 data_visualization" in complaint for complaint in complaints([chart()] * 3))

@@ -208,7 +208,7 @@ async def test_a_thread_is_shown_next_to_the_channel(page: Page, app: AsyncApp, 
 
 
 async def test_a_message_has_the_apps_shortcuts(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
-    """They are under three dots, also with the keyboard, and open a modal."""
+    """The shortcuts are in the menu with three dots, which also works with the keyboard, and open a modal."""
 
     @app.shortcut("status")
     async def status(ack: Any, shortcut: dict[str, Any], client: AsyncWebClient) -> None:
@@ -397,7 +397,7 @@ FAINT_OR_NAMELESS = """() => {
 
 
 async def unreadable(page: Page) -> list[str]:
-    """Unreadable colour contrasts, by day or by night."""
+    """Return texts with too little contrast in the light or the dark scheme."""
     problems: list[str] = []
     for scheme in SCHEMES:
         await page.emulate_media(color_scheme=scheme)
@@ -409,7 +409,7 @@ SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
 
 
 async def test_the_pull_requests_page_can_be_read(browser: Browser) -> None:
-    """Its description, its checks, its diff, its buttons; by day and by night."""
+    """The description, the checks, the diff and the buttons are readable in the light and the dark scheme."""
     patch = "@@ -1,2 +1,2 @@\n same\n-replicas: 1\n+replicas: 0\n"
     html = pull_page(
         number=7, title="Add coder-mini", body="## The contract\n\n| | |\n| --- | --- |\n| `a` | b |\n| c | [d](/d) |", state="open",
@@ -422,7 +422,7 @@ async def test_the_pull_requests_page_can_be_read(browser: Browser) -> None:
 
 
 async def test_every_text_is_readable_and_every_control_has_a_name(page: Page, client: AsyncWebClient) -> None:
-    """Cards with all kinds of buttons, ephemeral messages, the panel, a thread, Home."""
+    """The page shows cards with all kinds of buttons, ephemeral messages, the panel, a thread, and Home."""
     danger = {"type": "button", "text": plain("Deny"), "action_id": "d", "style": "danger", "value": "x"}
     primary = {"type": "button", "text": plain("Approve"), "action_id": "a", "style": "primary", "value": "x"}
     quiet = {"type": "context", "elements": [{"type": "mrkdwn", "text": "Operation `abc` by <@U0LEAD> and <@U0DEV>"}]}
@@ -444,7 +444,7 @@ async def test_every_text_is_readable_and_every_control_has_a_name(page: Page, c
 async def test_a_phone_shows_everything_without_horizontal_scrolling(
     browser: Browser, workspace: Workspace, client: AsyncWebClient
 ) -> None:
-    """390 px: the card fits, the thread and the panel open over it, a long word breaks."""
+    """The card fits into 390 px, the thread and the panel open over it, and a long word is broken."""
     ts = await post(client, section("a" * 300), section("*Card*", fields=[{"type": "mrkdwn", "text": "*A*\nb"}] * 6))
     await post(client, section("reply"), thread_ts=ts)
     async with opened(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
