@@ -1,4 +1,4 @@
-"""The rule for objects that Kubernetes refuses although each field is valid: duplicates, excluding settings, quantities.
+"""The rule for objects that Kubernetes refuses although each field is valid: duplicates, conflicting settings, quantities.
 
 Source: the validation of Kubernetes' API server (`pkg/apis/core/validation`, `pkg/apis/apps/validation`).
 """
@@ -95,7 +95,7 @@ def _container(root: Located, pod: Node | None, container: Node) -> Iterator[Fin
     for kind in ("startupProbe", "livenessProbe"):
         successes = scalar(container, kind, "successThreshold")
         if successes is not None and successes.value != "1":
-            yield at("admission", root, successes, f"the {kind} needs one success", "successThreshold: 1")
+            yield at("admission", root, successes, f"the successThreshold of a {kind} must be 1", "successThreshold: 1")
     yield from _security(root, pod, container)
 
 
@@ -138,10 +138,10 @@ def _service(service: Located) -> Iterator[Finding]:
             message = f'"{target.value}" is quoted, so Kubernetes reads it as a name, which must contain a letter'
             yield at("target-port", service, target, message, f"targetPort: {target.value}")
         if node is not None and value(service.node, "spec", "type") in ("", "ClusterIP"):
-            message = "only a Service of the type NodePort or LoadBalancer has a nodePort"
+            message = "nodePort is only allowed in a Service of the type NodePort or LoadBalancer"
             yield at("admission", service, node, message, "remove nodePort")
         if len(ports) > 1 and find(port, "name") is None:
-            message = "each port has a name if a Service has several"
+            message = "a Service with several ports needs a name for each"
             yield at("admission", service, port, message, "name: http")
 
 
@@ -156,14 +156,14 @@ def _claim(claim: Located) -> Iterator[Finding]:
         yield at("volume-size", claim, sizes[1], message, "remove the limit")
     mode = scalar(claim.node, "spec", "volumeMode")
     if mode is not None and mode.value == "Block":
-        message = "a volume of the mode Block has no file system to mount"
+        message = "a volume in Block mode has no file system that could be mounted"
         yield at("claim", claim, mode, message, "volumeMode: Filesystem")
 
 
 def _deployment(root: Located) -> Iterator[Finding]:
     rolling = find(root.node, "spec", "strategy", "rollingUpdate")
     if value(root.node, "spec", "strategy", "type") == "Recreate" and entries(rolling):
-        message = "Recreate has no rollingUpdate: Kubernetes refuses the Deployment"
+        message = "rollingUpdate is not allowed with Recreate: Kubernetes refuses the Deployment"
         yield at("strategy", root, rolling, message, "remove rollingUpdate")
 
 

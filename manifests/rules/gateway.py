@@ -24,9 +24,7 @@ from manifests.wording import stem
 
 _EMBEDDING = re.compile(r"embed|rerank|\b(bge|gte|e5|minilm)-", re.IGNORECASE)
 _PLAUSIBLE = 0.001
-"""Dollars per token above which a price is probably per thousand or million tokens: the most expensive models cost
-0.0006.
-"""
+"""Dollars per token above which a price is probably meant per thousand or million tokens; the highest prices are 0.0006."""
 
 _ONE_OF = "name a Service that exists, or remove the alias"
 
@@ -140,7 +138,7 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
         entry.model.startswith(("openai/", "hosted_vllm/", "text-completion-openai/"))
         and parts.path.rstrip("/") != "/v1"
     ):
-        message = f"api_base ends in {parts.path or 'no path'}, but LiteLLM adds the rest of the path to /v1"
+        message = f"the path of api_base is {parts.path or 'empty'}, but LiteLLM appends the rest of the path to /v1"
         yield at("api-base-path", entry, base, message, right)
 
 
@@ -173,7 +171,7 @@ def _key(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
 
 
 def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Collection[Pieces] | None) -> list[Finding]:
-    """Return problems in the list of aliases: of all entries, or `only` of those that belong to some endpoints."""
+    """Return problems in the list of aliases: of all entries, or of those that belong to the endpoints in `only`."""
     layout = platform.layout
     listed = platform.entries()
     only_aliases = None if only is None else {entry.alias for pieces in only for entry in pieces.entries}
@@ -209,7 +207,7 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
 
 
 def _misspelled(entry: Entry, endpoints: Collection[Pieces]) -> str:
-    """Return the Service of an endpoint whose name is almost that of the entry's address, in the same namespace; or ""."""
+    """Return the Service with almost the name in the entry's address, in the same namespace; "" if there is none."""
     if any(
         entry.reaches(host, endpoint.namespace)
         for endpoint in endpoints
@@ -243,7 +241,7 @@ def _settings(platform: Platform) -> Iterator[Finding]:
 
 
 def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Finding]:
-    """Report two entries of one alias that serve different models without `order` or `weight`, or are equal."""
+    """Report two equal entries of one alias, or two with different models and without `order` or `weight`."""
     other_entries = [other_entry for other_entry in group if other_entry is not entry]
     name = find(entry.node, "model_name")
     for other_entry in other_entries:
@@ -295,7 +293,7 @@ def _prices(entry: Entry, other_entries: Sequence[Entry]) -> Iterator[Finding]:
 def _price(entry: Entry, key: str, node: ScalarNode, *, zero_is_fine: bool) -> Iterator[Finding]:
     if _number(node) is None:
         # YAML 1.1 parses 5e-07 (no dot) as a string, like anything in quotes.
-        message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number to every YAML parser"
+        message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number in every YAML parser"
         yield at("cost-not-a-number", entry, node, message, "write it out, like 0.0000005")
     elif float(node.value) == 0 and not zero_is_fine:
         yield at(

@@ -32,8 +32,8 @@ MARGIN = 0.01
 # Share of a volume that the file system uses (ext4: inodes and the 5 % reserved for root).
 VOLUME_OVERHEAD = 1.07
 
-# Memory of the engine's process besides the weights that pass through it: Python, CUDA's libraries, pinned buffers. An
-# existing limit that leaves the smaller figure is kept; a raised limit leaves the larger figure.
+# Memory of the engine's process in addition to the weights: Python, CUDA's libraries, pinned buffers. An existing limit
+# with room for the smaller figure is kept; a raised limit has room for the larger figure.
 PROCESS_BYTES = 4 * GIB
 LEAST_PROCESS_BYTES = 2 * GIB
 
@@ -48,7 +48,7 @@ Version = tuple[int, int]
 
 
 class Number(BaseModel, frozen=True, defer_build=True):
-    """One row of the verdict: required against available."""
+    """One row of the verdict: a required and an available amount."""
 
     label: str
     value: str
@@ -249,7 +249,7 @@ def _host_reason(facts: ModelFacts, machine: Machine) -> str:
     larger = larger_machine(machine.name, facts.weight_bytes)
     machines = f"a larger machine ({larger})" if larger else "a larger machine"
     return (
-        f"{in_gb(facts.weight_bytes)} of weights pass through the host's memory, and {machine.name} has "
+        f"{in_gb(facts.weight_bytes)} of weights pass through the host's memory, but {machine.name} has "
         f"{in_gib(machine.host_memory_bytes)}; choose a smaller or more strongly quantized model, or {machines}"
     )
 
@@ -288,7 +288,7 @@ def _gpu_reasons(
         subject = "a context" if context else "its own context"
         return (
             f"{subject} of {length} tokens needs {in_gib(needed + facts.kept.request_bytes(length))} of GPU memory, "
-            f"and there are {in_gib(budget)}; ask for context={largest} or less",
+            f"but only {in_gib(budget)} are available; ask for context={largest} or less",
         )
     return ()
 
