@@ -73,7 +73,7 @@ async def wait_until_ready(url: str) -> None:
 
 
 def name_authority(kubeconfig: Path) -> None:
-    """Add a certificate authority to a kubeconfig, as a pod has one: otherwise, the client loads all those of the machine."""
+    """Add a certificate authority to a kubeconfig, as in a pod. Without one, the client loads all of the machine's."""
     certificate = kubeconfig.with_name("ca.crt")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(kubeconfig.with_name("ca.key")),

@@ -166,10 +166,10 @@ class Bot:
             self._ended = True
             if self._process is not None:
                 if "REDIS_URL" in self.environment:
-                    await self.die()  # after SIGTERM it would finish tasks for three seconds, which nobody needs
+                    await self.die()  # after SIGTERM the bot would finish its tasks for three seconds
                 else:
                     process, self._process = self._process, None
-                    await _stop_process(process)  # it stops its own Redis
+                    await _stop_process(process)  # after SIGTERM the bot stops its embedded Redis
         if self._log_file is not None:
             self._log_file.close()
 
