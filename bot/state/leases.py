@@ -272,9 +272,10 @@ class Leases:
     async def _run(self, script: AsyncScript, keys: list[str], args: list[Any]) -> Any:
         """Run a script and return its answer. If a record makes it fail, set unreadable records aside and run it again."""
         try:
-            return await self._redis.evalsha(script.sha, len(keys), *keys, *args)
-        except NoScriptError:
-            pass  # calling the script loads it
+            try:
+                return await self._redis.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:  # calling the script loads it
+                return await script(keys=keys, args=args)
         except ResponseError:
             await self._records.heal(self._queue, "zset")
             for counter in (self._fence, self._places):
