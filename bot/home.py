@@ -101,7 +101,7 @@ class GpuOverviews:
             spent=spent,
             troubles=troubles,
             strangers=tuple(str(user) for user in users or () if user.endpoint not in leased),
-            known=redis_leases is not None and users is not None,
+            users_known=redis_leases is not None and users is not None,
             drains=draining(bills, now),
             week=daily(bills, now),
         )

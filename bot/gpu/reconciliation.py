@@ -60,7 +60,7 @@ class UnleasedAlerts:
             alert = await self.alerts.start(workload, now)
             is_model, name = bool(user.endpoint), user.endpoint or user.name
             can_adopt = is_model and await self._is_endpoint(name)
-            view = unmanaged_alert(workload, name, ours=is_model, can_adopt=can_adopt)
+            view = unmanaged_alert(workload, name, can_scale=is_model, can_adopt=can_adopt)
             approvers = self.config.roles.approvers
             if approvers:
                 view = addressed(view, approvers, view.text)

@@ -82,8 +82,8 @@ def release_question(op: BringUpOperation, lease: Lease, asker: str) -> View:
     )
 
 
-def unmanaged_alert(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
-    """The alert about a workload that uses the GPU without a lease. `ours`: Stoker may scale it."""
+def unmanaged_alert(about: str, name: str, *, can_scale: bool, can_adopt: bool) -> View:
+    """The alert about a workload that uses the GPU without a lease. `can_scale`: Stoker may scale it."""
     line = md(
         "🚨 {about} uses the GPU, and nobody holds a lease for it (was it started with kubectl?). It costs "
         "money, and nothing else can be brought up.",
@@ -92,7 +92,7 @@ def unmanaged_alert(about: str, name: str, *, ours: bool, can_adopt: bool) -> Vi
     buttons = [button("Adopt", ADOPT, name)] if can_adopt else []
     if can_adopt:
         line += md(" *Adopt* asks for an approval and then gives it a lease.")
-    if ours:
+    if can_scale:
         line += md(" *Bring down* stops it.")
         buttons.append(button("Bring down", END_USE, name, "danger"))
     else:

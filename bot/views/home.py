@@ -53,7 +53,7 @@ class Overview:
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """The reason why a session that was ready does not serve, by model."""
     strangers: tuple[str, ...] = ()
-    known: bool = True
+    users_known: bool = True
     """True if both Redis and the cluster answered, so that the users of the GPU are known."""
     drains: datetime | None = None
     """Estimated end of billing for a node without a model."""
@@ -122,7 +122,9 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     ]
     if not overview.leases and not overview.strangers:
         blocks.append(
-            section(free(overview.drains, now) if overview.known else md("It is unknown whether the GPU is free."))
+            section(
+                free(overview.drains, now) if overview.users_known else md("It is unknown whether the GPU is free.")
+            )
         )
     ups = [op for op in overview.open if isinstance(op, BringUpOperation)]
     if unapproved := [op for op in ups if op.status is Status.AWAITING]:

@@ -215,7 +215,7 @@ def test_messages_to_waiting_people_keep_slacks_limits(text: str, ahead: int | N
         card(op, NOW),
         gpu_offer(op, approved=True),
         release_question(op, a_lease(text), "U3"),
-        unmanaged_alert(text, "name", ours=True, can_adopt=True),
+        unmanaged_alert(text, "name", can_scale=True, can_adopt=True),
     ):
         within_limits(view)
 
@@ -239,9 +239,12 @@ def test_an_override_is_on_the_card() -> None:
 
 def test_only_a_workload_that_stoker_may_scale_has_buttons() -> None:
     """A notebook in another namespace is reported, but Stoker offers no button for it."""
-    assert labels(unmanaged_alert("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
-    assert labels(unmanaged_alert("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
-    assert labels(unmanaged_alert("Pod research/c", "c", ours=False, can_adopt=False)) == []
+    assert labels(unmanaged_alert("Deployment serving/a", "a", can_scale=True, can_adopt=True)) == [
+        "Adopt",
+        "Bring down",
+    ]
+    assert labels(unmanaged_alert("Deployment serving/b", "b", can_scale=True, can_adopt=False)) == ["Bring down"]
+    assert labels(unmanaged_alert("Pod research/c", "c", can_scale=False, can_adopt=False)) == []
 
 
 def test_a_waiting_card_names_the_gpu_and_only_existing_buttons() -> None:
@@ -270,7 +273,7 @@ def values_of(view: View) -> set[str]:
 def test_home_calls_the_gpu_free_only_if_that_is_known() -> None:
     """ "Nobody answers" differs from "nobody uses it"."""
     assert "The GPU is free" in str(home(Overview(), "U1", NOW))
-    assert "The GPU is free" not in str(home(Overview(known=False), "U1", NOW))
+    assert "The GPU is free" not in str(home(Overview(users_known=False), "U1", NOW))
 
 
 def test_no_error_mentions_the_whole_channel() -> None:

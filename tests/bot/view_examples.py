@@ -187,7 +187,7 @@ def messages(text: str, count: int, cards: Iterable[tuple[Status, Kind]]) -> lis
         metrics_unavailable(lease, NOW, NOW),
         gpu_offer(op, approved=False),
         keys_offer("abc123", text, tenants),
-        unmanaged_alert(text, text, ours=True, can_adopt=True),
+        unmanaged_alert(text, text, can_scale=True, can_adopt=True),
         lines(md("\n").join([escape(text)] * count)),
         listing((an_endpoint(text),) * count, "a" * 40),
         listing((an_endpoint(text),) * count, "a" * 40, Search((text[:60].lower(),), 1)),
