@@ -101,7 +101,7 @@ async def entered(operations: Operations, phase: str) -> Operation:
     return await operations.update("op1", lambda op: op.with_phase(Phase(phase, phase), NOW))
 
 
-async def ended(operations: Operations) -> Operation:
+async def ended_operation(operations: Operations) -> Operation:
     return await operations.update("op1", lambda op: op.moved(Status.SUCCEEDED, NOW, outcome="It is up."))
 
 
@@ -160,7 +160,7 @@ async def test_evidence_and_logs_are_in_the_thread_once(
     for presentation in (open_presentation(), open_presentation()):
         presentation.show(op.id)
         await until(lambda: len(workspace.posted(CHANNEL, threads=True)) == 2)
-    await ended(operations)
+    await ended_operation(operations)
     open_presentation().show(op.id)
     await until(lambda: "It is up." in cards(workspace)[0])
     replies = workspace.posted(CHANNEL, threads=True)
@@ -176,7 +176,7 @@ async def test_an_end_that_slack_refused_is_shown_later(
     presentation.show(op.id)
     await until(lambda: cards(workspace))
     workspace.archive()
-    await ended(operations)
+    await ended_operation(operations)
     presentation.show(op.id, now=True)
     await until(lambda: direct(workspace, "U0DEV"))
     assert [op.id for op in await operations.undelivered_ends()] == ["op1"]
@@ -198,7 +198,7 @@ async def test_a_deleted_card_is_posted_again_once(
     first.show(op.id, now=True)
     await until(lambda: cards(workspace))
     second.show(op.id, now=True)
-    await ended(operations)
+    await ended_operation(operations)
     first.show(op.id, now=True)
     second.show(op.id, now=True)
     await until(lambda: "It is up." in cards(workspace)[0])
@@ -226,7 +226,7 @@ async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
     await redis.set(f"{{stoker}}:message:card:op1:{deleted.ts}", datetime.now(UTC).isoformat())  # killed after the post
     await operations.update(op.id, lambda op: op.model_copy(update={"message": deleted}))
     await second.close()
-    await ended(operations)
+    await ended_operation(operations)
     open_presentation().show(op.id)
     await until(lambda: "It is up." in "".join(cards(workspace)))
     assert len(cards(workspace)) == 1
@@ -251,7 +251,7 @@ async def test_a_channel_that_accepts_no_messages_leads_to_one_direct_message(
         presentation.show(op.id, now=True)
         await asyncio.sleep(0)
     await until(lambda: direct(workspace, "U0DEV") and direct(workspace, "U0ADMIN"))
-    await ended(operations)
+    await ended_operation(operations)
     presentation.show(op.id, now=True)
     await until(lambda: "It is up." in "".join(direct(workspace, "U0ADMIN")))
     assert "accepts no messages from Stoker in #gpu-ops" in direct(workspace, "U0DEV")[0]
@@ -280,7 +280,7 @@ async def test_a_card_does_not_wait_for_its_next_attempt_when_the_bot_is_invited
     presentation.show(op.id)
     await until(lambda: cards(workspace))
     await workspace.remove_bot()
-    await ended(operations)
+    await ended_operation(operations)
     presentation.show(op.id, now=True)
     await until(lambda: direct(workspace, "U0DEV"))
     await workspace.invite_bot()
@@ -418,7 +418,7 @@ async def test_callers_never_see_an_error_of_slack(
         presentation = open_presentation(url=str(server.make_url("/api/")))
         async with asyncio.timeout(60):
             await presentation.post("k", CHANNEL, lines(md("hello")), question=op.id)
-            await ended(operations)
+            await ended_operation(operations)
             presentation.show(op.id, now=True)
         await until(lambda: requests >= 2)
         assert [op.id for op in await operations.undelivered_ends()] == ["op1"]

@@ -46,7 +46,7 @@ def stored(wire: Wire, name: str = "coder-chat") -> Object:
     return live
 
 
-def running(revision: str) -> Object:
+def running_state(revision: str) -> Object:
     return {"operationState": {"phase": "Running", "operation": {"sync": {"revision": revision}}, "startedAt": now()}}
 
 
@@ -124,7 +124,7 @@ async def test_a_synced_application_is_not_synced_again(wire: Wire, argocd: Argo
 
 async def test_a_running_sync_is_awaited_and_not_requested_twice(wire: Wire, argocd: ArgoCD) -> None:
     """A bot that was killed while waiting continues to wait."""
-    wire.store.create(application(**running("abc")))
+    wire.store.create(application(**running_state("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     update(wire)
@@ -134,7 +134,7 @@ async def test_a_running_sync_is_awaited_and_not_requested_twice(wire: Wire, arg
 
 async def test_another_sync_is_awaited_first(wire: Wire, argocd: ArgoCD) -> None:
     """Two operations at the same time would overwrite each other, so ours starts after the other has ended or failed."""
-    wire.store.create(application(**running("other")))
+    wire.store.create(application(**running_state("other")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     assert "operation" not in stored(wire)
@@ -327,7 +327,7 @@ async def test_a_sync_that_has_not_started_is_withdrawn(wire: Wire, argocd: Argo
 
 async def test_the_message_explains_how_to_end_somebody_elses_sync(wire: Wire, argocd: ArgoCD) -> None:
     """Stoker does not terminate another person's hanging sync."""
-    foreign = running("other")
+    foreign = running_state("other")
     foreign["operationState"]["operation"]["initiatedBy"] = {"username": "admin"}
     wire.store.create(application(**foreign))
     with pytest.raises(SyncFailed, match="A sync by admin is still running; `argocd app terminate-op coder-chat` ends"):
@@ -337,7 +337,7 @@ async def test_the_message_explains_how_to_end_somebody_elses_sync(wire: Wire, a
 
 async def test_an_operation_in_termination_is_not_mistaken_for_the_new_one(wire: Wire, argocd: ArgoCD) -> None:
     """The same commit is requested again after the old operation has ended."""
-    old = running("abc")
+    old = running_state("abc")
     old["operationState"] |= {"phase": "Terminating"}
     wire.store.create(application(**old))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
@@ -402,7 +402,7 @@ async def test_a_sync_window_is_reported_immediately_and_the_sync_is_terminated(
 
 async def test_a_blocked_sync_of_somebody_else_is_not_ended(wire: Wire, argocd: ArgoCD) -> None:
     """It blocks until the window opens, so Stoker does not wait for it."""
-    foreign = running("other")
+    foreign = running_state("other")
     foreign["operationState"]["message"] = BLOCKED
     wire.store.create(application(**foreign))
     with pytest.raises(SyncFailed, match="sync window"):
@@ -419,7 +419,7 @@ async def test_a_sync_that_does_not_start_ends_at_the_deadline(wire: Wire, argoc
 
 async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
     """Changes during the loss of the history are found by listing again."""
-    wire.store.create(application(**running("abc")))
+    wire.store.create(application(**running_state("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.overtake("Application", "coder-chat", "argocd", end)
@@ -428,7 +428,7 @@ async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
 
 async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD) -> None:
     """The wait continues on a new connection."""
-    wire.store.create(application(**running("abc")))
+    wire.store.create(application(**running_state("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.cut()
@@ -439,7 +439,7 @@ async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD)
 
 async def test_a_wait_survives_errors_of_the_server(wire: Wire, argocd: ArgoCD) -> None:
     """Control planes are upgraded; that must not end an operation."""
-    wire.store.create(application(**running("abc")))
+    wire.store.create(application(**running_state("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.unwell = 2
@@ -451,7 +451,7 @@ async def test_a_wait_survives_errors_of_the_server(wire: Wire, argocd: ArgoCD) 
 
 async def test_a_missing_right_to_watch_is_named(wire: Wire, argocd: ArgoCD) -> None:
     """Listing without a watch works too, so only this test shows the difference."""
-    wire.store.create(application(**running("abc")))
+    wire.store.create(application(**running_state("abc")))
     wire.forbidden = "watch=true"
     with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):
         await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)
@@ -472,15 +472,15 @@ async def test_two_simultaneous_requests_start_one_sync(wire: Wire, argocd: Argo
 async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: ArgoCD) -> None:
     """An ApplicationSet makes a new endpoint's Application some time after the merge."""
 
-    def anything(_: Any) -> bool:
+    def always(_: Any) -> bool:
         return True
 
-    waiting = asyncio.create_task(argocd.wait_for("coder-chat", timeout=30, until=anything))
+    waiting = asyncio.create_task(argocd.wait_for("coder-chat", timeout=30, until=always))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
     wire.store.create(application())
     assert (await waiting).name == "coder-chat"
     with pytest.raises(SyncFailed, match="it does not exist"):
-        await wait_to_the_limit(wire, argocd.wait_for("nobody", timeout=30, until=anything))
+        await wait_to_the_limit(wire, argocd.wait_for("nobody", timeout=30, until=always))
 
 
 async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:

@@ -104,10 +104,10 @@ async def test_a_release_that_is_not_upgraded_yet_is_waited_for(wire: Wire, flux
         }
     )
 
-    async def anything(_: str) -> bool:
+    async def always(_: str) -> bool:
         return True
 
-    waiting = asyncio.create_task(flux.wait_synced("apps", NEW, includes=anything, actor="dev", timeout=600))
+    waiting = asyncio.create_task(flux.wait_synced("apps", NEW, includes=always, actor="dev", timeout=600))
     await hurry(waiting.done)
     with pytest.raises(SyncFailed, match="UpgradeFailed: Helm upgrade failed: timed out"):
         await waiting

@@ -124,15 +124,15 @@ async def test_the_body_of_a_redirect_is_not_read(server: Wire) -> None:
 
     content = bomb(64 * MIB)
 
-    async def away(_: web.Request, __: object) -> web.StreamResponse:
+    async def redirect(_: web.Request, __: object) -> web.StreamResponse:
         return web.Response(status=302, headers={"Location": "/y", "Content-Encoding": "gzip"}, body=content)
 
-    server.answers["GET", "/x"] = away
+    server.answers["GET", "/x"] = redirect
     server.on("GET", "/y", {"here": True})
     async with client() as http:
         answer = await send(http, "It", "GET", f"{server.url}/x", limit=SMALL, follow_redirects=True)
         assert body(answer) == {"here": True}
-        server.answers["GET", "/y"] = away
+        server.answers["GET", "/y"] = redirect
         with pytest.raises(Unavailable, match="redirects more than"):
             await send(http, "It", "GET", f"{server.url}/x", limit=SMALL, follow_redirects=True)
 

@@ -55,19 +55,19 @@ async def test_work_does_not_wait_forever() -> None:
 async def test_errors_are_explained() -> None:
     """Errors that a person can fix, systems that do not answer, and otherwise an id for the log."""
 
-    async def refused() -> None:
+    async def refuse() -> None:
         raise BotError("Say which.")
 
-    async def away() -> None:
+    async def fail_on_github() -> None:
         raise Unavailable("GitHub", "503")
 
-    async def stalled() -> None:
+    async def fail_on_redis() -> None:
         raise Unavailable("Redis", "")
 
-    async def broken() -> None:
+    async def crash() -> None:
         raise ZeroDivisionError
 
-    assert await answers_for(refused()) == ["Say which."]
-    assert "Nothing was changed" in (await answers_for(away()))[0]
-    assert "Your request may have been stored: look for a card" in (await answers_for(stalled()))[0]
-    assert "Search Stoker's log for" in (await answers_for(broken()))[0]
+    assert await answers_for(refuse()) == ["Say which."]
+    assert "Nothing was changed" in (await answers_for(fail_on_github()))[0]
+    assert "Your request may have been stored: look for a card" in (await answers_for(fail_on_redis()))[0]
+    assert "Search Stoker's log for" in (await answers_for(crash()))[0]

@@ -22,14 +22,14 @@ async def pages() -> AsyncIterator[str]:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<!doctype html><title>Sign in</title>", content_type="text/html")
 
-    async def other(_: web.Request) -> web.Response:
+    async def foreign_answer(_: web.Request) -> web.Response:
         return web.json_response({})
 
     app = web.Application()
     app.router.add_get("/argo/api/version", version)
     app.router.add_get("/login/api/version", page)
     app.router.add_get("/d/model", page)
-    app.router.add_get("/json/api/version", other)
+    app.router.add_get("/json/api/version", foreign_answer)
     async with TestServer(app, host="127.0.0.1") as server:
         yield str(server.make_url("")).rstrip("/")
 

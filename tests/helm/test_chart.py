@@ -22,7 +22,7 @@ from tests.helm.chart import BENCH, CHART, FULL, MINIMAL, ROOT, Object, of_kind,
 helm = pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
 
 
-def granted(objects: list[Object]) -> set[Right]:
+def rights_in_roles(objects: list[Object]) -> set[Right]:
     """The rights of the Roles and ClusterRoles, without the explanations."""
     granted_rights = set()
     for role in (*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")):
@@ -35,7 +35,7 @@ def granted(objects: list[Object]) -> set[Right]:
     return granted_rights
 
 
-def used(config: Config) -> set[Right]:
+def rights_in_use(config: Config) -> set[Right]:
     return {Right(r.verb, r.resource, r.group, r.namespace, r.name) for r in rights(config)}
 
 
@@ -109,7 +109,7 @@ ELSEWHERE = {
 def test_the_chart_grants_exactly_the_rights_in_use(config: dict[str, Any]) -> None:
     """Each right in use is in a Role of its namespace, and there is no other right."""
     values = MINIMAL | {"config": MINIMAL["config"] | config}
-    assert granted(render(values)) == used(Config.model_validate(values["config"]))
+    assert rights_in_roles(render(values)) == rights_in_use(Config.model_validate(values["config"]))
 
 
 def test_each_role_is_bound_to_the_bots_account_alone() -> None:
@@ -278,13 +278,13 @@ def test_metrics_and_traces_are_allowed_if_they_have_a_target() -> None:
     """An address in the monitoring namespace opens that namespace; without one it is closed."""
     elsewhere = MINIMAL | {"env": MINIMAL["env"] | {"PROMETHEUS_URL": "http://prometheus.monitoring.svc:9090"}}
 
-    def opened(values: Object) -> list[str]:
+    def open_namespaces(values: Object) -> list[str]:
         policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(values), "NetworkPolicy")}
         peers = [to for rule in policies["stoker"]["egress"] for to in rule["to"] if "namespaceSelector" in to]
         return [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers]
 
-    assert "monitoring" not in opened(MINIMAL)
-    assert "monitoring" in opened(elsewhere)
+    assert "monitoring" not in open_namespaces(MINIMAL)
+    assert "monitoring" in open_namespaces(elsewhere)
 
 
 def test_slack_can_reach_a_bot_without_redis() -> None:

@@ -12,11 +12,11 @@ from manifests.remove import plan_remove
 from manifests.sizing import Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ManifestError
-from tests.manifests.test_platforms import GGUF, PLATFORMS, facts, opened
+from tests.manifests.test_platforms import GGUF, PLATFORMS, facts, open_platform
 
 
 def platform(name: str) -> Platform:
-    return Platform(*opened(name))
+    return Platform(*open_platform(name))
 
 
 ADDED = [

@@ -107,13 +107,13 @@ extraArgs:
 }  # fmt: skip
 
 
-def opened(files: dict[str, str]) -> Platform:
+def open_platform(files: dict[str, str]) -> Platform:
     platform = Platform(Files(files), Layout())
     return platform.with_layout(fitted_layout(platform))
 
 
 def listed(files: dict[str, str]) -> dict[str, tuple[str, str, int | None, int, str]]:
-    endpoints = read_endpoints(opened(files))
+    endpoints = read_endpoints(open_platform(files))
     return {
         endpoint.name: (
             endpoint.hf_id,
@@ -132,7 +132,7 @@ def test_a_chart_in_the_repository_needs_no_field_map() -> None:
         "chat": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", None, 1, "llm/chat-model"),
         "coder": ("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "coder", 16384, 1, "llm/coder-model"),
     }
-    platform = opened(OWN_CHART)
+    platform = open_platform(OWN_CHART)
     assert check(platform, advice=True) == ()
     in_template = TEMPLATE.replace("{{- toYaml .Values.resources | nindent 12 }}", "limits: {nvidia.com/gpu: 2}")
     files = {**OWN_CHART, "charts/model/templates/deployment.yaml": in_template}
@@ -142,7 +142,7 @@ def test_a_chart_in_the_repository_needs_no_field_map() -> None:
 
 def test_a_swap_in_a_chart_changes_values_and_no_template() -> None:
     """Only the model's line changes; the format and the length of the old model stay valid for the new one."""
-    platform = opened(OWN_CHART)
+    platform = open_platform(OWN_CHART)
     change = plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
     lines = [
         line
@@ -159,7 +159,7 @@ def test_a_swap_in_a_chart_changes_values_and_no_template() -> None:
 
 def test_a_model_in_the_parameters_of_an_application_is_changed_there() -> None:
     """The chart's default is empty, so the Application's parameter is used."""
-    platform = opened(OWN_CHART)
+    platform = open_platform(OWN_CHART)
     change = plan_swap(platform, SwapRequest(name="chat", facts=FACTS), Machine())
     assert "value: Qwen/Qwen3-4B-AWQ}" in (change.changes.files["apps/chat.yaml"] or "")
     assert set(change.changes.files) == {"apps/chat.yaml"}
@@ -196,7 +196,7 @@ def test_vllms_own_chart_is_read_and_changed() -> None:
     assert listed(release("vllm-stack", STACK)) == {
         "small": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", 8192, 1, "llm/vllm-small-deployment-vllm")
     }
-    platform = opened(release("vllm-stack", STACK))
+    platform = open_platform(release("vllm-stack", STACK))
     change = plan_swap(platform, SwapRequest(name="small", facts=FACTS), Machine())
     assert "modelURL: Qwen/Qwen3-4B-AWQ\n" in (change.changes.files["apps/vllm/release.yaml"] or "")
     outer = {
@@ -232,7 +232,7 @@ GENERIC = """controllers:
 )  # fmt: skip
 def test_an_unsupported_engine_is_listed(files: dict[str, str], reason: str) -> None:
     """The engine is listed with the reason, whether it is an image, a chart, or part of a chart."""
-    platform = opened(files)
+    platform = open_platform(files)
     (workload,) = platform.unknown()
     assert (workload.name, reason in workload.reason) == ("vllm", True)
     assert listed(files) == {}
@@ -308,7 +308,7 @@ def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
     litellm_params: {model: whisper-1, api_base: "http://ears-predictor.llm.svc.cluster.local/v1"}
 """,
     }
-    platform = opened(files)
+    platform = open_platform(files)
     assert check(platform, advice=True) == ()
     assert [workload.name for workload in platform.unknown()] == ["ears"]
     change = plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
@@ -318,7 +318,7 @@ def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
 def test_an_image_with_weights_is_not_changed() -> None:
     """Another model in KServe's modelcar needs another image, and its name is unknown."""
     isvc = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: coder, namespace: llm}\nspec:\n  predictor:\n    model:\n      modelFormat: {name: vLLM}\n      storageUri: oci://registry.example.com/models/qwen-coder-7b:1.0\n      resources: {limits: {nvidia.com/gpu: 1}}\n"  # fmt: skip
-    platform = opened({"models/coder/isvc.yaml": isvc})
+    platform = open_platform({"models/coder/isvc.yaml": isvc})
     assert [endpoint.hf_id for endpoint in read_endpoints(platform)] == [
         "oci://registry.example.com/models/qwen-coder-7b:1.0"
     ]
@@ -346,7 +346,7 @@ kind: Service
 metadata: {name: vllm, namespace: llm}
 spec: {selector: {app: vllm}, ports: [{port: 8000}]}
 """
-    platform = opened({"apps/vllm/vllm.yaml": workload})
+    platform = open_platform({"apps/vllm/vllm.yaml": workload})
     assert check(platform, advice=True) == ()
 
 
@@ -357,10 +357,10 @@ def test_releases_with_shared_replicas_are_not_started_with_a_commit() -> None:
         app_path: application(app_path[5:-5], "charts/model") for app_path in ("apps/coder.yaml", "apps/chat.yaml")
     }
     shared["charts/model/values.yaml"] = VALUES.replace('name: ""', "name: Qwen/Qwen3-8B")
-    platform = opened(shared)
+    platform = open_platform(shared)
     with pytest.raises(ManifestError, match="sets the replicas of coder and of chat"):
         with_replicas(platform, "coder", 0)
     with pytest.raises(ManifestError, match="chat reads the same value as coder"):
         plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
-    alone = opened({path: text for path, text in shared.items() if path != "apps/chat.yaml"})
+    alone = open_platform({path: text for path, text in shared.items() if path != "apps/chat.yaml"})
     assert set(with_replicas(alone, "coder", 0).files) == {"charts/model/values.yaml"}

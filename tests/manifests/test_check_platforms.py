@@ -6,7 +6,7 @@ from manifests.contract import check
 from manifests.platform import Platform
 from manifests.tree import Files, Tree
 from tests.manifests.faults import named_at_its_line
-from tests.manifests.test_platforms import opened
+from tests.manifests.test_platforms import open_platform
 
 FAULTS = [
     ("app-files", "duplicate-key", "apps/coder.yaml", "  replicas: 1\n", "  replicas: 1\n  replicas: 2\n"),
@@ -27,13 +27,13 @@ def contents(tree: Tree) -> Files:
 def test_a_fault_in_another_platform_is_reported_at_its_line(
     name: str, rule: str, path: str, old: str, new: str
 ) -> None:
-    tree, layout = opened(name)
+    tree, layout = open_platform(name)
     assert check(Platform(tree, layout)) == ()
     named_at_its_line(contents(tree), layout, rule, path, old, new)
 
 
 def test_a_quantity_in_the_values_of_a_release_is_checked() -> None:
     """A chart passes it on to the pod."""
-    tree, layout = opened("helm-release")
+    tree, layout = open_platform("helm-release")
     path = next(path for path in tree.files("") if "memory: " in (tree.read(path) or ""))
     named_at_its_line(contents(tree), layout, "resources", path, "Gi", "GB")

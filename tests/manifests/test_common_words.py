@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.manifests.test_copies import copied, opened
+from tests.manifests.test_copies import copied, open_platform
 
 POD = """\
     apiVersion: apps/v1
@@ -51,7 +51,7 @@ NEIGHBOUR = APPLICATION.replace("{name: llm,", "{name: gateway,").replace("model
 
 def test_the_names_of_uncopied_objects_stay() -> None:
     """Nodes, classes, a project, a Secret and an account are not copied; the ConfigMap is."""
-    files, _ = copied(opened({"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": POD}), "llm")
+    files, _ = copied(open_platform({"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": POD}), "llm")
     copy = files["models/scribe/all.yaml"]
     for unchanged in (
         "serviceAccountName: llm", "priorityClassName: llm", "nodeSelector: {pool: llm}", "value: llm, effect",
@@ -65,7 +65,7 @@ def test_the_names_of_uncopied_objects_stay() -> None:
 
 def test_a_namespace_with_other_endpoints_is_kept() -> None:
     sources = {"argocd/llm.yaml": APPLICATION, "argocd/gateway.yaml": NEIGHBOUR, "models/llm/all.yaml": POD}
-    files, _ = copied(opened(sources), "llm")
+    files, _ = copied(open_platform(sources), "llm")
     assert "destination: {namespace: llm}" in files["argocd/scribe.yaml"]
     assert files["models/scribe/all.yaml"].count("metadata: {name: scribe, namespace: llm}") == 3
 
@@ -81,7 +81,7 @@ def test_a_branch_and_kserves_container_keep_their_names() -> None:
           template: {containers: [{name: main, resources: {limits: {nvidia.com/gpu: 1}}}]}
     """
     application = APPLICATION.replace("name: llm", "name: main").replace("models/llm", "models/main")
-    files, _ = copied(opened({"argocd/main.yaml": application, "models/main/service.yaml": service}), "main")
+    files, _ = copied(open_platform({"argocd/main.yaml": application, "models/main/service.yaml": service}), "main")
     assert "containers: [{name: main," in files["models/scribe/service.yaml"]
     assert "targetRevision: main" in files["argocd/scribe.yaml"]
 
@@ -91,6 +91,6 @@ def test_a_copy_gets_its_own_generated_config_map(head: str) -> None:
     listing = f"{head}resources: [all.yaml]\nconfigMapGenerator: [{{name: llm, literals: [mode=fast]}}]\n"
     pod = POD.rpartition("    ---\n")[0]
     sources = {"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": pod, "models/llm/kustomization.yaml": listing}
-    files, _ = copied(opened(sources), "llm")
+    files, _ = copied(open_platform(sources), "llm")
     assert "configMapKeyRef: {name: scribe, key: mode}" in files["models/scribe/all.yaml"]
     assert "configMapGenerator: [{name: scribe," in files["models/scribe/kustomization.yaml"]

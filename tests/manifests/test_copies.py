@@ -13,12 +13,12 @@ from manifests.remove import plan_remove
 from manifests.sizing import Machine
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay
 from tests.manifests.test_platforms import facts
-from tests.manifests.test_platforms import opened as platform_of
+from tests.manifests.test_platforms import open_platform as platform_of
 
 MODEL = facts("Qwen/Qwen3-4B")
 
 
-def opened(files: dict[str, str]) -> Platform:
+def open_platform(files: dict[str, str]) -> Platform:
     tree = Files({path: textwrap.dedent(text) for path, text in files.items()})
     return Platform(tree, fitted_layout(Platform(tree, Layout())))
 
@@ -96,7 +96,7 @@ def test_a_copied_directory_of_an_application_set_needs_no_other_file() -> None:
             spec: {source: {path: "{{path}}"}, syncPolicy: {automated: {selfHeal: true}}}
     """
     namespace = "    apiVersion: v1\n    kind: Namespace\n    metadata: {name: coder}\n    ---\n"
-    before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": namespace + ALONE})
+    before = open_platform({"argocd/models.yaml": generated, "models/coder/all.yaml": namespace + ALONE})
     files, warnings = copied(before, "coder")
     assert set(files) == {"models/scribe/all.yaml"}
     copy = files["models/scribe/all.yaml"]
@@ -118,7 +118,7 @@ def test_a_directory_that_an_application_set_excludes_is_refused() -> None:
           generators:
             - git: {directories: [{path: "models/*"}, {path: models/scribe, exclude: true}]}
     """
-    before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": ALONE})
+    before = open_platform({"argocd/models.yaml": generated, "models/coder/all.yaml": ALONE})
     with pytest.raises(ManifestError, match="no Application deploys it"):
         copied(before, "coder")
 
@@ -138,7 +138,7 @@ def test_an_item_in_the_list_of_an_application_set_is_copied() -> None:
                   - name: whisper
                     path: models/whisper
     """
-    before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": SHARED})
+    before = open_platform({"argocd/models.yaml": generated, "models/coder/all.yaml": SHARED})
     files, _ = copied(before, "coder")
     assert set(files) == {"argocd/models.yaml", "models/scribe/all.yaml"}
     assert (
@@ -204,7 +204,7 @@ HOME_OPS = {
 
 def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
     """Keys of the values refer to each other and stay; a volume and a Secret of other objects are shared."""
-    before = opened(HOME_OPS)
+    before = open_platform(HOME_OPS)
     files, warnings = copied(before, "vllm")
     app = "kubernetes/apps/ai/scribe/app"
     assert set(files) == {
@@ -233,7 +233,7 @@ def test_a_component_creates_the_volume_of_the_copy() -> None:
         "targetNamespace: ai}",
         "targetNamespace: ai, components: [../../../components/volsync], postBuild: {substitute: {APP: vllm}}}",
     )
-    new_files, _ = copied(opened(files), "vllm")
+    new_files, _ = copied(open_platform(files), "vllm")
     assert "{substitute: {APP: scribe}}" in new_files["kubernetes/apps/ai/scribe/ks.yaml"]
     assert "existingClaim: scribe" in new_files["kubernetes/apps/ai/scribe/app/helmrelease.yaml"]
 
@@ -250,15 +250,15 @@ def test_a_pod_with_a_second_engine_is_not_copied() -> None:
         )
     }
     with pytest.raises(ManifestError, match="its pod runs another engine"):
-        copied(opened(files), "vllm")
+        copied(open_platform(files), "vllm")
     with pytest.raises(ManifestError, match="another engine, which would be removed, too"):
-        plan_remove(opened(files), "vllm")
+        plan_remove(open_platform(files), "vllm")
 
 
 def test_a_file_that_a_kustomization_lists_under_another_name_is_not_removed() -> None:
     """An overlay may refer to it, so its line is not the only place."""
     listing = "kind: Kustomization\nresources:\n  - deployment.yaml\n"
-    before = opened(
+    before = open_platform(
         {"apps/x/deployment.yaml": SHARED, "apps/x/kustomization.yaml": listing, "apps/x/y/other.yaml": ALONE}
     )
     name = next(
@@ -314,7 +314,7 @@ def test_a_file_with_its_companions_and_their_lines_is_copied() -> None:
         "apps/kserve/kustomization.yaml": listing,
         "apps/litellm.yaml": lists,
     }
-    before = opened(files)
+    before = open_platform(files)
     change = plan_add(before, AddRequest(name="scribe", facts=MODEL, like="coder"), Machine())
     after = before.with_changes(change.changes)
     new_files = change.changes.files
@@ -364,12 +364,12 @@ def test_an_application_with_a_file_of_values_is_copied() -> None:
         "charts/llm/templates/deployment.yaml": template,
         "apps/coder.yaml": application,
     }
-    before = opened(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\nreplicas: 1\n"})
+    before = open_platform(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\nreplicas: 1\n"})
     files, _ = copied(before, "coder")
     assert set(files) == {"apps/scribe.yaml", "values/scribe.yaml"}
     assert "valueFiles: [../../values/scribe.yaml]" in files["apps/scribe.yaml"]
     assert files["values/scribe.yaml"] == "model: Qwen/Qwen3-4B\nreplicas: 0\n"
-    before = opened(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\n"})
+    before = open_platform(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\n"})
     with pytest.raises(ManifestError, match="so the copy would start immediately"):
         copied(before, "coder")
 
@@ -401,7 +401,7 @@ def test_a_copy_in_vllms_chart_is_another_item_of_its_list() -> None:
         metadata: {name: apps, namespace: flux-system}
         spec: {path: ./apps}
     """
-    before = opened({"apps/vllm/helmrelease.yaml": release, "clusters/apps.yaml": kustomization})
+    before = open_platform({"apps/vllm/helmrelease.yaml": release, "clusters/apps.yaml": kustomization})
     files, _ = copied(before, "coder")
     assert (
         files["apps/vllm/helmrelease.yaml"].partition('["--max-num-seqs", "32"]\n')[2]

@@ -63,7 +63,7 @@ BASE = {"models/chat/deployment.yaml": DEPLOYMENT, "models/chat/service.yaml": S
 ALL = [pytest.param(deployer, id=deployer.name) for deployer in deployers()]
 
 
-def opened(deployer: Deployer, **objects: str) -> Platform:
+def open_platform(deployer: Deployer, **objects: str) -> Platform:
     """A repository in which the deployer has these objects: name and directory."""
     assert deployer.name in EXAMPLES, f"add an object of {deployer.name} to EXAMPLES"
     example = EXAMPLES[deployer.name]
@@ -86,7 +86,7 @@ def test_it_finds_the_object_that_deploys_an_endpoint(
     deployer: Deployer, objects: dict[str, str], expected: str | None
 ) -> None:
     """It is the object with the longest directory above the files of the endpoint, if there is one."""
-    platform = opened(deployer, **objects)
+    platform = open_platform(deployer, **objects)
     managed = deployer.deployment(platform, "chat", "models/chat", None)
     assert (managed.name if managed else None) == expected
     pieces = platform.require("chat")
@@ -103,7 +103,7 @@ def test_an_overlay_that_includes_the_endpoint_deploys_it(deployer: Deployer) ->
         "overlays/dev/kustomization.yaml": "resources: [../../models/chat]\nnamePrefix: dev-\n",
         "models/chat/kustomization.yaml": "resources: [deployment.yaml]\n",
     }
-    platform = opened(deployer, dev="overlays/dev").with_changes(files)
+    platform = open_platform(deployer, dev="overlays/dev").with_changes(files)
     assert platform.require("chat").workload == "dev-chat"
     managed = deployer.deployment(platform, "chat", "models/chat", None)
     assert managed is not None
@@ -113,7 +113,7 @@ def test_an_overlay_that_includes_the_endpoint_deploys_it(deployer: Deployer) ->
 @pytest.mark.parametrize("deployer", ALL)
 def test_only_its_own_rules_are_checked(deployer: Deployer) -> None:
     """A working repository has no findings, and an unrelated Application causes none."""
-    platform = opened(deployer, chat="models/chat")
+    platform = open_platform(deployer, chat="models/chat")
     assert check(platform) == ()
     unrelated = {"ops/wiki.yaml": application("wiki", "apps/wiki"), "apps/wiki/a.yaml": "kind: ConfigMap\n"}
     mixed = platform.with_changes(unrelated)

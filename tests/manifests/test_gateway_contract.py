@@ -65,7 +65,7 @@ EXAMPLES = {
 ALL = [pytest.param(gateway, id=gateway.name) for gateway in gateways()]
 
 
-def opened(gateway: Gateway) -> Platform:
+def open_platform(gateway: Gateway) -> Platform:
     assert gateway.name in EXAMPLES, f"add a route of {gateway.name} to EXAMPLES"
     return Platform(Files({"apps/chat.yaml": ENDPOINT, "gateway/routes.yaml": EXAMPLES[gateway.name][0]}), Layout())
 
@@ -73,7 +73,7 @@ def opened(gateway: Gateway) -> Platform:
 @pytest.mark.parametrize("gateway", ALL)
 def test_its_routes_are_found_with_file_and_line(gateway: Gateway) -> None:
     _, alias, line = EXAMPLES[gateway.name]
-    ((name, target, path, at),) = gateway.routes(opened(gateway))
+    ((name, target, path, at),) = gateway.routes(open_platform(gateway))
     assert (name, target, path, at) == (alias, "chat", "gateway/routes.yaml", line)
 
 
@@ -82,13 +82,13 @@ def test_a_repository_without_it_has_no_routes(gateway: Gateway) -> None:
     """The repository is empty, or has another gateway."""
     assert gateway.routes(Platform(Files({}), Layout())) == ()
     for other_gateway in gateways():
-        assert bool(gateway.routes(opened(other_gateway))) == (other_gateway is gateway)
+        assert bool(gateway.routes(open_platform(other_gateway))) == (other_gateway is gateway)
 
 
 @pytest.mark.parametrize("gateway", ALL)
 def test_a_change_of_a_name_follows_its_routes_or_is_refused(gateway: Gateway) -> None:
     """A change that would break a route is never made: it changes the route, or names its place."""
-    platform = opened(gateway)
+    platform = open_platform(gateway)
     request = SwapRequest(name="chat", facts=facts("vLLM"), served_name="new-3b")
     names_it = "old-3b" in EXAMPLES[gateway.name][0]
     if gateway.changes or not names_it:
@@ -103,7 +103,7 @@ def test_a_change_of_a_name_follows_its_routes_or_is_refused(gateway: Gateway) -
 @pytest.mark.parametrize("gateway", ALL)
 def test_stoker_init_reports_the_gateway(gateway: Gateway) -> None:
     """LiteLLM is reported with its files, and another gateway with its routes to endpoints."""
-    surveyed = survey(opened(gateway))
+    surveyed = survey(open_platform(gateway))
     assert surveyed.gateways == (("gateway/routes.yaml",) if gateway.changes else ())
     assert [(name, route.path) for name, route in surveyed.routes] == (
         [] if gateway.changes else [(gateway.name, "gateway/routes.yaml")]

@@ -12,13 +12,13 @@ from manifests.replicas import with_replicas
 from manifests.tree import Files, ManifestError
 from manifests.tune import plan_tune
 from tests.manifests.faults import CHAT, KUSTOMIZATION
-from tests.manifests.test_platforms import PLATFORMS, opened
+from tests.manifests.test_platforms import PLATFORMS, open_platform
 
 DIGEST = "a" * 64
 PATCH = "serving/coder-chat/patch.yaml"
 
 
-def changed(platform: Files, more: str, patch: str = "") -> Files:
+def with_kustomization(platform: Files, more: str, patch: str = "") -> Files:
     """The platform with more lines in the chat model's kustomization, and a patch next to it."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files[KUSTOMIZATION] = files[KUSTOMIZATION] + more
@@ -28,7 +28,7 @@ def changed(platform: Files, more: str, patch: str = "") -> Files:
 def test_an_image_in_the_kustomization_is_the_engines(platform: Files, layout: Layout) -> None:
     """The image's version determines the arguments, and its digest the compile caches."""
     images = f"images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n    digest: sha256:{DIGEST}\n"
-    tree = changed(platform, images)
+    tree = with_kustomization(platform, images)
     assert check(Platform(tree, layout)) == ()
     assert read_endpoint(Platform(tree, layout), "coder-chat").engine_version == (0, 21)
     assert f"compile-cache/{DIGEST[:12]}" in (plan_tune(Platform(tree, layout), "coder-chat").changes.files[CHAT] or "")
@@ -36,7 +36,7 @@ def test_an_image_in_the_kustomization_is_the_engines(platform: Files, layout: L
 
 def test_a_tag_in_the_kustomization_removes_the_digest(platform: Files, layout: Layout) -> None:
     """The finding is at the tag, and no compile cache can be kept."""
-    tree = changed(platform, "images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n")
+    tree = with_kustomization(platform, "images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n")
     (finding,) = check(Platform(tree, layout))
     assert (finding.rule, finding.path) == ("image-digest", KUSTOMIZATION)
     assert (tree.read(KUSTOMIZATION) or "").splitlines()[finding.line - 1] == "    newTag: v0.21.0"
@@ -79,7 +79,7 @@ def test_replicas_of_a_patch_count(
     platform: Files, layout: Layout, more: str, patch: str, path: str, text: str
 ) -> None:
     """A GPU model above zero replicas costs money, regardless of the file that sets them."""
-    tree = changed(platform, more, patch)
+    tree = with_kustomization(platform, more, patch)
     (finding,) = [finding for finding in check(Platform(tree, layout)) if finding.rule == "replicas"]
     assert finding.path == path
     assert (tree.read(path) or "").splitlines()[finding.line - 1] == text
@@ -87,7 +87,7 @@ def test_replicas_of_a_patch_count(
 
 def test_a_patch_of_replicas_does_not_prevent_the_check(platform: Files, layout: Layout) -> None:
     """The patch changes only the replicas, so the endpoint can be read and changed."""
-    tree = changed(platform, "patches:\n  - path: patch.yaml\n", f"{NAMED}spec:\n  replicas: 0\n")
+    tree = with_kustomization(platform, "patches:\n  - path: patch.yaml\n", f"{NAMED}spec:\n  replicas: 0\n")
     assert check(Platform(tree, layout)) == ()
     assert plan_tune(Platform(tree, layout), "coder-chat").changes.files
 
@@ -95,7 +95,7 @@ def test_a_patch_of_replicas_does_not_prevent_the_check(platform: Files, layout:
 def test_other_patches_are_reported_and_block_changes(platform: Files, layout: Layout) -> None:
     """The replicas in the patch are still read."""
     patch = f"{NAMED}spec:\n  replicas: 1\n  template: {{}}\n"
-    tree = changed(platform, "patches:\n  - path: patch.yaml\n", patch)
+    tree = with_kustomization(platform, "patches:\n  - path: patch.yaml\n", patch)
     assert {finding.rule for finding in check(Platform(tree, layout))} == {"not-checked", "replicas"}
     with pytest.raises(ManifestError, match=rf"{KUSTOMIZATION}:\d+: patches"):
         plan_tune(Platform(tree, layout), "coder-chat")
@@ -127,24 +127,24 @@ SECOND = "kind: Deployment\nmetadata:\n  name: cache\n  labels: {tier: cache}\ns
 def test_starting_by_commit_changes_the_effective_replicas(
     platform: Files, layout: Layout, more: str, old: str, new: str
 ) -> None:
-    tree = changed(platform, more)
+    tree = with_kustomization(platform, more)
     diff = with_replicas(Platform(tree, layout), "coder-chat", 1).diff(tree).splitlines()
     assert [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [f"-{old}", f"+{new}"]
 
 
 def test_replicas_in_a_patch_of_several_workloads_are_not_changed(platform: Files, layout: Layout) -> None:
     """The other workload would start and stop with the model."""
-    tree = changed(platform, f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", SECOND)
+    tree = with_kustomization(platform, f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", SECOND)
     with pytest.raises(
         ManifestError, match="sets the replicas of coder-chat and of Deployment cache: limit it to coder-chat"
     ):
         with_replicas(Platform(tree, layout), "coder-chat", 1)
-    alone = changed(platform, f"patches:\n  - target: {{labelSelector: 'tier!=cache'}}\n{INLINE}", SECOND)
+    alone = with_kustomization(platform, f"patches:\n  - target: {{labelSelector: 'tier!=cache'}}\n{INLINE}", SECOND)
     assert set(with_replicas(Platform(alone, layout), "coder-chat", 1).files) == {KUSTOMIZATION}
 
 
 def test_a_patch_for_another_label_is_ignored(platform: Files, layout: Layout) -> None:
-    tree = changed(platform, f"patches:\n  - target: {{labelSelector: tier=cache}}\n{INLINE}")
+    tree = with_kustomization(platform, f"patches:\n  - target: {{labelSelector: tier=cache}}\n{INLINE}")
     assert set(with_replicas(Platform(tree, layout), "coder-chat", 1).files) == {CHAT}
 
 
@@ -159,7 +159,7 @@ def test_replicas_that_share_an_anchor_are_not_changed(platform: Files, layout: 
 @pytest.mark.parametrize("name", sorted(directory.name for directory in PLATFORMS.iterdir() if directory.is_dir()))
 def test_a_kustomization_needs_no_kind(name: str) -> None:
     """The generated objects, the namespace and the findings are the same without `kind`."""
-    tree, layout = opened(name)
+    tree, layout = open_platform(name)
     files = {path: tree.read(path) or "" for path in tree.files("")}
     bare = {
         path: re.sub(r"(?m)^(kind: Kustomization|apiVersion: kustomize\.config.*)\n", "", text)
@@ -174,7 +174,7 @@ def test_a_kustomization_needs_no_kind(name: str) -> None:
 
 
 def test_the_generated_objects_of_a_kustomization_without_a_kind_are_read() -> None:
-    tree, layout = opened("config-map")
+    tree, layout = open_platform("config-map")
     files = {path: tree.read(path) or "" for path in tree.files("")}
     (path,) = (path for path, text in files.items() if "kind: ConfigMap" in text and "Qwen" in text)
     for kind in ("kind: Kustomization\n", ""):

@@ -45,7 +45,7 @@ spec: {{selector: {{app: coder}}, ports: [{{port: 8000}}]}}
 """
 
 
-def opened(text: str) -> Platform:
+def open_platform(text: str) -> Platform:
     platform = Platform(Files({"apps/coder/coder.yaml": text}), Layout())
     return platform.with_layout(fitted_layout(platform))
 
@@ -69,7 +69,7 @@ def test_a_model_on_a_shared_volume_is_recognised_by_its_directories(
     image: str, path: str, hf_id: str, facts: ModelFacts, after: str
 ) -> None:
     """The new model has its own directory, and a warning asks people to put it there."""
-    platform = opened(workload(image, f"args: [--model, {path}, --load-format=auto]"))
+    platform = open_platform(workload(image, f"args: [--model, {path}, --load-format=auto]"))
     assert [endpoint.hf_id for endpoint in read_endpoints(platform)] == [hf_id]
     change = plan_swap(platform, SwapRequest(name="coder", facts=facts), Machine())
     text = change.changes.files["apps/coder/coder.yaml"] or ""
@@ -83,7 +83,7 @@ def test_an_argument_in_the_command_is_shown_once() -> None:
     command = (
         "command: [vllm, serve, Qwen/Qwen2.5-7B-Instruct, --trust-remote-code, --max-model-len=65536, --dtype=auto]"
     )
-    platform = opened(workload("vllm/vllm-openai", command))
+    platform = open_platform(workload("vllm/vllm-openai", command))
     change = plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
     after = platform.with_changes(change.changes)
     rows, warnings = other_differences(platform, after, platform.require("coder"), after.require("coder"))

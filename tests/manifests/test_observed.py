@@ -16,7 +16,7 @@ L4 = Machine()
 BUDGET = int(L4.vram_bytes * 0.92)
 
 
-def seen(report: Report, weights: int = int(8.68 * GIB)) -> Observation | None:
+def observation(report: Report, weights: int = int(8.68 * GIB)) -> Observation | None:
     return observe(report, hf_id="acme/x", gpu="L4", budget=BUDGET, weights=weights, model_class="text", engine="0.23")
 
 
@@ -31,7 +31,7 @@ def test_the_figures_of_a_real_boot_are_read() -> None:
     """Of 20.27 GiB the model takes 9.01, the cache 9.10, so the engine's overhead is 2.16 GiB."""
     report = read_report(LOG)
     assert report == Report(model_gib=9.01, available_gib=9.1, tokens=267_842, version="0.29")
-    observed = seen(report)
+    observed = observation(report)
     assert observed is not None
     assert observed.overhead_bytes / GIB == pytest.approx(2.16, abs=0.01)
     assert (observed.engine, observed.weights_factor) == ("0.29", 1.038)
@@ -49,7 +49,7 @@ def test_the_figures_of_a_real_boot_are_read() -> None:
 )
 def test_impossible_figures_are_ignored(report: Report) -> None:
     """A log may contain any text."""
-    assert seen(report) is None
+    assert observation(report) is None
     assert read_report("Model loading took GiB\nAvailable KV cache memory: lots GiB") is None
 
 

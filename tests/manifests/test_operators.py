@@ -186,7 +186,7 @@ spec:
 """
 
 
-def changed(tree: Platform, changes: ChangeSet) -> list[str]:
+def changed_lines(tree: Platform, changes: ChangeSet) -> list[str]:
     diff = changes.diff(tree).splitlines()
     return [line.strip("+- ") for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
@@ -201,12 +201,12 @@ def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model
     }
     change = plan_swap(tree, SwapRequest(name=name, facts=facts("Qwen/Qwen3-1.7B")), Machine())
     served = name.removeprefix("llm-")
-    assert changed(tree, change.changes) == [
+    assert changed_lines(tree, change.changes) == [
         f"args: [--model=Qwen/{model_name}, --served-model-name={served}]" for model_name in (model, "Qwen3-1.7B")
     ]
     started = with_replicas(tree, name, 1)
     after = tree.with_changes(started)
-    assert changed(tree, started) == ["replicas: 0", "replicas: 1"]
+    assert changed_lines(tree, started) == ["replicas: 0", "replicas: 1"]
     assert {workload: replicas_in_git(after, workload) for workload in ("llm-chat", "llm-code")}[name] == 1
     with pytest.raises(ManifestError, match=f"copy the part of models/llm.yaml:{line - 2} about {name}"):
         plan_add(tree, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like=name), Machine())

@@ -10,7 +10,7 @@ from manifests.platform import Platform
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, ManifestError, Overlay, Tree
-from tests.manifests.test_platforms import facts, opened
+from tests.manifests.test_platforms import facts, open_platform
 
 OVERLAY, FLUX = "overlays/lab/kustomization.yaml", "clusters/main/apps.yaml"
 SIDECAR = (
@@ -24,14 +24,14 @@ def patched(
     body: str, *, platform: str = "overlays", target: str = "", key: str = "patches", path: str = OVERLAY
 ) -> Tree:
     """Return a sample with one more patch."""
-    tree, _ = opened(platform)
+    tree, _ = open_platform(platform)
     patch_entry = f"  - patch: |\n{textwrap.indent(body, '      ')}\n" + (f"    target: {target}\n" if target else "")
     text = f"{tree.read(path)}{key}:\n{patch_entry}"
     return Overlay(tree, ChangeSet(files={path: text}))
 
 
 def swapped(tree: Tree, name: str = "vllm", platform: str = "overlays") -> str:
-    _, layout = opened(platform)
+    _, layout = open_platform(platform)
     return plan_swap(
         Platform(tree, layout), SwapRequest(name=name, facts=facts("Qwen/Qwen3-8B-AWQ")), Machine()
     ).changes.diff(tree)
@@ -54,7 +54,7 @@ def swapped(tree: Tree, name: str = "vllm", platform: str = "overlays") -> str:
     ],
 )  # fmt: skip
 def test_an_unrelated_patch_does_not_block_changes(body: str, target: str) -> None:
-    tree, (_, layout) = patched(body, target=target), opened("overlays")
+    tree, (_, layout) = patched(body, target=target), open_platform("overlays")
     assert "+    model: Qwen/Qwen3-8B-AWQ" in swapped(tree)
     assert [finding.rule for finding in check(Platform(tree, layout))] == []
 
@@ -82,7 +82,7 @@ def test_a_patch_of_the_engine_is_reported_and_blocks_changes(body: str, target:
 
 def test_patches_of_a_kustomization_of_flux_count_as_well() -> None:
     """These are the `spec.patches` of the Kustomization that deploys the endpoint."""
-    tree, _ = opened("overlays")
+    tree, _ = open_platform("overlays")
     for body, refused in ((NAMED + ENGINE, True), (NAMED + SIDECAR, False)):
         patch_entry = f"  patches:\n    - patch: |\n{textwrap.indent(body, '        ')}\n"
         changed = Overlay(tree, ChangeSet(files={FLUX: f"{tree.read(FLUX)}{patch_entry}"}))
@@ -108,7 +108,7 @@ def test_a_patch_of_a_releases_values_blocks_changes(body: str, refused: bool) -
 
 @pytest.mark.parametrize(("more", "refused"), [("", False), ("namePrefix: lab-\n", True)])
 def test_a_component_that_only_adds_objects_does_not_block_changes(more: str, refused: bool) -> None:
-    tree, _ = opened("overlays")
+    tree, _ = open_platform("overlays")
     component = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [alerts.yaml]\n"
     files = {
         OVERLAY: f"{tree.read(OVERLAY)}components:\n  - ../../components/alerts\n",
@@ -124,7 +124,7 @@ def test_a_component_that_only_adds_objects_does_not_block_changes(more: str, re
 
 def test_replicas_in_a_patch_take_precedence() -> None:
     """The number in the manifest has no effect below a patch."""
-    tree, (_, layout) = patched(NAMED + "spec:\n  replicas: 0"), opened("overlays")
+    tree, (_, layout) = patched(NAMED + "spec:\n  replicas: 0"), open_platform("overlays")
     diff = replicas.with_replicas(Platform(tree, layout), "vllm", 1).diff(tree)
     assert [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
         "-        replicas: 0",

@@ -32,19 +32,19 @@ class Counting:
 def test_a_repository_answers_each_query_once(platform: Files, layout: Layout) -> None:
     """Listing and checking call `git grep` dozens of times, and one call takes a second in a large checkout."""
     tree = Counting(platform)
-    opened = Platform(tree, layout)
-    assert len(read_endpoints(opened)) == 3
-    assert check(opened, advice=True) is not None
+    repository = Platform(tree, layout)
+    assert len(read_endpoints(repository)) == 3
+    assert check(repository, advice=True) is not None
     assert set(tree.asked.values()) == {1}
 
 
 def test_each_document_is_parsed_once(platform: Files, layout: Layout) -> None:
     """The same nodes are returned each time, so a node can be recognised by its identity."""
-    opened = Platform(platform, layout)
+    repository = Platform(platform, layout)
     path = "serving/coder-chat/deployment.yaml"
-    assert objects(opened, path) is objects(opened, path)
-    assert opened.require("coder-chat") is opened.require("coder-chat")
-    assert opened.require("coder-chat").deployment.node is objects(opened, path)[0][1].node
+    assert objects(repository, path) is objects(repository, path)
+    assert repository.require("coder-chat") is repository.require("coder-chat")
+    assert repository.require("coder-chat").deployment.node is objects(repository, path)[0][1].node
 
 
 def test_changes_create_another_platform(platform: Files, layout: Layout) -> None:
@@ -60,9 +60,9 @@ def test_changes_create_another_platform(platform: Files, layout: Layout) -> Non
 
 def test_another_layout_finds_endpoints_at_other_places(platform: Files, layout: Layout) -> None:
     """Results for one layout are not used for another one."""
-    opened = Platform(platform, layout)
-    assert opened.endpoints()
-    elsewhere = opened.with_layout(layout.model_copy(update={"serving_dir": "nowhere"}))
+    repository = Platform(platform, layout)
+    assert repository.endpoints()
+    elsewhere = repository.with_layout(layout.model_copy(update={"serving_dir": "nowhere"}))
     assert Layout(serving_dir="nowhere").serving_dir == elsewhere.layout.serving_dir
     assert {endpoint.home for endpoint in elsewhere.endpoints()}.isdisjoint({"nowhere"})
-    assert opened.require("coder-chat").home == "serving/coder-chat"
+    assert repository.require("coder-chat").home == "serving/coder-chat"

@@ -34,7 +34,7 @@ CHART = {
 """Return the settings in the sample's `.stoker.yaml`."""
 
 
-def opened(name: str) -> tuple[Tree, Layout]:
+def open_platform(name: str) -> tuple[Tree, Layout]:
     """A sample as a separate tree, with the layout from its configuration or its files."""
     root = PLATFORMS / name
     texts = {path.relative_to(root).as_posix(): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
@@ -123,7 +123,7 @@ def test_a_platform_is_listed_and_has_no_findings(
     platform: str, listed: dict[str, tuple[str, str, str]], left: set[str]
 ) -> None:
     """Engine, model and namespace come from the manifests; endpoints that Stoker does not change are listed as unknown."""
-    tree, layout = opened(platform)
+    tree, layout = open_platform(platform)
     endpoints = {
         endpoint.name: (endpoint.engine, endpoint.hf_id, endpoint.namespace)
         for endpoint in read_endpoints(Platform(tree, layout))
@@ -226,7 +226,7 @@ def test_a_platform_is_listed_and_has_no_findings(
 )  # fmt: skip
 def test_a_swap_changes_only_the_relevant_lines(platform: str, name: str, new: ModelFacts, changed: list[str]) -> None:
     """The test compares the whole patch without its indentation. The changed platform has no findings either."""
-    tree, layout = opened(platform)
+    tree, layout = open_platform(platform)
     change = plan_swap(Platform(tree, layout), SwapRequest(name=name, facts=new), Machine())
     assert lines(change.changes.diff(tree)) == sorted(changed)
     assert check(Platform(Overlay(tree, change.changes), layout)) == ()
@@ -262,7 +262,7 @@ def test_a_change_that_cannot_find_every_place_is_refused(
     platform: str, path: str, old: str, new: str, name: str, message: str
 ) -> None:
     """The refusal names the places that it found, and nothing is changed."""
-    tree, layout = opened(platform)
+    tree, layout = open_platform(platform)
     if old:
         text = tree.read(path) or ""
         assert old in text
@@ -277,7 +277,7 @@ def test_a_change_that_cannot_find_every_place_is_refused(
 
 
 def test_llama_cpp_gets_the_largest_file_that_fits_if_the_format_is_missing() -> None:
-    tree, layout = opened("overlays")
+    tree, layout = open_platform("overlays")
     files = {"X-Q2_K.gguf": 3_000_000_000, "X-Q8_0.gguf": 12_000_000_000, "X-BF16.gguf": 40_000_000_000}
     new = facts("someone/X-GGUF", gguf=files)
     change = plan_swap(Platform(tree, layout), SwapRequest(name="llama", facts=new), Machine())
@@ -287,14 +287,14 @@ def test_llama_cpp_gets_the_largest_file_that_fits_if_the_format_is_missing() ->
 
 
 def test_llama_cpp_refuses_a_repository_without_gguf_files() -> None:
-    tree, layout = opened("overlays")
+    tree, layout = open_platform("overlays")
     with pytest.raises(ManifestError, match="has no GGUF files"):
         plan_swap(Platform(tree, layout), SwapRequest(name="llama", facts=facts("Qwen/Qwen3-8B")), Machine())
 
 
 def test_a_requested_served_name_is_changed_without_a_gateway() -> None:
     """The two names stay different, because the name that people chose is kept."""
-    tree, layout = opened("model-directories")
+    tree, layout = open_platform("model-directories")
     request = SwapRequest(name="qwen-coder", facts=facts("Qwen/Qwen3-8B-AWQ"), served_name="qwen3-8b")
     diff = plan_swap(Platform(tree, layout), request, Machine()).changes.diff(tree)
     assert '-            - "qwen2.5-coder-7b-instruct"\n+            - "qwen3-8b"\n             - "coder"\n' in diff
@@ -326,7 +326,7 @@ PARAMETERS = """\
 
 def test_a_list_of_models_in_helm_parameters_is_read_and_changed() -> None:
     """The values are changed in place. A price would need an additional parameter, so it is refused by name."""
-    tree, layout = opened("own-chart")
+    tree, layout = open_platform("own-chart")
     path = "apps/litellm.yaml"
     before, _, remainder = (tree.read(path) or "").partition("      values: |\n")
     spread = before + PARAMETERS + remainder[remainder.index("  destination:") :]
@@ -346,7 +346,7 @@ def test_a_list_of_models_in_helm_parameters_is_read_and_changed() -> None:
 
 def test_an_endpoint_in_helm_parameters_is_not_removed() -> None:
     """The parameters of the other entries would have to be numbered again."""
-    tree, layout = opened("one-application")
+    tree, layout = open_platform("one-application")
     path = "argocd/gateway.yaml"
     before, _, remainder = (tree.read(path) or "").partition("      valuesObject:\n")
     spread = (

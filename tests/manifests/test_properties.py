@@ -53,7 +53,7 @@ def contents(tree: Tree) -> dict[str, str | None]:
     return {path: tree.read(path) for path in tree.files("")}
 
 
-def asked(
+def request_change(
     tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool, apart: bool
 ) -> ChangeSet:
     """One change of a test endpoint (`chat-0`, …); raises ManifestError if it is impossible.
@@ -108,7 +108,7 @@ def test_any_sequence_of_changes_follows_the_contract_and_can_be_undone(
     for verb, kind, index, number, context, portal, apart in steps:
         facts = MODELS[kind][number % len(MODELS[kind])]
         try:
-            changes = asked(tree, verb, kind, index, facts, context, portal, apart)
+            changes = request_change(tree, verb, kind, index, facts, context, portal, apart)
         except ManifestError:
             continue  # taken, missing, or nothing to change: refused, and the tree is unchanged
         tree = Overlay(tree, changes)

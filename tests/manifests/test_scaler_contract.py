@@ -33,7 +33,7 @@ EXAMPLES = {
 ALL = [pytest.param(scaler, id=scaler.name) for scaler in scalers()]
 
 
-def opened(scaler: Scaler) -> Platform:
+def open_platform(scaler: Scaler) -> Platform:
     assert scaler.name in EXAMPLES, f"add a repository with {scaler.name} to EXAMPLES"
     return Platform(Files(EXAMPLES[scaler.name]), Layout())
 
@@ -41,7 +41,7 @@ def opened(scaler: Scaler) -> Platform:
 @pytest.mark.parametrize("scaler", ALL)
 def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
     """The reason contains its name and the place in the repository."""
-    platform = opened(scaler)
+    platform = open_platform(scaler)
     place = scaler.place(platform, platform.require("chat"))
     assert place.partition(":")[0] in EXAMPLES[scaler.name]
     assert scaled_by(platform, "chat") == f"{scaler.name} ({place})"
@@ -50,7 +50,7 @@ def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
 @pytest.mark.parametrize("scaler", ALL)
 def test_it_does_not_affect_other_models(scaler: Scaler) -> None:
     for other_scaler in scalers():
-        platform = opened(other_scaler)
+        platform = open_platform(other_scaler)
         assert bool(scaler.place(platform, platform.require("chat"))) == (other_scaler is scaler)
     alone = Platform(Files({"apps/chat.yaml": DEPLOYMENT}), Layout())
     assert scaler.place(alone, alone.require("chat")) == ""

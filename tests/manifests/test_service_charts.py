@@ -8,7 +8,7 @@ from manifests.replicas import scaled_by
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ManifestError
-from tests.manifests.test_charts import FACTS, application, listed, opened
+from tests.manifests.test_charts import FACTS, application, listed, open_platform
 
 SERVICE = """apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
@@ -82,7 +82,7 @@ UNDER_KNATIVE = {"kserve.yaml": "kserve: {controller: {}}\n    deploymentMode: S
 
 
 def changed_lines(before: dict[str, str], change: Change) -> list[str]:
-    diff = change.changes.diff(opened(before)).splitlines()
+    diff = change.changes.diff(open_platform(before)).splitlines()
     return [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
 
@@ -90,9 +90,9 @@ def test_a_chart_that_creates_a_kserve_service_is_read() -> None:
     """The arguments come from its own runtime; the GPU, the image and the names come from parts of the chart."""
     expected = ("Qwen/Qwen2.5-3B-Instruct", "chat", 4096, 1, "llm/chat-predictor")
     assert listed(SERVED) == {"chat": expected}
-    assert check(opened(SERVED), advice=True) == ()
-    assert scaled_by(opened(SERVED), "chat") == ""
-    assert scaled_by(opened(SERVED | UNDER_KNATIVE), "chat") == "KServe's autoscaler (kserve.yaml:2)"
+    assert check(open_platform(SERVED), advice=True) == ()
+    assert scaled_by(open_platform(SERVED), "chat") == ""
+    assert scaled_by(open_platform(SERVED | UNDER_KNATIVE), "chat") == "KServe's autoscaler (kserve.yaml:2)"
 
 
 @pytest.mark.parametrize(
@@ -107,24 +107,24 @@ def test_kserve_may_choose_the_engine_of_a_chart(uri: str, key: str) -> None:
     files = {**SERVED, "charts/model/templates/service.yaml": service, "charts/model/values-gpu.yaml": values}
     del files["charts/model/templates/runtime.yaml"]
     assert listed(files)["chat"][0] == "Qwen/Qwen2.5-3B-Instruct"
-    swap = plan_swap(opened(files), SwapRequest(name="chat", facts=FACTS), Machine())
+    swap = plan_swap(open_platform(files), SwapRequest(name="chat", facts=FACTS), Machine())
     assert f"+  {key}Qwen/Qwen3-4B-AWQ" in changed_lines(files, swap)
 
 
 def test_a_swap_in_such_a_chart_keeps_the_service_name_and_lists_of_models() -> None:
-    swap = plan_swap(opened(SERVED), SwapRequest(name="chat", facts=FACTS), Machine())
+    swap = plan_swap(open_platform(SERVED), SwapRequest(name="chat", facts=FACTS), Machine())
     assert changed_lines(SERVED, swap) == [
         "-  id: Qwen/Qwen2.5-3B-Instruct",
         "+  id: Qwen/Qwen3-4B-AWQ",
     ]
     with pytest.raises(ManifestError, match="composes the served name chat"):
-        plan_swap(opened(SERVED), SwapRequest(name="chat", facts=FACTS, served_name="coder"), Machine())
+        plan_swap(open_platform(SERVED), SwapRequest(name="chat", facts=FACTS, served_name="coder"), Machine())
 
 
 def test_a_limit_of_all_releases_of_a_chart_is_not_raised_for_one() -> None:
     large = FACTS.model_copy(update={"weight_bytes": 16_000_000_000, "quantization": "none"})
     with pytest.raises(ManifestError, match=r"write them for this one in charts/model/values-gpu\.yaml") as refused:
-        plan_swap(opened(SERVED), SwapRequest(name="chat", facts=large), Machine())
+        plan_swap(open_platform(SERVED), SwapRequest(name="chat", facts=large), Machine())
     assert "charts/model/values.yaml has the limits of every release" in str(refused.value)
 
 
@@ -134,7 +134,7 @@ def test_an_unreadable_service_in_a_chart_is_reported() -> None:
         "{{ .Values.model.id | quote }}", '{{ (lookup "v1" "ConfigMap" "llm" "model").data.id }}'
     )
     files = {**SERVED, "charts/model/values-gpu.yaml": values, "charts/model/templates/runtime.yaml": template}
-    platform = opened(files)
+    platform = open_platform(files)
     assert read_endpoints(platform) == ()
     assert [workload.reason for workload in platform.unknown()] == [
         "its engine is in the templates of charts/model, which Stoker does not change"

@@ -16,7 +16,7 @@ def planted(platform: Files, path: str, old: str, new: str) -> Files:
     return Files(files | {path: files[path].replace(old, new, 1)})
 
 
-def found(tree: Files, layout: Layout) -> list[tuple[str, str]]:
+def findings(tree: Files, layout: Layout) -> list[tuple[str, str]]:
     return [(finding.rule, finding.severity) for finding in check(Platform(tree, layout))]
 
 
@@ -30,8 +30,8 @@ def found(tree: Files, layout: Layout) -> list[tuple[str, str]]:
     ],
 )
 def test_a_comment_with_a_reason_accepts_a_finding(platform: Files, layout: Layout, text: str) -> None:
-    assert found(planted(platform, CHAT, "  replicas: 0", "  replicas: 1"), layout) == [("replicas", "error")]
-    assert found(planted(platform, CHAT, "  replicas: 0", text), layout) == []
+    assert findings(planted(platform, CHAT, "  replicas: 0", "  replicas: 1"), layout) == [("replicas", "error")]
+    assert findings(planted(platform, CHAT, "  replicas: 0", text), layout) == []
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_a_comment_without_a_reason_rule_or_finding_causes_a_warning(
     platform: Files, layout: Layout, text: str, rules: set[str]
 ) -> None:
     tree = planted(platform, CHAT, "  replicas: 0", text)
-    assert {rule for rule, _ in found(tree, layout)} == rules
-    assert ("suppression", "warning") in found(tree, layout)
+    assert {rule for rule, _ in findings(tree, layout)} == rules
+    assert ("suppression", "warning") in findings(tree, layout)
 
 
 def test_an_unused_comment_is_reported_only_if_everything_is_checked(platform: Files, layout: Layout) -> None:
@@ -61,4 +61,4 @@ def test_an_unused_comment_is_reported_only_if_everything_is_checked(platform: F
 
 def test_a_comment_in_markdown_accepts_findings(platform: Files, layout: Layout) -> None:
     tree = planted(platform, CATALOG, "| 16384 |", "| 32768 | <!-- stoker: ignore catalog-context: next week -->")
-    assert found(tree, layout) == []
+    assert findings(tree, layout) == []

@@ -51,14 +51,14 @@ FORMS = {
 }
 
 
-def opened(form: str) -> Platform:
+def open_platform(form: str) -> Platform:
     files = {f"apps/vllm/{name}": text for name, text in FORMS[form][0].items()}
     return Platform(Files({"apps/vllm/helmrelease.yaml": RELEASE, "clusters/apps.yaml": KS, **files}), Layout())
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_values_in_a_config_map_are_changed_there(form: str) -> None:
-    tree, place = opened(form), f"apps/vllm/{FORMS[form][1]}"
+    tree, place = open_platform(form), f"apps/vllm/{FORMS[form][1]}"
     endpoint = read_endpoint(tree, "vllm")
     assert (endpoint.hf_id, endpoint.context, endpoint.gpus, endpoint.namespace) == ("Qwen/Qwen3-4B", 8192, 1, "ai")
     assert check(tree) == ()
@@ -78,7 +78,7 @@ def test_values_of_a_secret_are_not_read() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_copy_gets_its_own_values(form: str) -> None:
-    tree = opened(form)
+    tree = open_platform(form)
     request = AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="vllm")
     new_files = plan_add(tree, request, Machine()).changes.files
     after = tree.with_changes(ChangeSet(files=new_files))

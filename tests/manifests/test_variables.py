@@ -9,13 +9,13 @@ from manifests.replicas import replicas_in_git, with_replicas
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, ManifestError, Overlay
-from tests.manifests.test_platforms import facts, opened
+from tests.manifests.test_platforms import facts, open_platform
 
 RELEASE = "kubernetes/apps/vllm/helmrelease.yaml"
 
 
 def with_variable(old: str, new: str) -> Platform:
-    tree, layout = opened("helm-release")
+    tree, layout = open_platform("helm-release")
     text = (tree.read(RELEASE) or "").replace(old, new)
     assert new in text
     return Platform(Overlay(tree, ChangeSet(files={RELEASE: text})), layout)
@@ -52,7 +52,7 @@ SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys, namespace: flux-s
 
 def substituting(post: str, *changes: tuple[str, str], more: dict[str, str] | None = None) -> Platform:
     """The sample with variables: `post` is the Kustomization's `postBuild` in flow style."""
-    tree, layout = opened("helm-release")
+    tree, layout = open_platform("helm-release")
     text, kustomization = tree.read(RELEASE) or "", tree.read(KS) or ""
     for old, new in changes:
         assert old in text
@@ -131,7 +131,7 @@ def test_a_variable_that_another_workload_uses_is_not_changed() -> None:
     page = "kubernetes/apps/llama-cpp/page.yaml"
     kustomization = "clusters/main/llama-cpp.yaml"
     source = "  postBuild: {substituteFrom: [{kind: ConfigMap, name: settings}]}\n"
-    tree, _ = opened("helm-release")
+    tree, _ = open_platform("helm-release")
     platform = substituting(
         "    substituteFrom: [{kind: ConfigMap, name: settings}]\n",
         ("- Qwen/Qwen3-4B", "- ${MODEL}"),
@@ -179,7 +179,7 @@ def test_variables_in_a_file_of_two_kustomizations_are_not_changed() -> None:
 def test_a_copy_changes_its_own_variables() -> None:
     """The Kustomization is copied with the endpoint, so the copy's model is in the copy's variables."""
     app = "kubernetes/apps/vllm/app"
-    tree, layout = opened("helm-release")
+    tree, layout = open_platform("helm-release")
     release = (tree.read(RELEASE) or "").replace("- Qwen/Qwen3-4B", "- ${MODEL}").replace("name: vllm", "name: ${APP}")
     ks = (tree.read(KS) or "").replace("kubernetes/apps/vllm", app).rstrip()
     platform = Platform(

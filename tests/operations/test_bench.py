@@ -27,7 +27,7 @@ def pods(platform: Platform) -> list[Object]:
     return platform.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=stoker-benchmark")
 
 
-def running(platform: Platform) -> bool:
+def benchmark_runs(platform: Platform) -> bool:
     """Return whether the benchmark is sending requests."""
     return any(
         "running" in s["state"] for pod in pods(platform) for s in pod["status"].get("initContainerStatuses") or ()
@@ -130,14 +130,14 @@ async def test_the_job_is_deleted_when_a_benchmark_ends_early(tmp_path: Path, re
     async with open_platform(tmp_path, redis_url, settings=LONG) as platform:
         await bring_up(platform)
         await platform.say("dev", "/model bench coder-chat")
-        await platform.until(lambda: running(platform))
+        await platform.until(lambda: benchmark_runs(platform))
         await platform.say("lead", "/model bench coder-chat")
         await platform.sees("coder-chat is already being measured, as @dev requested", user="lead")
         await platform.click("dev", "Cancel")
         await platform.sees("Cancelled by @dev. Its Job is deleted.")
         await platform.until(lambda: not jobs(platform) and not pods(platform))
         await platform.say("dev", "/model bench coder-chat")
-        await platform.until(lambda: running(platform))
+        await platform.until(lambda: benchmark_runs(platform))
         await platform.end_for_another("lead", "/gpu down")
         await platform.sees("coder-chat went down during the benchmark")
         await platform.sees("Its Job is deleted.")
@@ -150,7 +150,7 @@ async def test_down_in_the_terminal_deletes_the_job(tmp_path: Path, redis_url: s
     async with open_platform(tmp_path, redis_url, settings=LONG) as platform:
         await bring_up(platform)
         await platform.say("dev", "/model bench coder-chat")
-        await platform.until(lambda: running(platform))
+        await platform.until(lambda: benchmark_runs(platform))
         environment = {name: platform.environment[name] for name in ("KUBECONFIG", "STOKER_CONFIG")}
         down = await start_stoker("gpu", "down", "coder-chat", environment=environment, directory=tmp_path)
         output, _ = await down.communicate()
@@ -176,7 +176,7 @@ async def test_a_bot_killed_in_the_middle_runs_one_job_and_posts_one_table(tmp_p
             await platform.workspace.connected(platform.patience)
             await bring_up(platform)
             await platform.say("dev", "/model bench coder-chat")
-            await platform.until(lambda: running(platform))
+            await platform.until(lambda: benchmark_runs(platform))
             first = pods(platform)[0]["metadata"]["uid"]
             await bot.kill()
             await platform.sees("first token, ms")

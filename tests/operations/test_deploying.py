@@ -32,7 +32,7 @@ def platform() -> Files:
     return Files({path: text for path in checkout.files("") if (text := checkout.read(path)) is not None})
 
 
-def changed(tree: Files, path: str, old: str, new: str) -> Files:
+def replaced(tree: Files, path: str, old: str, new: str) -> Files:
     return Files(
         {name: tree.read(name) or "" for name in tree.files("")} | {path: (tree.read(path) or "").replace(old, new)}
     )
@@ -49,7 +49,7 @@ def test_one_number_changes(platform: Files, layout: Layout) -> None:
 
 
 def test_the_replicas_of_a_kustomization_take_precedence(platform: Files, layout: Layout) -> None:
-    overridden = changed(
+    overridden = replaced(
         platform,
         KUSTOMIZATION,
         "namespace: serving",
@@ -59,7 +59,7 @@ def test_the_replicas_of_a_kustomization_take_precedence(platform: Files, layout
 
 
 def test_nothing_changes_if_git_does_not_set_replicas(platform: Files, layout: Layout) -> None:
-    silent = changed(platform, DEPLOYMENT, "  replicas: 0\n", "")
+    silent = replaced(platform, DEPLOYMENT, "  replicas: 0\n", "")
     assert replicas.replicas_in_git(Platform(silent, layout), "coder-chat") is None
     with pytest.raises(ManifestError, match="has no replicas for coder-chat"):
         replicas.with_replicas(Platform(silent, layout), "coder-chat", 1)
@@ -67,7 +67,7 @@ def test_nothing_changes_if_git_does_not_set_replicas(platform: Files, layout: L
 
 def test_a_started_endpoint_has_the_content_that_it_has_at_rest(platform: Files, layout: Layout) -> None:
     """An approval is bound to the deployed content; the commit that starts the model must not void it."""
-    started = changed(platform, DEPLOYMENT, "replicas: 0", "replicas: 1")
+    started = replaced(platform, DEPLOYMENT, "replicas: 0", "replicas: 1")
     assert replicas.blobs_at_zero(Platform(platform, layout), "coder-chat") == {}
     assert replicas.blobs_at_zero(Platform(started, layout), "coder-chat").keys() == {DEPLOYMENT}
     text = platform.read(DEPLOYMENT) or ""

@@ -36,7 +36,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def opened(browser: Browser, url: str, *, width: int = 1440, height: int = 900) -> AsyncIterator[Page]:
+async def open_page(browser: Browser, url: str, *, width: int = 1440, height: int = 900) -> AsyncIterator[Page]:
     """A page at `url`; at the end, check that nothing was loaded from other hosts and no script failed."""
     problems: list[str] = []
 

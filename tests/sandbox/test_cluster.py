@@ -155,10 +155,10 @@ async def test_faults_show_as_events(platform: Platform, fault: str, reason: str
     platform.faults.add(fault)
     await platform.scale("coder-chat", 1)
 
-    async def told() -> bool:
+    async def event_appeared() -> bool:
         return words in (await platform.reasons()).get(reason, "")
 
-    await wait_until(told)
+    await wait_until(event_appeared)
     assert not await platform.ready("coder-chat")
 
 
@@ -239,14 +239,14 @@ async def test_applications_come_and_go_with_their_files(platform: Platform) -> 
     platform.git.remove(f"{catalog}/coder-fim.yaml")
     await platform.refresh("coder-chat")
 
-    async def changed() -> bool:
+    async def applications_changed() -> bool:
         applications = await platform.custom.list_namespaced_custom_object(
             "argoproj.io", "v1alpha1", "argocd", "applications"
         )
         names = {app["metadata"]["name"] for app in applications["items"]}
         return "coder-mini" in names and "coder-fim" not in names
 
-    await wait_until(changed)
+    await wait_until(applications_changed)
     with pytest.raises(client.exceptions.ApiException, match="404"):
         await platform.apps.read_namespaced_deployment("coder-fim", "serving")
 

@@ -14,7 +14,7 @@ from sandbox.slack.manifest import BadManifest, read_manifest
 HOME = {"type": "home", "blocks": [{"type": "divider"}]}
 
 
-def written(**changes: Any) -> str:
+def manifest_text(**changes: Any) -> str:
     """A manifest in Slack's format; `scopes` and `events` are replaced, `features` are merged in."""
     features = {
         "bot_user": {"display_name": "stoker"},
@@ -37,9 +37,9 @@ def written(**changes: Any) -> str:
     [
         ("{", "neither JSON nor YAML"),
         ("[]", "no features"),
-        (written(events=["app_mention"]), "event app_mention needs the scope app_mentions:read"),
-        (written(events=["reaction_added"]), "reaction_added"),
-        (written(scopes=["chat:write"]), "slash commands and shortcuts need the scope commands"),
+        (manifest_text(events=["app_mention"]), "event app_mention needs the scope app_mentions:read"),
+        (manifest_text(events=["reaction_added"]), "reaction_added"),
+        (manifest_text(scopes=["chat:write"]), "slash commands and shortcuts need the scope commands"),
     ],
 )
 def test_an_invalid_manifest_is_refused(text: str, words: str) -> None:
@@ -50,7 +50,7 @@ def test_an_invalid_manifest_is_refused(text: str, words: str) -> None:
 
 async def test_a_method_without_its_scope_is_refused_as_slack_does() -> None:
     """The answer names the scope that is needed and those that the token has; nothing is done."""
-    async with Workspace(Faults(), manifest=read_manifest(written(scopes=["commands"]))) as workspace:
+    async with Workspace(Faults(), manifest=read_manifest(manifest_text(scopes=["commands"]))) as workspace:
         client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
         with pytest.raises(SlackApiError) as refused:
             await client.chat_postMessage(channel="C0GPUOPS", text="hello")
@@ -63,7 +63,7 @@ async def test_a_method_without_its_scope_is_refused_as_slack_does() -> None:
 @pytest.mark.parametrize(("scope", "channel"), [("channels:history", "C0GPUOPS"), ("im:history", "D0DEV")])
 async def test_history_needs_the_scope_of_its_kind_of_conversation(scope: str, channel: str) -> None:
     """Reading a channel and reading direct messages are two rights."""
-    async with Workspace(Faults(), manifest=read_manifest(written(scopes=["commands", scope]))) as workspace:
+    async with Workspace(Faults(), manifest=read_manifest(manifest_text(scopes=["commands", scope]))) as workspace:
         client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
         assert (await client.conversations_history(channel=channel))["messages"] == []
         other_channel = "D0DEV" if channel == "C0GPUOPS" else "C0GPUOPS"
@@ -73,8 +73,8 @@ async def test_history_needs_the_scope_of_its_kind_of_conversation(scope: str, c
 
 async def test_a_home_that_is_switched_off_cannot_be_published() -> None:
     """Without home_tab_enabled there is no Home to publish to."""
-    off = written(features={"app_home": {"home_tab_enabled": False}})
-    for text, error in ((off, "not_enabled"), (written(), None)):
+    off = manifest_text(features={"app_home": {"home_tab_enabled": False}})
+    for text, error in ((off, "not_enabled"), (manifest_text(), None)):
         async with Workspace(Faults(), manifest=read_manifest(text)) as workspace:
             client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
             if error is None:
@@ -86,6 +86,6 @@ async def test_a_home_that_is_switched_off_cannot_be_published() -> None:
 
 async def test_an_unregistered_command_is_not_delivered() -> None:
     """Slack itself notifies the user; the app gets nothing."""
-    async with Workspace(Faults(), manifest=read_manifest(written()), patience=0.1) as workspace:
+    async with Workspace(Faults(), manifest=read_manifest(manifest_text()), patience=0.1) as workspace:
         await workspace.command("dev", "/model list")
         assert workspace.now_visible("dev") == ["/model is not a valid command."]

@@ -14,7 +14,7 @@ from sandbox.git import FileChange
 from sandbox.github_page import pull_page
 from sandbox.slack import Outside, Workspace
 from sandbox.slack.manifest import Command, Shortcut, everything
-from tests.sandbox.browser import browser, opened
+from tests.sandbox.browser import browser, open_page
 from tests.sandbox.conftest import connected
 from tests.sandbox.test_slack_surfaces import PNG, field, modal, plain, until, usable
 
@@ -81,7 +81,7 @@ async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[Asy
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, workspace: Workspace) -> AsyncIterator[Page]:
-    async with opened(browser, f"{workspace.url}/?user=U0DEV") as page:
+    async with open_page(browser, f"{workspace.url}/?user=U0DEV") as page:
         yield page
 
 
@@ -190,7 +190,7 @@ async def test_a_thread_is_shown_next_to_the_channel(page: Page, app: AsyncApp, 
         await say(text="The GPU is free.", thread_ts=event["thread_ts"])
 
     @app.event("message")
-    async def other() -> None:
+    async def ignore_message() -> None:
         pass
 
     root = await post(client, section("*Bring up coder-chat*"))
@@ -237,7 +237,7 @@ async def test_a_modal_keeps_the_typed_text_while_the_app_updates_it(page: Page,
     done: list[dict[str, Any]] = []
 
     @app.command("/model")
-    async def asked(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
+    async def on_command(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
         await ack()
         await client.views_open(trigger_id=body["trigger_id"], view=form)
 
@@ -320,7 +320,7 @@ async def test_the_app_has_a_home_and_direct_messages(
         extended.append(action["selected_option"]["value"])
 
     @app.event("message")
-    async def told(event: dict[str, Any], say: Any) -> None:
+    async def on_message(event: dict[str, Any], say: Any) -> None:
         await say("I heard you.")
 
     root = await post(client, section("the card"))
@@ -416,7 +416,7 @@ async def test_the_pull_requests_page_can_be_read(browser: Browser) -> None:
         head="stoker/add", base="main", author="stoker", mergeable=False, checks="pending", labels=["stoker"],
         comments=[("lead", "why?")], changes=[FileChange("serving/coder-mini/deployment.yaml", "modified", 1, 1, patch)],
     )  # fmt: skip
-    async with opened(browser, "data:text/html,<p>empty") as page:
+    async with open_page(browser, "data:text/html,<p>empty") as page:
         await page.set_content(html)
         assert await unreadable(page) == []
 
@@ -447,7 +447,7 @@ async def test_a_phone_shows_everything_without_horizontal_scrolling(
     """The card fits into 390 px, the thread and the panel open over it, and a long word is broken."""
     ts = await post(client, section("a" * 300), section("*Card*", fields=[{"type": "mrkdwn", "text": "*A*\nb"}] * 6))
     await post(client, section("reply"), thread_ts=ts)
-    async with opened(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
+    async with open_page(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
         await expect(page.locator("#messages")).to_contain_text("Card")
         for _ in range(2):
             wide = await page.evaluate(

@@ -10,7 +10,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
-from tests.sandbox.browser import browser, opened
+from tests.sandbox.browser import browser, open_page
 from tests.sandbox.test_page import unreadable
 from tests.sandbox.test_slack_surfaces import plain
 
@@ -67,7 +67,7 @@ async def workspace() -> AsyncIterator[Workspace]:
 
 async def test_the_blocks_are_drawn_and_can_be_used(browser: Browser, workspace: Workspace) -> None:
     """Steps with their states; tables whose pages turn and whose columns sort; collapsed content opens; charts have bars."""
-    async with opened(browser, f"{workspace.url}/?user=U0DEV") as page:
+    async with open_page(browser, f"{workspace.url}/?user=U0DEV") as page:
         message = page.locator("#messages article")
         await expect(message.locator(".plan li.in_progress")).to_contain_text("loading … 9 s")
         await expect(message.locator(".plan li.in_progress")).to_contain_text("8.2 GB")
@@ -91,7 +91,7 @@ async def test_the_blocks_are_drawn_and_can_be_used(browser: Browser, workspace:
 
 async def test_a_phone_shows_the_blocks_without_horizontal_scrolling(browser: Browser, workspace: Workspace) -> None:
     """Only a wide table scrolls horizontally."""
-    async with opened(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
+    async with open_page(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
         await expect(page.locator("#messages")).to_contain_text("GPU hours")
         wide = "document.documentElement.scrollWidth > innerWidth || document.querySelector('#messages').scrollWidth > innerWidth"
         assert not await page.evaluate(wide)

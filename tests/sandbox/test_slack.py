@@ -93,7 +93,7 @@ async def test_a_request_is_shown_from_the_command_to_the_decision(workspace: Wo
         await client.views_open(trigger_id=body["trigger_id"], view=ASK_WHY)
 
     @app.view("why")
-    async def why(ack: Any, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
+    async def submitted_reason(ack: Any, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
         reason = view["state"]["values"]["reason"]["text"]["value"]
         if reason == "no":
             await ack(response_action="errors", errors={"reason": "Say more."})

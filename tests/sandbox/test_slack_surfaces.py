@@ -65,7 +65,7 @@ async def test_a_mention_in_a_thread_is_answered_there(workspace: Workspace, app
         await say(text=f"You said: {event['text'].split(' ', 1)[1]}", thread_ts=event["thread_ts"])
 
     @app.event("message")
-    async def other() -> None:
+    async def ignore_message() -> None:
         pass
 
     await app.client.chat_postMessage(channel="C0GPUOPS", text="Bring up coder-chat")
@@ -83,7 +83,7 @@ async def test_a_direct_message_reaches_the_app(workspace: Workspace, app: Async
     """The event is message.im, and only this user sees the answer."""
 
     @app.event("message")
-    async def told(event: dict[str, Any], say: Any) -> None:
+    async def on_message(event: dict[str, Any], say: Any) -> None:
         assert event["channel_type"] == "im"
         await say("The GPU is free.")
 
@@ -128,7 +128,7 @@ async def test_the_home_is_published_when_it_is_opened(workspace: Workspace, app
         return {"type": "home", "blocks": [section, {"type": "actions", "elements": [press]}]}
 
     @app.event("app_home_opened")
-    async def opened(event: dict[str, Any], client: AsyncWebClient) -> None:
+    async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
         await client.views_publish(user_id=event["user"], view=home("*coder-chat* is up"))
 
     @app.action("down")
@@ -158,7 +158,7 @@ async def test_a_modal_is_searched_updated_and_pushed(workspace: Workspace, app:
     done: list[dict[str, Any]] = []
 
     @app.command("/model")
-    async def asked(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
+    async def on_command(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
         await ack()
         await client.views_open(trigger_id=body["trigger_id"], view=form)
 
@@ -214,7 +214,7 @@ async def test_a_view_is_pushed_on_an_open_one_only(workspace: Workspace, app: A
     errors: list[str] = []
 
     @app.command("/gpu")
-    async def asked(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
+    async def on_command(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
         await ack()
         try:
             await client.views_push(trigger_id=body["trigger_id"], view=modal("More"))
@@ -333,7 +333,7 @@ async def test_requests_come_signed_over_http() -> None:
             received.append(event["text"])
 
         @app.event("message")
-        async def other() -> None:
+        async def ignore_message() -> None:
             pass
 
         await workspace.connected(20)
