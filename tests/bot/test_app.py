@@ -41,18 +41,18 @@ async def test_a_bot_that_works_or_has_no_redis_continues(tmp_path: Path) -> Non
 async def test_a_signal_during_the_start_with_other_settings_stops_the_bot() -> None:
     stop = asyncio.Event()
     try:
-        await _run_until_told(stop, changed=True)
+        await _run_until_stopped(stop, changed=True)
         assert not stop.is_set(), "the bot does not start again"
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(60):
-            await _run_until_told(stop, changed=False)
+            await _run_until_stopped(stop, changed=False)
         assert stop.is_set()
     finally:
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(name)
 
 
-async def _run_until_told(stop: asyncio.Event, *, changed: bool) -> None:
+async def _run_until_stopped(stop: asyncio.Event, *, changed: bool) -> None:
     """A bot that works until its settings change, or until it is stopped."""
     work, watching, changing = (asyncio.create_task(asyncio.sleep(long)) for long in (600, 600, 0 if changed else 600))
     await wait_for_stop(work, watching, changing, stop)

@@ -33,7 +33,7 @@ START = datetime(2026, 11, 23, tzinfo=UTC)
 
 @dataclass
 class Worker:
-    """One operation's process: which step it has reached, and the lease that it believes to hold."""
+    """The process of an operation, with its current step and the lease that it assumes to hold."""
 
     op: str
     model: str

@@ -58,7 +58,7 @@ def operation(**changes: object) -> Operation:
 
 
 def text_of_earlier_version(kind: str, status: str) -> str:
-    """Return how an earlier version worded an end, in its own record."""
+    """Return the text of an end in the record of an earlier version."""
     records = (record["record"] for record in WRITTEN["records"])
     return str(
         next(r["outcome"] for r in records if (r["request"]["kind"], r["status"]) == (kind, status) and r["outcome"])

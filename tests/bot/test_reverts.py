@@ -64,7 +64,7 @@ def assert_reverted(tree: Files, changes: ChangeSet) -> None:
 async def merged_and_reverted(
     directory: Path, first: Bytes, changes: ChangeSet
 ) -> tuple[Bytes, Bytes, tuple[str, ...]]:
-    """The files after the merge of a change and after the merge of its revert, and the volumes that keep their size."""
+    """Return the files after the merges of a change and of its revert, and the volumes that keep their size."""
     remote, work = directory / "remote.git", directory / "work"
     git("init", "--quiet", "--bare", "--initial-branch=main", str(remote), cwd=directory)
     git("clone", "--quiet", str(remote), str(work), cwd=directory)

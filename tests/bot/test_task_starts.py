@@ -12,8 +12,8 @@ from bot.state import task_starts
 from bot.state.task_starts import Start, TaskStarts
 
 
-class MortalRedis(Redis):
-    """A connection that writes nothing after its process has died."""
+class StoppableRedis(Redis):
+    """A connection that writes nothing after its process was killed."""
 
     dead = False
 
@@ -25,7 +25,7 @@ class MortalRedis(Redis):
 
 class Process:
     def __init__(self, redis_url: str) -> None:
-        self._redis = MortalRedis(connection_pool=ConnectionPool.from_url(redis_url))
+        self._redis = StoppableRedis(connection_pool=ConnectionPool.from_url(redis_url))
         self._starts = TaskStarts(self._redis)
         self._works: list[asyncio.Task[None]] = []
 

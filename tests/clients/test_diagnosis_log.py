@@ -32,7 +32,7 @@ def engine(*error: str, core: str = "EngineCore_DP0 pid=71", dated: bool = True)
 def server(
     message: str = "Engine core initialization failed. See root cause above. Failed core proc(s): {}",
 ) -> list[str]:
-    """The API server's output after it: more than sixty lines without information."""
+    """The API server's output after the engine's error: more than sixty lines without information."""
     lines = ["Traceback (most recent call last):"]
     for number in range(34):
         lines += [

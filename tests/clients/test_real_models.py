@@ -36,7 +36,7 @@ FP8_CACHE = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "F
 
 
 def publish(hub: Wire, model: Json) -> None:
-    """One repository with its listed small files."""
+    """Publish one repository with its listed small files."""
     hf_id = model["hf_id"]
     card = {"license": model["licence"]} | ({"license_name": model["licence_name"]} if model["licence_name"] else {})
     info = {

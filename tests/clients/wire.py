@@ -75,13 +75,13 @@ async def wire() -> AsyncIterator[Wire]:
 
 @asynccontextmanager
 async def nobody() -> AsyncIterator[str]:
-    """An address without a listener: the port stays taken, so that no other test gets it."""
+    """An address without a listener. The port stays reserved, so that no other test gets it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def client(base_url: str = "") -> httpx.AsyncClient:
-    """For plain HTTP: its TLS context has none of the certificates that take 40 ms to read."""
+    """A client for plain HTTP: its TLS context omits the certificates, which take 40 ms to read."""
     no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.AsyncClient(base_url=base_url, timeout=30.0, trust_env=False, verify=no_certificates)

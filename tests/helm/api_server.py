@@ -74,8 +74,8 @@ class ApiServer:
         headers = {"Authorization": f"Bearer {self._admin}"}
         return (await self._http.get(f"{self.url}/{path}", headers=headers)).is_success
 
-    async def would_take(self, manifest: Object) -> None:
-        """A server-side apply as a dry run; AssertionError contains the fields that the schema does not allow."""
+    async def dry_run(self, manifest: Object) -> None:
+        """Apply the object as a dry run; the AssertionError contains the fields that the schema does not allow."""
         path = _PLURALS[manifest["kind"]].format(manifest["metadata"].get("namespace"))
         query = "fieldManager=helm&dryRun=All&force=true"
         await self._ask(

@@ -134,7 +134,7 @@ async def test_the_server_accepts_each_object_of_the_chart(server: ApiServer, va
     elsewhere = set()
     for manifest in render(values):
         if await server.serves(manifest["apiVersion"]):
-            await server.would_take(manifest)
+            await server.dry_run(manifest)
         else:
             elsewhere.add(manifest["apiVersion"])
     assert elsewhere <= {"external-secrets.io/v1", "monitoring.coreos.com/v1", "policy/v1"}
@@ -144,7 +144,7 @@ async def test_the_server_refuses_a_field_that_it_does_not_know(server: ApiServe
     """This shows that the server validated everything that it accepted."""
     (account,) = of_kind(render(MINIMAL), "Service")[:1]
     with pytest.raises(AssertionError, match="field not declared in schema"):
-        await server.would_take(account | {"spec": account["spec"] | {"colour": "red"}})
+        await server.dry_run(account | {"spec": account["spec"] | {"colour": "red"}})
 
 
 async def test_the_policy_denies_changes_that_the_role_allows(bot: ApiClient) -> None:

@@ -35,7 +35,7 @@ def replaced(tree: Tree, old: str, new: str, path: str = CHAT) -> Files:
 
 
 def swapped(tree: Tree, layout: Layout, machine: Machine) -> Tree:
-    """A swap to an unquantized model removes the argument, and a swap to a quantized one adds it again."""
+    """Return the tree after a swap to an unquantized model, which removes the argument, and a swap back, which adds it."""
     swapped = Overlay(
         tree, plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine).changes
     )

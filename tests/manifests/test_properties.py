@@ -56,7 +56,7 @@ def contents(tree: Tree) -> dict[str, str | None]:
 def request_change(
     tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool, apart: bool
 ) -> ChangeSet:
-    """One change of a test endpoint (`chat-0`, …); raises ManifestError if it is impossible.
+    """Return one change of a test endpoint (`chat-0`, …); raise ManifestError if it is impossible.
 
     `apart` adds it to a group that is initially disabled.
     """

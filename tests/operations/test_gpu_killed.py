@@ -164,8 +164,8 @@ def messages(platform: Platform) -> list[str]:
 
 def difference(platform: Platform, expected: list[str]) -> str:
     """Return which messages are missing, and which are too many."""
-    actual, wanted = Counter(messages(platform)), Counter(expected)
-    return f"missing: {sorted((wanted - actual).elements())}; too many: {sorted((actual - wanted).elements())}"
+    actual, allowed = Counter(messages(platform)), Counter(expected)
+    return f"missing: {sorted((allowed - actual).elements())}; too many: {sorted((actual - allowed).elements())}"
 
 
 async def outcome(platform: Platform, kills: KillOnWrite) -> dict[str, Any]:

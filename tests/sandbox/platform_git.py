@@ -26,7 +26,7 @@ class MemoryGit:
         }
 
     def edit(self, path: str, old: str, new: str) -> str:
-        """A new commit on main with one text replaced; its id."""
+        """Commit a replaced text to main, and return the commit's id."""
         changed = self._commits[-1][path].replace(old, new)
         self._commits.append(self._commits[-1] | {path: changed})
         return self.head

@@ -45,7 +45,7 @@ class Platform:
     litellm: LiteLLM
 
     async def boot(self, name: str, *, stays: str = "", stays_with: str = "") -> tuple[BootPhase, ...]:
-        """The phases of a boot; in the phase `stays`, or with that problem, its whole time limit passes."""
+        """Return the phases of a boot. It waits for the whole time limit in the phase `stays`, or with that problem."""
 
         async def progress(phases: tuple[BootPhase, ...]) -> None:
             if phases[-1].phase.key == stays or (stays_with and re.search(stays_with, phases[-1].detail)):
