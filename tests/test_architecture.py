@@ -64,7 +64,7 @@ def test_every_part_of_the_bot_is_in_the_architecture_document() -> None:
 
 WALKS = ("`/gpu up` in ten steps", "`/model swap` in ten steps")
 MOST_FILES = 12
-"""Files that a newcomer opens from a command to its end."""
+"""The files on the way from a command to its end."""
 CALLED_FROM_OUTSIDE = {"commands/gpu/command.py", "commands/model.py", "commands/approval.py", "bot/tasks.py"}
 """Slack calls the listeners, and docket the tasks; every other file of a walk is imported by an earlier one."""
 
@@ -135,7 +135,7 @@ def test_only_the_wiring_takes_all_services() -> None:
 
 
 def test_tests_that_share_a_fixture_run_in_one_process() -> None:
-    """Otherwise each process would set it up, once for each test: between two of them it runs tests of other modules."""
+    """Otherwise each process would set the fixture up for each test, because it runs tests of other modules in between."""
     tests = [file for file in (ROOT / "tests").rglob("test_*.py") if file != Path(__file__)]
     sharing = {file for file in tests if 'scope="module")\nasync def ' in file.read_text(encoding="utf-8")}
     assert sharing

@@ -50,7 +50,7 @@ def test_pip_alone_installs_the_lock_file(pip: str, wheels: Path, tmp_path: Path
 
 
 def test_the_lock_file_is_complete(tmp_path: Path) -> None:
-    """The packages that it installs without resolving are complete, and the command starts."""
+    """The packages of the lock file are installed without resolving, and the command starts."""
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", ROOT, clone)
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):  # the current files, committed or not

@@ -11,7 +11,7 @@ from bot.text.durations import parse_duration, show_duration
     ("text", "seconds"), [("2h", 7200), ("1h30m", 5400), ("45 min", 2700), ("900s", 900), ("1 d", 86400)]
 )
 def test_durations_are_read(text: str, seconds: int) -> None:
-    """The forms in which people write durations."""
+    """People write durations in these forms."""
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 

@@ -269,7 +269,7 @@ async def test_the_changes_of_a_branch_to_each_file_are_known(repo: Repository, 
 
 
 async def test_a_conflict_is_predicted(repo: Repository, work: Path) -> None:
-    """The same line, changed on both sides; a branch that main already contains changes nothing."""
+    """Both sides change the same line. A branch that main already contains changes nothing."""
     first = await repo.head()
     git("checkout", "--quiet", "-b", "branch", cwd=work)
     (work / "README.md").write_text("branch\n")

@@ -248,7 +248,7 @@ async def test_a_question_is_asked_once_after_a_crash_before_the_card(
 async def test_reminder_and_escalation_are_sent_once(
     workspace: Workspace, presentation: Presentation, operations: Operations
 ) -> None:
-    """The reminder to those who have not approved, the escalation to the admins."""
+    """The reminder goes to people who have not approved, and the escalation to the admins."""
     vote = Vote(by="U0LEAD", at=NOW, approve=True)
     op = await operations.create(an_operation(Status.AWAITING, votes=(vote,)))
     await settled(presentation, workspace, op)
@@ -300,7 +300,7 @@ async def test_the_holder_is_notified_of_a_request_to_replace_them(
 def test_the_people_who_may_decide_are_named(
     members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], named: tuple[str, ...], alone: str
 ) -> None:
-    """The group by its name, unless the requester or somebody who has approved is in it."""
+    """A group has its name, unless the requester or somebody who has approved is in it."""
     votes = tuple(Vote(by=user, at=NOW, approve=True) for user in voted)
     assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (named, alone)
 

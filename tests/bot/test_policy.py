@@ -32,7 +32,7 @@ def requested_by(actor: str, *votes: str) -> Operation:
 
 
 def test_a_teammate_approves() -> None:
-    """An approver who is not the requester."""
+    """The approver is not the requester."""
     assert may_vote(requested_by("DEV"), "LEAD", PEOPLE, Config()).allowed
 
 

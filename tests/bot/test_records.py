@@ -106,7 +106,7 @@ async def test_a_key_of_another_type_is_set_aside(redis: Redis, key: str) -> Non
 
 @pytest.mark.parametrize("places", ["many", "1.5", ""])
 async def test_an_unreadable_counter_of_places_starts_again(redis: Redis, places: str) -> None:
-    """Even if Redis has no scripts yet, as after a restart."""
+    """This works even if Redis has no scripts yet, like after a restart."""
     await redis.script_flush()
     await redis.set("{stoker}:queue:places", places)
     assert await Leases(redis).join("op1") == 0

@@ -57,7 +57,7 @@ def test_the_report_fits_with_many_people_and_models() -> None:
 
 
 def test_the_report_names_the_people_who_used_the_gpu() -> None:
-    """The person with the most hours first; a week without a session has no row, and an estimate is called one."""
+    """The person with the most hours is first, a week without a session has no row, and an estimate is marked."""
     bills = [a_bill(NOW, 1, holder="U1", idle=0.3), a_bill(NOW, 2, holder="U2")]
     view = usage(weekly(bills, NOW, 2), 2, 1)
     text = kit.visible_text(view.blocks, lambda user: {"U1": "dev", "U2": "lead"}[user])

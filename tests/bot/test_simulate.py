@@ -150,7 +150,7 @@ def test_a_written_trace_is_a_csv() -> None:
 
 
 def test_the_readme_has_the_costs_that_the_command_prints() -> None:
-    """Each row of its table that names a cost; the names of the policies may be longer there."""
+    """The costs in the table of the readme are compared; the names of the policies may be longer there."""
     costs = dict(re.findall(r"^(\S.*?)  .*(\$\d+\.\d\d)$", compare(None, (), None, 2 * MINUTE, 10 * MINUTE), re.M))
     rows = [row.split("|")[1:3] for row in (DOCS.parent / "README.md").read_text("utf-8").splitlines() if "| $" in row]
     costs_in_readme = {name.strip(" *").partition(" (")[0]: cost.strip(" *") for name, cost in rows}

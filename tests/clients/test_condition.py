@@ -132,7 +132,7 @@ async def test_unreadable_nodes_do_not_count_as_gone(wire: Wire, cluster: Cluste
 
 
 async def test_the_states_without_a_pod(wire: Wire, cluster: Cluster) -> None:
-    """No Deployment, zero replicas, or a pod that cannot be created."""
+    """There is no Deployment, it has zero replicas, or its pod cannot be created."""
     assert (await cluster.condition("coder-chat")).state == "no Deployment"
     wire.store.create(deployment())
     assert (await cluster.condition("coder-chat")).state == "at zero"

@@ -228,7 +228,7 @@ async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: 
 async def test_the_repository_decides_how_to_merge(
     remote: Remote, github: GitHub, allowed: dict[str, bool], method: str
 ) -> None:
-    """Squash before merge before rebase; a token that may not read the settings tries squash."""
+    """Squash is preferred to merge, and merge to rebase; a token that may not read the settings tries squash."""
     remote.wire.on("GET", REPO, allowed)
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.merge(1, HEAD, "main")
@@ -454,7 +454,7 @@ async def test_nothing_is_merged_into_another_branch(remote: Remote, github: Git
 
 
 async def test_opened_pull_requests_are_withdrawn(remote: Remote, github: GitHub) -> None:
-    """Closed and its branch deleted, without reading anything that may be refused; idempotent."""
+    """The pull request is closed and its branch deleted, without requests that may be refused. The step may be repeated."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.wire.on("DELETE", f"{REPO}/git/refs/heads/{BRANCH}", None, status=204)
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": "Forbidden"}, status=403)

@@ -348,7 +348,7 @@ async def test_typed_text_is_only_a_query(hub: Wire, huggingface: HuggingFace) -
 async def test_an_invalid_search_result_is_unavailable(
     hub: Wire, huggingface: HuggingFace, status: int, text: str
 ) -> None:
-    """Any answer of the Hub, or a proxy in front of it, that is not a list."""
+    """The answer of the Hub, or of a proxy in front of it, is not a list."""
     hub.on("GET", "/api/models", status=status, text=text, headers={"Content-Type": "application/json"})
     with pytest.raises(Unavailable, match="Hugging Face"):
         await huggingface.search("x")

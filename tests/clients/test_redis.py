@@ -211,7 +211,7 @@ async def test_a_hundred_operations_at_work_leave_docket_connections(tmp_path: P
 
 
 async def test_the_durability_is_unknown_without_the_permission_to_read_it(tmp_path: Path) -> None:
-    """An account without INFO: unknown, which is neither an unavailable server nor one that loses data."""
+    """An account may lack INFO. Unknown means neither an unavailable server nor a server that loses data."""
     port = free_port()
     account = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info")
     async with (

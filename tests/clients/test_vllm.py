@@ -164,7 +164,7 @@ async def test_the_models_error_message_is_reported(server: Wire, vllm: VLLM) ->
 
 
 async def test_an_outage_is_unavailable(server: Wire, vllm: VLLM) -> None:
-    """A temporary status, a closed port, a stream that is cut in the middle of a line."""
+    """It is a temporary status, a closed port, or a stream that is cut in the middle of a line."""
     server.on("POST", "/v1/chat/completions", {}, status=503)
     with pytest.raises(Unavailable, match="503"):
         await vllm.ask(server.url, KEY, NAME, "chat")

@@ -74,5 +74,5 @@ def test_a_number_or_a_duration_is_not_a_name(word: str, time: bool) -> None:
     ],
 )
 def test_a_question_is_recognised(text: str, asks: bool) -> None:
-    """`who` alone is a synonym of `status`."""
+    """`who` without a name is a synonym of `status`."""
     assert is_question(text) is asks

@@ -53,7 +53,7 @@ async def test_work_does_not_wait_forever() -> None:
 
 
 async def test_errors_are_explained() -> None:
-    """Errors that a person can fix, systems that do not answer, and otherwise an id for the log."""
+    """An answer explains an error that people can fix or a system that does not answer; otherwise it has an id for the log."""
 
     async def refuse() -> None:
         raise BotError("Say which.")

@@ -478,7 +478,7 @@ async def test_a_refused_access_review_is_a_warning() -> None:
 
 
 async def test_a_gateway_with_an_unknown_database_is_a_warning(installation: Installation) -> None:
-    """An older LiteLLM, or a proxy in front of it that answers instead."""
+    """The gateway is an older LiteLLM, or a proxy in front of it answers."""
 
     def silence(answer: Any, _: dict[str, str]) -> None:
         answer.pop("db")

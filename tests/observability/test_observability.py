@@ -167,7 +167,7 @@ async def test_the_operation_has_a_trace(observed: ObservedBot) -> None:
 
 
 async def test_the_audit_log_is_exported_as_json_lines(observed: ObservedBot, tmp_path: Path) -> None:
-    """The requester, refused clicks, approvals, each step, and the end, in order, from a command that only needs Redis."""
+    """The lines are the request, refused clicks, approvals, each step and the end, in order. The command needs only Redis."""
     process = await start_stoker(
         *("audit", "export", "--since", "1h"), environment=observed.world.bot.environment, directory=tmp_path
     )

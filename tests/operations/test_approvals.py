@@ -99,7 +99,7 @@ async def test_the_approvals_are_counted_again_when_it_starts(
 async def test_the_approvals_of_a_lease_are_counted_again(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, command: str, requester: str, voter: str
 ) -> None:
-    """Extending above the limit and breaking a lease: the vote of an approver who left the group does not count."""
+    """The vote of an approver who left the group does not count for an extension above the limit or a broken lease."""
     voters = ("U0LEAD", f"U0{voter.upper()}")
     monkeypatch.setitem(USERGROUPS, GROUP, voters)
     settings = {"approvals": {"quorum": 1}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}

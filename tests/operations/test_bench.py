@@ -168,7 +168,7 @@ async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> 
 
 
 async def test_a_bot_killed_in_the_middle_runs_one_job_and_posts_one_table(tmp_path: Path, redis_url: str) -> None:
-    """SIGKILL during the benchmark's requests, and again when its table is posted."""
+    """The bot is killed during the benchmark's requests, and again when its table is posted."""
     settings = {"bench": {"concurrency": [1, 2], "each": "3s"}}
     async with open_platform(tmp_path, redis_url, settings=settings, started=False) as platform:
         port = int(platform.environment["STOKER_PORT"])

@@ -106,7 +106,7 @@ async def test_a_forged_strike_is_not_executed(platform: Platform, tmp_path: Pat
 
 
 async def test_the_tasks_in_redis_are_text(platform: Platform) -> None:
-    """Arguments of tasks that the bot schedules, for now and for later."""
+    """These are the arguments of tasks that the bot schedules, for now and for later."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Approve")
     arguments = [

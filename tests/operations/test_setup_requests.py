@@ -176,7 +176,7 @@ async def test_a_default_that_the_repository_sets_counts_as_a_setting(setup: Pla
 async def test_settings_in_use_are_announced_once_a_system_answers_again(
     setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub
 ) -> None:
-    """The bot started while the git remote did not answer, and gets the settings without a restart."""
+    """The bot starts while the git remote does not answer, and later gets the settings without a restart."""
     await setup.state.use(InUse(commit=await github.main_commit(), text="x", announced=False))
     github._faults.add("github-down")
     with structlog.testing.capture_logs() as logs:

@@ -18,7 +18,7 @@ STAGED, SWAPPED = "✅ Stage the weights of coder-chat\nSucceeded", f"✅ Swap c
 
 @pytest.mark.usefixtures("forked")
 async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str) -> None:
-    """Killed when the card is posted, when the Job is created, when it has ended, and at the end."""
+    """The bot is killed when the card is posted, when the Job is created, when it has ended, and at the end."""
     points = {"/api/chat.postMessage", JOB, f"step staging {OLD} 1", "status succeeded"}
     kills = KillOnWrite(only=frozenset(points))
     async with platform_with_bot(tmp_path, redis_url, kills, kill=True) as platform:
@@ -35,7 +35,7 @@ async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str)
 
 @pytest.mark.usefixtures("forked")
 async def test_a_staged_swap_cuts_over_once(tmp_path: Path, redis_url: str) -> None:
-    """Killed while it stages, after that, at the merge, and at the sync that restarts the model."""
+    """The bot is killed during the staging, after it, at the merge, and at the sync that restarts the model."""
     points = {JOB, f"step staging {NEW} 1", MERGE, SYNC}
     kills = KillOnWrite(only=frozenset(points))
     async with platform_with_bot(tmp_path, redis_url, kills, kill=True) as platform:

@@ -143,7 +143,7 @@ def test_kserve_runs_at_least_one_replica_until_somebody_scales_it_to_zero(store
 
 @pytest.mark.parametrize("kind", ["InferenceService", "LLMInferenceService"])
 def test_kserve_restores_replicas_that_are_set_in_git(store: ObjectStore, kind: str) -> None:
-    """Replicas of an LLMInferenceService, whose annotations are lost, and of services without an autoscaler."""
+    """These are the replicas of an LLMInferenceService, which loses its annotations, and of services without an autoscaler."""
     meta: Any = {"name": "chat", "namespace": "llm", "annotations": {"serving.kserve.io/autoscalerClass": "none"}}
     model = {"replicas": 0, "model": {"uri": "hf://a/b"}}
     store.create(ISVC | {"kind": kind, "metadata": meta} | ({"spec": model} if kind[0] == "L" else {}))

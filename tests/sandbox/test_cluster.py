@@ -271,7 +271,7 @@ async def test_a_watch_resumes_and_expires(platform: Platform) -> None:
 
 
 async def test_a_write_with_an_old_version_conflicts(platform: Platform) -> None:
-    """Two writers of one object: the second, with the version from before, is refused with 409."""
+    """Of two writers of one object, the second writer with the old version is refused with 409."""
     stale = await platform.apps.read_namespaced_deployment("coder-chat", "serving")
     await platform.scale("coder-chat", 1)
     with pytest.raises(client.exceptions.ApiException, match="409"):

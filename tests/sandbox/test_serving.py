@@ -172,7 +172,7 @@ async def test_a_key_reaches_no_other_alias_and_not_beyond_its_budget(models: Mo
 
 
 async def test_a_gateway_that_is_down_answers_nothing(models: Models) -> None:
-    """The fault litellm-down: not even /health/liveliness answers."""
+    """With the fault litellm-down, even /health/liveliness does not answer."""
     assert (await models.gateway("/health/liveliness")).status_code == httpx.codes.OK
     models.faults.add("litellm-down")
     assert (await models.gateway("/health/liveliness")).status_code == httpx.codes.SERVICE_UNAVAILABLE
