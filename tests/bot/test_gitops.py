@@ -243,7 +243,7 @@ async def test_the_result_of_a_merge_is_predicted(repo: Repository, work: Path) 
 
 
 async def test_the_changes_of_a_branch_to_each_file_are_known(repo: Repository, work: Path) -> None:
-    """Changes of a mode, a symbolic link, a submodule, a rename; and whether the bot made them."""
+    """They include changes of a mode, a symbolic link, a submodule and a name, and show whether the bot made them."""
     base = commit_of(work)
     git("checkout", "--quiet", "-b", "branch", cwd=work)
     (work / "ours.txt").write_text("ours\n")

@@ -280,7 +280,7 @@ MINUTES = st.integers(1, 300)
 def test_under_any_policy_an_unused_model_is_announced_and_goes_down(
     remind: int, down: int, every: int, announce: int, waiting: int, hold: int
 ) -> None:
-    """A model goes down after a reminder and an announcement, or at the end of its lease; never late and unannounced."""
+    """A model goes down after a reminder and an announcement, or at the end of its lease, and never late."""
     policy = {
         "remind_after": remind * 60, "down_after": (remind + down) * 60, "remind_every": every * 60,
         "announce_before": announce * 60,

@@ -44,9 +44,7 @@ async def test_only_configured_hosts_are_contacted(host: str, allowed: bool) -> 
 
 
 async def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path) -> None:
-    """A hostile answer cannot make the bot contact other hosts: not through httpx, nor through Slack's or Kubernetes'
-    library.
-    """
+    """A hostile answer cannot make httpx or the libraries of Slack and Kubernetes contact other hosts."""
     async with wire() as server, AsyncExitStack() as stack:
 
         async def elsewhere(request: web.Request, _: object) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from tests.clients.test_argocd import end, start, stored, until_requested
 
 
 async def test_some_objects_are_synced_without_the_others(wire: Wire) -> None:
-    """The Application stays out of sync, because the others differ: not a drift."""
+    """The Application stays out of sync because the other objects differ, and that does not count as drift."""
     wire.store.create(application())
     only = (ObjectName("apps", "Deployment", "coder-chat"),)
     async with connected(wire) as client:

@@ -38,9 +38,7 @@ def test_the_sandbox_grants_the_rights_of_the_chart() -> None:
 async def test_the_stories_need_each_right_and_no_other(
     open_sandbox: Callable[..., Awaitable[ObservedSandbox]],
 ) -> None:
-    """A bring-up, benchmarks, a boot that crashes, a new model that is staged, a volume that grows: nothing refused,
-    nothing unused.
-    """
+    """A bring-up, benchmarks, a crashing boot, a staged new model and a growing volume need exactly the granted rights."""
     sandbox = await open_sandbox(speed=60)
     await sandbox.says("dev", "/gpu up coder-chat")
     await sandbox.clicks("lead", "Approve")

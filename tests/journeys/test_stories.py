@@ -32,7 +32,7 @@ OVER_HTTP = ("01-up-and-down", "04-refusals")
 @pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("name", OVER_HTTP)
 async def test_the_command_runs_a_story_over_http(name: str) -> None:
-    """`stoker sandbox --script` ends with exit code 0 if the story succeeds; the same bot, without Socket Mode."""
+    """`stoker sandbox --script` ends with exit code 0 if the story succeeds. The bot runs without Socket Mode."""
     story = next(story for story in STORIES if story.stem == name)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "sandbox", "--script", str(story), "--patience", str(PATIENCE), "--http",

@@ -62,7 +62,8 @@ async def test_an_interrupted_bring_up_ends_like_an_uninterrupted_one(
 async def test_a_restarted_bot_resumes_without_any_action(open_sandbox: OpenSandbox) -> None:
     """The card is updated again without any action, while the cluster is in the middle of a long phase.
 
-    Killed or told to stop: Kubernetes gives a pod half a minute, and the next bot cannot take over work that this bot has not released.
+    The bot is killed, or gets the signal to stop. Kubernetes gives a pod half a minute for that, and the next bot cannot take over
+    work that this bot has not released.
     """
     sandbox = await open_sandbox(speed=1, settings={"gpu": {"boot_limit": "20m"}})
     await sandbox.says("dev", "/gpu up coder-chat")

@@ -46,7 +46,7 @@ def test_a_correct_platform_has_no_findings(platform: Files, layout: Layout) -> 
 def test_a_planted_fault_is_reported_at_its_line(
     platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
 ) -> None:
-    """The finding has the fault's rule, file and line; for deleted content, only the file."""
+    """The finding has the fault's rule, file and line; if content was deleted, it has only the file."""
     named_at_its_line(platform, layout, rule, path, old, new)
 
 

@@ -169,7 +169,7 @@ def test_a_32b_model_does_not_fit_into_the_hosts_memory(machine: Machine) -> Non
 
 
 def test_an_unquantized_7b_is_tight(machine: Machine) -> None:
-    """15.2 GB fit into 16 GiB and into the GPU, with little to spare: a warning, not a refusal."""
+    """15.2 GB barely fit into 16 GiB and into the GPU, so there is a warning and no refusal."""
     sizing = size(CODER_7B, machine, context=16384)
     assert sizing.verdict == "tight"
     assert "Host memory is tight" in sizing.warnings[0]

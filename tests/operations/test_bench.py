@@ -95,7 +95,7 @@ async def test_a_benchmark_counts_as_use_and_its_job_is_locked_down(platform: Pl
 
 
 async def test_a_benchmark_that_is_not_allowed_is_refused_with_a_reason(platform: Platform) -> None:
-    """No model is up, another person's session, a second benchmark at the same time: one sentence each."""
+    """One sentence explains that no model is up, that the session is another person's, or that a benchmark runs already."""
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("coder-chat is not up under a lease")
     await platform.say("dev", "/model bench embeddings")

@@ -155,7 +155,7 @@ async def test_only_an_admin_with_a_reason_breaks_a_lease(platform: Platform) ->
 async def test_a_lost_lease_is_rebuilt_and_a_resurrected_one_is_closed(
     platform: Platform,
 ) -> None:
-    """The replica missed the last write: the claim, or the release. The state of the cluster decides which."""
+    """The replica missed the last write, which was the claim or the release. The state of the cluster shows which one."""
     await bring_up(platform)
     (lease,) = await read_leases(platform)
     await platform.redis.delete(LEASES)

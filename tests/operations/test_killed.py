@@ -96,7 +96,7 @@ async def no_branch(platform: Platform) -> bool:
 async def test_a_problem_is_resolved_once_after_any_number_of_kills(
     tmp_path: Path, redis_url: str, story: Callable[[Platform], Awaitable[None]], ledger: bool
 ) -> None:
-    """One pull request, one push, at most one merge, one message, for any number of kills; with `ledger` after each step."""
+    """After any number of kills there is one pull request, one push, at most one merge and one message. With `ledger` it is killed after each step."""
     kills = KillOnWrite()
 
     @asynccontextmanager

@@ -66,7 +66,7 @@ async def workspace() -> AsyncIterator[Workspace]:
 
 
 async def test_the_blocks_are_drawn_and_can_be_used(browser: Browser, workspace: Workspace) -> None:
-    """Steps with their states; tables whose pages turn and whose columns sort; collapsed content opens; charts have bars."""
+    """Steps have states, tables have pages and sortable columns, collapsed content opens, and charts have bars."""
     async with open_page(browser, f"{workspace.url}/?user=U0DEV") as page:
         message = page.locator("#messages article")
         await expect(message.locator(".plan li.in_progress")).to_contain_text("loading … 9 s")

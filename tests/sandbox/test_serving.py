@@ -123,7 +123,7 @@ async def test_a_base_model_does_not_chat(models: Models) -> None:
 
 
 async def test_embeddings_answer_without_a_key(models: Models) -> None:
-    """The CPU model is TEI: no key, no chat, vectors."""
+    """The CPU model runs on TEI, which needs no key and returns vectors, but no chat."""
     await models.ready("embeddings")
     answer = await models.engine("/v1/embeddings", {"input": "hello", "model": "x"}, name="embeddings", keyed=False)
     assert len(answer.json()["data"][0]["embedding"]) == 768

@@ -269,7 +269,7 @@ async def test_faults_are_switched_from_the_page(workspace: Workspace, faults: F
 
 
 async def test_a_modal_is_filled_and_closed_on_the_page(workspace: Workspace, app: AsyncApp) -> None:
-    """A post of the page reaches its modal: first Slack's own validation error, then the result."""
+    """A post of the page first gets Slack's own validation error, and then the result."""
 
     @app.command("/gpu")
     async def gpu(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:

@@ -300,7 +300,7 @@ async def test_a_file_is_deleted_once_and_its_message_shows_it(workspace: Worksp
 
 
 async def test_requests_come_signed_over_http() -> None:
-    """Command, click and event: each a signed POST to one address; a wrong signature is refused by Bolt itself."""
+    """A command, a click and an event are signed POST requests to one address; Bolt itself refuses a wrong signature."""
     received: list[str] = []
     app = AsyncApp(
         token="xoxb-sandbox-stoker", signing_secret=Workspace.signing_secret, request_verification_enabled=True
