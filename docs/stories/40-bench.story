@@ -14,7 +14,7 @@ expect "coder-chat generates up to" within 60s
 expect "first token, ms"
 expect "[file Benchmark of coder-chat]" within 30s
 @dev clicks "Open a pull request"
-expect "A pull request keeps it" within 60s
+expect "A pull request adds this result" within 60s
 
 @lead /model bench coder-chat
 expect "measuring" within 60s

@@ -46,7 +46,7 @@ async def test_a_benchmark_ends_with_a_table_a_picture_and_a_pull_request(platfo
     assert [line.split()[0] for line in table.splitlines() if line.strip()[:1].isdigit()] == ["1", "4", "16"]
     await platform.sees("[file Benchmark of coder-chat]")
     await platform.click("lead", "Open a pull request")
-    await platform.sees("A pull request keeps it")
+    await platform.sees("A pull request adds this result")
     assert platform.pulls[0].title.startswith("docs(benchmarks): coder-chat, ")
     path, text = await reported(platform)
     assert path.startswith("benchmarks/coder-chat/")
@@ -185,7 +185,7 @@ async def test_a_bot_killed_in_the_middle_runs_one_job_and_posts_one_table(tmp_p
             await platform.click("dev", "Open a pull request")
             await platform.sees("The pull request is being opened")
             await bot.kill()
-            await platform.sees("A pull request keeps it")
+            await platform.sees("A pull request adds this result")
             await platform.until(lambda: [text for text in platform.visible("dev") if "[file Benchmark" in text])
             await asyncio.sleep(3)  # time for repeated actions, if there were any
         assert [pod["metadata"]["uid"] for pod in pods(platform)] == [first]
