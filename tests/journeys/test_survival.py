@@ -9,7 +9,6 @@ import pytest
 from tests.journeys.conftest import ObservedSandbox, eventually
 
 OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
-pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.mark.timeout(600)
