@@ -71,7 +71,7 @@ async def a_benchmark(platform: Platform) -> None:
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("coder-chat generates up to")
     await platform.click("dev", "Open a pull request")
-    await platform.sees("A pull request keeps it")
+    await platform.sees("A pull request adds this result")
     await platform.say("dev", "/gpu down coder-chat")
     await platform.sees("is down and the GPU is free")
 
