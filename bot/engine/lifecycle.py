@@ -85,7 +85,7 @@ class Lifecycle:
         return Run(op, self.operations, self.steps, self.presentation, self.docket, self.clock)
 
     def request_fields(self, actor: str, reason: str = "") -> RequestFields:
-        """The common fields of a request that somebody makes now."""
+        """Return the common fields of a request that is made now."""
         return RequestFields(actor=actor, channel=self.config.slack.channel, at=self.clock(), reason=reason)
 
     async def request(self, request: AnyRequest, delivery: str) -> Operation:

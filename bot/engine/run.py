@@ -36,7 +36,7 @@ _HOME_DELAY = timedelta(seconds=1)
 class CancelRequested(BotError):
     """A running operation was cancelled."""
 
-    remedy = "Nothing: Stoker rolls back what it began."
+    remedy = "Nothing: Stoker rolls the operation back."
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The plan of a bring-up, from git, the Application and the leases, and the comparison with what would start now."""
+"""Makes the plan of a bring-up from git, the Application and the leases, and compares it with the current content."""
 
 import asyncio
 import posixpath
@@ -58,7 +58,7 @@ class BringUpPlans:
         endpoint = await self.endpoints.require(commit, model)
         if not endpoint.gpus:
             raise NotAllowed(
-                md("{model} runs on CPU all the time, so it needs no GPU; nothing to bring up.", model=code(model))
+                md("{model} runs on CPU and is always up, so there is nothing to bring up.", model=code(model))
             )
         await self.switch.refuse_if_foreign(model, commit)
         app = await self.applications.of(endpoint, commit)
@@ -199,7 +199,7 @@ class BringUpPlans:
         """
         if app.sync != "Synced":
             return False
-        for revision in filter(COMMIT.fullmatch, app.revisions):  # not the version of a chart
+        for revision in filter(COMMIT.fullmatch, app.revisions):  # the version of a chart is not a commit
             try:
                 if await self.binding.of(model, await self.repository.tree(revision), (app,), gateway=False) == bound:
                     return True

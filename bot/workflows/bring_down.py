@@ -119,7 +119,7 @@ class BringDownWorkflow:
     async def bring_down(self, run: Run, *, fence: int = 0) -> None:
         """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Idempotent.
 
-        With a `fence`, only the session that has it is ended.
+        With a `fence`, only the session with this fence is ended.
         """
         op, model = run.op, run.model
         if op.status is Status.REQUESTED:

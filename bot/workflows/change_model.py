@@ -63,8 +63,8 @@ class ChangePlanning:
     async def plan(self, run: Run[ChangeOperation]) -> None:
         """Check, size, commit, push, open the pull request, and ask for the roll-out. Idempotent.
 
-        If GitHub refuses a step after the push, Stoker closes and deletes what it opened, so that no branch and no pull
-        request remains without an operation.
+        If GitHub refuses a step after the push, Stoker closes the pull request and deletes the branch, so that neither
+        remains without an operation.
         """
         if refused := await run.result(NOT_OPENED):
             await self._take_back(run, refused)
@@ -82,7 +82,9 @@ class ChangePlanning:
         await self._refuse_second(run)
         commit = await run.once(_BASE, self.repository.head)
         change = await self.changes.of(op, commit)
-        await self.gateway_aliases.register(op, change)  # first: if an alias cannot be tried, no pull request is opened
+        await self.gateway_aliases.register(
+            op, change
+        )  # before the push: if an alias cannot be registered, no pull request is opened
         await run.once(OPENING, _yes)
         try:
             pushed = await self.pull_requests.push(op, change, commit)
