@@ -104,7 +104,7 @@ async def test_a_benchmark_that_is_not_allowed_is_refused_with_a_reason(platform
     await platform.click("admin", "Approve")
     await platform.sees("coder-chat is up and answers")
     await platform.say("dev", "/model bench coder-chat")
-    await platform.sees("Only @lead, who holds the GPU, or an approver can load the model")
+    await platform.sees("Only @lead, who holds the GPU, or an approver can start a benchmark")
     assert not jobs(platform)
 
 
