@@ -19,6 +19,6 @@ github checks pass
 expect "ranker is rolled out" within 120s
 @dev /model smoke ranker
 expect "passed" within 60s
-expect "does not count the cost of rankings" within 30s
+expect "does not count the cost of these engines' rankings" within 30s
 @dev /model check ranker
 expect "No problems found" within 30s
