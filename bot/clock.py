@@ -5,9 +5,10 @@ Leases, idle limits and costs follow this clock. Network timeouts and Slack's ra
 
 import asyncio
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
+
+from manifests.frozen import frozen
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)x since (\S+)")
 _SYSTEMS = timedelta(seconds=20)
@@ -16,7 +17,7 @@ _SHORTEST = timedelta(seconds=1)
 """Minimum real time between two runs of periodic work, which sends requests."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Clock:
     """A clock on which `speed` seconds pass in one real second, and which equals the real time at `since`."""
 

@@ -4,7 +4,6 @@ The functions are pure: they compute a decision from samples, lease, queue, time
 samples and acts on the decisions; `bot.analysis.simulate` replays a trace of requests through the same functions.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -12,14 +11,15 @@ from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Own, Session
 from bot.settings.config import Idle, LeaseLimits
 from bot.text.durations import show_duration
+from manifests.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Nothing:
     """Do nothing."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Remind:
     """Ask the holder whether the model is still needed. `idle` is the time since the last request. If nobody answers, the
     model is brought down at `down_at`.
@@ -31,21 +31,21 @@ class Remind:
     """True if this is the last reminder, which announces the bring-down."""
 
 
-@dataclass(frozen=True)
+@frozen
 class MetricsUnreadable:
     """The metrics have been unreadable since `since`, so the model counts as in use until its lease ends."""
 
     since: datetime
 
 
-@dataclass(frozen=True)
+@frozen
 class WarnEnd:
     """Warn the holder that the lease ends soon."""
 
     left: timedelta
 
 
-@dataclass(frozen=True)
+@frozen
 class BringDown:
     """Bring the model down."""
 

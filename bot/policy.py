@@ -4,15 +4,15 @@ They are evaluated again at every click, because roles may have changed since th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bot.domain.operations import Operation, Status, Vote
 from bot.settings.config import Config
 from bot.text.mrkdwn import Mrkdwn, md, person
+from manifests.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """A decision about an action: allowed, or refused with a reason for the person."""
 
@@ -27,7 +27,7 @@ def refuse(reason: str) -> Verdict:
     return Verdict(False, reason)
 
 
-@dataclass(frozen=True)
+@frozen
 class Home:
     """The bot's workspace, its organisation (Enterprise Grid), and the bot's user id."""
 
@@ -36,7 +36,7 @@ class Home:
     bot: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Profile:
     """A user in Slack."""
 
@@ -75,7 +75,7 @@ def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:
     return ALLOW
 
 
-@dataclass(frozen=True)
+@frozen
 class People:
     """The members of each role as user ids, with the user groups resolved."""
 

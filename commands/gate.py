@@ -8,7 +8,6 @@ with `users.info`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -31,6 +30,7 @@ from bot.views.modals import DOWN_FORM, unfillable_form
 from bot.views.older import older
 from commands.help_topics import COMMANDS
 from commands.parsing import MENTION
+from manifests.frozen import frozen
 
 Body = dict[str, Any]
 Next = Callable[[], Awaitable[None]]
@@ -42,7 +42,7 @@ _STOPS = frozenset({BRING_DOWN, CANCEL, END_USE})
 _DOWN = next(frozenset({topic.verb, *topic.also}) for topic in COMMANDS["/gpu"].topics if topic.verb == "down")
 
 
-@dataclass(frozen=True)
+@frozen
 class Delivery:
     """The sender of a delivery."""
 

@@ -1,7 +1,6 @@
 """Help text, and suggestions for mistyped commands."""
 
 import asyncio
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from bot.component import component
@@ -13,6 +12,7 @@ from bot.text.mrkdwn import Mrkdwn, md
 from bot.views import code
 from commands.help_topics import COMMANDS, Topic
 from commands.parsing import Misunderstood, is_question
+from manifests.frozen import frozen
 
 _DECISIONS = frozenset({"approve", "approved", "deny", "denied", "reject", "yes", "no", "ok", "lgtm", "override"})
 """Words that people type to decide about a card. No command with a similar spelling is suggested for them."""
@@ -20,7 +20,7 @@ _PATIENCE = 2.5
 """Timeout in seconds for reading the endpoints; without them, the examples use the template's name."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Names:
     """The endpoints that the examples use: one that needs the GPU, and any other one."""
 

@@ -1,12 +1,12 @@
 """The verbs of the two commands, and their help texts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from bot.text.mrkdwn import md
+from manifests.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Topic:
     """One verb of a command.
 
@@ -22,7 +22,7 @@ class Topic:
     also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """A command and its verbs."""
 

@@ -2,13 +2,13 @@
 
 import re
 import shlex
-from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.errors import BotError
 from bot.text.durations import parse_duration
 from bot.text.mrkdwn import md
 from bot.views import code
+from manifests.frozen import frozen
 
 MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")
 
@@ -19,7 +19,7 @@ class Misunderstood(BotError):
     remedy = "Correct the command as the message shows. `/gpu help` and `/model help` have examples."
 
 
-@dataclass(frozen=True)
+@frozen
 class Words:
     """A parsed command. `verb` is in lower case; `hold` is the duration after `for`, `reason` the text after `because`."""
 

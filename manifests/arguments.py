@@ -9,13 +9,13 @@ MODEL`; `vllm serve` is also the image's entrypoint since v0.9).
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from manifests import engines
 from manifests.edit import Document, entries, find, items, scalar, value
+from manifests.frozen import frozen
 from manifests.objects import mappings
 from manifests.sources import shell
 from manifests.sources.site import Site
@@ -35,7 +35,7 @@ _SHELL_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?-[^}]*)?\}|([A-Za-z_]\w
 _MODEL_VARIABLES = ("MODEL", "MODEL_ID", "MODEL_NAME", "MODEL_PATH", "HF_MODEL", "HF_MODEL_ID")
 
 
-@dataclass(frozen=True)
+@frozen
 class Flag:
     """One flag of a command line, by its long name with dashes; `nodes` are its list items.
 
@@ -81,7 +81,7 @@ class Flag:
         return self.value_nodes[0] if self.value_nodes else self.node
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """The engine that a container runs, and its arguments."""
 

@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
@@ -11,6 +11,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from manifests.deployers import flux
 from manifests.deployers.argocd import source_paths
 from manifests.edit import Document, find, items, scalars, value
+from manifests.frozen import frozen
 from manifests.kustomize import FILES
 from manifests.objects import mappings, objects, of_kind
 from manifests.pieces import Pieces
@@ -19,7 +20,7 @@ from manifests.sources.forms import candidates
 from manifests.tree import ManifestError, within
 
 
-@dataclass(frozen=True)
+@frozen
 class Bundle:
     """The files and names of an endpoint.
 

@@ -8,7 +8,6 @@ reference (docs.litellm.ai/docs/proxy/config_settings, /custom_pricing, /reliabi
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from manifests.edit import Document, InvalidYaml, entries, find, items, scalar, scalars, value
+from manifests.frozen import frozen
 from manifests.memory import remembered
 from manifests.objects import mappings
 from manifests.snapshot import Snapshot
@@ -55,7 +55,7 @@ class Price(NamedTuple):
         return self.key.endswith("_per_token")
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One entry of LiteLLM's `model_list`, with its lines (counted from 0) including its own comments."""
 
@@ -170,7 +170,7 @@ class Entry:
         return labels[0] == service and (labels[1:2] == [] or labels[1] in namespaces)
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelList:
     """One `model_list` with the surrounding configuration, and its entries in file order."""
 

@@ -4,17 +4,16 @@ People edit the flag in the environment's configuration. The list for an Applica
 never edits that list.
 """
 
-from dataclasses import dataclass
-
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from manifests.edit import Document, find, items, scalar, value
+from manifests.frozen import frozen
 from manifests.pieces import Located
 from manifests.platform import Platform
 from manifests.tree import ManifestError, Tree, within
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupFlag(Located):
     """The flag of a group of Applications in one file; `path` is its catalog directory, if given."""
 

@@ -7,11 +7,12 @@ kustomize's reference of kustomization.yaml (kubectl.docs.kubernetes.io/referenc
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ruamel.yaml.nodes import Node, ScalarNode
 
 from manifests.edit import Document, InvalidYaml, entries, find, items, line, scalar, value
+from manifests.frozen import frozen
 from manifests.memory import remembered
 from manifests.tree import Tree, within
 
@@ -30,7 +31,7 @@ _PATCHES = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Opaque:
     """A part of a kustomization whose effect is not computed: its field and its position."""
 
@@ -39,7 +40,7 @@ class Opaque:
     key: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Image:
     """A kustomization's change of an image: the new name, tag or digest, with file and line."""
 
@@ -50,7 +51,7 @@ class Image:
     line: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Count:
     """The replicas that a kustomization sets: which objects it selects, and the number in its document.
 
@@ -98,7 +99,7 @@ def _fulfils(labels: Node | None, term: str) -> bool:
     return find(labels, key) is not None and (not sign or value(labels, key) == expected)
 
 
-@dataclass(frozen=True)
+@frozen
 class Rendering:
     """kustomize's renaming of the objects of an endpoint."""
 

@@ -3,11 +3,11 @@
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from manifests.edit import Document, InvalidYaml, entries, items, value
+from manifests.frozen import frozen
 from manifests.kustomize import FILES
 from manifests.memory import remembered
 from manifests.tree import Tree
@@ -16,7 +16,7 @@ from manifests.variables import variables_of
 YAML = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
+@frozen
 class Located:
     """A node, or a whole object, with its document."""
 

@@ -7,12 +7,12 @@ kind and name. Sources: kustomize's reference (kubectl.docs.kubernetes.io/refere
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ruamel.yaml.nodes import Node
 
 from manifests import kustomize
 from manifests.edit import Document, entries, find, items, line, value
+from manifests.frozen import frozen
 from manifests.kustomize import Opaque
 from manifests.tree import ManifestError, Tree
 
@@ -32,7 +32,7 @@ _COMPONENT_FIELDS = frozenset(
 Path = tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Subject:
     """The objects that a patch must not change: the parts of the workload that belong to the engine, ConfigMaps, the volume."""
 

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
@@ -13,6 +12,7 @@ from manifests import accelerators
 from manifests.arguments import MODEL_FLAGS, Flag, read
 from manifests.edit import entries, find, items, scalars, value
 from manifests.engines import Engine
+from manifests.frozen import frozen
 from manifests.gateway import Entry
 from manifests.kustomize import Opaque, Rendering
 from manifests.objects import Located, mappings, objects, parent_keys
@@ -25,7 +25,7 @@ __all__ = ["GPU", "MODEL_FLAGS", "Entry", "Located", "Pieces", "environment", "k
 GPU = "nvidia.com/gpu"
 
 
-@dataclass(frozen=True)
+@frozen
 class Pieces:
     """The pieces of one endpoint. Missing pieces are None; callers decide how to handle them."""
 

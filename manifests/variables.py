@@ -9,12 +9,12 @@ import copy
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from manifests.edit import Document, InvalidYaml, Substituted, entries, find, items, value
+from manifests.frozen import frozen
 from manifests.kustomize import leads_to
 from manifests.memory import remembered
 from manifests.sources.site import Definition, Part, Site
@@ -31,7 +31,7 @@ class _Kustomization(NamedTuple):
     node: Node
 
 
-@dataclass(frozen=True)
+@frozen
 class Variables:
     """The variables of one Kustomization. `hidden` are the names that a Secret sets; None if they are unknown."""
 

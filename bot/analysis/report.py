@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from bot.domain.sessions import Bill
+from manifests.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Day:
     """The sessions that began on one day (UTC)."""
 

@@ -18,6 +18,7 @@ from bot.domain.sessions import COLD_START, Activity, cost
 from bot.errors import BotError
 from bot.idle import BringDown, WarnEnd, after_decision, decide, with_sample
 from bot.settings.config import Config
+from manifests.frozen import frozen
 
 NEVER = timedelta(days=36_500)
 ZERO = timedelta()
@@ -31,7 +32,7 @@ class Arrival:
     takes: timedelta = timedelta(seconds=10)
 
 
-@dataclass(frozen=True)
+@frozen
 class World:
     """Parameters that do not depend on the policy. A drain of ten minutes is the default of GKE."""
 

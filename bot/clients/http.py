@@ -13,7 +13,6 @@ import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from pydantic import SecretStr
 from bot.errors import BotError, Unavailable, Unreachable
 from bot.progress import going_to
 from bot.text.mrkdwn import time_stamp
+from manifests.frozen import frozen
 
 if TYPE_CHECKING:
     import aiohttp  # imported late, because terminal commands start without it
@@ -46,7 +46,7 @@ memory of a small pod.
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Limit:
     """Limits of one response: bytes after decompression, and seconds from the request to the last byte."""
 

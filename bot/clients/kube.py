@@ -11,7 +11,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
@@ -27,6 +26,7 @@ from bot.clients.shape import KubeObject as KubeObject
 from bot.clients.shape import shaped
 from bot.errors import BotError, Unavailable
 from bot.progress import going_to
+from manifests.frozen import frozen
 
 View = Mapping[tuple[str, str], KubeObject]
 """The objects of a selection by (namespace, name)."""
@@ -78,7 +78,7 @@ class _Gone(Exception):
     """The API server no longer stores the version from which to resume, so the objects must be listed again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Collection:
     """The objects of a declared kind: in one namespace, in all, or cluster-scoped (nodes)."""
 
@@ -96,7 +96,7 @@ class Collection:
         return f"{self.access.root}{namespaced}/{self.resource}{tail}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """The objects of a collection that match the selectors, in Kubernetes' syntax."""
 
@@ -109,7 +109,7 @@ class Selection:
         return {k: v for k, v in (("fieldSelector", self.fields), ("labelSelector", self.labels)) if v}
 
 
-@dataclass(frozen=True)
+@frozen
 class _Page:
     items: tuple[KubeObject, ...]
     version: str

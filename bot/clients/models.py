@@ -1,7 +1,6 @@
 """The Deployments that serve models, and everything that uses a GPU. Reads only."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from kubernetes.aio.client import ApiClient
 
@@ -35,12 +34,13 @@ from bot.clients.workload import (
     workload_of,
 )
 from bot.errors import BotError
+from manifests.frozen import frozen
 
 _NOT_OVER = "status.phase!=Succeeded,status.phase!=Failed"
 """Field selector for pods: pods of finished Jobs stay listed, thousands of them in a large cluster."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Survey:
     """The models and GPUs of the whole cluster at one time."""
 

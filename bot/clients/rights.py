@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 
 from bot.settings.config import Config
+from manifests.frozen import frozen
 
 Verb = Literal["get", "list", "watch", "create", "patch", "delete"]
 """The verbs of Kubernetes' RBAC that the bot's requests need."""
@@ -41,7 +42,7 @@ class UndeclaredRight(RuntimeError):
     """The code sent a request that this module does not declare. This is a bug in Stoker, not in the installation."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Right:
     """One verb on one resource, as a rule of a Role (or, without a namespace, of a ClusterRole) grants it."""
 

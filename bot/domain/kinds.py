@@ -1,12 +1,12 @@
 """The properties of each kind of operation: one table, which the engine and the views read instead of naming a kind."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from bot.domain import phases
 from bot.domain.phases import Phase
 from bot.text.mrkdwn import Mrkdwn, md
+from manifests.frozen import frozen
 
 
 class Kind(StrEnum):
@@ -37,7 +37,7 @@ class CancelRule(Enum):
     UNTIL_MERGE = "while it stages weights before the merge, or waits for a person; a merge is not rolled back"
 
 
-@dataclass(frozen=True)
+@frozen
 class KindSpec:
     name: str
     """The verb of the command, also used in branch names and pull requests."""

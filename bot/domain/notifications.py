@@ -5,13 +5,14 @@ this table, and tests compare it with every notification of the sandbox's Slack.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from manifests.frozen import frozen
 
 MENTION, DIRECT = "mention", "direct message"
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """One row: an event, the notified people, the kinds of notification, and how often it is sent."""
 

@@ -1,9 +1,9 @@
 """The phases of the operations, as values: the stored key, and the label for people."""
 
-from dataclasses import dataclass
+from manifests.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Phase:
     """A phase of an operation.
 

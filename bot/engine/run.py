@@ -24,6 +24,7 @@ from bot.slack.presentation import Presentation
 from bot.state.operations import Operations
 from bot.state.step_ledger import StepLedger
 from bot.text.mrkdwn import md, person
+from manifests.frozen import frozen
 
 T = TypeVar("T")
 Op_co = TypeVar("Op_co", bound=Operation, default=Operation, covariant=True)
@@ -39,7 +40,7 @@ class CancelRequested(BotError):
     remedy = "Nothing: Stoker rolls the operation back."
 
 
-@dataclass(frozen=True)
+@frozen
 class Step(Generic[T]):
     """A step without a phase on the card: its key in the ledger, which never changes, and its result's type."""
 

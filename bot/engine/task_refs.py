@@ -1,7 +1,6 @@
 """References to the docket tasks, for the code that schedules them; the functions themselves are in `bot.tasks`."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -9,12 +8,13 @@ from docket import Docket
 
 from bot.clients.payloads import SET_ASIDE as UNREADABLE
 from bot.clients.payloads import clock_of
+from manifests.frozen import frozen
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 
 
-@dataclass(frozen=True)
+@frozen
 class TaskRef(Generic[P]):
     """A reference to a task: its name, which docket stores, and the types of its arguments. Times are on the bot's
     clock.

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -25,6 +24,7 @@ from pydantic import SecretStr
 from bot.errors import BotError, Unavailable
 from bot.git import complaints
 from bot.git.process import Bounded, GitProcess, TooMuch
+from manifests.frozen import frozen
 from manifests.tree import ChangeSet, contains
 
 log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class MirrorBroken(Unavailable):
     remedy = "Nothing: Stoker clones the mirror again from the remote."
 
 
-@dataclass(frozen=True)
+@frozen
 class Listing:
     """Every path of one commit with its mode and blob (`entries`), and the sorted paths."""
 

@@ -6,7 +6,6 @@ from Redis, and the annotations of the Deployments. Sessions that it stops get t
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -27,6 +26,7 @@ from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.sessions import Sessions
 from bot.text.mrkdwn import Mrkdwn, clock, code, md
+from manifests.frozen import frozen
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ _MISSED_READS = 2
 """Number of consecutive reads without an answer from Redis before the guard acts."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _WatchedSession:
     """A lease and its usage, as last known to this process."""
 

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from bot.settings.config import Config, SecretRef, SettingsError, first_problem
 from bot.settings.of_repository import merged, parsed
 from manifests.contract import read_endpoints
 from manifests.fitting import fitted_layout
+from manifests.frozen import frozen
 from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.proxy import Proxy
@@ -47,7 +47,7 @@ QUESTIONS = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Proposal:
     """The survey of a repository, and the settings that follow from it."""
 

@@ -34,6 +34,7 @@ from bot.state.setup import InUse, Setup, SetupState
 from bot.text.mrkdwn import md, person
 from bot.views import lines
 from bot.views.setup import SetupNeeded, not_used
+from manifests.frozen import frozen
 from manifests.tree import ChangeSet, Tree
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ _FETCH_EVERY = 600.0
 """Interval in seconds at which the main branch is fetched, even without an event."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Undescribed:
     """The survey of a repository that the settings do not describe, and settings that describe it."""
 
@@ -57,7 +58,7 @@ class Undescribed:
     """The text of its `.stoker.yaml`."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Proposed:
     """The result of a set-up: its pull request, or the settings to write into the installation's file."""
 

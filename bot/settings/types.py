@@ -5,7 +5,6 @@ JavaScript.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import time
 from typing import Annotated
 
@@ -14,6 +13,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from manifests.frozen import frozen
+
 PINNED = r"[^\s@]+@sha256:[0-9a-f]{64}"
 """An image reference with a digest."""
 
@@ -21,7 +22,7 @@ _CHANNEL = "([CG][A-Z0-9]+)?"
 _MEMBER = "[UWS][A-Z0-9]+"
 
 
-@dataclass(frozen=True)
+@frozen
 class like:  # noqa: N801 - reads as a word in an annotation
     """Text that matches the pattern. The error does not repeat the text: a URL may contain a password."""
 

@@ -1,11 +1,11 @@
 """The Block Kit elements in use, within Slack's limits (docs.slack.dev/reference/block-kit)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bot.text.mrkdwn import Mrkdwn, md, shown
 from bot.views.text import cut, plain, verbatim
+from manifests.frozen import frozen
 
 Block = dict[str, Any]
 Blocks = list[Block]
@@ -16,7 +16,7 @@ MESSAGE_CHARACTERS = 12_000
 SECTION, FIELD, CONTEXT, HEADER, BUTTON, OPTION, VALUE, ALT = 3000, 2000, 2000, 150, 75, 75, 2000, 2000
 
 
-@dataclass(frozen=True)
+@frozen
 class View:
     """Arguments of chat.postMessage: blocks, and the text of the notification."""
 

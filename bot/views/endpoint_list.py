@@ -1,7 +1,6 @@
 """The list of endpoints with its filter and its pages, for `/model list` and Home."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from bot.text.mrkdwn import Mrkdwn, md
@@ -9,6 +8,7 @@ from bot.views.blocks import Block, Blocks, View, actions, button, context, plai
 from bot.views.endpoints import FORGOTTEN, ICON, EndpointState, about, in_two_lines, price, state_in_words
 from bot.views.newer import TABLE_CHARACTERS, Cell, Number, characters, data_table
 from bot.views.text import code, inline
+from manifests.frozen import frozen
 
 T = TypeVar("T")
 LIST_PREVIOUS, LIST_NEXT = "list_previous", "list_next"
@@ -35,7 +35,7 @@ _STATES: dict[str, Callable[[EndpointState], bool]] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Search:
     """Search words, which must all match, and the page of the result, counted from 0."""
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from bot.domain.leases import Lease
@@ -13,6 +12,7 @@ from bot.text.mrkdwn import Mrkdwn, link, md, with_code
 from bot.views.health import in_short
 from bot.views.text import clock, code, cut, inline, moment, person, plain, unmarked
 from manifests.contract import Finding, ModelEndpoint
+from manifests.frozen import frozen
 
 State = Literal["up", "not serving", "booting", "down", "not deployed"]
 
@@ -20,7 +20,7 @@ ICON: dict[State, str] = {"up": "🟢", "not serving": "🔴", "booting": "🟡"
 _FINDINGS = 30
 
 
-@dataclass(frozen=True)
+@frozen
 class EndpointState:
     """An endpoint of the repository combined with its state in the cluster. `drift` describes the differences; empty if
     there are none.

@@ -3,7 +3,7 @@
 Shows absolute times, not durations, so that rendering again gives the same view until something changes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from bot.analysis.report import Day
@@ -34,6 +34,7 @@ from bot.views.newer import chart
 from bot.views.next_steps import of_lease
 from bot.views.setup import SetupNeeded, setup_needed
 from bot.views.text import because, clock, code, hours_text, inline, money, person
+from manifests.frozen import frozen
 
 HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
 """The buttons of Home that open a form, and the form of the first."""
@@ -41,7 +42,7 @@ HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
 _EVERYTHING = Search()
 
 
-@dataclass(frozen=True)
+@frozen
 class Overview:
     """The state of the platform, from the systems that answered. `silent` has a message for each one that did not."""
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
@@ -10,6 +9,7 @@ from bot.domain.values import Message
 from bot.settings.config import Config
 from bot.text.mrkdwn import Mrkdwn, link, md
 from bot.views.text import inline
+from manifests.frozen import frozen
 
 
 def permalink(workspace: str, message: Message | None) -> str:
@@ -30,7 +30,7 @@ def unknown_place(_: str) -> None:
     return None
 
 
-@dataclass(frozen=True)
+@frozen
 class Links:
     """The addresses that the views need. If an address is empty, its label is shown without a link."""
 

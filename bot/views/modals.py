@@ -4,7 +4,7 @@ by `views.update`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Literal
 
@@ -34,6 +34,7 @@ from bot.views.form_terms import LABELS
 from bot.views.newer import ALERT_ICONS, alert
 from bot.views.reminder import KEEP_UNTIL
 from bot.views.text import because, clock, code, inline, person, plain
+from manifests.frozen import frozen
 
 TITLE, METADATA, CHOICES = 24, 3000, 100
 """Slack's limits: characters of a title, submit and close, and of `private_metadata`; options of a select."""
@@ -237,7 +238,7 @@ def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
 Verb = Literal["add", "swap"]
 
 
-@dataclass(frozen=True)
+@frozen
 class ChangeForm:
     """The form of `/model add` and `/model swap`: its input, and the resulting change.
 

@@ -6,7 +6,6 @@ them, and `bot.slack.block_support` decides.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from slack_sdk.models.blocks import AlertBlock, ContainerBlock, PlanBlock, TableBlock, TaskCardBlock
@@ -16,6 +15,7 @@ from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import Block, Blocks, mrkdwn, plain_text, section
 from bot.views.rich_text import is_plain, rich_text, unescaped
 from bot.views.text import cut, plain
+from manifests.frozen import frozen
 
 NEWER = frozenset({"table", "data_table", "plan", "container", "alert", "data_visualization"})
 TABLE_CHARACTERS = 9_000
@@ -31,7 +31,7 @@ Level = Literal["info", "warning", "error", "success"]
 ALERT_ICONS: Mapping[str, str] = {"info": "ℹ️", "warning": "⚠️", "error": "❌", "success": "✅"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Number:
     """A cell that shows `text` and is sorted by `value`."""
 
@@ -43,7 +43,7 @@ Cell = Mrkdwn | str | Number
 """Markup, plain text, or a number."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Task:
     """A step of a plan. `key` stays the same over all updates of the message; the title is plain text."""
 

@@ -1,18 +1,18 @@
 """The offer after a roll-out to grant tenants' keys access to a new alias."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bot.text.mrkdwn import Mrkdwn, md
 from bot.views.blocks import Block, View, actions, button, option, plain_text, section
 from bot.views.modals import CHOICES, modal
 from bot.views.text import code, inline
+from manifests.frozen import frozen
 
 LET_IN, LET_IN_FORM = "let_in", "let_in"
 _NAMED = 10
 
 
-@dataclass(frozen=True)
+@frozen
 class Tenant:
     """A virtual key for display: its name and owner; the hash identifies it for LiteLLM."""
 

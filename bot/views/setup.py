@@ -1,7 +1,6 @@
 """The set-up of Stoker: the survey of the repository, the form, and the result."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bot.text.mrkdwn import Mrkdwn, link, md, person
 from bot.views.blocks import (
@@ -19,6 +18,7 @@ from bot.views.blocks import (
 )
 from bot.views.modals import TYPED, modal, text_input
 from bot.views.text import code, inline
+from manifests.frozen import frozen
 
 SET_UP, SETUP_FORM = "set_up", "set_up"
 """The button, and the form that it opens."""
@@ -28,7 +28,7 @@ _CHARACTERS, _NAMED, _PARTS = 6000, 10, 3
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class SetupNeeded:
     """A repository that the settings do not describe."""
 

@@ -1,7 +1,6 @@
 """The kinds of operation: one module per kind, or per family of kinds, and the table that the tasks read."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from bot.component import component
@@ -28,12 +27,13 @@ from bot.workflows.release_lease import ReleaseLeaseWorkflow
 from bot.workflows.restart import RestartWorkflow
 from bot.workflows.smoke_test import SmokeTestWorkflow
 from bot.workflows.stage_weights import StagingWorkflow
+from manifests.frozen import frozen
 
 Op = TypeVar("Op", bound=Operation)
 Act = Callable[[Run[Op]], Awaitable[None]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Workflow(Generic[Op]):
     """The parts of one kind of operation. If one is killed at any point, it runs again from its first line."""
 

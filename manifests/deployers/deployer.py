@@ -1,8 +1,8 @@
 """The interface of a deployer."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from manifests.frozen import frozen
 from manifests.kustomize import Opaque
 from manifests.objects import Located
 from manifests.patches import Subject
@@ -11,7 +11,7 @@ from manifests.sources.field_map import FieldMap
 from manifests.tree import Tree
 
 
-@dataclass(frozen=True)
+@frozen
 class Deployment:
     """An object of a deployer that deploys an endpoint.
 

@@ -7,15 +7,17 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from typing import Literal
+
+from manifests.frozen import frozen
 
 Signal = Literal["running", "waiting", "requests", "prompt_tokens", "generation_tokens"]
 """The quantities of a usage measurement; `running` and `waiting` are current numbers, the others only increase."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LoadingLog:
     """The log lines in which an engine reports measurements while it loads a model.
 
@@ -29,7 +31,7 @@ class LoadingLog:
     version: re.Pattern[str]
 
 
-@dataclass(frozen=True)
+@frozen
 class Engine:
     """One engine. Names of arguments are the long ones, with dashes; "" if the engine has no such argument."""
 

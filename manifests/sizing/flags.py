@@ -6,10 +6,10 @@ is missing (tool calls, separate reasoning). A model that is not in the table ge
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from manifests.frozen import frozen
 from manifests.sizing.facts import ModelFacts
 
 TOOLS = "https://docs.vllm.ai/en/stable/features/tool_calling/"
@@ -50,7 +50,7 @@ class Flags(BaseModel, frozen=True, defer_build=True):
         return (*self.needed, *self.optional)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Family:
     """Models by type and name, and their parsers in vLLM with the first version; the first match applies."""
 

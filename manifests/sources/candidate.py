@@ -1,15 +1,14 @@
 """A possible endpoint as one file declares it, before it is combined with its Service, its volume and its aliases."""
 
-from dataclasses import dataclass
-
 from ruamel.yaml.nodes import MappingNode, Node
 
 from manifests.arguments import Command
+from manifests.frozen import frozen
 from manifests.objects import Located
 from manifests.sources.site import Site
 
 
-@dataclass(frozen=True)
+@frozen
 class Candidate:
     """One model server. `subject` is its part of the object, `pod` the spec of its pod if it has one."""
 

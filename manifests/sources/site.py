@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ruamel.yaml.nodes import ScalarNode
 
 from manifests.edit import Document, Edit, Substituted, refuse_variables, yaml_scalar
+from manifests.frozen import frozen
 from manifests.tree import ManifestError
 
 
-@dataclass(frozen=True)
+@frozen
 class Site:
     """The characters `first` to `last` of a scalar's value: the whole value, the part after `--model=`, or a word of a script."""
 
@@ -129,7 +129,7 @@ class Site:
         return int(node.start_mark.index) + offset, int(node.start_mark.index) + offset + len(value)
 
 
-@dataclass(frozen=True)
+@frozen
 class Definition:
     """The definition of a variable. `uses` are the files and lines that use the variable with this definition."""
 

@@ -1,14 +1,14 @@
 """The interface of a form in which endpoints are declared."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from manifests.frozen import frozen
 from manifests.objects import Located
 from manifests.sources.candidate import Candidate
 from manifests.tree import Tree
 
 
-@dataclass(frozen=True)
+@frozen
 class EndpointSource:
     """One form: the kinds of its objects, and a function that yields the servers, or possible servers, in such an object.
 

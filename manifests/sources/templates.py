@@ -7,13 +7,14 @@ names and of the chart's own parts. Anything else renders as nothing. Source: he
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from textwrap import indent
 from typing import NamedTuple
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from manifests.edit import Document, entries, find, items
+from manifests.frozen import frozen
 from manifests.sources.site import Site
 
 _ACTION = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
@@ -34,7 +35,7 @@ Reference = tuple[Place, ...]
 """One value: its places in the files. The first place takes precedence."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """The context of a template: the values, and the names of the release and of its chart."""
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from manifests.frozen import frozen
 
 Groups = dict[str, str | None]
 
@@ -38,7 +39,7 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class Cause:
     """One cause: the regular expressions that identify it in a log (`signs`), Stoker's headline, and the remedy.
 

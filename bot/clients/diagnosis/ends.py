@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bot.clients.diagnosis.cause import Kind
 from bot.clients.diagnosis.log import Finding, find, tail
 from bot.clients.diagnosis.pods import runtime_cause
 from bot.clients.diagnosis.problems import Events, KubeObject, Problem, container_statuses, message_of
+from manifests.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Crash:
     """A container that ended. If it is running again, `restarted` is true, and its previous log contains the error."""
 

@@ -7,10 +7,10 @@ ValueError: …`.
 """
 
 import re
-from dataclasses import dataclass
 
 from bot.clients.diagnosis.cause import Cause, Kind
 from bot.clients.diagnosis.causes import CAUSES
+from manifests.frozen import frozen
 
 LONGEST = 400
 """Maximum characters in a headline of an error without a known cause."""
@@ -46,7 +46,7 @@ _KILLED_CHILD = re.compile(
 _SIGNALS = {"9": "SIGKILL", "11": "SIGSEGV", "6": "SIGABRT", "4": "SIGILL", "7": "SIGBUS", "15": "SIGTERM"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """The reason why a container ended, according to its log."""
 
@@ -61,7 +61,7 @@ class Finding:
     """The name of the cause in the table."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Line:
     number: int
     process: str
@@ -69,7 +69,7 @@ class _Line:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class _Complaint:
     """An error in the log: its first and last line, its whole message, and the number of its chain of tracebacks."""
 

@@ -5,16 +5,16 @@ A permanent problem has no grace period.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bot.clients.diagnosis.cause import Kind
+from manifests.frozen import frozen
 
 KubeObject = dict[str, Any]
 Events = Sequence[KubeObject]
 
 
-@dataclass(frozen=True)
+@frozen
 class Grace:
     """The time for which a problem may last in a boot with the usual limit (1200 s), and the reason."""
 
@@ -68,7 +68,7 @@ GRACES: tuple[Grace, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Problem:
     """A problem: its description, the remedy, and the time for which it may last."""
 
