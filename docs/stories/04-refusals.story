@@ -5,7 +5,7 @@ expect "Did you mean coder-chat"
 @dev /gpu up coder-chat for -3h
 expect "duration"
 @dev /gpu up embeddings
-expect "needs no GPU"
+expect "runs on CPU"
 @dev /gpu down coder-chat
 expect "already down"
 @dev /model add Coder_Mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ

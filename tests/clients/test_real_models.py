@@ -129,7 +129,7 @@ async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
         ("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "a draft model for speculative decoding"),
         ("openai/whisper-large-v3", "transcribes speech"),
         ("google-t5/t5-base", "encoder-decoder"),
-        ("jinaai/jina-embeddings-v3", "its own code"),
+        ("jinaai/jina-embeddings-v3", "custom code"),
     ],
 )
 async def test_a_model_that_cannot_be_served_is_named(hub: HuggingFace, hf_id: str, says: str) -> None:
