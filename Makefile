@@ -45,12 +45,12 @@ lint: install
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --quiet --offline --no-progress .github
 
-# A test that fails among six busy processes, and passes alone, depends on the other tests or on the machine's speed.
+# A test that fails among eight busy processes, and passes alone, depends on the other tests or on the machine's speed.
 test: $(VENV)/.compiled
 	$(BIN)/pytest $(ARGS) \
 	  || { echo "The failed tests run again, alone:" && $(BIN)/pytest -n 0 --last-failed --last-failed-no-failures none --maxfail 1 $(ARGS); }
 
-$(VENV)/.compiled: $(VENV)/.installed  # by one process; otherwise, each of the six processes of the tests would compile every module
+$(VENV)/.compiled: $(VENV)/.installed  # by one process; otherwise, each of the eight processes of the tests would compile every module
 	@-$(BIN)/pytest --collect-only --quiet -n 0 > /dev/null
 	@touch $@
 
