@@ -48,7 +48,7 @@ def assets() -> Path | None:
 
 
 class ApiServer:
-    """Actions of an administrator: objects created and deleted, tokens issued."""
+    """An API server, and actions of its administrator: create and delete objects, issue tokens."""
 
     def __init__(self, url: str, admin: str, http: httpx.AsyncClient) -> None:
         self.url, self._admin, self._http = url, admin, http
@@ -69,7 +69,7 @@ class ApiServer:
         await self._ask("POST", path, manifest)
 
     async def serves(self, version: str) -> bool:
-        """Return whether it serves this `apiVersion`."""
+        """Return whether the server serves this `apiVersion`."""
         path = f"apis/{version}" if "/" in version else f"api/{version}"
         headers = {"Authorization": f"Bearer {self._admin}"}
         return (await self._http.get(f"{self.url}/{path}", headers=headers)).is_success
@@ -83,7 +83,7 @@ class ApiServer:
         )
 
     async def report(self, pod: Object, status: Object) -> None:
-        """Set a pod's status like the kubelet."""
+        """Set a pod's status, as the kubelet does."""
         path = f"{_PLURALS['Pod'].format(pod['metadata']['namespace'])}/{pod['metadata']['name']}/status"
         await self._ask("PATCH", path, {"status": status}, kind="application/merge-patch+json")
 
@@ -100,7 +100,7 @@ class ApiServer:
 
     @asynccontextmanager
     async def account(self, namespace: str, name: str) -> AsyncIterator[ApiClient]:
-        """A client with this ServiceAccount's token, like kubelet mounts it."""
+        """A client with a token of this ServiceAccount, as the kubelet mounts it."""
         path = f"api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         token = (await self._ask("POST", path, {"spec": {"expirationSeconds": 3600}}))["status"]["token"]
         configuration = Configuration(host=self.url, api_key={"BearerToken": f"Bearer {token}"})

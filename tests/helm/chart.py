@@ -16,7 +16,7 @@ MINIMAL: Object = {
 }
 BENCH: Object = {"image": f"registry.example/guidellm@sha256:{'5a' * 32}"}
 MEASURING: Object = MINIMAL | {"config": MINIMAL["config"] | {"bench": BENCH}}
-"""With benchmarks, so the bot has every right."""
+"""Values that enable benchmarks, so that the bot has every right."""
 FULL: Object = MINIMAL | {
     "redis": {"auth": True},
     "ingress": {"enabled": True, "host": "stoker.example.com"},
@@ -26,7 +26,7 @@ FULL: Object = MINIMAL | {
 
 
 def render(values: Object, namespace: str = "stoker") -> list[Object]:
-    """Every object of the release `stoker`; raises HelmError if Helm refuses."""
+    """Return every object of the release `stoker`; raise HelmError if Helm refuses the values."""
     import helm_python
 
     with helm_python.Chart.load(CHART) as chart:

@@ -1,4 +1,4 @@
-"""The chart's ValidatingAdmissionPolicy, evaluated by Google's CEL runtime like by an API server."""
+"""The chart's ValidatingAdmissionPolicy, evaluated by Google's CEL runtime as by an API server."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +49,7 @@ class Policy:
         )
 
     def denies(self, review: Review) -> list[str]:
-        """The messages of the failed validations; an expression that fails denies too (failurePolicy: Fail)."""
+        """The messages of the failed validations; an expression with an error also denies (failurePolicy: Fail)."""
         if not self.concerns(review):
             return []
         variables: Object = {}

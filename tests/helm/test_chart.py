@@ -124,7 +124,7 @@ def test_each_role_is_bound_to_the_bots_account_alone() -> None:
 
 @pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
 def test_no_pod_has_more_privileges_than_it_needs(values: Object) -> None:
-    """A pod has no root user, writable root file system, capabilities or foreign token, and every container has limits."""
+    """A pod has no root user, writable root file system, capabilities or ServiceAccount token; every container has limits."""
     for spec in pods(render(values)):
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False, "a Service named stoker would set STOKER_PORT to tcp://…"

@@ -99,7 +99,7 @@ WITH_FLUX = MEASURING | {"config": MEASURING["config"] | {"flux": {"namespace": 
 
 
 async def test_a_reconciliation_of_flux_is_allowed(wire: Wire, policy: Policy) -> None:
-    """Only the annotation that requests it is allowed; without `flux.namespace` nothing is."""
+    """Only the annotation that requests it is allowed; without `flux.namespace` nothing is allowed."""
     wire.store.create({"kind": "GitRepository", "metadata": {"name": "ops", "namespace": "flux-system"}, "spec": {}})
     source = {"kind": "GitRepository", "name": "ops"}
     applied = {"name": "apps", "namespace": "flux-system"}
@@ -320,7 +320,7 @@ JOBS: dict[str, tuple[Callable[[Object], object], str]] = {
 async def test_a_job_must_be_one_of_the_bots(
     wire: Wire, policy: Policy, change: Callable[[Object], object], message: str
 ) -> None:
-    """A Job runs a pod, so the pod is limited as well."""
+    """A Job runs a pod, so the policy also limits the pod."""
     created = await job(wire)
     review = Review(operation="CREATE", group="batch", resource="jobs", name=created["metadata"]["name"], new=created)
     assert policy.denies(review) == []
@@ -337,7 +337,7 @@ def test_only_the_bots_own_jobs_may_be_deleted(policy: Policy) -> None:
 
 
 def test_the_images_of_jobs_are_those_of_the_settings() -> None:
-    """A Job may use the images of bench, of staging and of the values; any image if the endpoints choose their staging images."""
+    """A Job may use the images of bench, of staging and of the values, or any image if endpoints choose staging images."""
     staging_job: Object = {
         "metadata": {"name": "stoker-stage-x"},
         "spec": {"template": {"spec": {"automountServiceAccountToken": False, "containers": [{"image": "mirror/v"}]}}},

@@ -96,7 +96,7 @@ async def test_the_server_accepts_the_job_of_a_benchmark(server: ApiServer, bot:
 
 
 async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) -> None:
-    """The server's watches are real. The test creates the pod, reports it ready and deletes it, like controllers do."""
+    """The server's watches are real. The test creates the pod, reports it ready and deletes it, as controllers do."""
     cluster, chat_pod = Cluster(bot, "serving"), _named(pod())
     phase_keys: list[str] = []
 
@@ -176,13 +176,13 @@ async def test_the_policy_denies_changes_that_the_role_allows(bot: ApiClient) ->
 
 
 async def test_the_bot_lacks_no_right(bot: ApiClient) -> None:
-    """The check that the bot makes at its start, and the doctor, finds every right."""
+    """The check at the bot's start and the doctor find every right."""
     assert await Cluster(bot, "serving").lacking(rights(CONFIG)) == ()
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> None:
-    """The server's own list of the account's rights contains those that the bot uses, and those that everybody has."""
+    """The server's own list of the account's rights contains only the rights that the bot uses and those that everybody has."""
     request = await bot.param_serialize(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
@@ -264,7 +264,7 @@ def _release() -> list[Object]:
 
 
 def _without(rules: list[Object], right: Right) -> list[Object]:
-    """The same rules without `right`."""
+    """Return the same rules without `right`."""
     left = []
     for rule in rules:
         for resource in rule["resources"]:
@@ -282,7 +282,7 @@ async def _until(predicate: Callable[[], bool]) -> None:
 
 
 def _named(manifest: Object) -> Object:
-    """A pod like its ReplicaSet creates it, with an image and without a status."""
+    """Return a pod as its ReplicaSet creates it, with an image and without a status."""
     (container,) = manifest["spec"]["containers"]
     spec = manifest["spec"] | {"containers": [container | {"image": "vllm/vllm-openai:v0"}]}
     return {"apiVersion": "v1"} | {key: value for key, value in manifest.items() if key != "status"} | {"spec": spec}

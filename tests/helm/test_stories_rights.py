@@ -78,7 +78,7 @@ async def test_the_stories_need_each_right_and_no_other(
 @pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(300)
 async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> None:
-    """The roll-out may not watch LiteLLM's Deployment, like with the first chart."""
+    """The roll-out may not watch LiteLLM's Deployment, as with the first version of the chart."""
     passed, account = await run_story("02-add", tmp_path, without=WATCH_GATEWAY)
     assert not passed
     assert WATCH_GATEWAY.resource in {request.resource for request in account.refused}

@@ -471,7 +471,7 @@ def planted(platform: Files, path: str, old: str, new: str) -> Files:
 
 
 def named_at_its_line(platform: Files, layout: Layout, rule: str, path: str, old: str, new: str) -> None:
-    """The finding has the fault's rule, file and line; for deleted content, only the file."""
+    """Assert that the finding has the fault's rule, file and line; for deleted content, only the file."""
     tree = planted(platform, path, old, new)
     findings = check(Platform(tree, layout))
     named = [finding for finding in findings if (finding.rule, finding.path) == (rule, path)]
@@ -480,7 +480,7 @@ def named_at_its_line(platform: Files, layout: Layout, rule: str, path: str, old
     before = (platform.read(path) or "").splitlines()
     changes = difflib.SequenceMatcher(None, before, lines, autojunk=False).get_opcodes()
     new_lines = {line + 1 for tag, _, _, first, last in changes if tag != "equal" for line in range(first, last)}
-    # A parser may notice on the next line only.
+    # A parser may notice the fault only on the next line.
     reach = {line + 1 for line in new_lines} | new_lines if rule == "yaml" else new_lines
     assert all(0 < finding.line <= len(lines) for finding in named)
     assert not new_lines or any(finding.line in reach for finding in named), (named, new_lines)

@@ -1,4 +1,4 @@
-"""The fields of an endpoint's objects, from the models of Kubernetes' own client, as JSON.
+"""Print the fields of an endpoint's objects as JSON, from the models of Kubernetes' Python client.
 
 `python -m tests.manifests.kubernetes_fields > manifests/rules/kubernetes.json`
 """
@@ -13,11 +13,11 @@ ROOTS = ("V1Deployment", "V1Service", "V1PersistentVolumeClaim")
 NOT_WRITTEN = frozenset({"status", "managedFields", "ephemeralContainers"})
 """Fields that the API server sets."""
 QUANTITIES = frozenset({"limits", "requests", "sizeLimit", "divisor"})
-"""Fields that accept numbers or texts, which the models declare as texts."""
+"""Fields that accept numbers or texts, although the models declare them as texts."""
 
 
 def table() -> dict[str, dict[str, str]]:
-    """Type -> field -> type of its value: str, int, bool, object, map[str], list[…] or another type of the table."""
+    """Return the type of each field of each type: str, int, bool, object, map[str], list[…] or another type of the table."""
     schemas: dict[str, dict[str, str]] = {}
     waiting = list(ROOTS)
     while waiting:

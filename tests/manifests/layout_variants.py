@@ -32,19 +32,19 @@ def _no_last_newline(_: str, text: str) -> str:
 
 
 def _word_list(path: str, text: str) -> str:
-    """One application per line."""
+    """Write one application per line."""
     return text.replace('"coder-chat coder-fim"', '"\n  coder-chat\n  coder-fim\n"') if path.endswith(".sh") else text
 
 
 def _quotes(path: str, text: str) -> str:
-    """Names, models and addresses in quotes."""
+    """Write names, models and addresses in quotes."""
     if not path.endswith(".yaml"):
         return text
     return re.sub(r"(?m)^(\s*(?:- )?(?:name|model|api_base|path|claimName|model_name): )([\w./:@-]+)$", r'\1"\2"', text)
 
 
 def _compact_lists(path: str, text: str) -> str:
-    """Write list items no deeper than their key, like kubectl and also in LiteLLM's list."""
+    """Indent list items like their key, as kubectl does; this includes LiteLLM's list."""
     if not path.endswith(".yaml") or path.endswith("groups.generated.yaml"):
         return text
     lines, depth = [], [(-1, 0)]  # the column of each open list's key, and by how much its content moves left
@@ -75,7 +75,7 @@ def _prices_first(path: str, text: str) -> str:
 
 
 def _nested_values(path: str, text: str) -> str:
-    """LiteLLM's values below the key of a chart's dependency."""
+    """Write LiteLLM's values below the key of a chart's dependency."""
     return "gateway:\n" + re.sub(r"(?m)^(?=.)", "  ", text) if path.endswith("litellm/values.yaml") else text
 
 
@@ -85,7 +85,7 @@ def _several_names(path: str, text: str) -> str:
 
 
 def _prefix(path: str, text: str) -> str:
-    """Names to which kustomize adds a prefix, and files that use the prefixed names."""
+    """Let kustomize add a prefix to the names, and write the prefixed names into the other files."""
     if path.endswith("kustomization.yaml"):
         return text.replace("namespace: serving\n", "namespace: serving\nnamePrefix: acme-\n")
     if path.endswith("litellm/values.yaml"):

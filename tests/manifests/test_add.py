@@ -76,7 +76,7 @@ NEW_FILES = {
 
 
 def test_lists_and_documents_get_lines_for_the_new_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
-    """LiteLLM's entry is placed among similar ones, and the comment below it stays with its own entry."""
+    """LiteLLM's entry is placed among similar entries, and the next comment stays with the entry that it describes."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     diff = change.changes.diff(platform)
     assert "".join(part for part in _by_file(diff) if not part.startswith("--- /dev/null")) == AROUND
@@ -171,7 +171,7 @@ def test_a_base_model_is_copied_from_a_completion_endpoint(platform: Files, layo
 def test_a_copy_of_another_kind_has_no_comments_about_the_templates_kind(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """A base model that is copied from a chat endpoint has no comment about chat, and a chat model none about completions."""
+    """A base model copied from a chat endpoint has no comment about chat; in the reverse case there is none about completions."""
     base = AddRequest(name="coder-base", facts=CODER_1_5B, like="coder-chat")
     files = plan_add(Platform(platform, layout), base, machine).changes.files
     new_files = [text for path, text in files.items() if "coder-base" in path and text]
@@ -350,7 +350,7 @@ RANKER = ModelFacts(
 def test_a_reranker_is_copied_from_a_chat_model_with_another_runner(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """It uses the model's own context, LiteLLM ranks through hosted_vllm, and nothing mentions chat."""
+    """The copy uses the reranker's own context, LiteLLM ranks through hosted_vllm, and no new file mentions chat."""
     change = plan_add(Platform(platform, layout), AddRequest(name="ranker", facts=RANKER), machine)
     tree = Overlay(platform, change.changes)
     endpoint = read_endpoint(Platform(tree, layout), "ranker")
@@ -382,7 +382,7 @@ SMALL_RANKER = RANKER.model_copy(
 def test_a_small_reranker_is_copied_from_the_embeddings_on_the_cpu(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """TEI has no `/v1` for ranking, LiteLLM calls it as `huggingface`, and no comment says that it embeds."""
+    """TEI has no `/v1` for ranking, so LiteLLM calls it as `huggingface`. No comment mentions embeddings."""
     request = AddRequest(name="ranker", like="embeddings", facts=SMALL_RANKER)
     change = plan_add(Platform(platform, layout), request, machine)
     tree = Overlay(platform, change.changes)
@@ -411,7 +411,7 @@ def test_a_small_reranker_is_copied_from_the_embeddings_on_the_cpu(
 def test_a_reranker_that_tei_does_not_serve_is_refused_on_the_cpu(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """This reranker generates text, and Text Embeddings Inference does not."""
+    """This reranker is a model that generates text, which Text Embeddings Inference does not serve."""
     request = AddRequest(name="ranker", like="embeddings", facts=RANKER)
     with pytest.raises(ManifestError, match="TEI on embeddings does not serve Qwen"):
         plan_add(Platform(platform, layout), request, machine)
@@ -420,7 +420,7 @@ def test_a_reranker_that_tei_does_not_serve_is_refused_on_the_cpu(
 def test_an_embedding_model_whose_context_does_not_fit_needs_a_shorter_one(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """A shorter context would refuse or truncate the texts of its users."""
+    """Stoker does not shorten the context itself, because the engine would then refuse or truncate long texts."""
     facts = RANKER.model_copy(
         update={"hf_id": "Qwen/Qwen3-Embedding-8B", "kind": "embeddings", "weight_bytes": 15_134_600_000, "layers": 36}
     )

@@ -109,7 +109,7 @@ def test_an_endpoint_that_is_not_copied_gets_instructions(sample: str, like: str
 
 
 def test_every_sample_is_covered() -> None:
-    """Each sample adds a copy, explains why not, or has no endpoint to copy."""
+    """Each sample is tested for a copy or for instructions, or has no endpoint to copy."""
     covered = {"app-files", "own-chart"}
     directories = {path.name for path in Path(PLATFORMS).iterdir() if path.is_dir()}
     assert directories == covered | {addition[0] for addition in ADDED} | {"ollama"}

@@ -1,4 +1,4 @@
-"""Charts: the repository's own, vLLM's, the generic one, and those of engines that are listed and not changed."""
+"""Charts: the repository's own, vLLM's, generic charts, and charts of engines that are listed and not changed."""
 
 import pytest
 
@@ -192,7 +192,7 @@ STACK = """servingEngineSpec:
 
 
 def test_vllms_own_chart_is_read_and_changed() -> None:
-    """Each item of `modelSpec` is a model with its own Deployment, also below the key of an outer chart."""
+    """Each item of `modelSpec` is a model with its own Deployment, even if the list is below the key of an outer chart."""
     assert listed(release("vllm-stack", STACK)) == {
         "small": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", 8192, 1, "llm/vllm-small-deployment-vllm")
     }
@@ -254,7 +254,7 @@ def test_two_engines_in_one_pod_are_one_endpoint() -> None:
 
 
 def test_a_device_claim_and_an_unknown_device_plugin_count_as_gpus() -> None:
-    """The layout then names the resource of the device plugin."""
+    """The layout infers the resource name of the device plugin."""
     for resources in ("{claims: [{name: gpu}]}", "{limits: {squat.ai/dri: 1}}"):
         values = GENERIC.replace("IMAGE", "vllm/vllm-openai").replace("ARGS", "args: [--model, Qwen/Qwen3-4B]")
         files = release("app-template", values.replace("{limits: {nvidia.com/gpu: 1}}", resources))
@@ -294,7 +294,7 @@ spec:
 
 
 def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
-    """KServe serves vLLM under its path, and an alias of a server that Stoker does not change is valid."""
+    """KServe's vLLM uses the model's path as its served name. An alias of a server that Stoker does not change is valid."""
     coder = ISVC.replace("NAME", "coder").replace("IMAGE", "vllm/vllm-openai:v0.9.0")
     files = {
         "models/coder.yaml": coder.replace("ARGS", "args: [--model=/models/Qwen/Qwen2.5-Coder-7B-Instruct]"),
@@ -316,7 +316,7 @@ def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
 
 
 def test_an_image_with_weights_is_not_changed() -> None:
-    """Another model in KServe's modelcar needs another image, and its name is unknown."""
+    """Another model in KServe's modelcar needs another image, and the name of that image is unknown."""
     isvc = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: coder, namespace: llm}\nspec:\n  predictor:\n    model:\n      modelFormat: {name: vLLM}\n      storageUri: oci://registry.example.com/models/qwen-coder-7b:1.0\n      resources: {limits: {nvidia.com/gpu: 1}}\n"  # fmt: skip
     platform = open_platform({"models/coder/isvc.yaml": isvc})
     assert [endpoint.hf_id for endpoint in read_endpoints(platform)] == [
@@ -327,7 +327,7 @@ def test_an_image_with_weights_is_not_changed() -> None:
 
 
 def test_a_gguf_file_for_vllm_needs_memory_for_its_own_size() -> None:
-    """A quantized file is not as large as its parameters, and a file that is mapped needs less memory than its size."""
+    """A quantized file is smaller than its number of parameters suggests, and a mapped file needs less memory than its size."""
     workload = """apiVersion: apps/v1
 kind: Deployment
 metadata: {name: vllm, namespace: llm}

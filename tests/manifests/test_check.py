@@ -1,4 +1,4 @@
-"""Planted faults: the check reports each with its rule, file and line, and nothing in a correct repository."""
+"""Planted faults: the check reports each with its rule, file and line, and reports nothing in a correct repository."""
 
 import pytest
 
@@ -24,7 +24,7 @@ from tests.manifests.faults import (
     planted,
 )
 
-# A few lines that expand to 9^9 others.
+# A few lines of YAML whose aliases expand to 9^9 items.
 LAUGHS = "l0: &l0 [ha]\n" + "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 10))
 
 
@@ -38,7 +38,7 @@ GONE = [
 
 
 def test_a_correct_platform_has_no_findings(platform: Files, layout: Layout) -> None:
-    """A check with false positives would be disabled."""
+    """People would disable a check with false positives."""
     assert check(Platform(platform, layout)) == ()
 
 
@@ -122,7 +122,7 @@ def test_a_fault_in_a_literal_block_is_reported_at_its_line(platform: Files, lay
     ],
 )
 def test_a_list_in_other_words_has_no_findings(platform: Files, layout: Layout, path: str, old: str, new: str) -> None:
-    """People write a model by its short name, a context in thousands, a price a million tokens."""
+    """People write a model's short name, a context in thousands, and a price per million tokens."""
     assert check(Platform(planted(platform, path, old, new), layout)) == ()
 
 
@@ -149,7 +149,7 @@ def test_another_notation_of_the_contract_has_no_findings(
 
 
 def test_a_row_without_its_alias_is_reported_at_its_line(platform: Files, layout: Layout) -> None:
-    """An endpoint with the same name is not sufficient; an alias of an alias, or a pattern of aliases, is."""
+    """An endpoint with the same name is not sufficient; an alias of an alias, or a pattern of aliases, is sufficient."""
     renamed = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
     findings = [finding for finding in check(Platform(renamed, layout)) if finding.rule == "catalog-alias"]
     assert [finding.message for finding in findings] == ["the catalog offers coder-fim, but LiteLLM has no such alias"]
@@ -205,7 +205,7 @@ def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> N
 
 
 def test_a_partial_checkout_has_no_findings_about_missing_files(platform: Files, layout: Layout) -> None:
-    """An alias that other files mention may belong to a missing endpoint; one that no file mentions is a finding."""
+    """An alias that other files mention may belong to a missing endpoint; an alias that no file mentions is a finding."""
     files = {
         path: platform.read(path) or ""
         for path in platform.files("")
@@ -218,7 +218,7 @@ def test_a_partial_checkout_has_no_findings_about_missing_files(platform: Files,
 
 
 def test_an_alias_may_lead_to_a_gateway_that_routes_by_served_name(platform: Files, layout: Layout) -> None:
-    """Its address may differ from the address of the Service; the served name must still match."""
+    """The address of the alias may differ from that of the Service; the served name must still match."""
     values = platform.read(VALUES) or ""
     start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
     routed = values[start:end].replace(
@@ -232,7 +232,7 @@ def test_an_alias_may_lead_to_a_gateway_that_routes_by_served_name(platform: Fil
 
 
 def test_a_gateway_in_the_namespace_of_the_models_is_not_an_endpoint(platform: Files, layout: Layout) -> None:
-    """The gateway is in another directory, and its source is not a model."""
+    """The gateway's manifest is in another directory, and the gateway is not a model."""
     tree = planted(platform, VALUES, "http://egress-gateway.egress", "http://inference-gateway.serving")
     assert [finding.rule for finding in check(Platform(tree, layout))] == ["alias-without-endpoint"]
     files = {path: tree.read(path) or "" for path in tree.files("")}

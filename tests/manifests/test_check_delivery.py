@@ -74,14 +74,14 @@ def test_an_entry_without_a_name_does_not_hide_others(platform: Files, layout: L
 def test_the_mode_of_litellms_health_check_matches_the_engine(
     platform: Files, layout: Layout, mode: str, rules: set[str]
 ) -> None:
-    """A reranker is also asked through a provider that reranks."""
+    """If the mode is `rerank`, the entry also needs a provider that reranks."""
     last = "        input_cost_per_token: 0.0000001                  # a CPU costs money as well\n"
     tree = planted(platform, VALUES, last, f"{last}      model_info:\n        mode: {mode}\n")
     assert {finding.rule for finding in check(Platform(tree, layout))} == rules
 
 
 def test_a_group_that_no_application_set_selects_is_reported(platform: Files, layout: Layout) -> None:
-    """The label counts if the ApplicationSets of the repository select another label."""
+    """If the ApplicationSets of the repository select another label, the group must have that label."""
     tree = planted(platform, SET, '          enabled: "true"', '          enabled: "true"\n          layer: serving')
     assert check(Platform(tree, layout)) == ()
     tree = planted(tree, GROUPS, "name: coding-assistant, layer: serving", "name: coding-assistant, layer: platform")

@@ -14,9 +14,9 @@ SCRIPT = Path(__file__).with_name("transformers_defaults.py")
 
 
 def test_the_class_defaults_equal_those_of_transformers(tmp_path: Path) -> None:
-    """The table is generated again with its release, in a separate environment. Without torch this takes seconds.
+    """The test generates the table again with its release of Transformers, in a separate environment. Without torch this takes seconds.
 
-    Skipped if that release cannot be installed.
+    The test is skipped if that release cannot be installed.
     """
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     version = json.loads(TABLE.read_text())["transformers"]

@@ -1,4 +1,4 @@
-"""A template whose name is an ordinary word: its copy changes its own names, and no other occurrences of the word."""
+"""A template whose name is an ordinary word: the copy changes only the template's names, and no other occurrence of the word."""
 
 import pytest
 

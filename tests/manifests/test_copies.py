@@ -24,12 +24,12 @@ def open_platform(files: dict[str, str]) -> Platform:
 
 
 def problems(platform: Platform) -> list[tuple[str, str, str]]:
-    """The findings without their lines, which a copy above them moves."""
+    """Return the findings without their lines, because a copy above a finding changes its line."""
     return [(finding.rule, finding.path, finding.message) for finding in check(platform, advice=True)]
 
 
 def copied(before: Platform, like: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The files of a copy and its warnings; it has no findings, and removing it restores the original files."""
+    """Return the files and the warnings of a copy; assert that it has no new findings, and that `remove` restores the original files."""
     change = plan_add(before, AddRequest(name="scribe", facts=MODEL, like=like), Machine())
     after = before.with_changes(change.changes)
     assert problems(after) == problems(before)
@@ -83,7 +83,7 @@ SHARED, ALONE = WORKLOAD.replace("NAMESPACE", "llm"), WORKLOAD.replace("NAMESPAC
 
 
 def test_a_copied_directory_of_an_application_set_needs_no_other_file() -> None:
-    """The second served name, the lease, the port of the node and the address are the template's own."""
+    """The second served name, the lease, the port of the node and the address belong to the template and are not copied."""
     generated = """\
         apiVersion: argoproj.io/v1alpha1
         kind: ApplicationSet
@@ -203,7 +203,7 @@ HOME_OPS = {
 
 
 def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
-    """Keys of the values refer to each other and stay; a volume and a Secret of other objects are shared."""
+    """Keys in the values stay, because they refer to each other; the copy shares a volume and a Secret that other objects define."""
     before = open_platform(HOME_OPS)
     files, warnings = copied(before, "vllm")
     app = "kubernetes/apps/ai/scribe/app"
@@ -256,7 +256,7 @@ def test_a_pod_with_a_second_engine_is_not_copied() -> None:
 
 
 def test_a_file_that_a_kustomization_lists_under_another_name_is_not_removed() -> None:
-    """An overlay may refer to it, so its line is not the only place."""
+    """An overlay may refer to the file, so removing the line in the kustomization is not sufficient."""
     listing = "kind: Kustomization\nresources:\n  - deployment.yaml\n"
     before = open_platform(
         {"apps/x/deployment.yaml": SHARED, "apps/x/kustomization.yaml": listing, "apps/x/y/other.yaml": ALONE}

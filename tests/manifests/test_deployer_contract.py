@@ -1,4 +1,4 @@
-"""Every deployer fulfils the same contract; a registered one needs one example here: an object that deploys a directory.
+"""Every deployer fulfils the same contract; a new deployer needs one example here: an object that deploys a directory.
 
 `tests/clients/test_deployer_contract.py` is the same test for the bot's clients.
 """
@@ -34,7 +34,7 @@ def kustomization(name: str, path: str) -> str:
 
 
 EXAMPLES: dict[str, Example] = {"Argo CD": application, "Flux": kustomization}
-"""An object of each deployer, of this name, that deploys this directory to the namespace `llm`."""
+"""For each deployer, a function that returns an object with this name that deploys this directory to the namespace `llm`."""
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -64,7 +64,7 @@ ALL = [pytest.param(deployer, id=deployer.name) for deployer in deployers()]
 
 
 def open_platform(deployer: Deployer, **objects: str) -> Platform:
-    """A repository in which the deployer has these objects: name and directory."""
+    """Return a repository in which the deployer has these objects: a directory for each name."""
     assert deployer.name in EXAMPLES, f"add an object of {deployer.name} to EXAMPLES"
     example = EXAMPLES[deployer.name]
     files = {f"ops/{name}.yaml": example(name, path) for name, path in objects.items()}

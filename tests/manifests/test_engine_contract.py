@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("engine", ALL)
 def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
-    """Only this engine, or also the usual engine, recognises it. Its files are found without parsing all others."""
+    """Only this engine, or also the usual engine, recognises the container. Its files are found without parsing all others."""
     image, arguments = ENGINES[engine.name]
     program = f"{image} {arguments}"
     other_engines = [
@@ -56,7 +56,7 @@ def test_its_arguments_have_one_name_each(engine: Engine) -> None:
 
 @pytest.mark.parametrize("engine", CHANGED)
 def test_its_health_and_its_usage_can_be_read(engine: Engine) -> None:
-    """The bot's client reads each sample of the engine, and no other engine has the same names."""
+    """The bot's client reads each metric of the engine, and no other engine has a metric with the same name."""
     assert engine.health in engine.probes
     assert engine.keyed.startswith("/")
     for name, signal in engine.signals.items():
@@ -104,7 +104,7 @@ def test_no_other_module_refers_to_an_engine_by_name() -> None:
         "manifests/contract.py",
         *(f"manifests/sources/{name}.py" for name in ("kserve", "operators", "stack", "field_map")),
     }
-    clients = {"bot/clients/vllm.py", "bot/clients/cluster.py"}  # the names of systems, in messages
+    clients = {"bot/clients/vllm.py", "bot/clients/cluster.py"}  # messages contain the names of systems
     imports = {
         (path.relative_to(ROOT).as_posix(), node.value)
         for folder in ("manifests", "bot", "commands")

@@ -35,7 +35,7 @@ def replaced(tree: Tree, old: str, new: str, path: str = CHAT) -> Files:
 
 
 def swapped(tree: Tree, layout: Layout, machine: Machine) -> Tree:
-    """Return the tree after a swap to an unquantized model, which removes the argument, and a swap back, which adds it."""
+    """Return the tree after a swap to an unquantized model, which removes --quantization, and a swap back, which adds it."""
     swapped = Overlay(
         tree, plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine).changes
     )
@@ -111,7 +111,7 @@ def test_without_a_served_name_the_models_id_is_the_name(platform: Files, layout
     ],
 )
 def test_the_model_may_be_positional(platform: Files, layout: Layout, machine: Machine, old: str, new: str) -> None:
-    """It follows `vllm serve`, is the first argument of vLLM's own image, or is part of `command`."""
+    """The model follows `vllm serve`, is the first argument of vLLM's own image, or is part of `command`."""
     tree = replaced(platform, old, new)
     assert check(Platform(tree, layout)) == ()
     after = swapped(tree, layout, machine)

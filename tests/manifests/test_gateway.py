@@ -313,7 +313,7 @@ def test_other_keys_with_the_same_meaning_are_read_and_kept(
 
 
 def test_a_credential_of_the_same_file_gives_the_address(platform: Files, layout: Layout, machine: Machine) -> None:
-    """A credential without a definition is a note. The address is shared, so the entry is not copied."""
+    """A credential without a definition causes a note. The address is shared, so the entry is not copied."""
     tree = replaced(platform, f"api_base: {CHAT_BASE}\n        {KEYED}", "litellm_credential_name: engine")
     (finding,) = check(Platform(tree, layout))
     assert (finding.rule, finding.severity) == ("not-checked", "note")

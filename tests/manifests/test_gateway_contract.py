@@ -1,4 +1,4 @@
-"""Every gateway fulfils the same contract; a registered one needs one example here: routes to a model of this alias."""
+"""Every gateway fulfils the same contract; a new gateway needs one example here: a file with a route to a model."""
 
 import textwrap
 
@@ -61,7 +61,7 @@ EXAMPLES = {
     "Envoy AI Gateway": (AI_ROUTE, "old-3b", 6),
     "Gateway API": (HTTP_ROUTE, "", 7),
 }
-"""A file with a route of each gateway to the endpoint, the alias in it, and its line."""
+"""For each gateway, a file with a route to the endpoint, the alias in the route, and the line of the route."""
 ALL = [pytest.param(gateway, id=gateway.name) for gateway in gateways()]
 
 
@@ -87,7 +87,7 @@ def test_a_repository_without_it_has_no_routes(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("gateway", ALL)
 def test_a_change_of_a_name_follows_its_routes_or_is_refused(gateway: Gateway) -> None:
-    """A change that would break a route is never made: it changes the route, or names its place."""
+    """A change never breaks a route: it changes the route, or is refused with the route's place."""
     platform = open_platform(gateway)
     request = SwapRequest(name="chat", facts=facts("vLLM"), served_name="new-3b")
     names_it = "old-3b" in EXAMPLES[gateway.name][0]

@@ -28,7 +28,7 @@ def taught(overhead: float, weights: int = CODER_7B_AWQ.weight_bytes, engine: st
 
 
 def test_the_figures_of_a_real_boot_are_read() -> None:
-    """Of 20.27 GiB the model takes 9.01, the cache 9.10, so the engine's overhead is 2.16 GiB."""
+    """Of 20.27 GiB, the model takes 9.01 and the cache 9.10, so the engine's overhead is 2.16 GiB."""
     report = read_report(LOG)
     assert report == Report(model_gib=9.01, available_gib=9.1, tokens=267_842, version="0.29")
     observed = observation(report)

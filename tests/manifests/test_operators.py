@@ -68,7 +68,7 @@ def platform(**files: str) -> Platform:
 
 
 def test_a_kubeai_model_is_listed_checked_and_swapped() -> None:
-    """Clients use the object's name, which stays although it names the old model."""
+    """Clients use the object's name, so it does not change, although it contains the name of the old model."""
     tree = platform(qwen=KUBEAI)
     endpoint = read_endpoint(tree, "qwen3-4b")
     assert (endpoint.hf_id, endpoint.served_names, endpoint.context) == ("Qwen/Qwen3-4B", ("qwen3-4b",), 8192)
@@ -213,7 +213,7 @@ def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model
 
 
 def test_a_second_engine_in_a_pod_is_listed_as_unknown() -> None:
-    """It starts and stops with the first one."""
+    """The second engine starts and stops with the first one."""
     tree = platform(llm=TWO)
     assert [(workload.name, workload.home, workload.reason) for workload in tree.unknown()] == [
         ("llm-code/small", "models/llm.yaml", "small is a second engine in the pod of llm-code")

@@ -1,4 +1,4 @@
-"""The places around the five pieces: groups, the key portal, the catalog's notes, arguments that belong to one model."""
+"""Places outside the endpoint's own files: groups, the key portal, the catalog's notes, and arguments of one model."""
 
 import re
 from dataclasses import dataclass
@@ -170,7 +170,7 @@ def test_an_empty_value_is_not_renamed(sample: Changed, layout: Layout, machine:
 
 
 def test_a_key_without_a_value_gets_one(sample: Changed, layout: Layout, machine: Machine) -> None:
-    """The refusal names the same line as the check."""
+    """The check reports the line of the key, and a swap with a price writes the value there."""
     without_price = sample(VALUES, "input_cost_per_token: 0.0000005\n", "input_cost_per_token:\n")
     (finding,) = [
         finding for finding in check(Platform(without_price.tree, layout)) if finding.rule == "cost-not-a-number"
@@ -399,7 +399,7 @@ def test_two_applications_never_get_one_name(sample: Changed, layout: Layout, ma
 
 
 def test_an_object_that_is_not_the_models_own_is_not_copied(sample: Changed, layout: Layout, machine: Machine) -> None:
-    """Two Applications would manage the same object; one with the model's name is renamed with it."""
+    """Two Applications would manage the same object. An object with the model's name is copied under the new name."""
     shared = "kind: Secret\nmetadata:\n  name: vllm-api-key\n"
     tree = Files(sample.files | {"serving/coder-chat/secret.yaml": shared})
     with pytest.raises(ManifestError, match="contains the Secret vllm-api-key, which is not the model's own"):

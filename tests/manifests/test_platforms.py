@@ -31,7 +31,7 @@ CHART = {
         application="chat",
     ),
 }
-"""Return the settings in the sample's `.stoker.yaml`."""
+"""The settings in the sample's `.stoker.yaml`."""
 
 
 def open_platform(name: str) -> tuple[Tree, Layout]:
@@ -301,7 +301,7 @@ def test_a_requested_served_name_is_changed_without_a_gateway() -> None:
 
 
 def test_a_platform_is_read_from_disk_as_well() -> None:
-    """People run these commands in a checkout."""
+    """People run the commands in a checkout."""
     platform = Platform(Checkout(PLATFORMS / "flat-files"), Layout())
     endpoints = read_endpoints(platform.with_layout(fitted_layout(platform)))
     assert [endpoint.name for endpoint in endpoints] == ["granite", "mistral", "qwen3"]

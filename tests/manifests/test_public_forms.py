@@ -56,7 +56,7 @@ DEPLOYMENT = """\
 
 
 def test_a_toleration_of_a_custom_taint_has_no_finding() -> None:
-    """Taints may have custom names, and nodes of another vendor do not have NVIDIA's."""
+    """Taints may have custom names, and nodes of another vendor do not have NVIDIA's taint."""
     assert rules(platform(apps__vllm=DEPLOYMENT)) == []
     assert rules(platform(apps__vllm=DEPLOYMENT.replace("amd.com/gpu", "nvidia.com/gpu"))) == []
     misspelt = DEPLOYMENT.replace("amd.com/gpu", "nvidia.com/gpu").replace("key: gpu", "key: nvidia.com/gpus")

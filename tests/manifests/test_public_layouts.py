@@ -94,7 +94,7 @@ def test_the_branch_is_read_from_the_applications() -> None:
     before = platform(apps__vllm=DEPLOYMENT, argocd__vllm=vllm, root=root)
     assert before.layout.branch == "master"
     assert rules(before) == []
-    for branch in ("main", "HEAD"):  # then the one that follows another branch is wrong
+    for branch in ("main", "HEAD"):  # then the Application with the other branch is wrong
         mixed = platform(apps__vllm=DEPLOYMENT, argocd__vllm=vllm, root=root.replace("master", branch))
         assert mixed.layout.branch == "main"
         assert "application-revision" in rules(mixed)

@@ -183,11 +183,11 @@ def test_a_binary_file_is_refused(platform: Files) -> None:
 
 
 def test_only_the_deployed_content_of_the_endpoint_is_bound(platform: Files, layout: Layout) -> None:
-    """Its files, its entry and its Application are bound; other endpoints', and comments in the gateway's values, are not."""
+    """The endpoint's files, entry and Application are bound; other endpoints and comments in the gateway's values are not."""
     files = {path: text for path in platform.files("") if (text := platform.read(path)) is not None}
 
     def bound(files: dict[str, str]) -> Bound:
-        # The text takes the place of its id in git.
+        # The text of a file is used instead of its id in git.
         return deployed_content(Platform(Files(files), layout), "coder-chat", content=files.__getitem__, gateway=True)
 
     def after(path: str, edit: Callable[[str], str]) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ def test_only_the_deployed_content_of_the_endpoint_is_bound(platform: Files, lay
     ],
 )
 def test_arguments_of_the_contract_and_secrets_are_refused(argument: str) -> None:
-    """The argument may be abbreviated, have underscores, or be two words. The message does not repeat a secret."""
+    """The argument may be abbreviated, contain underscores, or be written as two words. The message does not repeat a secret."""
     with pytest.raises(ManifestError) as refused:
         refuse_argument(argument)
     assert "secret=" not in str(refused.value)

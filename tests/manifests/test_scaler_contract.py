@@ -1,4 +1,4 @@
-"""Everything that scales a model instead of Stoker fulfils the same contract, and needs one example here."""
+"""Every system that scales a model instead of Stoker fulfils the same contract, and needs one example here."""
 
 import pytest
 
@@ -29,7 +29,7 @@ EXAMPLES = {
         f"spec: {{predictor: {POD}}}\n",
     },
 }
-"""A repository in which each of them scales the endpoint `chat`."""
+"""For each scaler, a repository in which it scales the endpoint `chat`."""
 ALL = [pytest.param(scaler, id=scaler.name) for scaler in scalers()]
 
 
@@ -40,7 +40,7 @@ def open_platform(scaler: Scaler) -> Platform:
 
 @pytest.mark.parametrize("scaler", ALL)
 def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
-    """The reason contains its name and the place in the repository."""
+    """The reason of the refusal contains the scaler's name and its place in the repository."""
     platform = open_platform(scaler)
     place = scaler.place(platform, platform.require("chat"))
     assert place.partition(":")[0] in EXAMPLES[scaler.name]

@@ -1,4 +1,4 @@
-"""Charts of the repository that make a service of KServe, and what their templates share."""
+"""Charts of the repository that create a KServe service, and the template parts that they share."""
 
 import pytest
 

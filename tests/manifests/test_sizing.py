@@ -43,7 +43,7 @@ def test_the_cache_per_token_follows_from_the_models_shape(facts: ModelFacts, pe
 
 
 def test_the_cache_per_token_equals_vllms() -> None:
-    """At boot vLLM 0.15.1 had 19.28 GiB for the cache of Llama-3.1-8B, and made 157,936 tokens of them.
+    """At boot, vLLM 0.15.1 had 19.28 GiB for the cache of Llama-3.1-8B, which is sufficient for 157,936 tokens.
 
     The log is in https://github.com/ilseokoh/vllm-gce (README); the shape is that of the sizing's test models.
     """
@@ -51,7 +51,7 @@ def test_the_cache_per_token_equals_vllms() -> None:
 
 
 def test_windowed_layers_report_the_cache_per_token_inside_the_window() -> None:
-    """Mistral-7B-v0.1 needs 32 layers × 2 × 8 heads × 128 × 2 bytes, for at most 4096 tokens and one step."""
+    """Mistral-7B-v0.1 needs 32 layers × 2 × 8 heads × 128 × 2 bytes per token, for at most 4096 tokens and one step."""
     layers = Layers(count=32, token_bytes=4096, window=4096)
     facts = CODER_7B.model_copy(update={"cache": Cache(layers=(layers,))})
     assert kv_bytes_per_token(facts) == 131_072
@@ -74,7 +74,7 @@ def test_float32_is_cast_only_on_the_gpu(machine: Machine) -> None:
     [("16384", 16384), ("16k", 16000), ("16K", 16384), ("1.5k", 1500), ("auto", None), ("1.5", None)],
 )
 def test_a_context_has_vllms_notation(text: str, number: int | None) -> None:
-    """A small k is a thousand, a large one 1024."""
+    """A lower-case k is 1000, and an upper-case K is 1024."""
     assert tokens(text) == number
 
 
@@ -86,7 +86,7 @@ def test_quantized_models_up_to_14b_run_on_the_small_machine(facts: ModelFacts, 
     assert sizing.context == 32768
 
 
-# The GPU memory that Qwen measured for the models of these sizes and formats, generating 2048 tokens from one: column
+# The GPU memory that Qwen measured for the models of these sizes and formats with 1 input and 2048 output tokens: column
 # "GPU Memory" of https://github.com/QwenLM/Qwen2.5/blob/010c37c33b13a1ac59944b349620e13404efe97d/docs/source/benchmark/speed_benchmark.rst
 # (Transformers, which takes memory as it needs it). The Coder models have the architecture of their sizes (arXiv
 # 2409.12186, section 2).
@@ -132,7 +132,7 @@ def test_an_unquantized_14b_is_refused_with_a_sufficient_machine(machine: Machin
 def test_the_largest_context_fills_the_memory(machine: Machine) -> None:
     """7B in half precision on an L4: 22.03 GiB × 0.9 - 14.2 - 2.2 leave 3.4 GiB, which is more than its own 32768 tokens need.
 
-    A 32B in 4 bits leaves nothing; a 7B without grouped queries (512 KiB a token) leaves less than its own.
+    A 32B in 4 bits leaves nothing; a 7B without grouped queries (512 KiB a token) leaves less than its context needs.
     """
     assert largest_context(CODER_7B, machine, 0.9) == 32768
     assert largest_context(CODER_32B_AWQ, machine, 0.9) == 0
@@ -192,7 +192,7 @@ def test_a_context_longer_than_the_models_is_refused(machine: Machine) -> None:
 
 
 def test_the_containers_memory_limit_is_checked_separately(machine: Machine) -> None:
-    """It follows the model as far as the node has the memory; a requested limit is kept, even if it is too small."""
+    """The limit depends on the model, up to the memory of the node; a requested limit is kept, even if it is too small."""
     assert size(CODER_7B, machine, memory_limit_bytes=8 * GIB).memory_bytes == 16 * GIB
     assert size(CODER_3B_AWQ, machine, memory_limit_bytes=20 * GIB).memory_bytes == 20 * GIB
     sizing = size(CODER_7B, machine, memory_limit_bytes=20 * GIB, memory_bytes=8 * GIB)

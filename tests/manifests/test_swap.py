@@ -48,7 +48,7 @@ TO_3B_AWQ = """\
 
 
 def changed_lines(diff: str) -> list[str]:
-    """A diff without its context."""
+    """Return the lines of a diff without its context."""
     return [line for line in diff.splitlines() if line.startswith(("-", "+"))]
 
 
@@ -136,7 +136,7 @@ def test_an_argument_is_written_as_it_was_given(
 
 
 def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Underscores are dashes to vLLM, and 16K is the context that stays."""
+    """vLLM reads underscores as dashes, and 16K equals the context that the swap keeps."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     path = "serving/coder-chat/deployment.yaml"
     files[path] = (
@@ -153,7 +153,7 @@ def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout
 
 
 def test_prices_are_written_in_decimal_form(platform: Files, layout: Layout, machine: Machine) -> None:
-    """5e-07 is a string to older YAML parsers, so the cost is not a number."""
+    """Older YAML parsers read 5e-07 as a string, so the cost would not be a number."""
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="3e-7", price_out="0.0000009")
     values = plan_swap(Platform(platform, layout), request, machine).changes.files["platform/litellm/values.yaml"] or ""
     assert "input_cost_per_token: 0.0000003\n" in values
@@ -161,7 +161,7 @@ def test_prices_are_written_in_decimal_form(platform: Files, layout: Layout, mac
 
 
 def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, machine: Machine) -> None:
-    """arg= may be repeated."""
+    """The option `arg=` may be repeated."""
     request = SwapRequest(
         name="coder-chat", facts=CODER_3B_AWQ, args=("--enable-auto-tool-choice", "--tool-call-parser=hermes")
     )

@@ -34,7 +34,7 @@ def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
 
 
 def test_a_symbolic_link_is_listed_and_not_read(checkout: Checkout) -> None:
-    """The text of a link is its target, as in a commit; nothing outside, or through `..`, is read."""
+    """A link has no text, because it is not a file; no file is read through a link or through `..`."""
     assert {"link.yaml", "lost.yaml", "serving/linked", ODD} <= set(checkout.files(""))
     assert [checkout.read(path) for path in ("link.yaml", "lost.yaml", "serving/linked", "logo.png")] == [None] * 4
     assert checkout.read("serving/linked/service.yaml") is None

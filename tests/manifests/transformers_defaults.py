@@ -36,7 +36,7 @@ LAYERS = 192
 
 
 def described(cls: type) -> dict[str, object]:
-    """Non-empty defaults by field, and how the layers of one model alternate."""
+    """Return the non-empty defaults by field, and how the layers of the class alternate."""
     declared = {field.name: field.default for field in dataclasses.fields(cls)}
     names = dict(getattr(cls, "attribute_map", {}))
     defaults: dict[str, object] = {}
@@ -56,7 +56,7 @@ def described(cls: type) -> dict[str, object]:
 
 
 def layer_types(cls: type) -> list[str]:
-    """The shortest list of layer types that repeats, empty for a model whose layers are all alike or are listed."""
+    """Return the shortest list of layer types that repeats; it is empty if all layers are alike or listed one by one."""
     try:
         types = cls(num_hidden_layers=LAYERS).layer_types
     except Exception:  # a class without a number of layers has no pattern
