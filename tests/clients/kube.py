@@ -31,12 +31,12 @@ class Wire(KubernetesAPI):
         self.forbidden = ""
         self.unwell = 0
         self.refusals: list[str] = []
-        """Messages of 403 for the next requests, like from a server that has just started."""
+        """Messages of 403 for the next requests, as from a server that has just started."""
         self.before_patch: Callable[[], object] | None = None
         """A change by somebody else, once, between a client's read and its write."""
         self.denied: set[tuple[str, str]] = set()
         self.reviews_together = 0
-        """Answer an access review only when this many are open at the same time."""
+        """The number of access reviews that must be open at the same time before one is answered."""
         self.open_reviews, self.most_reviews = 0, 0
         self._reviews_overlap = asyncio.Event()
         self._watching: set[asyncio.Transport] = set()
@@ -118,14 +118,14 @@ def time_passes(seconds: float) -> None:
 
 
 async def hurry(condition: Callable[[], object]) -> None:
-    """Advance the clock by one second every hundredth of a second until something has happened."""
+    """Advance the clock by one second every hundredth of a second until the condition is true."""
     while not condition():
         time_passes(1)
         await asyncio.sleep(0.01)
 
 
 def now() -> str:
-    """A time with microseconds, so that two times in one test differ."""
+    """Return the time with microseconds, so that two times in one test differ."""
     return datetime.now(UTC).isoformat()
 
 
@@ -198,7 +198,7 @@ def event(reason: str, message: str, name: str = "coder-chat-1", kind: str = "Po
 
 
 def caching(workload: Object, claim: str = "coder-chat-model-cache") -> Object:
-    """The Deployment with a weight cache on a claim, which HF_HOME points at."""
+    """Return the Deployment with a weight cache on a claim, whose path is in HF_HOME."""
     spec = workload["spec"]["template"]["spec"]
     spec["containers"][0] |= {
         "env": [{"name": "HF_HOME", "value": "/models"}],

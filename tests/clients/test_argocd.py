@@ -20,7 +20,7 @@ async def argocd(wire: Wire) -> AsyncIterator[ArgoCD]:
 
 
 def start(wire: Wire, name: str = "coder-chat") -> None:
-    """Argo CD starts the operation."""
+    """Let Argo CD start the operation."""
 
     def change(app: Object) -> None:
         app["status"]["operationState"] = {"phase": "Running", "operation": app.pop("operation"), "startedAt": now()}
@@ -29,7 +29,7 @@ def start(wire: Wire, name: str = "coder-chat") -> None:
 
 
 def end(app: Object, phase: str = "Succeeded", message: str = "") -> None:
-    """Argo CD has finished the operation."""
+    """Let Argo CD end the operation."""
     state = app["status"]["operationState"]
     state |= {"phase": phase, "message": message, "finishedAt": now()}
     if phase == "Succeeded":
@@ -116,7 +116,7 @@ async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: W
 
 
 async def test_a_synced_application_is_not_synced_again(wire: Wire, argocd: ArgoCD) -> None:
-    """A repeated step after a crash finds its work done."""
+    """If a step is repeated after a crash, it finds its work done."""
     wire.store.create(application(sync={"status": "Synced", "revision": "abc"}))
     assert (await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)).sync == "Synced"
     assert wire.count_requests("PATCH", "") == 0
@@ -133,7 +133,7 @@ async def test_a_running_sync_is_awaited_and_not_requested_twice(wire: Wire, arg
 
 
 async def test_another_sync_is_awaited_first(wire: Wire, argocd: ArgoCD) -> None:
-    """Two operations at the same time would overwrite each other, so ours starts after the other has ended or failed."""
+    """Two operations at the same time would overwrite each other, so Stoker's starts after the other has ended or failed."""
     wire.store.create(application(**running_state("other")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
@@ -146,7 +146,7 @@ async def test_another_sync_is_awaited_first(wire: Wire, argocd: ArgoCD) -> None
 
 
 async def test_a_failed_sync_has_argo_cds_message(wire: Wire, argocd: ArgoCD) -> None:
-    """A sync window, a bad manifest: the message is shown. An earlier failure is not attributed to this sync."""
+    """The message about a sync window or a bad manifest is shown. An earlier failure is not attributed to this sync."""
     earlier = {"phase": "Failed", "operation": {"sync": {"revision": "abc"}}, "message": "long ago", "startedAt": now()}
     wire.store.create(application(operationState=earlier))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
@@ -218,7 +218,7 @@ async def test_a_missing_comparison_ends_at_the_deadline(wire: Wire, argocd: Arg
 
 
 async def test_an_automated_sync_that_does_not_begin_is_requested(wire: Wire, argocd: ArgoCD) -> None:
-    """In a sync window Argo CD starts none, and only logs that; a requested sync reports the reason."""
+    """If a sync window forbids the sync, Argo CD only logs that; a requested sync reports the reason."""
     set_automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
     never_starts = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
     waiting = asyncio.create_task(never_starts)
@@ -360,7 +360,7 @@ def several(*sources: Object) -> Object:
     ["https://github.com/acme/platform.git", "git@github.com:Acme/platform", "https://mirror/acme/platform/"],
 )
 async def test_each_git_source_gets_its_own_revision(wire: Wire, argocd: ArgoCD, platform: str) -> None:
-    """The chart comes from another repository by its tag, the values from the platform repo at the commit."""
+    """The chart comes from another repository by its tag, and the values come from the platform repo at the commit."""
     chart, oci = (
         {"repoURL": "https://github.com/acme/charts.git", "path": "vllm"},
         {"repoURL": "oci://ghcr.io/acme/base"},
@@ -450,7 +450,7 @@ async def test_a_wait_survives_errors_of_the_server(wire: Wire, argocd: ArgoCD) 
 
 
 async def test_a_missing_right_to_watch_is_named(wire: Wire, argocd: ArgoCD) -> None:
-    """Listing without a watch works too, so only this test shows the difference."""
+    """Listing works without the right to watch, so only this test shows the difference."""
     wire.store.create(application(**running_state("abc")))
     wire.forbidden = "watch=true"
     with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):
@@ -458,7 +458,7 @@ async def test_a_missing_right_to_watch_is_named(wire: Wire, argocd: ArgoCD) -> 
 
 
 async def test_two_simultaneous_requests_start_one_sync(wire: Wire, argocd: ArgoCD) -> None:
-    """The second patch is refused as a conflict, and finds the first's operation."""
+    """The second patch is refused as a conflict, and the client finds the operation of the first."""
     wire.store.create(application())
     before = wire.store.version
     syncs = [asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)) for _ in range(2)]
@@ -470,7 +470,7 @@ async def test_two_simultaneous_requests_start_one_sync(wire: Wire, argocd: Argo
 
 
 async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: ArgoCD) -> None:
-    """An ApplicationSet makes a new endpoint's Application some time after the merge."""
+    """An ApplicationSet creates a new endpoint's Application some time after the merge."""
 
     def always(_: Any) -> bool:
         return True

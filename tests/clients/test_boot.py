@@ -167,7 +167,7 @@ async def test_a_gpu_taken_by_another_model_names_it(boot: Boot) -> None:
 
 
 async def test_an_image_that_cannot_be_pulled_ends_the_boot(boot: Boot) -> None:
-    """A first failed pull may be temporary; the back-off is not."""
+    """A first failed pull may be temporary, but the back-off is not."""
     boot.pod(
         conditions=SCHEDULED, containerStatuses=container(waiting={"reason": "ErrImagePull", "message": "timeout"})
     )
@@ -287,7 +287,7 @@ async def test_many_watched_boots_leave_connections_for_requests(wire: Wire, tmp
         wire.store.create(deployment(replicas=1))
 
         async def nobody(_: tuple[BootPhase, ...]) -> None:
-            """Receives the phases."""
+            """Ignore the phases."""
 
         boots = [asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=nobody)) for _ in range(60)]
         try:

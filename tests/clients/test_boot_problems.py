@@ -186,7 +186,7 @@ async def test_the_reason_of_a_failed_start_is_read_from_the_last_state(boot: Bo
 
 
 async def test_another_zone_is_tried_after_one_has_failed(boot: Booting) -> None:
-    """Events in the same second, as from the autoscaler; the failure is then outdated."""
+    """The events have the same second, like those of the autoscaler, and the later one makes the failure outdated."""
     boot.happens("TriggeredScaleUp", "pod triggered scale-up in zone a")
     boot.happens("FailedScaleUp", "Node scale up in zone a failed: GCE out of resources")
     await boot.shows("out of resources")
@@ -297,7 +297,7 @@ async def test_a_pod_that_cannot_be_created_ends_the_boot(
 
 
 async def test_a_second_eviction_ends_the_boot(boot: Booting) -> None:
-    """One evicted pod is replaced; after the second the next one would be evicted too."""
+    """One evicted pod is replaced; after a second eviction, the next pod would be evicted, too."""
     message = "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 8Gi."
     boot.wire.store.create(pod("coder-chat-2", phase="Failed", reason="Evicted", message=message))
     await asyncio.sleep(0.3)
@@ -309,7 +309,7 @@ async def test_a_second_eviction_ends_the_boot(boot: Booting) -> None:
 
 
 async def test_a_cause_sixty_lines_above_the_end_is_the_headline(boot: Booting) -> None:
-    """The server's traceback comes after the engine's; the lines around the cause are the details."""
+    """The server's traceback follows the engine's; the details are the lines around the cause."""
     cause = (
         "(EngineCore_DP0 pid=71) ERROR 11-29 05:01:00 [core.py:708] ValueError: To serve at least one request with the models's "
         "max seq len (65536), (3.50 GiB KV cache is needed, which is larger than the available KV cache memory (2.63 GiB). Based "
@@ -354,7 +354,7 @@ async def test_a_download_that_the_proxy_refuses_is_not_a_licence_problem(boot: 
 
 
 async def test_a_network_error_is_retried(boot: Booting) -> None:
-    """A new node has no DNS at first; the third end in a row is reported."""
+    """A new node has no DNS at first; the third failure in a row is reported."""
     boot.wire.logs = lambda *_: ["socket.gaierror: [Errno -3] Temporary failure in name resolution"]
     ended = {"exitCode": 1, "reason": "Error", "startedAt": now()}
     for restarts in (0, 1):
@@ -369,7 +369,7 @@ async def test_a_network_error_is_retried(boot: Booting) -> None:
 
 
 async def test_a_second_kill_by_a_probe_ends_the_boot(boot: Booting) -> None:
-    """The first kill may be a slow load; after the second the probe is too strict, or wrong."""
+    """The reason of the first kill may be a slow load; a second kill shows that the probe is too strict, or wrong."""
     boot.wire.logs = lambda *_: ["INFO 11-29 05:00:00 [x.py:1] Loading safetensors checkpoint shards: 40 %"]
     boot.happens("Unhealthy", "Startup probe failed: connection refused")
     boot.happens("Killing", "Container vllm failed startup probe, will be restarted")

@@ -1,4 +1,4 @@
-"""CI results, identified by App, workflow and name: the newest of each counts."""
+"""CI results are identified by App, workflow and name, and the newest result of each counts."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_a_cancelled_run_does_not_count_beside_a_newer_one() -> None:
 
 
 def test_a_check_that_runs_again_is_awaited() -> None:
-    """The earlier result was red, or green."""
+    """It is awaited whether the earlier result was red or green."""
     for before in ("failure", "success"):
         runs = [run("ci", before, at=1), run("ci", None, at=2)]
         assert combined(runs, [], {}).verdict == "pending"
@@ -78,7 +78,7 @@ def test_conclusions_pass_as_on_github(end: str, verdict: str) -> None:
 
 
 def test_two_apps_are_two_checks() -> None:
-    """The name is not sufficient."""
+    """The name is not sufficient to identify a check."""
     runs = [run("ci", "success", at=2), run("ci", "failure", at=1, app=OTHER)]
     assert combined(runs, [], {}).failing == ("ci",)
 

@@ -140,7 +140,7 @@ async def test_a_change_between_read_and_write_is_detected(wire: Wire, cluster: 
 
 
 async def test_a_status_update_between_read_and_write_is_no_conflict(wire: Wire, cluster: Cluster) -> None:
-    """The Deployment's controller writes all the time: read again, and write once."""
+    """The Deployment's controller writes all the time, so the client reads again, and writes once."""
     wire.store.create(deployment())
 
     def status(live: Object) -> None:
@@ -182,7 +182,7 @@ async def test_every_user_of_a_gpu_is_found(wire: Wire, cluster: Cluster) -> Non
 
 
 async def test_a_missing_right_to_scale_is_named(wire: Wire, cluster: Cluster) -> None:
-    """A Role lists the verb and the resource."""
+    """The error contains the verb and the resource, as a Role lists them."""
     wire.store.create(deployment())
     wire.forbidden = "/scale"
     with pytest.raises(Forbidden, match="may not patch deployments/scale in namespace serving"):
@@ -230,7 +230,7 @@ async def test_a_model_is_down_when_its_last_pod_is_deleted(wire: Wire, cluster:
 
 
 async def test_the_node_bills_since_it_was_created(wire: Wire, cluster: Cluster) -> None:
-    """The node's creation counts, not the pod's; its machine type determines the price."""
+    """The creation of the node counts, not that of the pod; the machine type determines the price."""
     wire.store.create(deployment(replicas=1))
     assert await cluster.node_of("coder-chat") is None
     wire.store.create(pod())
@@ -305,12 +305,12 @@ async def test_a_failed_check_of_the_rights_is_one_error(wire: Wire, cluster: Cl
 
 
 def rolling(wire: Wire, **status: Any) -> None:
-    """The Deployment controller reports the progress of a roll-out."""
+    """Let the Deployment controller report the progress of a roll-out."""
     wire.store.update("Deployment", "coder-chat", "serving", lambda live: live.update(status=status))
 
 
 async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: Cluster) -> None:
-    """A status from before the change does not count, and neither does a new pod while an old one exists."""
+    """A status from before the change does not count, nor does a new pod while an old one exists."""
     wire.store.create(deployment(replicas=1))
     generation = (wire.store.get("Deployment", "coder-chat", "serving") or {})["metadata"]["generation"]
     before = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
@@ -330,7 +330,7 @@ async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: C
 
 
 async def test_a_roll_out_that_never_ends_is_reported(wire: Wire, cluster: Cluster) -> None:
-    """The error names what to check; without such a Deployment, there is no wait."""
+    """The error names the things to check; if the Deployment does not exist, there is no wait."""
     wire.store.create(deployment(replicas=1))
     waiting = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30))
     await wait_until(lambda: wire.count_requests("GET", "watch=true"))
@@ -371,7 +371,7 @@ async def test_an_engine_with_a_key_is_detected(wire: Wire, cluster: Cluster) ->
 
 
 async def test_a_model_that_another_lease_has_started_is_not_taken_over(wire: Wire, cluster: Cluster) -> None:
-    """Redis lost the first claim, and two operations bring up one model: the first to scale it has it."""
+    """Redis lost the first claim, and two operations bring up one model: the operation that scales it first keeps it."""
     wire.store.create(deployment())
     await cluster.scale("coder-chat", 1, lease="op-1", fence=7)
     with pytest.raises(StaleFence):

@@ -83,7 +83,7 @@ async def test_a_node_that_does_not_answer_still_bills(wire: Wire, cluster: Clus
 async def test_the_previous_pod_explains_the_new_one(
     wire: Wire, cluster: Cluster, status: dict[str, str], words: str
 ) -> None:
-    """Evicted, preempted, shut down: the new pod waits for a node, and has no information about it."""
+    """The old pod was evicted, preempted or shut down; the new pod waits for a node, and does not show the reason."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod("coder-chat-0", phase="Failed", **status))
     waiting = pod("coder-chat-1", conditions=[condition("PodScheduled", "False")])
@@ -122,7 +122,7 @@ async def test_a_probe_that_no_longer_passes_is_reported(wire: Wire, cluster: Cl
 
 
 async def test_unreadable_nodes_do_not_count_as_gone(wire: Wire, cluster: Cluster) -> None:
-    """Without that right the condition contains nothing about the bill."""
+    """Without the right to read nodes, the condition contains nothing about the bill."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
     wire.forbidden = "/nodes"

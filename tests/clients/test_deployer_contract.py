@@ -1,4 +1,4 @@
-"""Every client of a deployer fulfils the same contract; a new one needs one example here.
+"""Every client of a deployer fulfils the same contract; a new client needs one example here.
 
 `tests/manifests/test_deployer_contract.py` is the same test for the repository's side.
 """
@@ -54,7 +54,7 @@ class Example:
     make: Callable[..., Object]
     marks: dict[str, dict[str, str]]
     always_reverts: bool = False
-    """True if it reverts replicas independent of its object."""
+    """True if the deployer reverts replicas regardless of its object."""
 
 
 EXAMPLES = {
@@ -114,14 +114,14 @@ async def test_an_application_is_found_by_its_name_and_by_its_marks(
 async def test_the_switch_depends_on_the_replicas_that_the_deployer_reverts(
     wire: Wire, client: Deployer, example: Example, by: str, reverts: bool, is_commit: bool
 ) -> None:
-    """`switch.by` overrides it."""
+    """The setting `switch.by` takes precedence."""
     wire.store.create(example.make("coder-chat", reverts=reverts))
     live = await reverting(client, by, deployed(example))
     assert (live is not None) == (is_commit or (by == "auto" and example.always_reverts))
 
 
 async def test_a_refresh_is_requested_on_the_application(wire: Wire, client: Deployer, example: Example) -> None:
-    """It may be repeated; an application that does not exist is an error with its name."""
+    """The request may be repeated; an application that does not exist is an error with its name."""
     make = example.make("coder-chat", reverts=True)
     wire.store.create(make)
     await client.refresh("coder-chat")

@@ -150,7 +150,7 @@ CASES = [
     "core", ["EngineCore_DP0 pid=71", "EngineCore pid=316", "EngineCore_0 pid=9", "VllmWorker rank=0 pid=88"]
 )
 def test_the_engines_error_is_found_above_the_servers_traceback(error: str, name: str, words: str, core: str) -> None:
-    """Sixty lines and more follow it, with any version's prefix."""
+    """More than sixty lines follow the error, with the prefix of any version."""
     for dated in (True, False):
         finding = diagnosed(BANNER, *engine(error, core=core, dated=dated), *server())
         assert finding.name == name
@@ -292,7 +292,7 @@ def test_problems_of_image_limits_and_files_are_classified(error: str, name: str
     ],
 )
 def test_a_repository_that_is_not_found_has_the_hubs_own_status(error: str, words: str) -> None:
-    """A valid token gets 404, another one 401."""
+    """The status is 404 for a valid token, and 401 for an invalid one."""
     assert words in diagnosed(BANNER, *engine(f"huggingface_hub.errors.{error}"), *server()).headline
 
 

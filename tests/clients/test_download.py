@@ -79,7 +79,7 @@ def cache(tmp_path: Path) -> Path:
 def run(
     cache: Path, script: str = SCRIPT, *, program: str = PROGRAM, **environment: str
 ) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, messages to the bot, and error output."""
+    """Return the exit code, the messages to the bot, and the error output."""
     done = subprocess.run(
         [sys.executable, "-c", program, script],
         env={"PYTHONPATH": str(cache.parent / "lib"), "CACHE": str(cache), "FILES": json.dumps(FILES), **environment},
@@ -93,7 +93,7 @@ def run(
 
 
 def plain(script: str) -> str:
-    """The script as the model's own pod runs it."""
+    """Return the script as the model's own pod runs it."""
     return f"import sys; exec({script!r})"
 
 
@@ -121,7 +121,7 @@ def test_an_interrupted_download_is_not_complete_for_the_models_pod(cache: Path)
 
 
 def test_a_partial_folder_of_an_earlier_boot_is_completed(cache: Path) -> None:
-    """The script would accept it."""
+    """The script of the model's own pod would accept the partial folder."""
     assert run(cache, program=plain(SCRIPT), DIES_AT="1")[0] == 9
     assert run(cache, program=plain(SCRIPT))[0] == 0
     assert not list(cache.rglob("model.safetensors"))

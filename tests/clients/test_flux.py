@@ -38,7 +38,7 @@ async def flux(wire: Wire) -> AsyncIterator[Flux]:
 
 
 def report_applied(wire: Wire, commit: str, **ready: str) -> None:
-    """The status that kustomize-controller writes once it has tried a commit and processed the request."""
+    """Write the status that kustomize-controller writes once it has tried a commit and processed the request."""
 
     def change(live: dict[str, Any]) -> None:
         requested_at = (live["metadata"].get("annotations") or {}).get(REQUESTED)
@@ -153,7 +153,7 @@ DRIFT = {"mode": "enabled"}
 async def test_a_release_reverts_replicas_only_with_drift_detection(
     wire: Wire, flux: Flux, detection: dict[str, Any], reverts: bool
 ) -> None:
-    """Its Kustomization does revert changes of its own objects. Charts label the Deployment with the release's name."""
+    """Its Kustomization reverts changes of its own objects. Charts label the Deployment with the release's name."""
     labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
     meta = {"name": "vllm", "namespace": "llm", "labels": labels}
     wire.store.create({"kind": "HelmRelease", "metadata": meta, "spec": {"driftDetection": detection}, "status": {}})

@@ -103,7 +103,7 @@ async def github(remote: Remote) -> AsyncIterator[GitHub]:
 
 
 async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> None:
-    """A second request returns the open one."""
+    """A second request returns the open pull request."""
     assert await github.find_pull(BRANCH) is None
     first = await github.open_pull(BRANCH, "main", "feat: add", "body", ["stoker"])
     again = await github.open_pull(BRANCH, "main", "feat: add", "body", ["stoker"])
@@ -116,7 +116,7 @@ async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> 
 
 
 async def test_two_simultaneous_runs_open_one_pull_request(remote: Remote, github: GitHub) -> None:
-    """If GitHub answers that it already exists, it is found."""
+    """If GitHub answers that the pull request already exists, Stoker finds it."""
     listing = remote.list
     first = True
 
@@ -133,7 +133,7 @@ async def test_two_simultaneous_runs_open_one_pull_request(remote: Remote, githu
 
 
 async def test_a_closed_pull_request_does_not_stop_the_next(remote: Remote, github: GitHub) -> None:
-    """It contains who closed it, from the issue behind it."""
+    """The person who closed it is read from the issue of the pull request."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.close(1)
     await github.close(1)
@@ -173,7 +173,7 @@ async def test_check_runs_and_statuses_are_one_verdict(
 
 
 async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> None:
-    """The failing one may be on the second page."""
+    """The failing check may be on the second page."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
 
     async def pages(request: web.Request, body: Any) -> web.StreamResponse:
@@ -228,7 +228,7 @@ async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: 
 async def test_the_repository_decides_how_to_merge(
     remote: Remote, github: GitHub, allowed: dict[str, bool], method: str
 ) -> None:
-    """Squash is preferred to merge, and merge to rebase; a token that may not read the settings tries squash."""
+    """Squash is preferred to merge, and merge to rebase; if the token may not read the settings, Stoker tries squash."""
     remote.wire.on("GET", REPO, allowed)
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.merge(1, HEAD, "main")
@@ -319,7 +319,7 @@ async def test_a_busy_github_is_unavailable(
 
 
 async def test_nothing_is_sent_while_github_asks_to_wait(remote: Remote, github: GitHub) -> None:
-    """Further requests extend a limit; after the time is over, it continues."""
+    """Further requests would extend the limit; when the time is over, the client continues."""
     limited = {"message": "You have exceeded a secondary rate limit"}
     remote.wire.on("GET", f"{REPO}/pulls/1", limited, status=403, headers={"retry-after": "60"})
     for _ in range(3):
@@ -356,7 +356,7 @@ async def test_an_unchanged_answer_is_not_sent_again(remote: Remote, github: Git
 
 
 async def test_a_closed_pull_request_is_not_mistaken_for_a_new_one(remote: Remote, github: GitHub) -> None:
-    """GitHub refuses a second one for its own reason, which the error contains."""
+    """GitHub refuses a second pull request for its own reason, which the error contains."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.close(1)
     answer = {"message": "Validation Failed", "errors": [{"field": "base", "code": "invalid"}]}
@@ -384,7 +384,7 @@ async def test_a_refusal_is_explained(remote: Remote, github: GitHub, status: in
 async def test_the_token_is_only_in_the_header(
     remote: Remote, github: GitHub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not in a URL, a log line or an error."""
+    """The token is not in a URL, a log line or an error."""
     caplog.set_level("DEBUG")
     with pytest.raises(BotError) as refusal:
         await github.pull(9)
@@ -399,7 +399,7 @@ async def test_the_token_is_only_in_the_header(
 
 
 def test_a_repository_needs_owner_and_name() -> None:
-    """It becomes a part of every URL."""
+    """The name becomes a part of every URL."""
     with pytest.raises(BotError, match="owner/name"):
         GitHub(client(), "https://github.com/acme/platform", token)
 
@@ -445,7 +445,7 @@ async def test_a_pull_request_of_a_fork_with_the_same_branch_is_ignored(remote: 
 
 
 async def test_nothing_is_merged_into_another_branch(remote: Remote, github: GitHub) -> None:
-    """GitHub's merge has no guard for the base, so it is read directly before."""
+    """GitHub's merge has no guard for the base, so Stoker reads the base directly before the merge."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0]["base"]["ref"] = "release"
     with pytest.raises(MergeRefused, match="would be merged into release, not into main"):

@@ -34,7 +34,7 @@ async def github(remote: Remote) -> AsyncIterator[GitHub]:
 
 
 def answer(remote: Remote, path: str, value: object) -> None:
-    """From now on, answer with this: JSON, or a raw text."""
+    """Answer requests for this path with this value: JSON, or a raw text."""
 
     async def respond(_: web.Request, __: object) -> web.Response:
         text, kind = (value, "text/html") if isinstance(value, str) else (json.dumps(value), "application/json")

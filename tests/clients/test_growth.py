@@ -53,7 +53,7 @@ async def test_a_volume_grows_only_if_it_is_too_small(volumes: Volumes, size: st
 
 
 async def test_a_growth_ends_when_the_volume_is_larger(wire: Wire, volumes: Volumes) -> None:
-    """It waits for the growth: a download into the old size would fill the volume."""
+    """The call waits for the growth, because a download into the old size would fill the volume."""
     growing = asyncio.create_task(volumes.grow(GROWTH))
     await wait_until(lambda: requested(wire) == "40Gi")
     await wait_until(lambda: wire.count_requests("GET", "persistentvolumeclaims") >= 3)

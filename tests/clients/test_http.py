@@ -104,7 +104,7 @@ def test_a_failed_connection_is_explained(error: httpx.RequestError, meaning: st
     ],
 )
 def test_an_answer_with_an_error_is_not_reported_as_no_answer(status: int, expected: str) -> None:
-    """The engine's hint to a log above is left out: there is nothing above a message in Slack."""
+    """The engine's reference to a log above is left out, because there is no log above a message in Slack."""
     message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     with pytest.raises(Unavailable) as failure:
         refuse_if_busy("vLLM", httpx.Response(status, json={"error": {"message": message}}))

@@ -51,7 +51,7 @@ def publish(
     more_files: dict[str, Any] | None = None,
     **more_facts: Any,
 ) -> None:
-    """A repository with these files; for `tokenizer_config.json` and `more`, None means that the file does not exist."""
+    """Publish a repository with these files; for `tokenizer_config.json` and `more`, None means that the file does not exist."""
     siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
     hub.on("GET", f"/api/models/{hf_id}", {"id": hf_id, "sha": SHA, "gated": False, "siblings": siblings, **more_facts})
     for name, text in {"config.json": config, "tokenizer_config.json": tokenizer, **(more_files or {})}.items():
@@ -61,7 +61,7 @@ def publish(
 
 
 def withhold(hub: Wire, *, status: int = 403, headers: dict[str, str] | None = None) -> None:
-    """The files of a gated model, which the Hub describes but does not serve."""
+    """Withhold the files of a gated model, which the Hub describes but does not serve."""
     for revision in (SHA, "main"):
         hub.on("GET", f"/{QWEN}/resolve/{revision}/config.json", {"error": "no"}, status=status, headers=headers or {})
 
@@ -98,7 +98,7 @@ async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: Huggi
 async def test_only_layers_with_a_cache_count(
     hub: Wire, huggingface: HuggingFace, config: dict[str, Any], per_token: int
 ) -> None:
-    """16 of the 64 layers of a hybrid (mitchross/talos-argocd-proxmox#1995 has one measured); DeepSeek's latent vector."""
+    """16 of a hybrid's 64 layers have a cache (measured in mitchross/talos-argocd-proxmox#1995); DeepSeek caches a vector."""
     shape = {"num_hidden_layers": 64, "num_key_value_heads": 4, "head_dim": 256, "hidden_size": 5120}
     publish(hub, {"model.safetensors": 1}, config={**CONFIG, **shape, **config})
     assert kv_bytes_per_token(await huggingface.model(QWEN)) == per_token
@@ -144,7 +144,7 @@ async def test_weights_in_two_formats_count_once(hub: Wire, huggingface: Hugging
 
 
 async def test_a_vision_model_is_sized_by_its_language_part(hub: Wire, huggingface: HuggingFace) -> None:
-    """Its shape is one level down; an explicit head size takes precedence over the quotient."""
+    """The shape of that part is one level down; an explicit head size takes precedence over the quotient."""
     text = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "head_dim": 32, "dtype": "bfloat16"}
     publish(hub, {"model.safetensors": 1}, config={"architectures": ["X"], "text_config": text})
     facts = await huggingface.model(QWEN)
@@ -153,7 +153,7 @@ async def test_a_vision_model_is_sized_by_its_language_part(hub: Wire, huggingfa
 
 
 async def test_a_name_without_its_organisation_gets_similar_names(hub: Wire, huggingface: HuggingFace) -> None:
-    """Independent of the owner; only the search is used."""
+    """The suggestions are independent of the owner; only the search is used."""
     hub.on("GET", "/api/models", [{"id": "openai-community/gpt2"}, {"id": "openai-community/gpt2-xl"}, {"id": "gpt2"}])
     with pytest.raises(BotError, match=r"write it as org/name\. Similar names: openai-community/gpt2"):
         await huggingface.model("gpt2")
@@ -215,7 +215,7 @@ async def test_a_gated_model_has_the_address_of_its_terms(hub: Wire, huggingface
 
 
 async def test_a_gated_model_is_sized_by_another_form_of_it(hub: Wire, huggingface: HuggingFace) -> None:
-    """Its layers are the same, but not its quantization."""
+    """The other form has the same layers, but another quantization."""
     publish(hub, {"model.safetensors": 16 * 10**9}, gated="manual")
     withhold(hub)
     hub.on("GET", "/api/models", [{"id": "open/form-AWQ"}])

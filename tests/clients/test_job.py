@@ -28,7 +28,7 @@ def bench_job(workload: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_the_command_is_a_list_of_arguments() -> None:
-    """No shell interprets them, so characters have no special meaning; none contains the key."""
+    """No shell interprets the arguments, so characters have no special meaning; no argument contains the key."""
     measures, prints = (
         bench_job()["spec"]["template"]["spec"]["initContainers"][0],
         bench_job()["spec"]["template"]["spec"]["containers"][0],
@@ -81,7 +81,7 @@ async def api(wire: Wire) -> Any:
 
 
 async def ignore(_: Phase) -> None:
-    """No-op."""
+    """Ignore the phase."""
 
 
 async def test_a_job_is_created_once_and_deleted_with_its_pod(wire: Wire, api: ApiClient) -> None:

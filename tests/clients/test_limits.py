@@ -56,7 +56,7 @@ def answers(content: bytes, **headers: str) -> Callable[[web.Request, Any], Awai
 def endless(
     piece: bytes, pause: float = 0.0, **headers: str
 ) -> Callable[[web.Request, Any], Awaitable[web.StreamResponse]]:
-    """The same piece repeatedly, without a Content-Length."""
+    """Send the same piece repeatedly, without a Content-Length."""
 
     async def answer(request: web.Request, _: object) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
@@ -162,7 +162,7 @@ def metrics(running: str, more: str = "") -> str:
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "Inf", "-1", "1e400", "1e300", "many", "0x10", "1_0x"])
 def test_a_metric_that_is_not_a_number_of_requests_is_unknown(value: str) -> None:
-    """Unknown counts as active, and is not stored."""
+    """An unknown value counts as active, and is not stored."""
     with pytest.raises(Unavailable, match="not a number of requests"):
         signals(metrics(value))
 
@@ -352,7 +352,7 @@ PAGE = "\n<!DOCTYPE html>\n<html><head><title>Sign in to Acme</title></head><bod
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
 async def test_a_login_page_is_not_an_empty_answer(server: Wire, kind: str) -> None:
-    """Every client reports status 200 with HTML, from a proxy in between."""
+    """Every client reports an error if a proxy in between answers with status 200 and HTML."""
 
     async def master() -> SecretStr:
         return SecretStr("sk-master")

@@ -80,7 +80,7 @@ async def litellm(gateway: Gateway) -> AsyncIterator[LiteLLM]:
 
 
 async def ignored(_: str) -> None:
-    """No key remains after these tests."""
+    """Ignore a key that remains."""
 
 
 async def test_a_virtual_key_gets_an_answer_and_is_deleted(gateway: Gateway, litellm: LiteLLM) -> None:
@@ -185,7 +185,7 @@ async def test_a_gateway_without_a_database_is_reported(
 async def test_a_gateway_whose_database_fails_is_not_reported_as_without_one(
     gateway: Gateway, litellm: LiteLLM
 ) -> None:
-    """It answers the same 500 as one without a database, and a retry may help."""
+    """Its answer is the same 500 as without a database, but a retry may help."""
     gateway.wire.on("GET", "/health/readiness", {"status": "healthy", "db": "connected"})
     gateway.wire.on("POST", "/key/generate", {"error": "Internal Server Error."}, status=500)
     with pytest.raises(Unavailable, match="Internal Server Error"):

@@ -1,4 +1,4 @@
-"""Fields of the Hub, LiteLLM and Slack in other types than documented: unknown, and no unexpected error."""
+"""Fields of the Hub, LiteLLM and Slack with undocumented types count as unknown and cause no unexpected error."""
 
 import pytest
 

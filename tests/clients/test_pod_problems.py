@@ -59,7 +59,7 @@ def test_a_volume_problem_that_prevents_scheduling_is_named(message: str, kind: 
     ],
 )
 def test_every_clouds_message_about_a_missing_machine_is_recognised(message: str, words: str) -> None:
-    """The cause stays the same while the autoscaler does not try the pool again."""
+    """The cause stays the same until the autoscaler tries the pool again."""
     events = [event(1, "FailedScaleUp", message)]
     for later in (
         [],
@@ -88,7 +88,7 @@ def test_a_node_pool_at_its_maximum_is_reported() -> None:
     ],
 )
 def test_a_disk_on_another_node_is_named(message: str) -> None:
-    """The message is like that for Kubernetes' own Multi-Attach error."""
+    """The message is similar to that for Kubernetes' own Multi-Attach error."""
     creating = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
     problem = pods.not_started(pod(creating), [event(1, "FailedAttachVolume", message)])
     assert problem
@@ -139,7 +139,7 @@ def test_an_engine_that_ends_without_an_error_does_not_crash() -> None:
 
 
 def test_a_secret_that_a_volume_lacks_is_reported_as_a_mount() -> None:
-    """CreateContainerConfigError is the reason of a container's variables."""
+    """The reason CreateContainerConfigError is only for Secrets in a container's variables."""
     waiting = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
     message = 'MountVolume.SetUp failed for volume "token" : secret "hf-token" not found'
     problem = pods.not_started(pod(waiting), [event(1, "FailedMount", message)])

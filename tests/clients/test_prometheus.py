@@ -33,7 +33,7 @@ async def activity(url: str, name: str = "qwen") -> Activity:
 
 
 async def test_the_signals_of_one_model_are_read_in_one_query(prometheus: Wire) -> None:
-    """Selected by the served name, summed over engines and finish reasons; a name cannot change the query."""
+    """The series are selected by the served name, and summed over engines and finish reasons; a name cannot change the query."""
     prometheus.on("GET", QUERY, vector(num_requests_running=1, request_success_total=12, generation_tokens_total=340))
     assert await activity(prometheus.url, 'a"b') == Activity(running=1, requests=12, generation_tokens=340)
     (request,) = prometheus.calls("GET", QUERY)

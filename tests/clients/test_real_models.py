@@ -108,7 +108,7 @@ def deviations(facts: ModelFacts, sizing: Sizing, truth: Json) -> list[str]:
 
 
 async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
-    """Kind, bytes, cache, flags and licence of all 59, and on an L4 every offered context fits and no fitting context is refused."""
+    """Kind, bytes, cache, flags and licence of all 59 are right; on an L4, every offered context fits, and no fitting one is refused."""
     rows = []
     for hf_id, model in BY_ID.items():
         facts = await hub.model(hf_id)
@@ -133,7 +133,7 @@ async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
     ],
 )
 async def test_a_model_that_cannot_be_served_is_named(hub: HuggingFace, hf_id: str, says: str) -> None:
-    """Each model has its own reason."""
+    """The error of each model contains its reason."""
     assert says in (await hub.model(hf_id)).unservable
 
 

@@ -1,6 +1,6 @@
 """Compares the stand-in and the adapter with a real vLLM process, if there is one.
 
-STOKER_TEST_VLLM names its address, STOKER_TEST_VLLM_KEY the `VLLM_API_KEY` that it was started with. Any small chat
+STOKER_TEST_VLLM is its address, and STOKER_TEST_VLLM_KEY the `VLLM_API_KEY` that it was started with. Any small chat
 model works; on a machine without a GPU, vLLM's CPU build serves one of a few megabytes.
 """
 

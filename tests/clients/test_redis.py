@@ -106,7 +106,7 @@ async def use(redis: AnyRedis, url: str, password: Password | None = None, *, at
 
 
 async def nothing(op_id: str) -> None:
-    """A task."""
+    """A task that does nothing."""
 
 
 async def test_one_server_with_a_password(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def new_lease(op: str) -> Lease:
 
 
 async def claim(leases: Leases, op: str) -> Lease | GpuBusy:
-    """The result of a claim once there is a primary again; until then it fails, and grants nothing."""
+    """Claim once there is a primary again, and return the result; until then a claim fails, and grants nothing."""
     async with asyncio.timeout(90):
         while True:
             try:

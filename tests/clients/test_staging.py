@@ -48,7 +48,7 @@ def job(wire: Wire) -> dict[str, Any] | None:
 
 
 def add_pod(wire: Wire, *, log: str = "", **status: Any) -> None:
-    """The Job's pod, whose container has this `log`."""
+    """Add the Job's pod, whose container has this `log`."""
     wire.store.create(
         {
             "kind": "Pod",
@@ -84,10 +84,10 @@ async def attempt(
     *,
     progress: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> Attempt:
-    """One attempt, during which something happens once the Job exists."""
+    """Run one attempt, during which something happens once the Job exists."""
 
     async def nobody(_: Progress) -> None:
-        """Listens."""
+        """Ignore the progress."""
 
     running = asyncio.create_task(
         Stager(api, Whereabouts("serving")).attempt(
@@ -197,7 +197,7 @@ async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weigh
     stager = Stager(api, Whereabouts("serving"))
 
     async def nobody(_: Progress) -> None:
-        """Listens."""
+        """Ignore the progress."""
 
     first = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
     await wait_until(lambda: job(wire))
@@ -211,7 +211,7 @@ async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weigh
 
 
 async def test_the_job_fills_the_volume_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
-    """The volume of the same name in the home namespace is another one."""
+    """A volume of the same name in the home namespace is not used."""
     deployed, volume = model(), claim(bound=True)
     deployed["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
     volume["metadata"]["namespace"] = "chat"
@@ -223,7 +223,7 @@ async def test_the_job_fills_the_volume_in_the_namespace_of_the_model(wire: Wire
     weights, _ = await stager.weights("coder")
 
     async def nobody(_: Progress) -> None:
-        """Listens."""
+        """Ignore the progress."""
 
     running = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
     await wait_until(lambda: wire.store.get("Job", name_of(CLAIM), "chat"))

@@ -71,7 +71,7 @@ def streams(server: Wire, path: str, *events: str, pause: float = 0.0) -> None:
 
 
 def test_the_address_comes_from_the_service() -> None:
-    """The template's fields are the Service's."""
+    """The fields of the URL template are the Service's name, namespace and port."""
     vllm = VLLM(client(), "http://{service}.{namespace}.svc:{port}/")
     assert vllm.url("coder-chat", "serving", 8000) == "http://coder-chat.serving.svc:8000"
 
@@ -141,7 +141,7 @@ async def test_an_embedding_is_counted_in_dimensions(server: Wire, vllm: VLLM) -
 
 
 async def test_a_reranker_of_tei_has_its_own_path(server: Wire, vllm: VLLM) -> None:
-    """Its answer is a list, with its own field names for the request."""
+    """The request has other field names than vLLM's, and the answer is a list."""
     server.on("POST", "/rerank", [{"index": 0, "score": 0.99}, {"index": 1, "score": 0.01}])
     answer = await vllm.ask(server.url, None, "bge", "rerank", reranks_at="/rerank")
     assert answer.text == "2 texts ranked"
@@ -164,7 +164,7 @@ async def test_the_models_error_message_is_reported(server: Wire, vllm: VLLM) ->
 
 
 async def test_an_outage_is_unavailable(server: Wire, vllm: VLLM) -> None:
-    """It is a temporary status, a closed port, or a stream that is cut in the middle of a line."""
+    """An outage is a temporary status, a closed port, or a stream that is cut in the middle of a line."""
     server.on("POST", "/v1/chat/completions", {}, status=503)
     with pytest.raises(Unavailable, match="503"):
         await vllm.ask(server.url, KEY, NAME, "chat")
@@ -194,7 +194,7 @@ async def test_metrics_without_the_signals_do_not_look_idle(server: Wire, vllm: 
 
 
 def test_the_speed_counts_the_tokens_after_the_first() -> None:
-    """The first one includes reading the prompt; without two there is no speed."""
+    """The time of the first token includes reading the prompt; with fewer than two tokens there is no speed."""
     answer = Answer(text="", prompt_tokens=5, completion_tokens=11, seconds=1.5, first_token_seconds=0.5)
     assert answer.tokens_per_second == 10
     assert answer.model_copy(update={"completion_tokens": 1}).tokens_per_second is None

@@ -26,7 +26,7 @@ def placed(namespace: str, name: str, **changes: Any) -> dict[str, Any]:
 
 
 async def test_a_model_is_scaled_at_the_address_from_the_repository(wire: Wire) -> None:
-    """The Deployment has another name and namespace; one with the endpoint's own name does not change."""
+    """The Deployment has another name and namespace; a Deployment with the endpoint's own name does not change."""
     wire.store.create(placed("serving", "coder-chat", replicas=0))
     wire.store.create(placed("chat", "vllm-server", replicas=0))
     async with connected(wire) as client:
@@ -125,7 +125,7 @@ async def test_a_pod_that_claims_a_gpu_uses_it(wire: Wire) -> None:
 
 
 def test_a_name_from_a_config_map_is_not_the_name_that_is_served() -> None:
-    """The kubelet replaces `$(NAME)`; only a literal value is known here; otherwise the manifests have it."""
+    """The kubelet replaces `$(NAME)`. The bot knows only literal values; otherwise the manifests have the name."""
     args = ("$(MODEL)", "--served-model-name", "$(NAME)")
     workload = workload_of(deployment(args=args), ())
     assert (workload.names_said, workload.served_names, workload.model) == (False, (), "")

@@ -37,7 +37,7 @@ REFUSED = [
 
 
 async def test_an_impossible_request_is_answered_only_to_its_sender(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
-    """Nothing appears in the channel, no branch is pushed, no pull request opened, nothing scaled."""
+    """Nothing appears in the channel, no branch is pushed, no pull request is opened, and nothing is scaled."""
     sandbox = await open_sandbox(speed=60)
     for text, answer in REFUSED:
         await sandbox.says("dev", text)

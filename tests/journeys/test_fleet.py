@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 @asynccontextmanager
 async def more_bots(sandbox: ObservedSandbox, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
-    """More replicas of the sandbox's bot, each with its own port and mirror, like pods."""
+    """Start more replicas of the sandbox's bot, each with its own port and mirror, like pods."""
     async with AsyncExitStack() as stack:
         bots = []
         for number in range(count):
@@ -30,7 +30,7 @@ async def more_bots(sandbox: ObservedSandbox, directory: Path, count: int) -> As
 
 @pytest.mark.timeout(600)
 async def test_three_bots_do_everything_once_while_one_is_killed(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
-    """One message, one scale, one result and one end, with a bot killed in the middle and not restarted."""
+    """There is one message, one scale, one result and one end, although a bot is killed in the middle and not restarted."""
     sandbox = await open_sandbox(speed=30)
     changes = sandbox.changes_of("coder-chat")
     async with more_bots(sandbox, tmp_path, 2) as (second, third):
@@ -54,7 +54,7 @@ async def test_three_bots_do_everything_once_while_one_is_killed(open_sandbox: O
 
 @pytest.mark.timeout(600)
 async def test_a_timer_of_three_bots_fires_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
-    """Three replicas watch the same idle model: one reminder in the channel, one bring-down, one receipt."""
+    """Three replicas watch the same idle model; there is one reminder in the channel, one bring-down and one receipt."""
     sandbox = await open_sandbox(
         speed=300, settings={"idle": {"remind_after": "4s", "remind_every": "1h", "down_after": "14s"}}
     )

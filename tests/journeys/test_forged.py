@@ -86,7 +86,7 @@ async def test_a_replayed_request_does_nothing_twice(sandbox: ObservedSandbox) -
 
 
 async def test_forged_webhooks_are_refused(sandbox: ObservedSandbox) -> None:
-    """Unsigned, wrongly signed, or signed binary data: 401, and the bot continues."""
+    """A delivery without a signature, or with a wrong or binary one, gets 401, and the bot continues."""
     body = json.dumps({"action": "closed"})
     right = hmac.new(WEBHOOK_SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()
     for signature in ("", "sha256=", f"sha256={'0' * 64}", f"sha1={right}"):

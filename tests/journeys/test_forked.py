@@ -40,7 +40,7 @@ async def test_a_command_prints_and_ends(start: Start, tmp_path: Path) -> None:
 
 
 async def test_a_command_has_its_own_environment_and_directory(start: Start, tmp_path: Path) -> None:
-    """A file is found by its relative path; the next command does not have the variable any more."""
+    """A file is found by its relative path; the next command no longer has the variable."""
     (tmp_path / "own.yaml").write_text("platform: {namespace: elsewhere}")
     command = await start("rights", environment=environment(STOKER_CONFIG="own.yaml"), directory=tmp_path)
     assert b"namespace: elsewhere" in (await command.communicate())[0]
@@ -49,7 +49,7 @@ async def test_a_command_has_its_own_environment_and_directory(start: Start, tmp
 
 
 async def test_a_bot_without_settings_ends_with_its_exit_code(start: Start, tmp_path: Path) -> None:
-    """Its output, both streams, is in its log."""
+    """Both streams of its output are in its log."""
     with (tmp_path / "bot.log").open("ab") as log:
         bot = await start("run", environment=environment(), directory=tmp_path, log=log)
         assert await bot.wait() == 2

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 
 async def test_no_button_of_a_question_remains_after_the_session(open_sandbox: OpenSandbox) -> None:
-    """Two reminders and a question: the newest can be answered, and none after the model is down."""
+    """Of two reminders and a question, only the newest has buttons, and none has any after the model is down."""
     idle = {"remind_after": "5s", "remind_every": "5s", "announce_before": "5s", "down_after": "24s"}
     idle |= {"queue_remind_after": "5s", "queue_down_after": "24s"}
     sandbox = await open_sandbox(speed=300, settings={"idle": idle})

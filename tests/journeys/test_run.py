@@ -42,13 +42,13 @@ WRONG: list[tuple[str, str | None]] = [
 
 
 async def test_a_wrong_setting_stops_the_start_with_one_line(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
-    """The line names the setting, on the error output, with an exit code; there is no traceback."""
+    """The line is on standard error and names the setting; the exit code is 2, and there is no traceback."""
     sandbox = await open_sandbox(speed=60)
     for number, (name, value) in enumerate(WRONG):
         environment = dict(sandbox.world.bot.environment)
         environment.pop(name)
         environment |= {name: value} if value else {}
-        start = forked.start_stoker if number else start_stoker  # the others import Stoker only once
+        start = forked.start_stoker if number else start_stoker  # later processes are forks, which need no import
         process = await start("run", environment=environment, directory=tmp_path)
         _, error = await process.communicate()
         lines = error.decode().strip().splitlines()

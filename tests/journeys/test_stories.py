@@ -1,7 +1,7 @@
 """Every story in docs/stories succeeds: a whole platform in this process, and the bot in its own, which is a fork.
 
-Another process for each sandbox would import the same modules and parse the same files again, and so would each bot: more
-than half of a story's processor time. `test_the_command_runs_a_story_over_http` starts both as people do.
+Another process for each sandbox would import the same modules and parse the same files again, and so would each bot. That is
+more than half of a story's processor time. `test_the_command_runs_a_story_over_http` starts both as people do.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ OVER_HTTP = ("01-up-and-down", "04-refusals")
 @pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("name", OVER_HTTP)
 async def test_the_command_runs_a_story_over_http(name: str) -> None:
-    """`stoker sandbox --script` ends with exit code 0 if the story succeeds. The bot runs without Socket Mode."""
+    """`stoker sandbox --script` ends with exit code 0 because the story succeeds. The bot runs without Socket Mode."""
     story = next(story for story in STORIES if story.stem == name)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "sandbox", "--script", str(story), "--patience", str(PATIENCE), "--http",

@@ -26,7 +26,7 @@ OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
 async def test_an_interrupted_bring_up_ends_like_an_uninterrupted_one(
     open_sandbox: OpenSandbox, moments: tuple[str, ...]
 ) -> None:
-    """One message, one scale, one lease, one result, regardless of how often the bot is killed."""
+    """There is one message, one scale, one lease and one result, regardless of how often the bot is killed."""
     sandbox = await open_sandbox(speed=60)
     changes, syncs = sandbox.changes_of("coder-chat"), sandbox.syncs_of("coder-chat")
     await sandbox.says("dev", "/gpu up coder-chat because crash test")

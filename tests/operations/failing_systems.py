@@ -1,4 +1,4 @@
-"""Proxies between the bot and the other systems, on which one system fails in one way from a given moment on."""
+"""Proxies between the bot and the other systems; from a given moment on, one system fails in one way."""
 
 import asyncio
 import re

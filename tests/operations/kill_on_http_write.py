@@ -22,7 +22,7 @@ class KillOnWrite:
 
     kill: Callable[[], Coroutine[Any, Any, None]] | None = None
     only: frozenset[str] = frozenset()
-    """The kinds of writes at which it kills the bot; empty: all."""
+    """The kinds of writes at which the proxy kills the bot; if empty, all kinds."""
     additional: tuple[str, ...] = ()
     """Variables with the addresses of additional services behind the proxy."""
     writes: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class KillOnWrite:
         async with self._killing:
             if self.kill and self.kills_at(write):
                 self.killed_at.append(write)
-                # In a separate task: this one may end with the connection of the killed bot.
+                # In a separate task, because the current one may end with the connection of the killed bot.
                 await asyncio.shield(asyncio.ensure_future(self.kill()))
 
 
@@ -96,7 +96,7 @@ def _origin(url: str) -> str:
 
 
 def _write(request: web.Request, body: bytes) -> str:
-    """Return the kind of write of a request; empty if it changes nothing."""
+    """Return the kind of write of a request; empty if the request changes nothing."""
     # Remove the prefix with which the sandbox's API server identifies the bot's account.
     path = re.sub(r"^/as/[^/]+", "", re.sub(r"/\d+\b", "/N", request.path))
     if path.startswith("/api/"):

@@ -23,7 +23,7 @@ _WRITES = (
 )
 
 _READ = re.compile(rb"EVALSHA\r\n\$40\r\n\w{40}\r\n\$1\r\n1\r\n\$\d+\r\n[^\r\n]+\r\n\$\d+\r\n%d\r\n" % LARGEST)
-"""A script with one key and the maximum length of a value: it reads."""
+"""A script with one key and the maximum length of a value; it only reads."""
 
 
 def kind_of_write(command: bytes) -> str:

@@ -137,7 +137,7 @@ class Platform:
         return find() or ""
 
     async def sees_end(self, text: str, user: str = "dev") -> str:
-        """Like `sees`, after the end of the operation: its card shows the failure before the rollback has ended."""
+        """Wait like `sees`, and until the operation has ended: its card shows the failure before the rollback has ended."""
 
         def find() -> str | None:
             revisions = [
@@ -155,7 +155,7 @@ class Platform:
         return find() or ""
 
     async def until(self, condition: Callable[[], object], describe: Callable[[], str] | None = None) -> None:
-        """Wait until the condition is true; `describe` returns the actual state: by default, all visible messages."""
+        """Wait until the condition is true; `describe` returns the actual state for the error, by default all visible messages."""
         describe = describe or (
             lambda: (
                 "The condition never became true. Messages that @admin sees:\n" + "\n---\n".join(self.visible("admin"))
@@ -217,7 +217,7 @@ class Platform:
 
 
 def check_notifications(workspace: Workspace) -> None:
-    """Every notification of the bot is in the table of the contract, with its channel, and sent once."""
+    """Check that every notification of the bot is in the table of the contract, with its channel, and was sent once."""
     notifications = [notification for user in ("dev", "lead", "admin") for notification in workspace.notified(user)]
     for notification in notifications:
         rule = TABLE.get(notification.key.partition(":")[0])
@@ -244,7 +244,7 @@ async def open_platform(
     started: bool = True,
     connect: Callable[[dict[str, str]], Any] | None = None,
 ) -> AsyncIterator[Platform]:
-    """Everything except the bot's own process; with `started` the bot runs in this process. `sample` is the repository.
+    """Start a whole platform, and with `started` also the bot in this process. `sample` is the repository.
 
     `connect` is an async context manager that may put a proxy between the bot and an address.
     """

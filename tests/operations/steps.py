@@ -34,13 +34,13 @@ async def replace_model(platform: Platform) -> None:
 
 
 def card_of(platform: Platform, title: str) -> str:
-    """The current text of the newest card with this title; empty if there is none."""
+    """Return the current text of the newest card with this title; empty if there is no such card."""
     cards = [text for text in platform.workspace.posted(CHANNEL) if title in text.partition("\n")[0]]
     return cards[-1] if cards else ""
 
 
 async def clone_of(platform: Platform) -> Path:
-    """A person's clone, which may push to the remote."""
+    """Return a person's clone, which may push to the remote."""
     work = platform.directory / "work"
     if not work.exists():
         await asyncio.to_thread(git, "clone", "-q", str(platform.remote), str(work), cwd=platform.directory)

@@ -14,7 +14,7 @@ from tests.operations.test_alias import SERVED, stored_models, until_alias_is_re
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("forked")
 async def test_an_alias_is_registered_once_and_removed_completely(tmp_path: Path, redis_url: str) -> None:
-    """The bot is killed after the registration arrived and before the response, and again at the removal."""
+    """The bot is killed after the registration arrived and before the response, and again during the removal."""
     kills = KillOnWrite(additional=("LITELLM_URL",))
     async with (
         open_platform(

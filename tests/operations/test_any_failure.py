@@ -1,7 +1,7 @@
 """After any failure at any time: the model goes to zero within the limits of the policy, and only shown content runs.
 
 One system fails in one way, permanently, from one moment of a session on. The cluster is the only exception:
-without its API nothing can be scaled, so it comes back. Some of the combinations always run, all of them as a soak test.
+without its API nothing can be scaled, so it comes back. Some of the combinations always run; all of them run as a soak test.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """After any failure during a swap: the model goes to zero within its lease, and only content from the cards is merged, synced or scaled.
 
 Like test_any_failure.py, for a model that is up and for one at zero, with Argo CD and the connection to Redis among
-the failing systems. Redis and the Kubernetes API come back later. Some of the combinations always run, all as a soak test.
+the failing systems. Redis and the Kubernetes API come back later. Some combinations always run; all run as a soak test.
 """
 
 import asyncio
@@ -113,7 +113,7 @@ async def check_swap(directory: Path, redis_url: str, system: str, failure: str,
 def check_all_was_shown(
     platform: Platform, failures: Failures, before: str, shown_head: str, *, approved: bool
 ) -> None:
-    """Everything that was merged, synced and scaled was shown on the cards."""
+    """Check that everything that was merged, synced or scaled was shown on the cards."""
     assert [json.loads(body)["sha"] for _, body in failures.merged] == [shown_head] * len(failures.merged)
     assert approved or not failures.merged
     main = git("rev-parse", "main", cwd=platform.remote)
@@ -131,7 +131,7 @@ def check_all_was_shown(
 
 
 async def approve(platform: Platform) -> bool:
-    """Return whether the button existed; a card that Slack did not accept has none."""
+    """Approve, and return whether the button existed; a card that Slack did not accept has no button."""
     try:
         await platform.workspace.click("lead", "Approve & roll out", timeout=STARTS / 2)
     except NotThere:
@@ -140,7 +140,7 @@ async def approve(platform: Platform) -> bool:
 
 
 async def wait_at_most(seconds: float, condition: Callable[[], object]) -> None:
-    """Wait until the condition is true, at most for this time."""
+    """Wait until the condition is true, but not longer than this time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)

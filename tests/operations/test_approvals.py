@@ -40,7 +40,7 @@ async def test_a_refusal_by_github_half_way_leaves_nothing_behind(
 
 
 async def test_a_pull_request_that_cannot_be_read_is_closed(platform: Platform) -> None:
-    """GitHub opens it, and then refuses a request that the card needs."""
+    """GitHub opens the pull request, and then refuses a request that the card needs."""
     platform.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees_end("No commit found")
@@ -49,7 +49,7 @@ async def test_a_pull_request_that_cannot_be_read_is_closed(platform: Platform) 
 
 
 async def test_stoker_waits_for_github_half_way(platform: Platform) -> None:
-    """The opened pull request is found again: there is one pull request, and one card."""
+    """Stoker finds the opened pull request again: there is one pull request and one card."""
     platform.github.refuses["/check-runs"] = Refused(502, "Bad Gateway")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.until(lambda: platform.pulls)
@@ -174,7 +174,7 @@ async def test_a_merge_into_another_branch_rolls_nothing_out(platform: Platform)
 
 
 async def test_a_draft_cannot_be_approved(platform: Platform) -> None:
-    """Somebody converts it to a draft; the card reports auto-merge."""
+    """The card of a pull request that somebody converted to a draft has no button to approve, and also reports auto-merge."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
     platform.pull().draft, platform.pull().auto_merge_by = True, "octocat"

@@ -196,7 +196,7 @@ async def test_a_bot_killed_in_the_middle_runs_one_job_and_posts_one_table(tmp_p
 
 
 async def reported(platform: Platform) -> tuple[str, str]:
-    """Path and text of the only file that the pull request's branch adds."""
+    """Return the path and the text of the only file that the pull request's branch adds."""
     ref = platform.pulls[0].head_ref
 
     async def git(*words: str) -> str:

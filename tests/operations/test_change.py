@@ -189,7 +189,7 @@ async def test_an_approval_is_void_when_the_endpoint_came_up_meanwhile(tmp_path:
 
 
 async def test_a_failed_smoke_test_offers_the_revert(platform: Platform) -> None:
-    """One click opens the pull request that reverts the swap; another is answered with a link to it."""
+    """One click opens the pull request that reverts the swap; the answer to a second click is a link to it."""
     await bring_up(platform)
     await propose(platform, f"/model swap coder-chat {BIG}")
     platform.faults.add("smoke-fails")
@@ -271,7 +271,7 @@ async def test_a_pull_request_of_too_many_files_is_refused(platform: Platform, m
 
 
 async def test_an_approval_is_void_when_the_endpoints_files_changed(platform: Platform) -> None:
-    """Somebody merged another model between the card and the click, so the approved content would not run."""
+    """Somebody merged another model between the card and the click, so other content than the approved would run."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Awaiting approval")
     await push_change(
@@ -323,7 +323,7 @@ async def test_a_change_that_no_longer_fits_main_is_void(platform: Platform) -> 
 
 
 async def test_the_merge_waits_until_github_answers(platform: Platform) -> None:
-    """The merge is retried, and happens once; also if GitHub was merging something else at the same time."""
+    """The merge is retried, and happens once, even if GitHub was merging something else at the same time."""
     await propose(platform, f"/model add coder-mini {MINI}")
     await platform.sees("checks passed")
     platform.github.collisions = 1
@@ -335,7 +335,7 @@ async def test_the_merge_waits_until_github_answers(platform: Platform) -> None:
 
 
 async def test_keys_get_access_to_a_new_alias(platform: Platform) -> None:
-    """They are listed below the card, and an approver chooses; no secret is shown, and other people may not choose."""
+    """The keys are listed below the card without secrets, and an approver chooses some; other people may not choose."""
     alice = await key_of_tenant(platform, "alice", ["coder-chat"])
     bob = await key_of_tenant(platform, "bob", ["coder-chat"])
     everything = await key_of_tenant(platform, "ops", [])
@@ -389,7 +389,7 @@ async def test_a_check_with_the_wrong_settings_infers_the_layout(tmp_path: Path,
 
 
 async def test_up_after_a_roll_out_waits_for_a_gpu_in_use(platform: Platform) -> None:
-    """Its approval is the roll-out's, and it is valid while it waits: the holder of the GPU is not displaced."""
+    """The approval of the roll-out covers the bring-up, also while it waits; the holder of the GPU is not displaced."""
     await bring_up(platform, "coder-fim")
     await platform.say("lead", f"/model swap coder-chat {BIG} up")
     await platform.sees("brought up, tested, back to zero: about $")

@@ -1,4 +1,4 @@
-"""Work that repeatedly ends the process is set aside, and its costs are ended nevertheless."""
+"""Work that repeatedly ends the process is set aside, but the GPU that it uses is still turned off."""
 
 from pathlib import Path
 

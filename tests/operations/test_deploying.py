@@ -104,7 +104,7 @@ def live_application(
 
 
 def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: Layout) -> None:
-    """An Application of an ApplicationSet has the endpoint's directory; one for many endpoints has a directory above it."""
+    """An ApplicationSet's Application has the endpoint's directory; an Application for many endpoints has a directory above it."""
     endpoint = read_endpoint(Platform(platform, layout), "coder-chat").model_copy(update={"application": ""})
 
     def deployed_by(*applications: Application) -> str:
@@ -173,7 +173,7 @@ def sample_with_application(
 
 
 def test_only_the_objects_of_one_model_of_an_application_are_synced() -> None:
-    """The others may have a replica in git, so a sync of the whole Application would start them."""
+    """Its other models may have a replica in git, so a sync of the whole Application would start them."""
     platform, applications = sample_with_application("one-application", "models", ("serving",))
     text = (platform.read("serving/chat/deployment.yaml") or "").replace("name: chat", "name: summary")
     tree = Files({path: platform.read(path) or "" for path in platform.files("")} | {"serving/summary.yaml": text})

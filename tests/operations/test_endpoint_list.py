@@ -30,7 +30,7 @@ async def test_a_list_has_a_filter_and_pages(platform: Platform, monkeypatch: py
 
 
 async def test_an_older_workspace_gets_the_list_in_sections(platform: Platform) -> None:
-    """The answer to a command has no Web API method: its response_url refuses newer blocks too."""
+    """The answer to a command is sent to its response_url, not to a Web API method; that address also refuses newer blocks."""
     platform.faults.add("slack-old-blocks")
     await platform.say("dev", "/model list")
     assert "coder-chat — " in await platform.sees("3 endpoints")

@@ -64,7 +64,7 @@ async def test_a_replacement_waits_for_running_requests_up_to_a_limit(platform: 
 
 
 async def test_down_during_a_replacement(platform: Platform) -> None:
-    """`/gpu down` of the old model explains how to cancel the replacement; of the new model it cancels it, and the old one is restored."""
+    """For the old model, `/gpu down` explains how to cancel the replacement; for the new one, it cancels it and restores the old model."""
     await bring_up(platform)
     platform.cluster.set_speed(STOPPED)
     await platform.say("lead", "/gpu up coder-fim because demo")
@@ -111,7 +111,7 @@ async def test_idle_limits_do_not_apply_during_a_replacement(tmp_path: Path, red
 
 
 async def test_an_extension_above_the_limit_needs_an_approval(platform: Platform) -> None:
-    """The holder extends it immediately; above `lease.longest` an approver decides; other people may not."""
+    """The holder extends the lease immediately; above `lease.longest` an approver decides. Other people may not extend it."""
     await bring_up(platform, words="for 2h")
     (before,) = await read_leases(platform)
     await platform.say("dev", "/gpu extend 1h")
@@ -171,9 +171,9 @@ async def test_a_lost_lease_is_rebuilt_and_a_resurrected_one_is_closed(
 
 
 async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Path, redis_url: str) -> None:
-    """The operation is lost, but not the lease: its time starts when the model answers, and it can be ended.
+    """The operation is lost, but not the lease: its time starts when the model answers, and the session can be ended.
 
-    That takes a while: docket recreates flushed timers every minute.
+    The test takes a while, because docket recreates flushed timers only every minute.
     """
     async with open_platform(tmp_path, redis_url, speed=60) as platform:
         await platform.say("dev", "/gpu up coder-chat for 1h because flushed")

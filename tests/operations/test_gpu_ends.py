@@ -48,7 +48,7 @@ async def bills(platform: Platform) -> list[Bill]:
 
 
 async def test_a_holder_who_has_left_does_not_block_others(platform: Platform) -> None:
-    """No direct message reaches them; their session is still replaced, restored, and broken."""
+    """No direct message reaches the holder; their session can still be replaced, restored and broken."""
     await bring_up(platform)
     platform.workspace.deactivate("dev")
     platform.faults.add("smoke-fails")
@@ -71,7 +71,7 @@ async def test_a_holder_who_has_left_does_not_block_others(platform: Platform) -
 
 
 async def test_an_offer_to_a_person_who_has_left_is_on_the_card(platform: Platform) -> None:
-    """No direct message reaches them, and the offer is made and ends like any other."""
+    """No direct message reaches the person; the offer is made and ends like any other offer."""
     await bring_up(platform)
     await queue_for_gpu(platform)
     platform.workspace.deactivate("lead")
@@ -80,7 +80,7 @@ async def test_an_offer_to_a_person_who_has_left_is_on_the_card(platform: Platfo
 
 
 async def test_a_denial_during_an_offer_is_reported(platform: Platform) -> None:
-    """The text does not claim that they failed to answer."""
+    """The text does not claim that the requester failed to answer."""
     await bring_up(platform)
     await queue_for_gpu(platform)
     await platform.say("dev", "/gpu down coder-chat")
@@ -159,7 +159,7 @@ async def test_a_cancellation_just_before_the_end_counts(svc: Services, running_
 
 
 async def test_an_obstacle_to_the_rollback_is_on_the_card(svc: Services, running_op: BringUpOperation) -> None:
-    """It is retried until it succeeds, and the card shows what people may have to do."""
+    """The rollback is retried until it succeeds, and the card shows what people may have to do."""
     await svc.operations.update(running_op.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
     await Wiring(svc).of(Lifecycle).run(running_op).enter(phases.UNDO_BRING_UP)
     async with Wiring(svc).of(Lifecycle).handling_errors(running_op.id, ExponentialRetry()):
@@ -171,7 +171,7 @@ async def test_an_obstacle_to_the_rollback_is_on_the_card(svc: Services, running
 async def test_a_task_that_is_delivered_again_waits_for_its_first_run(
     svc: Services, running_op: BringUpOperation
 ) -> None:
-    """docket does that after the process has stalled for seconds: two runs at the same time would fail each other."""
+    """docket repeats the delivery after the process has stalled for seconds; two simultaneous runs would make each other fail."""
     async with svc.operations.turn(running_op.id):
         again = asyncio.create_task(Wiring(svc).of(Advancing).advance(running_op.id, key="an earlier task"))
         await asyncio.wait({again}, timeout=0.3)
@@ -204,7 +204,7 @@ async def test_a_boot_is_retried_for_longer_than_a_question(
 
 
 async def test_the_audit_log_has_person_and_reason(svc: Services, running_op: BringUpOperation) -> None:
-    """The log contains who decided and why, not who requested what."""
+    """The log contains the person who decided and the reason of the decision."""
     open_to_all = Config(roles=Roles(approvers=("U0LEAD",), admins=("U0ADMIN",)), slack=svc.config.slack)
     svc = replace(svc, config=open_to_all, roles=replace(svc.roles, config=open_to_all))
     await svc.operations.update(running_op.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
@@ -218,7 +218,7 @@ async def test_the_audit_log_has_person_and_reason(svc: Services, running_op: Br
 async def test_a_killed_bot_corrects_the_estimated_receipt(
     svc: Services, running_op: BringUpOperation, worded: bool
 ) -> None:
-    """The bill was stored, but not yet the message."""
+    """The bot was killed after it had stored the bill, and before it corrected the message."""
     now = svc.clock()
     node = Node(name="gpu", since=now - HOUR)
     bill = Bill(

@@ -1,4 +1,4 @@
-"""A session survives the bot's death at every point: killed after each step and in the middle of each, the result is the same."""
+"""A session survives the bot's death at every point: the result is the same after a kill between or within any steps."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ async def up_and_down(platform: Platform) -> None:
 
 
 async def a_turn_in_the_queue(platform: Platform) -> None:
-    """Extend, wait, approve early, replace, and break by an admin."""
+    """Extend a lease, queue, approve early, replace the model, and let an admin break the lease."""
     await platform.say("dev", "/gpu up coder-chat because crash test")
     await platform.click("lead", "Approve")
     await platform.sees("all smoke tests passed")
@@ -81,7 +81,7 @@ UNHURRIED = {
     "bench": {"concurrency": [1, 2]},
     "staging": {"limit": "10m"},
 }
-"""The number of reminders depends on the duration of the kills, and so does the duration of a staging."""
+"""Long limits, because the number of reminders and the duration of a staging depend on the duration of the kills."""
 
 ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 
@@ -163,7 +163,7 @@ def messages(platform: Platform) -> list[str]:
 
 
 def difference(platform: Platform, expected: list[str]) -> str:
-    """Return which messages are missing, and which are too many."""
+    """Return the missing and the surplus messages."""
     actual, allowed = Counter(messages(platform)), Counter(expected)
     return f"missing: {sorted((allowed - actual).elements())}; too many: {sorted((actual - allowed).elements())}"
 

@@ -105,7 +105,7 @@ async def test_a_model_that_does_not_serve_is_not_active(platform: Platform) -> 
 
 
 async def test_a_restart_keeps_the_lease(platform: Platform) -> None:
-    """The lease keeps its end, its holder and its fence; a second click by anybody names the first and starts nothing."""
+    """The lease keeps its end, its holder and its fence; a second click starts nothing, and its answer names the first."""
     await bring_up(platform)
     [before] = await read_leases(platform)
     platform.cluster.engine_crashes("coder-chat")
@@ -190,7 +190,7 @@ async def test_a_deployment_that_is_changed_from_outside_is_reported(platform: P
 
 
 async def test_a_restart_starts_only_what_was_approved(platform: Platform) -> None:
-    """Somebody changes the Deployment of a model that has crashed, and *Restart* is still there."""
+    """If somebody changes the Deployment of a crashed model, *Restart* does not start it."""
     await bring_up(platform)
     await platform.until_true(lambda: template_is_recorded(platform))
     platform.cluster.engine_crashes("coder-chat")

@@ -1,4 +1,4 @@
-"""A change survives a kill of the bot at every point: after each write, no write is repeated or lost."""
+"""A change survives a kill of the bot after each of its writes: no write is repeated or lost."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -96,7 +96,7 @@ async def no_branch(platform: Platform) -> bool:
 async def test_a_problem_is_resolved_once_after_any_number_of_kills(
     tmp_path: Path, redis_url: str, story: Callable[[Platform], Awaitable[None]], ledger: bool
 ) -> None:
-    """After any number of kills there is one pull request, one push, at most one merge and one message. With `ledger` it is killed after each step."""
+    """There is one pull request, one push, at most one merge and one message. With `ledger` the bot is killed after each step."""
     kills = KillOnWrite()
 
     @asynccontextmanager

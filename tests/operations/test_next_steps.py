@@ -15,7 +15,7 @@ async def press_on_oldest(platform: Platform, user: str, label: str) -> None:
 
 
 async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform) -> None:
-    """The card of the bring-up can extend and end its session, and shows its times afterwards; then the newest card has the buttons."""
+    """The card of the bring-up can extend and end the session, and shows its times afterwards; then only the newest card has buttons."""
     await bring_up(platform)
     await platform.until(lambda: "[Extend …]  [Bring down]" in card_of(platform, "Bring up coder-chat"))
     await press_on_oldest(platform, "dev", "Extend …")
@@ -46,7 +46,7 @@ async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform
 
 
 async def test_a_failed_request_is_repeated_once(tmp_path: Path, redis_url: str) -> None:
-    """The new request is by the person who pressed, with another approval; a second press starts nothing."""
+    """The new request belongs to the person who pressed, and needs another approval; a second press starts nothing."""
     async with open_platform(tmp_path, redis_url, settings={"gpu": {"boot_limit": "10s"}}) as platform:
         platform.faults.add("no-stock")
         await platform.say("dev", "/gpu up coder-chat for 3h because evaluation")

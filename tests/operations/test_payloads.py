@@ -81,7 +81,7 @@ async def test_a_forged_pickle_is_not_executed(platform: Platform, tmp_path: Pat
     ids=["fields missing", "no time", "deeply nested", "not text"],
 )
 async def test_an_invalid_message_does_not_stop_the_worker(platform: Platform, forged: dict[bytes, bytes]) -> None:
-    """One such message would otherwise end the worker, at each start again."""
+    """Otherwise one such message would end the worker at each start."""
     await platform.redis.xadd("stoker:stream", forged)  # type: ignore[arg-type]
     await platform.until_true(lambda: set_aside(platform))
     await platform.say("dev", "/gpu up coder-chat")
@@ -89,7 +89,7 @@ async def test_an_invalid_message_does_not_stop_the_worker(platform: Platform, f
 
 
 async def test_a_forged_strike_is_not_executed(platform: Platform, tmp_path: Path) -> None:
-    """docket's list of tasks not to run is read by every worker, also at its start."""
+    """Every worker reads docket's list of tasks that it must not run, also at its start."""
     marker = tmp_path / "marker"
     strike = {
         "direction": "strike",
@@ -127,7 +127,7 @@ async def test_docket_s_method_to_read_a_task_is_disabled() -> None:
 
 
 def test_docket_reads_pickles_nowhere_else() -> None:
-    """A new version that does so fails here: `bot.clients.payloads` has to cover it."""
+    """If a new version of docket does, this test fails, and `bot.clients.payloads` has to cover it."""
     sources = Path(docket.__file__).parent.glob("*.py")
     using = {source.stem for source in sources if "pickle.loads" in source.read_text("utf-8")}
     covered = {module.__name__.rpartition(".")[2] for module in payloads.READERS}
@@ -135,7 +135,7 @@ def test_docket_reads_pickles_nowhere_else() -> None:
 
 
 def test_every_task_takes_text_and_numbers(svc: Services) -> None:
-    """Types that JSON preserves; all others would be read as another type, or not at all."""
+    """JSON preserves these types; a value of another type would be read as a different one, or not at all."""
     for task in all_tasks(Wiring(svc)):
         parameters = [
             parameter

@@ -78,7 +78,7 @@ def test_the_text_of_a_swap() -> None:
 def test_the_text_has_the_next_steps_of_each_kind_of_change(
     verb: Verb, name: str, facts: ModelFacts | None, first: str, tests: str, follows: str
 ) -> None:
-    """The tests depend on the endpoint's kind, and a removal has none; the next steps depend on the sync policy."""
+    """The tests depend on the endpoint's kind, and a removal has no tests; the next steps depend on the sync policy."""
     text = pull_body(change(verb, name, facts), origin="Asked by `U1`", operation="op1")
     assert text.startswith(first)
     assert tests in text

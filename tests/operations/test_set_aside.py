@@ -28,7 +28,7 @@ async def test_a_request_that_ends_the_process_twice_is_set_aside(tmp_path: Path
         async def deadly(_: web.Request, __: Any) -> web.StreamResponse:
             nonlocal deaths
             deaths += 1
-            # In a separate task: this one may end with the connection of the killed bot.
+            # In a separate task, because the current one may end with the connection of the killed bot.
             await asyncio.shield(asyncio.ensure_future(running[0].kill()))
             return web.Response()
 

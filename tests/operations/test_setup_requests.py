@@ -105,7 +105,7 @@ async def test_the_form_asks_only_for_missing_settings(setup: PlatformSetup) -> 
 
 
 async def test_an_interrupted_set_up_is_finished_once(setup: PlatformSetup, github: GitHub) -> None:
-    """The branch is pushed, the pull request is not opened: the watch opens it, and the same form opens no second one."""
+    """If the branch is pushed but no pull request is opened, the watch opens it; the same form opens no second one."""
     github.refuses["POST /pulls"] = Refused(503, "Service Unavailable")
     with pytest.raises(Unavailable):
         await setup.propose("U0ADMIN", {"gpu": {"name": "L40S"}}, "V1")
@@ -233,7 +233,7 @@ async def messages_to_the_admin(svc: Services, workspace: Workspace) -> list[str
 
 @pytest.mark.parametrize("policy", [ROLES | {"links": {"logs": "https://logs.example.com/{namespace}/{model}"}}])
 async def test_a_link_names_the_deployment_of_a_model_in_another_namespace(svc: Services) -> None:
-    """Links on cards and in Home do; a model that is not in the repository has the default links."""
+    """This applies to links on cards and in Home. A model that is not in the repository has the default links."""
     overview = await Wiring(svc).of(Overviews).read()
     for links in (overview.links, await svc.slack.links(svc.config)):
         pages = [links.pages(model, svc.clock())["logs"] for model in ("qwen-coder", "other")]

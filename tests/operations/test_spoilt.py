@@ -15,7 +15,7 @@ QUICK = {"lease": {"reconcile_every": "1s"}, "idle": {"sample_every": "1s"}}
 
 
 def annotate(platform: Platform, name: str, **marks: str | None) -> None:
-    """Like `kubectl annotate --overwrite`."""
+    """Annotate a Deployment, like `kubectl annotate --overwrite`."""
 
     def set_annotations(live: Object) -> None:
         annotations = live["metadata"].setdefault("annotations", {})
@@ -64,7 +64,7 @@ async def test_an_invalid_lease_does_not_stop_the_bot(tmp_path: Path, redis_url:
 
 
 FENCES = ["9" * 400, "not a number"]
-"""The others are in tests/bot/test_marks.py."""
+"""Other invalid fences are in tests/bot/test_marks.py."""
 
 
 @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence[:16] or "empty")
@@ -85,7 +85,7 @@ async def test_an_invalid_fence_is_ignored(tmp_path: Path, redis_url: str, fence
 
 
 async def test_a_forged_fence_does_not_keep_a_model_up(tmp_path: Path, redis_url: str) -> None:
-    """A plausible fence above the lease's: Redis decides which lease is valid."""
+    """The fence is plausible and above that of the lease, but Redis decides which lease is valid."""
     async with open_platform(tmp_path, redis_url, settings=QUICK) as platform:
         await bring_up(platform)
         annotate(platform, "coder-chat", fence=str(8 * 10**12))
@@ -160,7 +160,7 @@ async def test_an_extension_survives_a_failover(tmp_path: Path, redis_url: str, 
 
 
 async def test_a_restored_lease_is_limited_by_the_policy(tmp_path: Path, redis_url: str) -> None:
-    """Redis lost it; the annotation's end in 75 years is cut to the longest lease."""
+    """If Redis lost the lease, the annotation's end in 75 years is cut to the longest lease."""
     settings = QUICK | {"lease": {"reconcile_every": "1s", "longest": "6h"}}
     async with open_platform(tmp_path, redis_url, settings=settings) as platform:
         await bring_up(platform)

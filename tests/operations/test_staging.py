@@ -21,7 +21,7 @@ def gpu_nodes(platform: Platform) -> list[str]:
 
 
 def staging_pods(platform: Platform) -> list[str]:
-    """Jobs that run or are about to start."""
+    """Return the pods of staging Jobs that run or are about to start."""
     pods = platform.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=stoker-staging")
     return [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
@@ -91,7 +91,7 @@ async def test_two_requests_and_a_bring_up_stage_the_weights_once(
 async def test_a_removal_ends_the_download_and_deletes_the_volume(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The staging is cancelled, although its Job is gone before it notices that."""
+    """The staging is cancelled, although its Job is gone before it notices the removal."""
     monkeypatch.setattr("sandbox.download.RATE", 1.0)
     await platform.say("dev", "/model stage coder-fim")
     await platform.sees("downloading the weights")

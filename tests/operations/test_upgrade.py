@@ -1,6 +1,6 @@
 """This version finishes an operation that an earlier version of Stoker has started.
 
-`written_by_an_earlier_version.json` is what the version at 55ea100 wrote to Redis, on the sandbox's platform: a record of
+`written_by_an_earlier_version.json` has the data that the version at 55ea100 wrote to Redis on the sandbox: a record of
 each kind in each state and phase that it went through, with the mark of its plan, and Redis at four moments.
 """
 
@@ -29,7 +29,7 @@ def records(dump: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def earlier_version_left(platform: Platform, moment: str) -> str:
-    """Restore the state of Redis at that moment, with current times; returns the id of the operation in progress."""
+    """Restore the state of Redis at that moment, with current times; return the id of the operation in progress."""
     dump = WRITTEN["moments"][moment]
     (record,) = records(dump)
     late = datetime.now(UTC) - datetime.fromisoformat(record["updated"])
@@ -47,7 +47,7 @@ async def earlier_version_left(platform: Platform, moment: str) -> str:
 
 
 async def record_at_end(platform: Platform, op_id: str) -> dict[str, Any]:
-    """The operation's record once its end is written."""
+    """Return the operation's record once its end is stored."""
     async with asyncio.timeout(platform.patience):
         while True:
             record: dict[str, Any] = json.loads(await platform.redis.get(f"{{stoker}}:op:{op_id}") or "{}")
