@@ -30,7 +30,7 @@ IN_REAL_TIME = tuple(
 """Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
 
 JOURNEYS = Path(__file__).parent / "journeys"
-"""Tests that wait longest."""
+"""The tests that wait longest."""
 
 IN_ONE_PROCESS = {
     "tests/doctor/test_doctor.py",
@@ -41,8 +41,8 @@ IN_ONE_PROCESS = {
     "tests/sandbox/test_page_newer_blocks.py",
     "tests/test_install.py",
 }
-"""Modules whose tests share what takes seconds to set up, such as a running bot or a browser. In several processes, between tests of
-other modules, it would be set up again for each test. (`xdist_group` does nothing with pytest 9.2: pytest-xdist#1386.)
+"""Modules whose tests share what takes seconds to set up, such as a running bot or a browser. If they ran in several processes,
+between tests of other modules, each test would set it up again. (`xdist_group` does nothing with pytest 9.2: pytest-xdist#1386.)
 """
 
 SET_BY_IMPORTS = {"PYTEST_CURRENT_TEST", "GIT_PYTHON_REFRESH", "PY_KEY_VALUE_DISABLE_BEARTYPE"}
@@ -55,7 +55,7 @@ gc.disable()  # until every module is imported
 
 
 def pytest_collection_finish() -> None:
-    """Leave the modules out of every later collection, which takes 0.2 s with them and 1 ms without."""
+    """Exclude the imported modules from every later garbage collection, which takes 0.2 s with them and 1 ms without."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -76,7 +76,7 @@ def _leaks_belong_to_their_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _process_stays_as_it_was() -> Iterator[None]:
-    """A variable or a working directory that a test leaves behind would change the tests after it."""
+    """Restore the environment and the working directory, and fail if a test changed them, because later tests would change, too."""
     variables, directory = dict(os.environ), Path.cwd()
     yield
     changed = {
@@ -96,7 +96,7 @@ def _process_stays_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def forked() -> Iterator[None]:
-    """Bots start as forks, and not with `python -m bot`: for tests that are not about the process itself."""
+    """Start bots as forks, and not with `python -m bot`, for tests that are not about the process itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sandbox.process.start_stoker", start_stoker)
         yield
@@ -145,7 +145,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The possibly long tests at equal distances over the first nine tenths, so that none of them starts last.
+    """Place the possibly long tests at equal distances in the first nine tenths, so that none of them starts last.
 
     The journeys come first: they wait for up to a minute, the others for a few seconds.
     """
@@ -167,7 +167,7 @@ def _keep_counted(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _first_cases(items: list[pytest.Item]) -> set[str]:
-    """The case of each test that comes first in the alphabet: the same one in every worker and every order."""
+    """Return the alphabetically first case of each test: it is the same in every worker and every order."""
     cases: dict[str, str] = {}
     for item in items:
         test = item.nodeid.partition("[")[0]

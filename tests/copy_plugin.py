@@ -1,6 +1,6 @@
 """A plugin of mypy: `model_copy(update={…})` may only change fields that the model has, to values of their types.
 
-pydantic takes any dictionary and validates nothing, so that a wrong name would be stored as a new attribute.
+pydantic accepts any dictionary and validates nothing, so a wrong name would be stored as a new attribute.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _checked(context: MethodContext) -> Type:
 
 
 def _models(type_of_expression: Type) -> list[Instance]:
-    """The models that an expression may be; none if that is unknown."""
+    """Return the models that an expression may be; empty if its type is unknown."""
     proper = get_proper_type(type_of_expression)
     match proper:
         case Instance():
@@ -53,7 +53,7 @@ def _models(type_of_expression: Type) -> list[Instance]:
 
 
 def _field(model: Instance, name: str) -> Type | None:
-    """The type of a field; the field of a generic model is not checked."""
+    """Return the type of a field; the field of a generic model is not checked."""
     symbol = model.type.get(name)
     if symbol is None or not isinstance(symbol.node, Var) or symbol.node.type is None:
         return None

@@ -1,6 +1,6 @@
-"""Starts Stoker's processes as forks of one that has imported Stoker: importing is a third of a short story's processor time.
+"""Start Stoker as forks of a process that has imported it: importing takes a third of a short story's processor time.
 
-Each is a process like `python -m bot`, with its own environment, directory and output, and can be killed like it.
+Each fork is a process like `python -m bot`, with its own environment, directory and output, and can be killed.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Forked:
 async def start_stoker(
     *arguments: str, environment: Mapping[str, str], directory: Path, log: BinaryIO | None = None
 ) -> Forked:
-    """Replaces the function of `sandbox.process`."""
+    """Start Stoker in a fork; this replaces the function of `sandbox.process`."""
     with ExitStack() as pipes_to_close:
         status, status_writer = await _pipe(pipes_to_close)
         pipes = [] if log else [await _pipe(pipes_to_close), await _pipe(pipes_to_close)]
@@ -70,7 +70,7 @@ async def start_stoker(
 
 
 async def _pipe(pipes_to_close: ExitStack) -> tuple[asyncio.StreamReader, int]:
-    """A pipe's reader, and its other end, which is closed when `pipes_to_close` ends."""
+    """Return a pipe's reader and its other end, which is closed when `pipes_to_close` ends."""
     reading, writing = os.pipe()
     pipes_to_close.callback(os.close, writing)
     reader = asyncio.StreamReader()
@@ -82,7 +82,7 @@ async def _pipe(pipes_to_close: ExitStack) -> tuple[asyncio.StreamReader, int]:
 
 @cache
 def _server(kind: str) -> socket.socket:
-    """The connection to this process's server for `stoker run`, or for the terminal's commands."""
+    """Return the connection to this process's server for `stoker run`, or for the terminal's commands."""
     client_end, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with server_end:
         process = subprocess.Popen(

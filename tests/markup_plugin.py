@@ -1,4 +1,4 @@
-"""A plugin of mypy: markup must not be put into an f-string, or be joined by a plain text, because the result is plain text.
+"""A plugin of mypy: markup must not be put into an f-string or joined with a plain string, because the result is plain text.
 
 `bot.text.mrkdwn` would then escape it a second time. mypy sees an f-string as a call of `str.format` (mypy/fastparse.py).
 """
@@ -46,7 +46,7 @@ _PLAIN = (
     "bot/views/text.py",
     "bot/views/blocks.py",
 )
-"""Files in which it is intended: tests that compare texts, the terminal without markup, and the code that creates markup."""
+"""Files in which this is intended: tests that compare texts, the terminal without markup, and the code that creates markup."""
 
 
 def _taken_out(context: MethodContext) -> Type:
@@ -83,7 +83,7 @@ def _is_markup(type_: Type) -> bool:
 
 
 def _holds_markup(type_: Type) -> bool:
-    """Markup itself, an error whose text may be markup, or a list or another collection of it."""
+    """Return whether the type is markup, an error whose text may be markup, or a collection of markup."""
     proper = get_proper_type(type_)
     inside = proper.args if isinstance(proper, Instance) else ()
     return _is_markup(type_) or any(_is_markup(part) for part in inside)

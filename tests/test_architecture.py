@@ -23,7 +23,7 @@ WIRING = {
     "bot/wiring.py": {"__init__"},
     "commands/listeners.py": {"register"},
 }
-"""The functions that may take all services, because they construct objects with them. A goal of the design: under 20."""
+"""The functions that may take all services, because they construct objects with them. The design's goal is fewer than 20."""
 
 PATHS = set(re.findall(rf"(?<![\w/.])(?:{'|'.join(PACKAGES)})/(?:[\w-]+/)*(?:[\w-]+\.\w+)?", DOCUMENT))
 NAMES = set(re.findall(r"`([\w-]+\.(?:py|md|toml|lock))`", DOCUMENT))
@@ -84,7 +84,7 @@ def test_a_walk_has_ten_steps_and_at_most_twelve_files(title: str) -> None:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """The modules and packages that a module imports from."""
+    """Return the modules and packages that a module imports from."""
     return {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
 
 
@@ -143,7 +143,7 @@ def test_tests_that_share_a_fixture_run_in_one_process() -> None:
 
 
 MOST_DEPENDENCIES = 11
-"""Fields of a component. A class with more does several things, and is split by duty."""
+"""Fields of a component. A class with more fields does several things, and is split by duty."""
 
 
 def test_no_component_has_too_many_dependencies() -> None:

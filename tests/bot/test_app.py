@@ -53,7 +53,7 @@ async def test_a_signal_during_the_start_with_other_settings_stops_the_bot() -> 
 
 
 async def _run_until_stopped(stop: asyncio.Event, *, changed: bool) -> None:
-    """A bot that works until its settings change, or until it is stopped."""
+    """Run a bot that works until its settings change, or until it is stopped."""
     work, watching, changing = (asyncio.create_task(asyncio.sleep(long)) for long in (600, 600, 0 if changed else 600))
     await wait_for_stop(work, watching, changing, stop)
     work.cancel()

@@ -61,7 +61,7 @@ def test_a_run_without_an_answer_is_an_error() -> None:
     ],
 )
 def test_any_other_output_is_refused(printed: str, message: str) -> None:
-    """Another version's table, or none: the error names the missing part, and no figure is invented."""
+    """If the table has another version's form or is missing, the error names the missing part; no figure is invented."""
     with pytest.raises(Unreadable, match=message):
         levels(printed)
 
@@ -74,7 +74,7 @@ def test_the_table_has_a_line_for_each_measurement() -> None:
 
 
 def test_the_figures_of_the_picture_are_in_its_alternative_text() -> None:
-    """The text fits into Slack's 1000 characters, also for a long name."""
+    """The text fits into Slack's 1000 characters, even with a long name."""
     text = in_words(measured())
     assert "16 at a time: 1014 tokens per second" in text
     assert len(text) < 1000

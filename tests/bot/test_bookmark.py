@@ -38,7 +38,7 @@ def bookmark_of(workspace: Workspace, redis: Redis, config: Config = ON) -> Hold
 
 
 async def test_the_bookmark_shows_the_holder_and_the_end(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
-    """One bookmark, whose title changes; another bot finds it again instead of adding a second one."""
+    """There is one bookmark, whose title changes; another bot finds it again and adds no second one."""
     stand_in, _ = workspace
     bookmark, leases = bookmark_of(stand_in, redis), Leases(redis)
     await bookmark.refresh()

@@ -119,7 +119,7 @@ def test_nobody_is_asked_about_their_own_lease() -> None:
 
 
 def test_the_offer_is_not_a_lease() -> None:
-    """It shows which button to press, and until when."""
+    """The message shows which button to press, and until when."""
     op = a_bring_up(waiting=Waiting(ahead=0, offer=NOW))
     text = str(gpu_offer(op, approved=True).blocks)
     assert "press *Take it* by <!date^" in text
@@ -127,7 +127,7 @@ def test_the_offer_is_not_a_lease() -> None:
 
 
 def test_a_card_shows_when_it_expires_and_counts_nothing_down() -> None:
-    """Nobody edits a card each second, so a remaining time on it is wrong."""
+    """Nobody edits a card each second, so a remaining time on it would be wrong."""
     footer = str(card(an_operation(Kind.GPU_UP), NOW).blocks[-1])
     assert "Expires at <!date^" in footer
     assert ", in 1 h" not in footer
@@ -184,7 +184,7 @@ def test_the_card_of_a_session_that_is_over_is_in_the_past(outcome: Outcome) -> 
 
 
 def test_a_card_links_to_its_applications_if_argo_cd_has_an_address() -> None:
-    """The card has the link only if `argocd.url` is set; the Applications' namespace is part of it."""
+    """The card has the link only if `argocd.url` is set; the link contains the Applications' namespace."""
     op = an_operation(Kind.MODEL_SWAP, plan=a_plan().model_copy(update={"applications": ("coder-fim",)}))
     links = Links(argocd="https://argocd.example.com/", argocd_namespace="argocd")
     assert "<https://argocd.example.com/applications/argocd/coder-fim|coder-fim>" in str(card(op, NOW, links).blocks)
@@ -225,7 +225,7 @@ def test_home_links_to_the_log_of_a_session() -> None:
 
 
 def test_a_roll_out_without_a_merge_commit_has_nothing_to_revert() -> None:
-    """An operation of an earlier version may not contain it."""
+    """The record of an earlier version may lack the merge commit."""
     op = an_operation(Kind.MODEL_SWAP, Status.SUCCEEDED, result=RolledOut(serves="m", then="answers"), plan=a_plan())
     assert "Revert" not in buttons(card(op, NOW).blocks)
 

@@ -18,7 +18,7 @@ from bot.platform.change_planning import read_options
     ],
 )
 def test_a_price_is_per_million_tokens(typed: str, per_token: str) -> None:
-    """A price that is too low for a million tokens counts as the price of one token, like in LiteLLM's file."""
+    """A price that is too low for a million tokens counts as the price of one token, as in LiteLLM's file."""
     assert read_options("add", (("price-in", typed),)) == {"price_in": per_token}
 
 

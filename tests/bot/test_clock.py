@@ -14,7 +14,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 def test_sixty_seconds_pass_in_one() -> None:
-    """An hour after its start the clock has advanced sixty hours, and it can compute the real time of a moment."""
+    """After an hour of real time the clock has advanced sixty hours, and it can compute the real time of a moment."""
     since = datetime.now(UTC) - HOUR
     clock = Clock(60, since)
     assert abs(clock() - (since + 60 * HOUR)) < MINUTE
@@ -24,7 +24,7 @@ def test_sixty_seconds_pass_in_one() -> None:
 
 
 def test_other_systems_are_not_faster() -> None:
-    """A limit for a system is shortened to 20 s of real time and not further; at real time it is not changed."""
+    """A limit for another system is not shortened below 20 s of real time; if the clock is not faster, it is not changed."""
     clock = Clock(60, datetime.now(UTC))
     assert (clock.patience(2 * HOUR), clock.patience(5 * MINUTE), clock.patience(3 * timedelta(seconds=1))) == (
         120,
@@ -69,7 +69,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> pytest.Mon
 
 @pytest.mark.parametrize("address", ["", "https://slack.com/api/", "https://slack.example.com/api/", "http://127.0.0.1.example.com/api/"])  # fmt: skip
 def test_a_real_slack_has_real_time(environment: pytest.MonkeyPatch, address: str) -> None:
-    """Leases of real people must not end sixty times too early."""
+    """With a faster clock, the leases of real people would end too early."""
     environment.setenv("SLACK_API_URL", address)
     with pytest.raises(SettingsError, match="STOKER_CLOCK is only for a Slack on this machine"):
         load_settings()

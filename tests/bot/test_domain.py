@@ -27,7 +27,7 @@ def operation() -> Operation:
 
 
 def test_entering_a_phase_ends_the_one_before() -> None:
-    """Entering it again, after a restart, keeps its start."""
+    """If an operation enters a phase again after a restart, the phase keeps its start time."""
     op = operation().with_phase(phases.SYNC, at(0)).with_phase(phases.START, at(2))
     assert op.with_phase(phases.START, at(9)) == op
     assert [(p.name, p.began, p.ended) for p in op.phases] == [

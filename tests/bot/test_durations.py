@@ -17,7 +17,7 @@ def test_durations_are_read(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["-3h", "", "0m", "2", "soon", "3h;rm"])
 def test_an_invalid_duration_is_refused(text: str) -> None:
-    """Durations that are negative, empty, zero, without a unit, or contain other text are refused."""
+    """Durations that are negative, empty, zero, without a unit, or mixed with other text are refused."""
     with pytest.raises(ValueError, match="for example"):
         parse_duration(text)
 

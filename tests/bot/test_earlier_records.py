@@ -1,6 +1,6 @@
 """This version reads everything that an earlier version of Stoker stored in Redis, and sets nothing aside.
 
-`stored_by_an_earlier_version.json` is Redis as the classes of the version at c420f96 wrote it: an operation of each kind
+`stored_by_an_earlier_version.json` has the data that the classes of the version at c420f96 wrote: an operation of each kind
 and in each status, each result in the step ledger, and a record of each other type.
 """
 
@@ -104,7 +104,7 @@ async def test_results_of_steps(earlier: Redis, op_id: str, key: str, returns: A
 
 
 async def test_the_facts_of_a_change_are_kept(earlier: Redis) -> None:
-    """A retry makes the same commit from them."""
+    """A retry makes the same commit from the stored facts."""
     ledger = StepLedger(earlier)
     facts = await ledger.result("op-swap", FACTS.key, FACTS.returns)
     assert facts

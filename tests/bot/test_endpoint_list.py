@@ -1,4 +1,4 @@
-"""The list of endpoints: every endpoint is completely on one page; words filter the list."""
+"""The list of endpoints: no endpoint is split between two pages, and words filter the list."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ def test_three_hundred_endpoints_are_on_pages() -> None:
 
 
 def test_words_filter_the_list() -> None:
-    """Every word must match; a page keeps the words."""
+    """Every word must match, and the words stay when the page changes."""
     assert [name for page in pages(300, ("fim",)) for name in names(page)] == [f"fim-{n:03}" for n in range(0, 300, 10)]
     assert button(pages(300, ("fim",))[0], LIST_NEXT) == "1 fim"
     assert [name for page in pages(300, ("up", "gpu")) for name in names(page)] == ["chat-007", "chat-107", "chat-207"]
@@ -77,7 +77,7 @@ def test_words_filter_the_list() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "x y", "-1 fim", "99999999999 fim", "7 fim"])
 def test_any_value_of_a_button_is_a_search(text: str) -> None:
-    """An old or forged value shows a page, the last one at most."""
+    """An old or forged value shows an existing page."""
     view = listing(endpoints(60), "a" * 40, Search.of_value(text))
     assert complaints(view) == []
 

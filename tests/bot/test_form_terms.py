@@ -25,7 +25,7 @@ def test_options_are_named_as_fields(text: str, expected: str) -> None:
 
 
 def test_each_option_has_its_field() -> None:
-    """A text that names a field leads to it."""
+    """If an error names a field, a form has that field."""
     options = tuple((key, "7") for key in LABELS if key not in ("like", "context", "served"))
     pages = [change_form(ChangeForm(verb="add", names=("a",), options=options)), advanced_form("add", (), "{}")]
     labels = {block["label"]["text"] for page in pages for block in page["blocks"] if "label" in block}

@@ -27,7 +27,7 @@ async def test_the_head_is_the_last_pushed_commit(repo: Repository, work: Path) 
 async def test_only_the_followed_branch_is_fetched_until_another_commit_is_needed(
     repo: Repository, tmp_path: Path, work: Path
 ) -> None:
-    """A repository with thousands of branches costs no more than one; a commit on one of them can still be read."""
+    """Thousands of other branches cost nothing; a commit on one of them can still be read."""
     git("checkout", "--quiet", "-b", "theirs", cwd=work)
     (work / "README.md").write_text("theirs\n")
     foreign_commit = commit(work, "theirs")
@@ -106,7 +106,7 @@ async def test_a_commit_is_reverted_on_top_of_later_ones(repo: Repository, work:
 
 
 async def test_a_branch_of_stoker_is_moved_only_from_its_last_commit(repo: Repository, work: Path) -> None:
-    """A change is made again on top of a moved main branch; commits of people are never overwritten."""
+    """Stoker makes a change again on top of a moved main branch, but never overwrites commits of people."""
     base = await repo.head()
     options: dict[str, Any] = {"branch": BRANCH, "message": "feat: add", "when": WHEN}
     first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, **options)
@@ -188,7 +188,7 @@ async def test_a_partial_mirror_fetches_the_contents_of_a_commit_at_once(tmp_pat
 
 
 async def test_a_later_commit_brings_its_contents(tmp_path: Path, work: Path) -> None:
-    """The next request exchanges data with the remote once; contents of the past that a revert brings back are complete, too."""
+    """The next request exchanges data with the remote once; this includes earlier contents that a revert restores."""
     remote = tmp_path / "remote.git"
     git("config", "uploadpack.allowFilter", "true", cwd=remote)
     first = git("rev-parse", "HEAD", cwd=work)
@@ -243,7 +243,7 @@ async def test_the_result_of_a_merge_is_predicted(repo: Repository, work: Path) 
 
 
 async def test_the_changes_of_a_branch_to_each_file_are_known(repo: Repository, work: Path) -> None:
-    """They include changes of a mode, a symbolic link, a submodule and a name, and show whether the bot made them."""
+    """This includes changes of a mode, a symbolic link, a submodule and a name, and whether the bot made them."""
     base = commit_of(work)
     git("checkout", "--quiet", "-b", "branch", cwd=work)
     (work / "ours.txt").write_text("ours\n")
@@ -289,7 +289,7 @@ def commit_of(work: Path) -> str:
 
 
 async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_path: Path) -> None:
-    """Added, changed and deleted files; the modes of other files stay, even if a file is rewritten."""
+    """The commit adds, changes and deletes files; the modes of files stay, even if a file is rewritten."""
     base = await repo.head()
     changes = ChangeSet(
         files={"scripts/wait.sh": "#!/bin/sh\nexit\n", "README.md": None, "serving/new/a b.yaml": "new: ö\r\n"}
@@ -310,7 +310,7 @@ async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_
 
 
 async def test_a_repeated_push_is_the_same_commit(repo: Repository, tmp_path: Path, work: Path) -> None:
-    """This is true from another mirror, like after a crash, and if people have added commits to the branch."""
+    """This is true for another mirror, as after a crash, and if people have added commits to the branch."""
     base = await repo.head()
     changes = ChangeSet(files={"README.md": "new\n"})
     first = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
@@ -365,7 +365,7 @@ async def test_a_branch_is_deleted_once(repo: Repository, tmp_path: Path) -> Non
 
 
 async def test_an_unknown_commit_is_named(repo: Repository) -> None:
-    """The same applies to text that is not a commit id, before git sees it."""
+    """A text that is not a commit id is refused before git gets it."""
     with pytest.raises(BotError, match="no commit 000000000"):
         await repo.tree("0" * 40)
     with pytest.raises(BotError, match="is not a commit id"):

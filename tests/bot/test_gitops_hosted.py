@@ -26,7 +26,7 @@ __all__ = ["repo", "work"]
 
 
 async def test_error_messages_of_git_contain_no_secret(tmp_path: Path, work: Path) -> None:
-    """No secret is shown, not only the current token: a remote may send any text."""
+    """Every secret is removed, not only the current token, because a remote may send any text."""
     conceal(SecretStr("an-older-token-0815"))
     hook = tmp_path / "remote.git" / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho 'an-older-token-0815 and sk-0123456789abcdef are refused' >&2\nexit 1\n")
@@ -39,7 +39,7 @@ async def test_error_messages_of_git_contain_no_secret(tmp_path: Path, work: Pat
 
 
 async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
-    """It would appear in git's arguments and messages."""
+    """The password would appear in git's arguments and messages."""
     with pytest.raises(BotError, match="GITHUB_TOKEN"):
         repository(tmp_path, f"https://x:{TOKEN}@example.com/a.git")
 
@@ -76,7 +76,7 @@ async def test_a_change_is_pushed_and_merged(tmp_path: Path, work: Path) -> None
 
 @pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
 async def test_a_revert_reverts_the_whole_pull_request(tmp_path: Path, work: Path, method: str) -> None:
-    """A revert undoes all of its commits, for every merge method; other people's commits before and after it stay."""
+    """A revert undoes all commits of the pull request, for every merge method; other people's commits before and after it stay."""
 
     async def token() -> SecretStr:
         return SecretStr(TOKEN)

@@ -46,7 +46,7 @@ def activity(running: float = 0, requests: float = 0, tokens: float = 0) -> Acti
 def decision_at(
     at: timedelta, session: Session | None = None, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> Decision:
-    """The decision at this time after the model was ready and last used."""
+    """Return the decision at this time after the model was ready and last used."""
     idle = Idle.model_validate(policy)
     return decide(lease or a_lease(), session or a_session(), waiting, NOW + at, idle, LeaseLimits())
 
@@ -54,7 +54,7 @@ def decision_at(
 def decisions_of_unused_model(
     hours: float, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> list[tuple[float, Decision]]:
-    """The actions and their minutes for an unused model, sampled every minute until it is down."""
+    """Return the actions and their minutes for an unused model, sampled every minute until it is down."""
     lease, done = lease or a_lease(), list[tuple[float, Decision]]()
     session = with_sample(None, lease, activity(), NOW)
     for minute in range(1, int(hours * 60) + 1):
@@ -114,7 +114,7 @@ def test_traffic_after_the_announcement_cancels_it() -> None:
 
 
 def test_a_keep_has_an_end() -> None:
-    """After a keep, the idle time restarts at its end, and earlier reminders count as answered."""
+    """The idle time restarts at the end of the keep, and earlier reminders count as answered."""
     kept_lease = a_lease(keep_until=NOW + 75 * MINUTE)
     session = a_session(reminders=1, reminded=NOW + 15 * MINUTE, announced=NOW + 14 * MINUTE)
     assert decision_at(90 * MINUTE - SECOND, session, kept_lease) == Nothing()
@@ -133,7 +133,7 @@ def test_the_end_of_the_lease_is_announced_and_enforced() -> None:
 
 
 def test_an_extended_lease_gets_another_warning() -> None:
-    """The warning was sent for another end of the lease."""
+    """The earlier warning was for another end of the lease."""
     extended = a_lease(ends=END + timedelta(hours=1))
     busy = a_session(active=END + 44 * MINUTE, warned=END)
     assert decision_at(timedelta(hours=4, minutes=45), busy, extended) == WarnEnd(15 * MINUTE)
@@ -146,7 +146,7 @@ def test_a_lease_shorter_than_the_warning_has_none() -> None:
 
 
 def test_idle_limits_are_shorter_while_somebody_waits() -> None:
-    """By default the reminder comes after 5 minutes and the end after 15; without a queue after 15 and 60."""
+    """By default the reminder comes after 5 minutes and the end after 15; without a queue they come after 15 and 60."""
     assert decisions_of_unused_model(1, waiting=1) == [
         (5, Remind(5 * MINUTE, NOW + 15 * MINUTE, last=False)),
         (10, Remind(10 * MINUTE, NOW + 15 * MINUTE, last=True)),
@@ -185,7 +185,7 @@ def test_longer_times_for_the_queue_do_not_lengthen_anything() -> None:
 
 
 def test_nobody_is_asked_in_quiet_hours() -> None:
-    """An idle model goes down after the time of the first reminder; a busy or kept one stays."""
+    """An idle model goes down after the time of the first reminder; a busy or kept model stays up."""
     night = "20:00-07:00"
     assert decision_at(15 * MINUTE - SECOND, quiet_hours=night) == Nothing()
     assert decision_at(15 * MINUTE, quiet_hours=night) == BringDown("idle for 15 min in quiet hours")

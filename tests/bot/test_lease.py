@@ -45,7 +45,7 @@ async def test_the_same_model_for_another_operation_is_busy(redis: Redis) -> Non
 
 
 async def test_the_fence_only_grows(redis: Redis) -> None:
-    """Each claim gets a higher number, also after a release."""
+    """Each claim gets a higher number, even after a release."""
     leases, fences = Leases(redis), []
     for n in range(3):
         lease = await leases.claim(a_lease(op=f"op{n}"))
@@ -90,7 +90,7 @@ async def test_simultaneous_changes_are_all_kept(redis: Redis) -> None:
 
 
 async def test_a_free_slot_goes_to_the_head_of_the_queue(redis: Redis) -> None:
-    """If somebody waits, a new request and the second in the queue must wait; the first gets the slot and leaves the queue."""
+    """A new request and the second in the queue must wait; the first in the queue gets the slot and leaves the queue."""
     leases = Leases(redis)
     assert [await leases.join("first"), await leases.join("second"), await leases.join("first")] == [0, 1, 0]
     for late in ("newcomer", "second"):
@@ -112,7 +112,7 @@ async def test_two_free_slots_go_to_the_first_two(redis: Redis) -> None:
 
 
 async def test_a_replacement_hands_the_slot_over_in_one_step(redis: Redis) -> None:
-    """The new lease has a higher fence, the old one is gone, and repeating it gives the same lease."""
+    """The new lease has a higher fence, the old one is gone, and a repeated replacement gives the same lease."""
     leases = Leases(redis)
     old = await leases.claim(a_lease())
     await leases.join("waiting")  # a replacement is approved: it does not queue

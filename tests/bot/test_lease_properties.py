@@ -33,7 +33,7 @@ START = datetime(2026, 11, 23, tzinfo=UTC)
 
 @dataclass
 class Worker:
-    """The process of an operation, with its current step and the lease that it assumes to hold."""
+    """The process of an operation, with its current step and the lease that it assumes it holds."""
 
     op: str
     model: str
@@ -114,7 +114,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(w.step == "up" for w in self.workers))
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
-        """A keep: in Redis, and on the Deployment."""
+        """Keep the model: in Redis, and on the Deployment."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "up"]))
 
         async def keep() -> None:
@@ -131,7 +131,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(w.lease for w in self.workers))
     @rule(data=st.data())
     def down(self, data: st.DataObject) -> None:
-        """The end of a session, or of an attempt."""
+        """End a session, or an attempt."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.lease]))
         self.run(self._back_off(worker))
 
@@ -176,7 +176,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(z.lease for z in self.zombies))
     @rule(data=st.data(), action=st.sampled_from(("up", "down", "mark", "release")))
     def zombie(self, data: st.DataObject, action: str) -> None:
-        """A worker that was believed dead continues: under an old fence nothing happens."""
+        """A worker that was believed dead continues, but changes nothing with its old fence."""
         zombie = data.draw(st.sampled_from([z for z in self.zombies if z.lease]))
         assert zombie.lease
         current = next((w.lease for w in self.workers if w.model == zombie.model and w.lease), None)
@@ -337,7 +337,7 @@ class LeaseMachine(RuleBasedStateMachine):
             assert [lease for lease in leases_before if lease.fence == current.fence] == [
                 lease for lease in await self.leases.held() if lease.fence == current.fence
             ]
-        elif after != before:  # without a lease: the second check of a dead process undoes its bring-up
+        elif after != before:  # without a lease: the second check of a process that lost it undoes the bring-up
             await self.cluster.scale(model, 0, lease=None)
 
     async def _members(self) -> list[bytes]:

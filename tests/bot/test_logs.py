@@ -52,7 +52,7 @@ def test_every_line_names_its_operation_actor_and_model(capsys: pytest.CaptureFi
 
 
 def test_lines_of_the_libraries_are_of_the_same_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    """A warning of aiohttp's is JSON with the same keys, so that one query finds all."""
+    """A warning of aiohttp is JSON with the same keys, so that one query finds all lines."""
     lines = Lines(capsys)
     logging.getLogger("aiohttp.server").warning("Error handling %s", "request")
     line = lines.last()
@@ -96,7 +96,7 @@ def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: 
 def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_removed_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Secrets that are read later are removed too, and the old ones as well."""
+    """Secrets that are read later are removed, and the earlier secrets are still removed."""
     lines = Lines(capsys)
     mounted = tmp_path / "GITHUB_WEBHOOK_SECRET"
     mounted.write_text("the-first-one")
@@ -110,13 +110,13 @@ def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_removed_too(
 
 
 def test_a_bearer_header_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Any text after Bearer or Basic is a key."""
+    """Any text after Bearer or Basic counts as a secret."""
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("asked", headers={"Authorization": "Bearer abc.def.ghi"})
     assert lines.last()["headers"] == {"Authorization": "Bearer ***"}
     structlog.get_logger("bot.test").info(
         "asked", headers="authorization: bearer abc.def.ghi"
-    )  # like Kubernetes' client
+    )  # as Kubernetes' client does
     assert lines.last()["headers"] == "authorization: bearer ***"
 
 

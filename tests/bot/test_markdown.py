@@ -37,7 +37,7 @@ _LIVE = re.compile(r"(?<!\w)@\w|#\d|\bGH-\d|https?://|www\.", re.IGNORECASE)
 
 
 def _tokens(markdown: str) -> list[tuple[str, str]]:
-    """The kinds and texts of the tokens of GitHub's Markdown, with HTML."""
+    """Return the kinds and texts of the tokens of GitHub's Markdown, with HTML."""
     parsed = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
     return [(token.type, token.content) for block in parsed for token in ([block, *(block.children or ())])]
 

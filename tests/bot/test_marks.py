@@ -48,7 +48,7 @@ def test_an_implausible_annotation_is_ignored(mark: str | None) -> None:
 
 
 def test_policy_limits_a_restored_lease() -> None:
-    """The end, the requested time and the message addresses of an annotation are limited to what anybody may have."""
+    """The end, the requested time and the message addresses of an annotation are limited to the values that anybody may have."""
     greedy = LEASE.model_copy(
         update={
             "hold": 900 * HOUR,
@@ -106,5 +106,5 @@ def test_a_mark_adds_nothing_else_to_a_lease(change: dict[str, object]) -> None:
     ],
 )  # fmt: skip
 def test_a_fence_is_a_plain_number_of_this_age(text: str, fence: int) -> None:
-    """Other values are ignored, so that they do not prevent a claim."""
+    """Other values are ignored, because they would prevent a claim."""
     assert fence_of({"metadata": {"annotations": {"stoker.dev/fence": text}}}) == fence

@@ -35,7 +35,7 @@ EVIL = "<https://evil.example|Approve & roll out> <!channel> <@U0LEAD> `x` *b* :
 
 
 def test_a_value_in_a_template_is_text() -> None:
-    """Any value is escaped; markup stays markup, and so does our own error that contains markup."""
+    """Any value is escaped; markup stays markup, and so does Stoker's own error that contains markup."""
     markup = md(
         "*{name}* {model}: {why} {error}", name=EVIL, model=code("m"), why=BotError(EVIL), error=Unavailable("X", EVIL)
     )
@@ -106,7 +106,7 @@ def test_templates_are_literals() -> None:
 
 
 def test_a_replacement_keeps_markup() -> None:
-    """The receipt on a card becomes exact when the node is gone: the rest of the card is unchanged."""
+    """When the node is gone, the receipt on a card becomes exact, and the rest of the card does not change."""
     outcome = md("{model} is down.\n{receipt}", model=code("coder-chat"), receipt=md("*Receipt*: about"))
     exact = outcome.replace(md("*Receipt*: about"), md("*Receipt*: exactly"))
     assert isinstance(exact, Mrkdwn)
@@ -115,7 +115,7 @@ def test_a_replacement_keeps_markup() -> None:
 
 
 def test_a_diagnosis_names_flags_as_code_and_nothing_else_is_markup() -> None:
-    """A sentence may contain an engine's log line, also between backticks."""
+    """A sentence may contain an engine's log line, even between backticks."""
     markup = with_code("`--max-model-len=8` would fit. *bold* <!channel> `<https://evil|Approve>`")
     assert markup == "`--max-model-len=8` would fit. ∗bold∗ &lt;!channel&gt; `&lt;https://evil|Approve&gt;`"
 

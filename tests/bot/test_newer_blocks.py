@@ -188,7 +188,7 @@ async def test_another_refusal_stays_an_error(
 
 @pytest.mark.parametrize("problem", ["It does not fit.", "x" * 900])
 def test_a_problem_that_a_form_already_shows_is_detected(problem: str) -> None:
-    """It may be shown as an alert, as a section for a long text, or as older blocks."""
+    """The problem may be shown as an alert, as a section if it is long, or as older blocks."""
     form = change_form(ChangeForm(verb="add", problem=problem))
     assert shows_problem(form, problem)
     assert shows_problem(form | {"blocks": older(form["blocks"])}, problem)
@@ -196,7 +196,7 @@ def test_a_problem_that_a_form_already_shows_is_detected(problem: str) -> None:
 
 
 def test_measurements_are_a_table_in_the_thread_and_logs_stay_as_they_are() -> None:
-    """Aligned by Slack and not by spaces, which wrap; an older workspace gets columns."""
+    """Slack aligns the columns of a table, while a text with spaces may wrap; an older workspace gets the text."""
     rows = (("Part", "Engine", "Estimate"), ("weights", "5.2 GiB", "5.1 GiB"))
     measured = Note(title="Measured by the engine", text="The engine has 1.0 GiB more. <!channel>", rows=rows)
     op = a_bring_up(notes=(measured, Note(title="The last log lines", text="ERROR  CUDA")))

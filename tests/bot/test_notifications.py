@@ -1,4 +1,4 @@
-"""Notifications as the table in docs/slack.md has them, counted by the stand-in workspace."""
+"""The notifications, counted by the stand-in workspace, are those of the table in docs/slack.md."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ def operations(redis: Redis) -> Operations:
 
 
 def open_presentation(workspace: Workspace, redis: Redis, approvers: tuple[str, ...]) -> Presentation:
-    """A new object each time, as in another process."""
+    """Return a new object each time, as in another process."""
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     roles = Roles(approvers=approvers, admins=("U0ADMIN",))
     config = Config(slack=SlackSection(channel=CHANNEL, update_every=timedelta(seconds=0.1)), roles=roles)
@@ -85,7 +85,7 @@ def an_operation(status: Status, actor: str = "U0DEV", kind: Kind = Kind.GPU_UP,
 
 
 async def settled(presentation: Presentation, workspace: Workspace, op: Operation) -> dict[str, list[tuple[str, str]]]:
-    """The notifications once the operation is shown and nothing is left to be written."""
+    """Return the notifications once the operation is shown and nothing is left to be written."""
     presentation.show(op.id, now=True)
     async with asyncio.timeout(90):
         while not workspace.posted(CHANNEL):

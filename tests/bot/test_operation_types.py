@@ -50,7 +50,7 @@ def test_mypy_rejects_a_field_that_the_kind_does_not_have(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_record_is_read_as_the_type_of_its_kind(kind: Kind) -> None:
-    """The text is unchanged, with its markup."""
+    """The text and its markup are unchanged."""
     op = an_operation(kind=kind, text="<b> & *x*")
     again = OPERATION.validate_json(op.model_dump_json())
     assert type(again) is OPERATIONS[kind]

@@ -101,7 +101,7 @@ def test_only_open_questions_are_asked() -> None:
 
 
 def test_an_explicit_default_is_a_setting() -> None:
-    """The same value, but somebody has chosen it."""
+    """Its value equals the default, but somebody has chosen it."""
     chosen = Config.model_validate({"platform": {"namespace": Config().platform.namespace}})
     assert chosen == Config()
     assert not same(chosen, Config())

@@ -37,7 +37,7 @@ def test_a_teammate_approves() -> None:
 
 
 def test_nobody_approves_their_own_request() -> None:
-    """Approvers cannot either, unless the configuration allows it."""
+    """This includes approvers, unless the configuration allows it."""
     refused = may_vote(requested_by("LEAD"), "LEAD", PEOPLE, Config())
     assert (refused.allowed, refused.reason) == (False, "You requested this yourself, so a teammate must approve it.")
     assert may_vote(requested_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed
@@ -65,7 +65,7 @@ def test_an_approved_request_in_the_queue_needs_no_more_votes() -> None:
 
 
 def test_without_approvers_no_request_is_accepted() -> None:
-    """Fail closed, with a reason."""
+    """Every request is refused with the reason."""
     nobody = People(frozenset(), frozenset(), frozenset())
     assert not can_be_approved(nobody).allowed
     assert "roles.approvers" in can_be_approved(nobody).reason
@@ -89,7 +89,7 @@ def test_requester_holder_and_approvers_may_cancel_and_keep() -> None:
 
 
 def test_only_an_admin_may_override_with_a_reason() -> None:
-    """An approver may not override, nor an admin without a reason; the admin's own request is allowed."""
+    """Neither an approver nor an admin without a reason may override; an admin may override on their own request."""
     assert "Only an admin" in may_override("LEAD", "fire", PEOPLE).reason
     assert "Give a reason" in may_override("ADMIN", "", PEOPLE).reason
     assert may_override("ADMIN", "fire", PEOPLE).allowed
@@ -120,7 +120,7 @@ def test_only_an_admin_may_break_a_lease_with_a_reason() -> None:
 
 
 def test_everybody_may_end_a_boot_and_its_requester_is_notified() -> None:
-    """One rule for Cancel and `/gpu down`; a waiting request can be cancelled by its requester and the approvers."""
+    """Cancel and `/gpu down` have the same rule. A waiting request can be cancelled by its requester and the approvers."""
     for status in (Status.APPROVED, Status.RUNNING):
         assert may_cancel(requested_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed
     assert not may_cancel(requested_by("DEV").model_copy(update={"status": Status.AWAITING}), "ANY", PEOPLE).allowed

@@ -1,4 +1,4 @@
-"""Messages as people see them in the stand-in workspace: limited in rate, and the last state arrives even if Slack fails."""
+"""Messages in the stand-in workspace: their rate is limited, and the last state arrives even if Slack fails."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -53,7 +53,7 @@ def operations(redis: Redis) -> Operations:
 async def open_presentation(
     workspace: Workspace, operations: Operations, redis: Redis
 ) -> AsyncIterator[OpenPresentation]:
-    """A presentation, as of another process each time; with `url`, for another server than the stand-in."""
+    """Return a new presentation each time, as in another process; with `url`, for another server than the stand-in."""
     async with AsyncExitStack() as stack:
 
         def make(session: ClientSession | None = None, url: str = "", pause: float = 1) -> Presentation:
@@ -209,7 +209,7 @@ async def test_a_deleted_card_is_posted_again_once(
 async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
     workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, redis: Redis, op: Operation
 ) -> None:
-    """Killed after the intent was recorded, and after the card was posted: the key contains the deleted card's time stamp."""
+    """The bot is killed after the intent was recorded or after the card was posted; the key has the deleted card's time stamp."""
     first = open_presentation()
     first.show(op.id)
     await until(lambda: cards(workspace))
@@ -236,7 +236,7 @@ async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
 async def test_a_channel_that_accepts_no_messages_leads_to_one_direct_message(
     workspace: Workspace, presentation: Presentation, operations: Operations, redis: Redis, op: Operation, failure: str
 ) -> None:
-    """One message per person and operation, not per update; it shows the end, and the channel shows it when it is back.
+    """There is one message per person and operation. It shows the end, and so does the channel when it accepts messages again.
 
     The requester also gets the result in a new message, because an edit notifies nobody.
     """
@@ -309,7 +309,7 @@ async def test_a_reminder_waits_for_its_channel(
 async def test_a_letter_survives_its_process(
     workspace: Workspace, open_presentation: OpenPresentation, redis: Redis
 ) -> None:
-    """Killed before it was posted: the next process finds it in the outbox. If it was changed, the newest text is posted."""
+    """If the bot is killed before it posts a letter, the next process finds it in the outbox and posts its newest text."""
     first = open_presentation()
     await first.post("k", CHANNEL, lines(md("hello")))
     await first.close()
@@ -372,7 +372,7 @@ async def test_a_change_during_the_shutdown_is_shown_by_the_next_process(
 async def test_a_note_below_a_deleted_card_is_in_the_channel(
     workspace: Workspace, presentation: Presentation, op: Operation
 ) -> None:
-    """`thread_not_found`: the message is posted in the channel instead."""
+    """If Slack answers `thread_not_found`, the message is posted in the channel instead."""
     presentation.show(op.id)
     await until(lambda: cards(workspace))
     workspace.delete_card()
@@ -474,7 +474,7 @@ async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
 async def test_a_letter_that_was_posted_before_a_kill_gets_the_newest_text(
     workspace: Workspace, open_presentation: OpenPresentation, operations: Operations, redis: Redis
 ) -> None:
-    """Killed between the post and the note that it is done, then revised: there is one message, with the revised text."""
+    """The bot is killed between the post and its record, and the letter is revised: there is one message, with the new text."""
     workspace.archive()
     first = open_presentation()
     await first.post("k", CHANNEL, lines(md("hello")))

@@ -106,7 +106,7 @@ async def test_a_key_of_another_type_is_set_aside(redis: Redis, key: str) -> Non
 
 @pytest.mark.parametrize("places", ["many", "1.5", ""])
 async def test_an_unreadable_counter_of_places_starts_again(redis: Redis, places: str) -> None:
-    """This works even if Redis has no scripts yet, like after a restart."""
+    """This works even if Redis has no scripts yet, as after a restart."""
     await redis.script_flush()
     await redis.set("{stoker}:queue:places", places)
     assert await Leases(redis).join("op1") == 0
@@ -150,7 +150,7 @@ async def test_a_request_replaces_an_unreadable_record(redis: Redis, text: str) 
 
 @pytest.mark.parametrize("key", ["op:abc", "ops:open", "ops", "ops:untold", "audit", "alerts", "smoke", "reconciled"])
 async def test_the_store_works_despite_a_key_of_another_type(redis: Redis, key: str) -> None:
-    """Any value at its key is handled."""
+    """Values of any type are handled."""
     await redis.xadd(f"{{stoker}}:{key}", {"a": "b"}) if key != "audit" else await redis.set("{stoker}:audit", "x")
     operations = Operations(redis)
     await operations.create(an_operation())
@@ -216,7 +216,7 @@ async def test_invalid_letters_are_set_aside(redis: Redis) -> None:
 
 
 async def test_an_unreadable_message_record_leads_to_a_search_for_the_message(redis: Redis) -> None:
-    """The next attempt checks whether the message exists, like after a crash between the post and its record."""
+    """The next attempt checks whether the message exists, as after a crash between the post and its record."""
     messages = Messages(redis)
     await redis.set("{stoker}:message:k", "sometime")
     assert await messages.posted("k") is None

@@ -63,7 +63,7 @@ async def test_nothing_sent_to_slack_or_github_contains_a_secret() -> None:
 
 
 def test_only_texts_are_touched() -> None:
-    """A button's value and an action are written by the bot."""
+    """The bot itself writes a button's value and an action's id, so they are not changed."""
     sent = {"action_id": KEY, "text": {"text": KEY}, "elements": [{"alt_text": KEY, "count": 3}]}
     assert cleaned_texts(sent) == {
         "action_id": KEY,

@@ -48,7 +48,7 @@ def test_a_week_without_a_session_is_drawn_empty() -> None:
 
 
 def test_the_report_fits_with_many_people_and_models() -> None:
-    """Names of any length, forty people, nine models, eight weeks; the figures are in the table, and in older blocks."""
+    """Names may have any length. The figures are in the table, and in older blocks."""
     bills = [a_bill(NOW - timedelta(weeks=n % 8), 1 + n, f"model-{n % 9}-" + "x" * 40, f"U{n}") for n in range(40)]
     view = usage(weekly(bills, NOW, 8), len(bills), 0)
     assert complaints(view) == []
@@ -72,7 +72,7 @@ def test_the_report_names_the_people_who_used_the_gpu() -> None:
 
 
 def test_days_are_counted_where_their_sessions_began() -> None:
-    """Seven days, the current one last; older days are omitted."""
+    """There are seven days, and the current day is the last; older days are omitted."""
     yesterday = NOW - timedelta(days=1)
     days = daily([a_bill(yesterday, 2, idle=0.5), a_bill(yesterday, 1), a_bill(NOW - timedelta(days=7), 9)], NOW)
     assert [day.day.day for day in days] == [19, 20, 21, 22, 23, 24, 25]

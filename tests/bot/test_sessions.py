@@ -31,7 +31,7 @@ def sessions(redis: Redis) -> Sessions:
 
 
 async def test_the_bots_own_requests_are_summed_once_they_are_over(sessions: Sessions) -> None:
-    """While they run, the counters cannot be attributed; the same applies after a crash, for ten minutes."""
+    """While the requests run, and for ten minutes after a crash, the counters cannot be attributed."""
     assert await sessions.own("coder-chat", NOW) == Own()
     async with sessions.asking("coder-chat", NOW) as own_requests:
         own_requests += [Own(requests=1, tokens=20), Own(requests=1, tokens=22)]
@@ -78,7 +78,7 @@ def test_a_session_bills_from_the_creation_of_the_node_to_its_end() -> None:
 
 
 def test_unobserved_costs_are_estimated_and_marked() -> None:
-    """Without a node it begins with the claim; without the node's end it includes the usual drain."""
+    """Without a node the cost begins with the claim; without the node's end it includes the usual drain."""
     unseen, drains = a_bill(), a_bill(node=Node(name="gpu-1", since=NOW + 5 * MINUTE))
     assert (unseen.billed, unseen.estimated) == (HOUR + 10 * MINUTE, True)
     assert (drains.billed, drains.estimated) == (HOUR + 5 * MINUTE, True)

@@ -35,7 +35,7 @@ def test_durations_are_written_as_people_do(config: Path) -> None:
 
 
 def test_the_price_depends_on_the_machine(config: Path) -> None:
-    """It is the price of the node's machine type if that is known, otherwise the usual price."""
+    """The price is that of the node's machine type if it is known, and otherwise the usual price."""
     config.write_text(f"{config.read_text()}\ngpu: {{machine: big, price_per_hour: 1, prices: {{big: 2, huge: 3}}}}\n")
     gpu = load_config(config).gpu
     assert [gpu.price(machine) for machine in ("", "big", "huge", "other")] == [2, 2, 3, 1]

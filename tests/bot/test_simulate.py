@@ -46,7 +46,7 @@ def test_one_request_is_billed_as_calculated_by_hand() -> None:
 
 
 def test_requests_during_the_boot_wait_and_later_ones_do_not() -> None:
-    """The second request waits for two minutes, the third finds the model up."""
+    """The second request waits for two minutes, and the third finds the model up."""
     assert replay("", requests(0, 10, 30), Config(), World()).waits == [12 * MINUTE, 2 * MINUTE]
 
 
@@ -80,7 +80,7 @@ def test_shorter_times_cost_less_and_make_people_wait_more() -> None:
 
 
 def test_the_clairvoyant_stays_up_only_if_that_is_cheaper() -> None:
-    """A cold start and a drain take twenty minutes: it stays up for a gap of twenty, but not of twenty-one."""
+    """A cold start and a drain take twenty minutes: the model stays up for a gap of twenty, but not of twenty-one."""
     stays, leaves = (clairvoyant(requests(0, gap), World()) for gap in (20, 21))
     assert (stays.cold_starts, leaves.cold_starts) == (1, 2)
     assert stays.gpu_time == 40 * MINUTE
@@ -161,7 +161,7 @@ def test_the_readme_has_the_costs_that_the_command_prints() -> None:
 
 
 def test_a_request_outside_office_hours_waits_for_the_morning() -> None:
-    """Friday evening waits for Monday; the node is billed for ten hours of each weekday, with its boot and drain."""
+    """A request on Friday evening waits for Monday. The node is billed for ten hours of each weekday, with its boot and drain."""
     friday = datetime(2026, 11, 6, 20, tzinfo=UTC)
     outcome = office_hours([Arrival(friday - 10 * HOUR), Arrival(friday)], World())
     assert outcome.waits == [60 * HOUR]

@@ -60,7 +60,7 @@ async def test_a_bot_killed_after_posting_does_not_post_again(
 async def test_a_bot_killed_before_posting_posts(
     workspace: tuple[Workspace, Faults], slack: Slack, redis: Redis
 ) -> None:
-    """An intent without a message is executed."""
+    """If there is an intent but no message, the message is posted."""
     await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())
     await slack.post("k", "C0GPUOPS", lines(md("hello")))
     assert len(greetings(workspace[0])) == 1
@@ -98,7 +98,7 @@ async def test_a_picture_has_an_alternative_text(workspace: tuple[Workspace, Fau
 
 @pytest.mark.parametrize("code", ["rate_limited", "ratelimited", "accesslimited", "team_added_to_org"])
 def test_a_temporary_refusal_is_an_outage(code: str) -> None:
-    """Slack has several codes for it, some with status 200; the message is sent later."""
+    """Slack has several codes for a temporary refusal, some with status 200; the message is sent later."""
     response = SlackResponse(
         client=None, http_verb="POST", api_url="", req_args={}, data={"error": code}, headers={}, status_code=200
     )

@@ -34,7 +34,7 @@ async def test_the_same_delivery_makes_one_operation(redis: Redis) -> None:
 
 
 async def test_of_two_clicks_one_decides(redis: Redis) -> None:
-    """Of two simultaneous clicks on approve and deny, one is stored, and the other is answered that it came too late."""
+    """Of two simultaneous clicks on approve and deny, one is stored; the answer to the other is that it came too late."""
     operations = Operations(redis)
     await operations.create(an_operation())
     await operations.update("abc", lambda op: op.moved(Status.AWAITING, NOW))
@@ -89,7 +89,7 @@ async def test_a_step_that_failed_is_done_again(redis: Redis) -> None:
 
 
 async def test_a_message_has_three_states(redis: Redis) -> None:
-    """A message was never tried, tried, or posted."""
+    """A post was never tried, was tried, or has succeeded."""
     messages = Messages(redis)
     assert await messages.intend("k", NOW) is None
     assert await messages.intend("k", NOW) == NOW

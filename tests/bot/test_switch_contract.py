@@ -1,4 +1,4 @@
-"""Every way to start and stop a model fulfils the same contract; a new one needs one example here."""
+"""Every way to start and stop a model fulfils the same contract; a new way needs one example here."""
 
 import asyncio
 import json
@@ -75,7 +75,7 @@ class Stage:
         return git("rev-parse", "HEAD", cwd=self.work)
 
     def apply(self) -> None:
-        """Act like kustomize-controller after a request, or at its next interval."""
+        """Apply git like kustomize-controller after a request, or at its next interval."""
         head = self.pulled()
         replicas = YAML(typ="safe").load((self.work / FILE).read_text())["spec"]["replicas"]
         self.wire.store.update("Deployment", MODEL, "serving", lambda live: live["spec"].update(replicas=replicas))

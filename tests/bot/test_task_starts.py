@@ -131,7 +131,7 @@ async def test_work_that_only_ran_during_a_crash_is_not_given_up(
 
 @pytest.mark.usefixtures("redis")
 async def test_a_crash_during_a_write_to_slack_does_not_count_against_the_work(redis_url: str) -> None:
-    """Killed while it posts the card, and then while it changes it, the work continues; killed there again, it does not."""
+    """After a crash at the post of the card, and one at its update, the work continues; after another one at the update, it is given up."""
     writes = ("chat.postMessage", "chat.update", "chat.update", "")
     hopeless = []
     for write in writes:
@@ -180,7 +180,7 @@ async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str, mo
 
 @pytest.mark.usefixtures("redis")
 async def test_late_crashes_count_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bot that waits for a long time may be killed repeatedly; but work without progress is given up eventually."""
+    """A bot that waits for a long time may be killed repeatedly; work without progress is given up eventually."""
     monkeypatch.setattr(task_starts, "_LATE_AFTER", 0.1)
     started = [await deadly(redis_url, "op", "running 3", "waiting", late=True) for _ in range(9)]
     assert [start.hopeless for start in started] == [False] * 8 + [True]

@@ -32,7 +32,7 @@ def authority(tmp_path: Path) -> Path:
 
 
 def test_only_a_context_that_verifies_has_the_certificate_authorities(authority: Path) -> None:
-    """Only aiohttp's own context without verification stays empty: other contexts are as Python makes them."""
+    """Only aiohttp's own context without verification stays empty; other contexts are not changed."""
     environment = os.environ | {"SSL_CERT_FILE": str(authority)}
     result = subprocess.run(
         [sys.executable, "-c", CONTEXTS], env=environment, check=True, capture_output=True, text=True

@@ -51,7 +51,7 @@ def test_every_form_keeps_slacks_limits(text: str, count: int) -> None:
 
 
 MANY = [*((text, 1) for text in HOSTILE), ("<" * 10_000, 300)]
-"""The longest after escaping is also tried with hundreds of endpoints."""
+"""The text that is longest after escaping is also tried with hundreds of endpoints."""
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_suggestions_keep_slacks_limits() -> None:
 
 
 def markup_in(node: object) -> list[str]:
-    """The texts that Slack reads as mrkdwn."""
+    """Return the texts that Slack reads as mrkdwn."""
     if isinstance(node, dict):
         markup = [node["text"]] if node.get("type") == "mrkdwn" else []
         return markup + [text for value in node.values() for text in markup_in(value)]

@@ -1,6 +1,6 @@
 """The views that people see, for reviewers: one file per view in `snapshots/`.
 
-`UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them again; the diff is the review.
+`UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them again; people review the diff.
 """
 
 import dataclasses
@@ -236,7 +236,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
 
 
 def rendered(view: View | dict[str, Any]) -> str:
-    """One line per block, as a person reads it; buttons in brackets."""
+    """Return one line per block, as a person reads it, with buttons in brackets."""
     blocks = view.blocks if isinstance(view, View) else view["blocks"]
     head = "" if isinstance(view, View) or "title" not in view else f"── {view['title']['text']} ──\n"
     foot = "" if isinstance(view, View) or "submit" not in view else f"\n[{view['submit']['text']}]"
@@ -254,5 +254,5 @@ def test_a_view_equals_its_snapshot(name: str) -> None:
 
 
 def test_no_snapshot_is_left_over() -> None:
-    """If a view is deleted, its snapshot must be deleted, too."""
+    """If a view is deleted, its snapshot must also be deleted."""
     assert {path.stem for path in SNAPSHOTS.glob("*.txt")} == set(VIEWS)

@@ -121,7 +121,7 @@ def test_external_text_cannot_mention_the_channel() -> None:
 
 
 def test_after_the_end_nothing_can_be_decided() -> None:
-    """A card of an ended operation has no buttons except for a next step, and says when the operation ended."""
+    """A card of an ended operation has no buttons except for a next step, and shows when the operation ended."""
     for status in Status:
         visible = str(card(an_operation(status), NOW).blocks)
         if status.final:
@@ -130,7 +130,7 @@ def test_after_the_end_nothing_can_be_decided() -> None:
 
 
 def test_the_roll_out_waits_for_the_checks() -> None:
-    """While checks run, or with a conflict, there is no button to approve."""
+    """While checks run, or if there is a conflict, there is no button to approve."""
     waits: list[dict[str, Any]] = [{"checks": "pending"}, {"checks": "failure"}, {"mergeable": False}]
     for changes in waits:
         assert "Approve & roll out" not in str(card(a_swap(**changes), NOW))
@@ -169,7 +169,7 @@ def test_the_last_reminder_announces_the_end() -> None:
 
 
 def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
-    """The form belongs to one session and one reminder, which it answers."""
+    """The form belongs to one session, and answers one reminder."""
     lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW, ends=NOW)
     form = keep_form(lease, NOW, Message(channel="C1", ts="1.0"))
     assert len(form["title"]["text"]) <= 24
@@ -230,7 +230,7 @@ def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
 
 
 def test_an_override_is_on_the_card() -> None:
-    """The card shows who and why."""
+    """The card shows the admin and the reason."""
     vote = Vote(by="U9", at=NOW, approve=True, reason="everybody is at lunch", override=True)
     visible = str(card(an_operation(Status.RUNNING).model_copy(update={"votes": (vote,)}), NOW))
     assert "overridden in an emergency by <@U9>" in visible
@@ -248,7 +248,7 @@ def test_only_a_workload_that_stoker_may_scale_has_buttons() -> None:
 
 
 def test_a_waiting_card_names_the_gpu_and_only_existing_buttons() -> None:
-    """GPU is an abbreviation; a place in the queue is left, not cancelled."""
+    """The card writes GPU in capitals, and does not mention *Cancel*, because people leave a queue."""
     visible = str(card(waiting(ahead=1), NOW))
     assert "Waiting for the GPU" in visible
     assert "Cancel works" not in visible
@@ -271,13 +271,13 @@ def values_of(view: View) -> set[str]:
 
 
 def test_home_calls_the_gpu_free_only_if_that_is_known() -> None:
-    """ "Nobody answers" differs from "nobody uses it"."""
+    """If no system answers, it is unknown whether somebody uses the GPU."""
     assert "The GPU is free" in str(home(Overview(), "U1", NOW))
     assert "The GPU is free" not in str(home(Overview(users_known=False), "U1", NOW))
 
 
 def test_no_error_mentions_the_whole_channel() -> None:
-    """Errors are our own text with a quote from a system; a log line may contain anything."""
+    """Errors are Stoker's own text with a quote from a system; a log line may contain anything."""
     error = md("vLLM said: {log}", log="<!channel> <!subteam^S1|x> bye.")
     op = an_operation(Status.RUNNING).model_copy(update={"failure": error})
     visible = str(card(op, NOW))
@@ -355,7 +355,7 @@ def test_a_bring_up_shows_its_cost_first() -> None:
 
 
 def test_an_unchanged_value_has_no_arrow() -> None:
-    """A single such fact gets no container."""
+    """A single unchanged value gets no container."""
     op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
     assert op.plan
     same = {

@@ -17,7 +17,7 @@ from commands.listeners import LISTENERS, Responders
 
 
 def wiring() -> Wiring:
-    """The wiring of services that are never called."""
+    """Return the wiring of services that are never called."""
     anything: Any = object()
     return Wiring(Services(**{field.name: anything for field in fields(Services)}))
 

@@ -66,7 +66,7 @@ REQUEST = TypeAdapter[AnyRequest](Request)
 
 
 def a_request(kind: Kind, text: str) -> AnyRequest:
-    """A request from the fields of all kinds; each type takes its own."""
+    """Return a request of this kind; each type takes only its own of the given fields."""
     fields = {"model": text, "actor": "U1", "channel": "C1", "at": NOW, "hold": timedelta(hours=2), "reason": text}
     return REQUEST.validate_python(fields | {"kind": kind, "hf_id": text, "reverts": "abc123"})
 
@@ -238,7 +238,7 @@ def form_complaints(view: dict[str, Any]) -> list[str]:
 
 
 def _unnamed(blocks: Sequence[dict[str, Any]]) -> list[str]:
-    """Buttons whose label for screen readers does not name their target."""
+    """Return the buttons whose label for screen readers does not name their target."""
     return [
         f"the label of the button {control.label} does not name its target"
         for control in kit.controls(blocks)
@@ -248,7 +248,7 @@ def _unnamed(blocks: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _by_the_models(blocks: Sequence[dict[str, Any]]) -> list[str]:
-    """slack_sdk checks the limits when it serialises; it must also give back what was sent."""
+    """Return the blocks that slack_sdk cannot parse; its models raise an error if a block exceeds Slack's limits."""
     objections = []
     for block in blocks:
         if block["type"] in ("data_table", "data_visualization"):

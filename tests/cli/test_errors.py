@@ -18,7 +18,7 @@ def test_the_catalogue_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("error_class", error_classes(), ids=lambda error_class: error_class.__name__)
 def test_every_error_has_a_meaning_and_a_remedy(error_class: type[Exception]) -> None:
-    """Each has its own docstring and remedy, not the family's."""
+    """Each error has its own docstring and remedy, not those of its base class."""
     assert error_class.__doc__
     assert error_class.__dict__.get("remedy"), f"{error_class.__name__} in {error_class.__module__} needs a `remedy`"
     assert f"### {error_class.__name__} — " in DOCS.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`stoker gpu`, as a person runs it: a process with a kubeconfig and nothing else (a fork of one that has imported Stoker)."""
+"""`stoker gpu`, as a person runs it: a process with only a kubeconfig (a fork of a process that has imported Stoker)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def marked(name: str, lease: Lease) -> Object:
 
 
 async def ends(wire: Wire, name: str) -> None:
-    """The cluster removes the pod once the Deployment is at zero."""
+    """Remove the pod, like the cluster, once the Deployment is at zero."""
     await wait_until(lambda: (wire.store.get("Deployment", name, "serving") or {})["spec"]["replicas"] == 0, PATIENCE)
     wire.store.remove("Pod", f"{name}-1", "serving")
 

@@ -40,7 +40,7 @@ def test_init_reports_its_survey_and_writes_the_settings(checkout: Path) -> None
 
 @pytest.mark.parametrize("named", [True, False], ids=["its Secret is named", "its Secret is unknown"])
 def test_the_master_key_is_written_whole_or_not_at_all(checkout: Path, named: bool) -> None:
-    """A namespace does not identify a Secret."""
+    """A namespace alone does not identify a Secret."""
     reference = "{name: LITELLM_MASTER_KEY, valueFrom: {secretKeyRef: {name: gateway-key, key: master}}}"
     (checkout / "gateway.yaml").write_text(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: litellm, namespace: ai}\n"

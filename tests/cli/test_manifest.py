@@ -22,7 +22,7 @@ FAMILIES = ("apps_", "auth_", "bookmarks_", "bots_", "chat_", "conversations_", 
 
 
 def methods_called() -> set[str]:
-    """Every Web API method that the bot's source calls on a client, by Slack's name."""
+    """Return Slack's name of every Web API method that the bot's source calls on a client."""
     names = {
         node.attr
         for package in ("bot", "commands")
@@ -34,7 +34,7 @@ def methods_called() -> set[str]:
 
 
 def api_methods(name: str) -> set[str]:
-    """Slack's names of the methods that a client method calls, also indirectly, like files_upload_v2."""
+    """Return Slack's names of the methods that a client method calls, directly or, like files_upload_v2, indirectly."""
     source = inspect.getsource(getattr(AsyncWebClient, name))
     called = set(re.findall(r'api_call\(\s*"([\w.]+)"', source))
     for method in set(re.findall(r"self\.(\w+)\(", source)):
@@ -62,7 +62,7 @@ def test_the_scopes_are_those_of_methods_events_and_commands() -> None:
 
 
 def test_a_private_channel_needs_other_scopes() -> None:
-    """Slack's scopes for private channels begin with `groups:`; none for public channels is requested then."""
+    """Slack's scopes for private channels begin with `groups:`; scopes for public channels are not requested then."""
     private = scopes(private_channel=True)
     assert "groups:history" in private
     assert not [scope for scope in private if scope.startswith("channels:")]

@@ -1,6 +1,6 @@
 """`stoker model` as people and CI run it: another process, a real checkout, the platform's services on loopback.
 
-The processes are forks of one that has imported Stoker, except in the first test.
+Except in the first test, the processes are forks of a process that has imported Stoker.
 """
 
 import json
@@ -38,7 +38,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A checkout of the sample platform, and a shell in it without any setting of Stoker's."""
+    """A checkout of the sample platform, and a shell in it without any of Stoker's settings."""
 
     checkout: Path
     environment: dict[str, str]
@@ -144,7 +144,7 @@ async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Termin
 
 
 async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
-    """An unknown name is an error that suggests the nearest."""
+    """An unknown name is an error that suggests the most similar name."""
     terminal.plant(CHAT, "  replicas: 0", "  replicas: 1")
     assert (await terminal.stoker("check", "--endpoint", "coder-fim")).code == 0
     unknown = await terminal.stoker("check", "--endpoint", "coder-chta")
@@ -222,7 +222,7 @@ async def test_a_dry_run_prints_a_patch_that_git_applies(terminal: Terminal, hub
 
 
 async def test_add_and_remove_by_patches_leave_no_trace(terminal: Terminal, hub: str) -> None:
-    """Removing is the exact inverse."""
+    """Removing is the exact inverse of adding."""
     terminal.git("apply", stdin=(await terminal.stoker("add", "coder-mini", MINI, env={"HF_ENDPOINT": hub})).out)
     assert terminal.git("status", "--porcelain") != ""
     terminal.git("apply", stdin=(await terminal.stoker("remove", "coder-mini")).out)
@@ -259,7 +259,7 @@ async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(terminal: T
 
 
 async def test_open_uses_the_layout_of_the_checkout(terminal: Terminal, tmp_path: Path) -> None:
-    """Without a configuration, the files of the checkout determine where its endpoints are, like in a dry run."""
+    """Without a configuration, the files of the checkout determine where its endpoints are, as in a dry run."""
     for path in [path for path in terminal.checkout.rglob("*") if path.is_file() and ".git" not in path.parts]:
         path.write_text(path.read_text().replace("serving/", "models/").replace(".serving.svc", ".llm.svc"))
     (terminal.checkout / "serving").rename(terminal.checkout / "models")
@@ -311,7 +311,7 @@ async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Termi
 
 
 async def test_the_exit_code_follows_the_severity(terminal: Terminal) -> None:
-    """A warning does not fail the job unless the job asks for it."""
+    """A warning fails the job only if an option requests that."""
     terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000002", "input_cost_per_token: 0.0")
     ended = await terminal.stoker("check")
     assert ended.code == 0

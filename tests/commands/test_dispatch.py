@@ -129,7 +129,7 @@ QUIET = {
     "the form of keep until",
     "Home",
 }
-"""Listeners that answer in the form, in the select or in Home, or with the card of an operation."""
+"""Listeners whose answer is in the form, in the select or in Home, or is the card of an operation."""
 
 
 async def listeners_for(app: AsyncApp, payload: Payload) -> list[str]:

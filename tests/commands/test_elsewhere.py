@@ -41,7 +41,7 @@ async def test_an_answer_names_the_channel_of_the_card(
 async def test_the_form_to_bring_down_answers_in_the_channel_of_its_command(
     app: AsyncApp, workspace: Workspace, asked_in: str
 ) -> None:
-    """A button's form was opened in the channel of the cards."""
+    """If a button opened the form, the card in the channel of the cards is the answer."""
     ending = Ending(models=("coder-chat",), sessions={}, asked_in=asked_in)
     await deliver(app, submission(DOWN_FORM, ending.model_dump_json(), reason="we need it"))
     assert (CARD in workspace.now_visible("lead")) is (asked_in == "C0RANDOM")

@@ -31,7 +31,7 @@ ACTION = {"type": "block_actions", "actions": [{"action_id": "approve", "value":
     ],
 )
 def test_only_full_members_may_use_the_bot(profile: Profile | None, home: Home, reason: str) -> None:
-    """They are members of the workspace or of its organisation, and no guests, apps or unknown users."""
+    """They are members of the workspace or of its organisation; guests, apps and unknown users are refused."""
     verdict = may_use(profile, home, Config())
     assert verdict.allowed is (reason == "")
     assert reason in verdict.reason
@@ -62,7 +62,7 @@ def test_guests_and_apps_are_accepted_by_setting() -> None:
     ],
 )
 def test_a_delivery_that_names_another_workspace_is_refused(body: dict[str, Any]) -> None:
-    """Independent of Slack's answer about the person: each kind of delivery contains it in another field."""
+    """It is refused regardless of Slack's answer about the person. Each kind of delivery names the workspace in another field."""
     delivery = read(body)
     assert delivery
     assert delivery.user == "U1"
@@ -94,7 +94,7 @@ def test_an_app_without_a_user_is_identified_by_its_bot_id() -> None:
 
 
 def test_events_without_a_request_are_ignored() -> None:
-    """Edits, messages in a channel and joining people are ignored."""
+    """Edits, messages in a channel and events about people who join are ignored."""
     for event in (
         {"type": "message", "channel_type": "im", "subtype": "message_changed"},
         {"type": "message", "channel_type": "channel", "user": "U1"},
@@ -104,7 +104,7 @@ def test_events_without_a_request_are_ignored() -> None:
 
 
 def test_a_bring_down_can_be_confirmed_while_slack_returns_no_profile() -> None:
-    """Its form was opened by `/gpu down`, which works then too. A form that decides does not."""
+    """The form of `/gpu down` works then, like the command itself. A form for a decision does not work."""
     for form, stops in ((DOWN_FORM, True), (BECAUSE_FORM, False)):
         assert _only_stops({"type": "view_submission", "view": {"callback_id": form}, "user": {"id": "U1"}}) is stops
 
@@ -122,6 +122,6 @@ def test_a_bring_down_can_be_confirmed_while_slack_returns_no_profile() -> None:
     ],
 )
 def test_a_mention_can_stop_a_model_while_slack_returns_no_profile(text: str, stops: bool) -> None:
-    """The same holds for a direct message."""
+    """A direct message can also stop it."""
     for event in ({"type": "app_mention"}, {"type": "message", "channel_type": "im"}):
         assert _only_stops({"event": event | {"user": "U1", "text": text}}) is stops

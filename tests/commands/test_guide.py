@@ -23,7 +23,7 @@ def test_every_verb_has_help_with_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_verb_is_on_the_page_of_its_command(name: str) -> None:
-    """docs/gpu.md and docs/model.md contain all of them."""
+    """docs/gpu.md and docs/model.md contain all verbs."""
     page = (Path(__file__).parents[2] / "docs" / f"{name[1:]}.md").read_text(encoding="utf-8")
     assert [topic.verb for topic in COMMANDS[name].topics if f"`{name} {topic.verb}" not in page] == []
 

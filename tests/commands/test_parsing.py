@@ -46,7 +46,7 @@ def test_an_open_quote_is_named() -> None:
     ],
 )
 def test_a_duration_needs_no_preposition(text: str, names: tuple[str, ...], minutes: int | None) -> None:
-    """The last words may be a duration; the first is always the name."""
+    """The last words may be a duration; the first word is always the name."""
     hold = None if minutes is None else timedelta(minutes=minutes)
     assert names_with_hold(read(text)) == (names, hold)
 

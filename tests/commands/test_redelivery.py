@@ -33,7 +33,7 @@ async def deliver(app: AsyncApp, payload: dict[str, Any]) -> None:
 async def test_a_repeated_delivery_is_answered_once(
     app: AsyncApp, workspace: Workspace, payload: dict[str, Any], says: str
 ) -> None:
-    """One after the other, or both at the same time; a repeated command by the user gets its own answer."""
+    """The deliveries may be simultaneous. A command that the user repeats gets its own answer."""
     await deliver(app, payload)
     await asyncio.gather(deliver(app, payload), deliver(app, payload))
     assert len([text for text in workspace.now_visible("lead") if says in text]) == 1
@@ -42,7 +42,7 @@ async def test_a_repeated_delivery_is_answered_once(
 
 
 async def test_a_repeated_report_is_posted_once(app: AsyncApp, svc: Services, workspace: Workspace) -> None:
-    """Everybody can see it, so a second one would be noise."""
+    """Everybody can see the report, so a second one would be noise."""
     await store_session(svc, 1)
     await deliver(app, command("/gpu", "report"))
     await deliver(app, command("/gpu", "report"))

@@ -11,7 +11,7 @@ ROLES = Roles(approvers=("U0LEAD", "U0NOBODY", "U0GUEST", "U0STRANGER"), admins=
 
 
 async def test_only_people_whom_the_bot_accepts_have_a_role(svc: Services) -> None:
-    """The others are reported, by name and setting."""
+    """Other people are reported by name and setting."""
     config = svc.config.model_copy(update={"roles": ROLES})
     roles = RoleMembers(svc.slack, svc.directory, config)
     people = await roles.people()
@@ -26,7 +26,7 @@ async def test_only_people_whom_the_bot_accepts_have_a_role(svc: Services) -> No
 
 
 async def test_a_deleted_group_does_not_affect_other_approvers(svc: Services) -> None:
-    """It has no members, and is reported; the other approvers can still decide."""
+    """The group has no members, and is reported; the other approvers can still decide."""
     roles = RoleMembers(
         svc.slack, svc.directory, svc.config.model_copy(update={"roles": Roles(approvers=("S0GONE", "U0LEAD"))})
     )

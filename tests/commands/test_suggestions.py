@@ -52,7 +52,7 @@ async def test_the_hubs_models_are_offered(app: AsyncApp, hub: Wire) -> None:
 
 
 async def test_the_typed_text_is_offered_first(app: AsyncApp, hub: Wire) -> None:
-    """A model that the search does not find, such as a private one, can still be chosen; none is offered twice."""
+    """A model that the search does not find, such as a private one, can still be chosen. No model is offered twice."""
     hub.on("GET", "/api/models", [{"id": QWEN}, {"id": "acme/ours-2"}])
     assert [option["value"] for option in await options_for(app, " acme/ours ")] == ["acme/ours", QWEN, "acme/ours-2"]
     assert [option["value"] for option in await options_for(app, QWEN)] == [QWEN, "acme/ours-2"]

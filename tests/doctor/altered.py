@@ -19,7 +19,7 @@ _KEPT = ("content-type", "x-oauth-scopes", "date")
 async def altered(
     url: str, path: str, change: Change, own_answers: Mapping[str, Any] | None = None
 ) -> AsyncIterator[str]:
-    """The address of a proxy for `url` whose answers for paths that end with `path` are changed.
+    """Return the address of a proxy for `url` that changes the answers for paths that end with `path`.
 
     `own_answers` has the paths that the proxy answers itself, with their JSON.
     """

@@ -1,4 +1,4 @@
-"""A bot's installation that the doctor examines, and the faults that it finds."""
+"""An installation of the bot that the doctor examines, and the faults that the doctor finds."""
 
 import json
 from pathlib import Path
@@ -58,5 +58,5 @@ class Installation:
 
 
 def faults(findings: tuple[Finding, ...]) -> list[str]:
-    """Errors and warnings."""
+    """Return the texts of the errors and warnings."""
     return [f"{f.verdict} {f.system}: {f.message} → {f.fix}" for f in findings if f.verdict != "ok"]

@@ -185,7 +185,7 @@ def _for_private(_: Any, headers: dict[str, str]) -> None:
 
 
 async def test_a_private_channel_needs_the_scopes_of_private_channels(installation: Installation) -> None:
-    """Private channels have ids like public ones, so the doctor queries Slack; an app made with --private-channel passes."""
+    """The id does not show that a channel is private, so the doctor asks Slack; an app made with --private-channel passes."""
     base = installation.environment["SLACK_API_URL"].removesuffix("/api/")
     async with altered(base, "/conversations.info", _private) as url:
         installation.environment["SLACK_API_URL"] = f"{url}/api/"
@@ -297,7 +297,7 @@ async def test_a_model_that_cannot_be_measured_is_named(installation: Installati
 
 
 async def test_a_gateway_without_a_database_is_named(installation: Installation) -> None:
-    """Virtual keys and budgets need one, so the smoke tests would fail."""
+    """Virtual keys and budgets need a database, so the smoke tests would fail."""
 
     def disconnect(answer: Any, _: dict[str, str]) -> None:
         answer["db"] = "Not connected"
@@ -402,7 +402,7 @@ async def test_a_machine_without_git_is_named(installation: Installation, tmp_pa
 
 
 async def test_the_exit_code_and_the_output_show_the_verdict(installation: Installation, tmp_path: Path) -> None:
-    """Exit code 0 and JSON for machines; exit code 1 and lines for people for problems; exit code 2 for a setting."""
+    """The exit code is 0 without problems, 1 with problems, and 2 for a missing setting; the output is JSON or lines for people."""
     code, out, _ = await _doctor(installation.environment_with_policy(), tmp_path, "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
     installation.set("roles.approvers", [])
@@ -416,7 +416,7 @@ async def test_the_exit_code_and_the_output_show_the_verdict(installation: Insta
 
 
 async def test_an_admin_gets_the_same_diagnosis_in_slack(world: Sandbox) -> None:
-    """`/gpu doctor` answers only admins, and refers others to one."""
+    """`/gpu doctor` answers only admins, and refers other people to an admin."""
     since = world.now()
     await world.command("admin", "/gpu doctor")
     await world.command("dev", "/gpu doctor")
@@ -429,7 +429,7 @@ async def test_an_admin_gets_the_same_diagnosis_in_slack(world: Sandbox) -> None
 
 
 async def test_unknown_scopes_are_a_warning(installation: Installation) -> None:
-    """An answer without the header (a proxy strips it) is not an app without scopes."""
+    """If the header is missing, because a proxy strips it, the app may still have the scopes."""
 
     def strip(_: Any, headers: dict[str, str]) -> None:
         headers.pop("x-oauth-scopes")

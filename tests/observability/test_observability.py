@@ -58,7 +58,7 @@ class ObservedBot:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def observed(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncIterator[ObservedBot]:
-    """A model that was brought up after an approval, by a bot that reports to a collector, with a refused click before."""
+    """A model that a bot brought up after a refused click and an approval; the bot reports to a collector."""
     del forked
     directory = tmp_path_factory.mktemp("observed")
     collector = Collector()
@@ -108,7 +108,7 @@ async def scrape(observed: ObservedBot) -> dict[tuple[str, tuple[tuple[str, str]
 
 
 async def test_the_metrics_describe_the_bring_up(observed: ObservedBot) -> None:
-    """There are metrics of its outcome, decision, phases, smoke tests, holder and cost."""
+    """There are metrics of the outcome, the decision, the phases, the smoke tests, the holder and the cost."""
     samples = await scrape(observed)
     assert samples["stoker_operations_total", (("kind", "gpu up"), ("status", "succeeded"))] == 1
     assert samples["stoker_approval_seconds_count", (("decision", "approved"),)] == 1
@@ -126,7 +126,7 @@ async def test_the_metrics_describe_the_bring_up(observed: ObservedBot) -> None:
 
 
 async def test_a_session_is_billed_at_the_price_of_its_machine(observed: ObservedBot) -> None:
-    """The price of the machine is used: with the default price the cost would be less than a cent so far."""
+    """The price of the machine is used: with the default price the cost would still be less than a cent."""
     cost: float = 0
     async with asyncio.timeout(200):
         while cost < 1:  # until the watch knows the machine

@@ -1,4 +1,4 @@
-"""No secret leaves the process by other ways than the log: in traces, warnings of libraries, or uncaught exceptions."""
+"""No secret leaves the process in traces, warnings of libraries or uncaught exceptions, which bypass the log."""
 
 import subprocess
 import sys

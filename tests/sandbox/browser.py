@@ -16,7 +16,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 def chromium() -> str:
-    """The browser's path. Without one the test is skipped, but in CI it fails: there it must run."""
+    """Return the browser's path. Without a browser the test is skipped, except in CI, where it fails."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None and os.environ.get("CI"):
         pytest.fail("CI has no Chromium: .ci/run installs it (apt-get install chromium)")

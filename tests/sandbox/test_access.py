@@ -123,7 +123,7 @@ async def test_a_request_that_no_role_grants_is_refused(
 
 
 async def test_a_removed_right_is_refused(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
-    """The removed right is missing afterwards, and the others stay."""
+    """Only the removed right is missing afterwards."""
     account, token = stoker
     (scale,) = (grant for grant in account.granted if grant.resource == "deployments/scale")
     account.take(scale)

@@ -83,7 +83,7 @@ def test_variables_of_flux(text: str, expected: object) -> None:
 
 
 def test_variables_from_a_config_map_and_from_a_secret() -> None:
-    """A Secret is encrypted, so its variables are not replaced."""
+    """A Secret is encrypted, so variables from it are not replaced."""
     files = {"vars.yaml": "kind: ConfigMap\nmetadata: {name: settings}\ndata: {A: one}\n"}
     sources = [{"kind": "ConfigMap", "name": "settings"}, {"kind": "Secret", "name": "keys"}]
     post = {"spec": {"postBuild": {"substituteFrom": sources}}}
@@ -91,7 +91,7 @@ def test_variables_from_a_config_map_and_from_a_secret() -> None:
 
 
 def test_the_names_of_the_generic_chart() -> None:
-    """A controller with the release's name has only that; the others have both."""
+    """A controller with the release's name has only that name; another one has the release's name and its own."""
     container = {"containers": {"app": {"image": {"repository": "a"}}}}
     values = {"controllers": {"vllm": container, "embed": container}, "service": {"app": {"controller": "embed"}}}
     names = [(item["kind"], item["metadata"]["name"]) for item in known_chart("vllm", values) or ()]
@@ -123,7 +123,7 @@ def scale(store: ObjectStore, count: int, name: str = "chat-predictor") -> None:
 
 
 def test_kserve_runs_at_least_one_replica_until_somebody_scales_it_to_zero(store: ObjectStore) -> None:
-    """kserve/kserve#3514: `minReplicas: 0` is one replica. Its autoscaler does nothing at zero."""
+    """kserve/kserve#3514: `minReplicas: 0` is one replica. KServe's autoscaler does nothing at zero."""
     store.create(ISVC)
     kserve = KServe(store)
     kserve.control()

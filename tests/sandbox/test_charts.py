@@ -1,4 +1,4 @@
-"""Charts of a repository in the sandbox: as Helm renders them, with an Application's values."""
+"""The sandbox renders a repository's charts like Helm, with an Application's values."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ from tests.sandbox.platform_git import MemoryGit
 
 SPEED = 1500
 LONG = 60.0
-"""Seconds; a boot takes about half of one at this speed on an idle machine."""
+"""Seconds; at this speed a boot takes about half a second on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Platform:
     litellm: LiteLLM
 
     async def boot(self, name: str, *, stays: str = "", stays_with: str = "") -> tuple[BootPhase, ...]:
-        """Return the phases of a boot. It waits for the whole time limit in the phase `stays`, or with that problem."""
+        """Return the phases of a boot. The boot takes the whole time limit in the phase `stays`, or with the problem `stays_with`."""
 
         async def progress(phases: tuple[BootPhase, ...]) -> None:
             if phases[-1].phase.key == stays or (stays_with and re.search(stays_with, phases[-1].detail)):
@@ -135,7 +135,7 @@ async def test_a_boot_that_never_gets_ready_ends_at_its_limit(platform: Platform
 
 
 async def test_weights_in_the_cache_need_no_hub(platform: Platform) -> None:
-    """Only a cold cache asks Hugging Face: a second boot succeeds while it answers 429."""
+    """Only a cold cache asks Hugging Face: a second boot succeeds while Hugging Face answers 429."""
     await platform.boot("coder-chat")
     await platform.cluster.scale("coder-chat", 0, lease=None)
     await platform.cluster.wait_gone("coder-chat", timeout=LONG)
@@ -173,7 +173,7 @@ async def test_the_cost_gate_is_read_from_the_applications(platform: Platform) -
 
 
 async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
-    """It answers with its health, the served name, a refusal without a key, and a completion that increases the counters."""
+    """It reports its health and the served name, refuses a request without a key, and counts a completion."""
     await platform.boot("coder-chat")
     url, key = platform.url("coder-chat"), await platform.cluster.secret(ENGINE_KEY, Config().vllm.api_key)
     assert await platform.vllm.health(url)
@@ -187,11 +187,11 @@ async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
 
 
 async def nobody(_: str) -> None:
-    """No key remains."""
+    """Ignore a key that remains."""
 
 
 async def test_a_virtual_key_is_deleted_after_its_use(platform: Platform) -> None:
-    """A key is created, used by alias with a price, and deleted: then it is invalid."""
+    """A key is created, used for an alias with a price, and deleted; then it is invalid."""
     await platform.boot("coder-chat")
     async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m", on_undeleted=nobody) as key:
         answer = await platform.litellm.ask(key, "coder-chat", "chat")

@@ -20,7 +20,7 @@ CONFIG: Any = config
 
 
 class Platform:
-    """A cluster of the sample platform, and the clients a user of it has."""
+    """A cluster of the sample platform, and its clients."""
 
     def __init__(self, cluster: Cluster, git: MemoryGit, faults: Faults, api: client.ApiClient) -> None:
         self.cluster, self.git, self.faults = cluster, git, faults
@@ -82,7 +82,7 @@ async def platform() -> AsyncIterator[Platform]:
 
 
 async def test_everything_is_synced_at_the_first_commit(platform: Platform) -> None:
-    """At the start each Application is Synced at main, the CPU models run and the GPU ones are at zero."""
+    """At the start each Application is Synced at main, the CPU models run, and the GPU models are at zero."""
     applications = await platform.custom.list_namespaced_custom_object(
         "argoproj.io", "v1alpha1", "argocd", "applications"
     )
@@ -96,7 +96,7 @@ async def test_everything_is_synced_at_the_first_commit(platform: Platform) -> N
 
 
 async def test_a_gpu_model_boots_through_every_phase(platform: Platform) -> None:
-    """Scaled to one, a node is provisioned, the image pulled, the weights staged, the model loaded: then it is ready."""
+    """After a scale to one, a node is provisioned, the image is pulled, the weights are staged, and the model is loaded."""
     await platform.scale("coder-chat", 1)
     await wait_until(lambda: platform.ready("coder-chat"))
 
@@ -151,7 +151,7 @@ async def test_the_node_is_removed_after_the_last_pod(platform: Platform) -> Non
     ],
 )
 async def test_faults_show_as_events(platform: Platform, fault: str, reason: str, words: str) -> None:
-    """Faults are reported like in a real cluster."""
+    """Faults are reported as in a real cluster."""
     platform.faults.add(fault)
     await platform.scale("coder-chat", 1)
 
@@ -232,7 +232,7 @@ async def test_litellm_is_synced_automatically(platform: Platform) -> None:
 
 
 async def test_applications_come_and_go_with_their_files(platform: Platform) -> None:
-    """A new file in the catalog becomes an OutOfSync Application; without its file all of it is deleted."""
+    """A new file in the catalog becomes an OutOfSync Application; if the file is removed, the Application and its objects are deleted."""
     catalog = "clusters/ai-dev/catalog/coding-assistant"
     text = (await platform.git.files_at(platform.git.head, catalog))[f"{catalog}/coder-chat.yaml"]
     platform.git.add(f"{catalog}/coder-mini.yaml", text.replace("coder-chat", "coder-mini"))
@@ -271,7 +271,7 @@ async def test_a_watch_resumes_and_expires(platform: Platform) -> None:
 
 
 async def test_a_write_with_an_old_version_conflicts(platform: Platform) -> None:
-    """Of two writers of one object, the second writer with the old version is refused with 409."""
+    """If two clients write one object, the second one, which has the old version, is refused with 409."""
     stale = await platform.apps.read_namespaced_deployment("coder-chat", "serving")
     await platform.scale("coder-chat", 1)
     with pytest.raises(client.exceptions.ApiException, match="409"):
@@ -279,7 +279,7 @@ async def test_a_write_with_an_old_version_conflicts(platform: Platform) -> None
 
 
 async def test_requests_without_a_token_are_refused(platform: Platform) -> None:
-    """Without the token every request is 401; a kubeconfig's address contains the token, because kubectl sends none over HTTP."""
+    """Without the token every request gets 401; a kubeconfig's address contains the token, because kubectl sends none over HTTP."""
     api = platform.cluster.api
     async with httpx.AsyncClient() as http:
         assert (await http.get(f"{api.url}/api/v1/pods")).status_code == httpx.codes.UNAUTHORIZED
@@ -320,7 +320,7 @@ async def test_a_key_of_the_settings_is_in_the_secret_that_the_sample_has_too() 
 
 
 async def test_a_job_of_the_platform_completes_unless_it_is_suspended(platform: Platform) -> None:
-    """Its template needs no metadata and no deadline."""
+    """The template of the Job needs no metadata and no deadline."""
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "train", "image": "acme/train"}]}}
     for name, suspend in (("train", False), ("later", True)):
         meta = {"name": name, "namespace": "serving"}

@@ -101,7 +101,7 @@ async def test_a_plain_directory_becomes_a_repository_that_git_clones_over_http(
 
 
 async def test_an_existing_repository_keeps_its_history(dev: Developer, tmp_path: Path) -> None:
-    """Seeding from a clone copies its commits, and main exists for any name of the branch."""
+    """Seeding from a clone copies its commits, and main exists even if the clone's branch has another name."""
     await dev.git("-C", str(dev.clone), "checkout", "-q", "-b", "trunk")
     await dev.git("-C", str(dev.clone), "branch", "-D", "main")
     await seed(str(dev.clone), tmp_path / "again.git")
@@ -123,7 +123,7 @@ async def test_rest_without_the_token_answers_bad_credentials(dev: Developer) ->
 
 
 async def test_the_simulated_argocd_reads_files_at_a_commit(dev: Developer) -> None:
-    """files_at gives the texts under a folder, also of an old commit, and nothing for a missing folder."""
+    """files_at returns the texts below a folder, even of an old commit, and nothing for a missing folder."""
     commit = await dev.github.main_commit()
     assert await dev.github.files_at(commit, "serving") == {"serving/pvc.yaml": "kind: PersistentVolumeClaim\n"}
     assert await dev.github.files_at(commit, "nowhere") == {}
@@ -152,7 +152,7 @@ async def test_a_second_pull_request_for_a_branch_is_refused_in_githubs_words(de
 
 
 async def test_pull_requests_are_found_by_their_head(dev: Developer) -> None:
-    """The head filter wants owner:branch, and closed ones are listed only when asked for."""
+    """The head filter needs owner:branch, and closed pull requests are listed only on request."""
     await dev.push("x", "two\n")
     await dev.open("x")
     await dev.github.close()
@@ -194,7 +194,7 @@ async def test_the_sha_guard_refuses_a_head_that_moved(dev: Developer) -> None:
 
 @pytest.mark.parametrize("plumbing", [True, False])
 async def test_a_conflict_is_not_mergeable(dev: Developer, plumbing: bool) -> None:
-    """Two changes of one line: the second cannot be merged, with a git that merges in memory and with an older one."""
+    """Of two changes of one line, the second cannot be merged, neither by a git that merges in memory nor by an older git."""
     if not plumbing:
         dev.github.repo._plumbing = False
     await dev.push("x", "two\n")
@@ -235,7 +235,7 @@ async def test_an_unchanged_answer_is_not_sent_again(dev: Developer) -> None:
 
 
 async def test_the_page_shows_the_diff_and_escapes_everything(dev: Developer) -> None:
-    """The pull request's address opens a page; its buttons act as other people would, from the page itself only."""
+    """The pull request's address opens a page; its buttons act for other people, and only from the page itself."""
     await dev.push("x", "<script>\n")
     pull = await dev.open("x")
     async with httpx.AsyncClient(follow_redirects=True) as browser:
@@ -250,7 +250,7 @@ async def test_the_page_shows_the_diff_and_escapes_everything(dev: Developer) ->
 
 
 async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer) -> None:
-    """Each event arrives in order, signed with the secret, also when the first attempt fails."""
+    """The events arrive in order, signed with the secret, even if the first attempt fails."""
     events: list[tuple[str, str]] = []
     attempts = 0
     done = asyncio.Event()
@@ -330,7 +330,7 @@ async def test_check_runs_can_appear_later(dev: Developer) -> None:
 
 
 async def test_each_run_of_a_workflow_has_a_suite_and_its_workflow_is_known(dev: Developer) -> None:
-    """Two workflows may have a check of one name; a restarted run is listed next to the older one."""
+    """Two workflows may have a check with the same name; a restarted run is listed next to the older run."""
     await dev.push("x", "two\n")
     sha = (await dev.open("x"))["head"]["sha"]
     dev.github.ci.add(sha, "build", "failure", workflow="a.yaml")
@@ -346,7 +346,7 @@ async def test_each_run_of_a_workflow_has_a_suite_and_its_workflow_is_known(dev:
 
 
 async def test_the_newest_status_of_a_context_counts(dev: Developer, faults: Faults) -> None:
-    """Without any, the state is pending with a count of 0; a token without the permission gets 403."""
+    """Without a status, the state is pending with a count of 0; a token without the permission gets 403."""
     await dev.push("x", "two\n")
     sha = (await dev.open("x"))["head"]["sha"]
     path = f"/repos/acme/llm-platform/commits/{sha}/status"
@@ -382,7 +382,7 @@ async def test_people_push_and_commit(dev: Developer) -> None:
 
 
 async def test_a_pull_request_is_merged_into_its_base_branch(dev: Developer) -> None:
-    """Somebody aims it at another branch; GitHub merges it there."""
+    """If somebody changes the base branch, GitHub merges the pull request into the new one."""
     await dev.push("x", "two\n")
     await dev.open("x")
     main = await dev.github.main_commit()

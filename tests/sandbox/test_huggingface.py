@@ -42,7 +42,7 @@ async def test_sizes_are_returned_only_on_request(hub: httpx.AsyncClient) -> Non
 
 
 async def test_only_models_for_chat_have_a_chat_template(hub: httpx.AsyncClient) -> None:
-    """The embedding model's tokenizer has none."""
+    """The embedding model's tokenizer has no chat template."""
     chat = (await hub.get("/Qwen/Qwen2.5-Coder-3B-Instruct/resolve/main/tokenizer_config.json")).json()
     embedding = (await hub.get("/BAAI/bge-small-en-v1.5/resolve/main/tokenizer_config.json")).json()
     assert "chat_template" in chat
@@ -68,13 +68,13 @@ async def test_a_gated_model_shows_itself_but_not_its_files(hub: httpx.AsyncClie
 
 
 async def test_a_missing_file_is_an_entry_not_found(hub: httpx.AsyncClient) -> None:
-    """The repository is there, the file is not."""
+    """The repository exists, but the file does not."""
     response = await hub.get("/Qwen/Qwen2.5-Coder-7B/resolve/main/chat_template.jinja")
     assert (response.status_code, response.json()["error"]) == (404, "Entry not found")
 
 
 async def test_search_finds_by_a_part_of_the_id(hub: httpx.AsyncClient) -> None:
-    """Upper or lower case."""
+    """The search ignores upper and lower case."""
     results = (await hub.get("/api/models", params={"search": "coder-3b"})).json()
     assert [model["id"] for model in results] == [
         "Qwen/Qwen2.5-Coder-3B",

@@ -49,7 +49,7 @@ def test_an_invalid_manifest_is_refused(text: str, words: str) -> None:
 
 
 async def test_a_method_without_its_scope_is_refused_as_slack_does() -> None:
-    """The answer names the scope that is needed and those that the token has; nothing is done."""
+    """The answer names the missing scope and the scopes of the token, and nothing is done."""
     async with Workspace(Faults(), manifest=read_manifest(manifest_text(scopes=["commands"]))) as workspace:
         client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
         with pytest.raises(SlackApiError) as refused:

@@ -114,7 +114,7 @@ def test_a_surface_has_its_own_blocks() -> None:
 
 
 def test_the_content_of_a_container_can_be_read_and_pressed() -> None:
-    """Its blocks get ids as the others do."""
+    """The blocks in a container get ids like other blocks."""
     button = {"type": "button", "text": {"type": "plain_text", "text": "Press"}, "action_id": "press"}
     (block,) = with_ids([container(child_blocks=[SECTION, {"type": "actions", "elements": [button]}])])
     assert [control.label for control in controls([block])] == ["Press"]

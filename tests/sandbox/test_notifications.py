@@ -53,13 +53,13 @@ async def test_a_new_message_notifies_the_people_it_names(
     message: dict[str, Any],
     expected: dict[str, list[tuple[str, str]]],
 ) -> None:
-    """A mention or a direct message; the notification shows the fallback text, and mentions are read from the blocks."""
+    """People get a mention or a direct message. The notification shows the fallback text; mentions are read from the blocks."""
     await client.chat_postMessage(channel=place, **message)
     assert notified(workspace) == expected
 
 
 async def test_an_edit_notifies_nobody(workspace: Workspace, client: AsyncWebClient) -> None:
-    """Everybody whom it mentions, and the user of a direct message."""
+    """Neither the mentioned people nor the user of a direct message are notified."""
     for place in (CHANNEL, "U0LEAD"):
         posted = await client.chat_postMessage(channel=place, text="before")
         before = notified(workspace)
@@ -83,6 +83,6 @@ async def test_an_ephemeral_message_notifies_nobody(workspace: Workspace, client
 
 
 async def test_nobody_is_notified_of_their_own_message(workspace: Workspace) -> None:
-    """This applies to their name and to a group that they are in."""
+    """This applies to a mention of their name or of a group that they are in."""
     await workspace.say("lead", "I am <@U0LEAD>, of <!subteam^S0APPROVERS>")
     assert notified(workspace) == {"admin": [("mention", "I am @lead, of @gpu-approvers")]}

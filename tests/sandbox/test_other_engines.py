@@ -87,7 +87,7 @@ def test_the_bot_reads_the_use_of_each_engine() -> None:
 
 
 async def test_llama_cpp_without_metrics_is_read_by_its_slots() -> None:
-    """Most are started without `--metrics`: the server answers 501, and its slots show the running requests."""
+    """Most servers are started without `--metrics` and answer 501, but their slots show the running requests."""
     llama = engine({"image": "llama.cpp:server", "args": ["-m", "a.gguf"]}, counters=Counters(requests=3, running=1))
     with pytest.raises(web.HTTPNotImplemented):
         llama_metrics(llama)
@@ -113,5 +113,5 @@ async def test_llama_cpp_without_metrics_is_read_by_its_slots() -> None:
     ],
 )
 def test_only_base_models_refuse_to_chat(model: str, chats: bool) -> None:
-    """A smoke test must not fail because the name of a chat model does not say so."""
+    """A smoke test must not fail because the name of a chat model does not show its kind."""
     assert engine({"args": ["--model", model]}).chats is chats

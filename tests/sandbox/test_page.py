@@ -1,4 +1,4 @@
-"""The page in a real browser: messages of apps look like in Slack, and actions of people reach the app."""
+"""The page in a real browser: messages of apps look as in Slack, and actions of people reach the app."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -136,7 +136,7 @@ async def test_hostile_text_is_text(page: Page, client: AsyncWebClient) -> None:
 
 
 async def test_a_command_is_offered_typed_and_answered(page: Page, app: AsyncApp) -> None:
-    """A slash offers the commands of the manifest; Tab selects one, Enter sends it, arrow up recalls it."""
+    """A slash offers the commands of the manifest; Tab selects one, Enter sends it, and the up arrow recalls it."""
 
     @app.command("/gpu")
     async def gpu(ack: Any, command: dict[str, Any]) -> None:
@@ -225,7 +225,7 @@ async def test_a_message_has_the_apps_shortcuts(page: Page, app: AsyncApp, clien
 
 
 async def test_a_modal_keeps_the_typed_text_while_the_app_updates_it(page: Page, app: AsyncApp) -> None:
-    """A search offers the app's options, a choice updates the view, the other fields and the caret do not change."""
+    """A search offers the app's options, and a choice updates the view; the other fields and the caret do not change."""
     search = {"type": "external_select", "min_query_length": 2, "placeholder": plain("Search the Hub")}
     live = {"type": "plain_text_input", "dispatch_action_config": {"trigger_actions_on": ["on_character_entered"]}}
     form = modal(

@@ -14,7 +14,7 @@ from sandbox.process import Bot, ProcessError, Redis, free_port
 
 
 async def test_redis_comes_back_with_everything_that_was_written(tmp_path: Path) -> None:
-    """Stopped, it refuses; started again, the same address has the same data."""
+    """A stopped Redis refuses connections; after a restart, the same address has the same data."""
     async with Redis(tmp_path / "redis") as redis, Client.from_url(redis.url) as client:
         await client.set("lease", "coder-chat")
         await redis.stop()
@@ -33,7 +33,7 @@ async def test_stopping_and_starting_twice_is_harmless(tmp_path: Path) -> None:
 
 
 async def test_a_bot_that_does_not_start_shows_the_reason(tmp_path: Path) -> None:
-    """Without a single setting the bot ends at once; the error carries its exit code and its last lines."""
+    """Without any setting the bot ends at once; the error contains its exit code and its last lines."""
     with pytest.raises(ProcessError, match=r"(?s)did not start: exit code \d.*bot\.log"):
         async with Bot({}, port=free_port(), directory=tmp_path):
             pass

@@ -75,7 +75,7 @@ async def test_nothing_answers_before_the_pod_is_ready(models: Models) -> None:
 
 
 async def test_a_chat_model_answers_only_with_the_key(models: Models) -> None:
-    """The served name is listed and answers; without a key, or by another name, the request is refused as measured."""
+    """The served name is listed and answers; without a key, or with another name, the request is refused as by a real vLLM."""
     await models.up("coder-chat")
 
     listed = (await models.engine("/v1/models")).json()
@@ -101,7 +101,7 @@ async def test_a_stream_ends_with_its_usage(models: Models) -> None:
 
 
 async def test_only_completions_move_the_counters(models: Models) -> None:
-    """/health and /v1/models are not activity; a completion is."""
+    """A completion is activity; /health and /v1/models are not."""
     await models.up("coder-chat")
     await models.engine("/v1/models")
     success = 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="qwen2.5-coder-7b-instruct"}'
@@ -113,7 +113,7 @@ async def test_only_completions_move_the_counters(models: Models) -> None:
 
 
 async def test_a_base_model_does_not_chat(models: Models) -> None:
-    """The FIM model answers completions, and 400 to a chat."""
+    """The FIM model answers completions, and refuses a chat with 400."""
     await models.up("coder-fim")
     name = {"model": "qwen2.5-coder-1.5b"}
     assert (await models.engine("/v1/completions", PROMPT | name, name="coder-fim")).status_code == httpx.codes.OK
@@ -133,7 +133,7 @@ async def test_embeddings_answer_without_a_key(models: Models) -> None:
     ("fault", "path", "status"), [("smoke-fails", "/v1/completions", 500), ("metrics-down", "", 503)]
 )
 async def test_faults_of_an_engine(models: Models, fault: str, path: str, status: int) -> None:
-    """A broken engine answers 500 to completions, broken metrics answer 503; /health still answers 200."""
+    """A broken engine answers 500 to completions, and broken metrics answer 503; /health still answers 200."""
     await models.up("coder-chat")
     models.faults.add(fault)
     body = PROMPT | {"model": "qwen2.5-coder-7b-instruct"}
@@ -143,7 +143,7 @@ async def test_faults_of_an_engine(models: Models, fault: str, path: str, status
 
 
 async def test_a_virtual_key_calls_its_alias_and_pays(models: Models) -> None:
-    """A new key gets an answer by alias with its cost, and its spend increases shortly after."""
+    """A request with a new key gets an answer with its cost, and the key's spend increases shortly after."""
     await models.up("coder-chat")
     key = await models.mint(max_budget=0.01)
 
@@ -158,7 +158,7 @@ async def test_a_virtual_key_calls_its_alias_and_pays(models: Models) -> None:
 
 
 async def test_a_key_reaches_no_other_alias_and_not_beyond_its_budget(models: Models) -> None:
-    """Another alias is 403, an exceeded budget 400, a deleted key 401."""
+    """Another alias gets 403, an exceeded budget 400, and a deleted key 401."""
     await models.up("coder-chat")
     key, poor = await models.mint(), await models.mint(max_budget=0)
 

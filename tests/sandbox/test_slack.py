@@ -52,13 +52,13 @@ def faults() -> Faults:
 
 @pytest.fixture
 def ack_within() -> float:
-    """Seconds, on a machine that may be busy; a test that waits for their end parametrises itself with fewer."""
+    """Return the seconds to acknowledge, for a busy machine; a test that waits for their end is parametrised with fewer."""
     return 20
 
 
 @pytest.fixture
 def patience() -> float:
-    """Seconds that a delivery waits for the app; a test without an app parametrises itself with fewer."""
+    """Return the seconds that a delivery waits for the app; a test without an app is parametrised with fewer."""
     return 20
 
 
@@ -164,7 +164,7 @@ async def test_an_unacknowledged_envelope_is_sent_again_on_the_next_connection(w
 async def test_a_rate_limit_names_the_time_of_the_next_attempt(
     workspace: Workspace, client: AsyncWebClient, faults: Faults
 ) -> None:
-    """While the fault is on every method answers 429 with Retry-After, which the SDK's own handler understands."""
+    """While the fault is on, every method answers 429 with Retry-After, which the SDK's own handler understands."""
     faults.add("slack-429")
     with pytest.raises(SlackApiError, match="ratelimited") as refused:
         await client.chat_postMessage(channel="C0GPUOPS", text="hello")
@@ -192,7 +192,7 @@ async def test_a_rate_limit_names_the_time_of_the_next_attempt(
 async def test_invalid_arguments_get_slacks_error(
     client: AsyncWebClient, arguments: dict[str, Any], error: str
 ) -> None:
-    """Bad arguments get Slack's own error and no message appears."""
+    """Bad arguments get Slack's own error, and no message appears."""
     with pytest.raises(SlackApiError, match=error):
         await client.chat_postMessage(**arguments)
 
@@ -204,7 +204,7 @@ async def test_a_wrong_token_is_refused(workspace: Workspace) -> None:
 
 
 async def test_history_and_replies_are_separate(client: AsyncWebClient) -> None:
-    """A thread's replies are not in the channel's history; metadata comes only when asked for."""
+    """A thread's replies are not in the channel's history; metadata is returned only on request."""
     metadata = {"event_type": "operation", "event_payload": {"id": "op-1"}}
     parent = await client.chat_postMessage(channel="#gpu-ops", text="parent", metadata=metadata)
     await client.chat_postMessage(channel="C0GPUOPS", text="reply", thread_ts=parent["ts"])
@@ -269,7 +269,7 @@ async def test_faults_are_switched_from_the_page(workspace: Workspace, faults: F
 
 
 async def test_a_modal_is_filled_and_closed_on_the_page(workspace: Workspace, app: AsyncApp) -> None:
-    """A post of the page first gets Slack's own validation error, and then the result."""
+    """An incomplete submission from the page gets Slack's validation error, and the page can close the modal."""
 
     @app.command("/gpu")
     async def gpu(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
@@ -291,7 +291,7 @@ async def test_a_modal_is_filled_and_closed_on_the_page(workspace: Workspace, ap
 
 
 async def test_a_message_that_somebody_deleted_cannot_be_updated(workspace: Workspace, client: AsyncWebClient) -> None:
-    """`message_not_found`; the app may post another."""
+    """The answer is `message_not_found`; the app may post another message."""
     posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
     workspace.delete_card()
     with pytest.raises(SlackApiError, match="message_not_found"):
@@ -303,7 +303,7 @@ async def test_a_message_that_somebody_deleted_cannot_be_updated(workspace: Work
 async def test_an_archived_channel_accepts_no_message_until_it_is_unarchived(
     workspace: Workspace, client: AsyncWebClient
 ) -> None:
-    """Posts are `is_archived`, updates `is_inactive`; its buttons cannot be pressed, and direct messages arrive."""
+    """Posts get `is_archived` and updates `is_inactive`; the channel's buttons have no effect, but direct messages arrive."""
     posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
     workspace.archive()
     with pytest.raises(SlackApiError, match="is_archived"):
@@ -322,7 +322,7 @@ async def test_an_archived_channel_accepts_no_message_until_it_is_unarchived(
 
 @pytest.mark.parametrize("patience", [0.1])
 async def test_a_bot_that_was_removed_is_not_in_the_channel(workspace: Workspace, client: AsyncWebClient) -> None:
-    """It is in the channel again after an invitation."""
+    """The bot is in the channel again after an invitation."""
     posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
     await workspace.remove_bot()
     with pytest.raises(SlackApiError, match="not_in_channel"):

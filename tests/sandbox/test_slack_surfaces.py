@@ -93,7 +93,7 @@ async def test_a_direct_message_reaches_the_app(workspace: Workspace, app: Async
 
 
 async def test_a_message_shortcut_opens_a_modal_about_its_message(workspace: Workspace, app: AsyncApp) -> None:
-    """The three dots of a message: the app gets the message, and a trigger that opens a modal."""
+    """The app gets the message and a trigger that opens a modal."""
 
     @app.shortcut("status")
     async def status(ack: Any, shortcut: dict[str, Any], client: AsyncWebClient) -> None:
@@ -120,7 +120,7 @@ async def test_the_app_learns_that_it_was_invited(workspace: Workspace, app: Asy
 
 
 async def test_the_home_is_published_when_it_is_opened(workspace: Workspace, app: AsyncApp) -> None:
-    """Clicks look for its buttons first while the user looks at it, and its text counts as seen only then."""
+    """While a user looks at Home, a click prefers its buttons, and only then does its text count as seen."""
 
     def home(text: str) -> dict[str, Any]:
         press = {"type": "button", "text": plain("Bring down"), "action_id": "down", "value": "coder-chat"}
@@ -146,7 +146,7 @@ async def test_the_home_is_published_when_it_is_opened(workspace: Workspace, app
 
 
 async def test_a_modal_is_searched_updated_and_pushed(workspace: Workspace, app: AsyncApp) -> None:
-    """An external select asks the app, a dispatching input updates the view, a button pushes another on top."""
+    """An external select queries the app, a dispatching input updates the view, and a button pushes another view."""
     search = {"type": "external_select", "min_query_length": 2}
     form = modal(
         "Swap",

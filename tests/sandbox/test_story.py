@@ -129,7 +129,7 @@ def test_comments_end_a_line_but_not_a_quotation(line: str, step: Step) -> None:
 
 
 def test_lines_keep_their_numbers() -> None:
-    """A failure can point at the line in the file, comments and blank lines counted."""
+    """Comments and blank lines count, so that a failure can point at the line in the file."""
     story = read('# how it begins\n\n@dev /gpu\n# and then\nexpect "x"\n')
     assert [line.number for line in story.lines] == [3, 5]
 

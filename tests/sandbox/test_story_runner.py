@@ -10,7 +10,7 @@ from tests.sandbox.test_story import read
 
 
 class Stage:
-    """A stand-in for the sandbox with scripted messages: (user or "" for all, text), at times that the story sets."""
+    """A stand-in for the sandbox with scripted messages at times that the story sets: (user, or "" for all; text)."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -393,7 +393,7 @@ def test_only_new_lines_of_a_message_are_shown(before: str, text: str, words: st
 
 
 async def test_a_notification_is_expected_of_one_user() -> None:
-    """Notifications of other users, or from before the last action, do not count."""
+    """Notifications of other users, and those from before the last action, do not count."""
     stage = Stage()
     stage.push_to("lead", "An old request for 2 h")
     stage.answers["dev /gpu up a"] = lambda: stage.push_to("admin", "dev requests a for 2 h")
@@ -418,7 +418,7 @@ async def test_a_forbidden_notification_fails_the_story() -> None:
 
 
 async def test_a_story_ends_with_the_number_of_notifications_of_each_user() -> None:
-    """The table counts equal notifications of a user together, and says if there were none."""
+    """The table counts equal notifications of a user together, and shows if there were none."""
     stage = Stage()
 
     def news() -> None:

@@ -21,7 +21,7 @@ def test_the_reminder_comes_before_the_end_at_any_speed() -> None:
 
 
 def test_a_storys_settings_override_those_of_the_sandbox() -> None:
-    """One key changes, its neighbours stay."""
+    """One key changes, and its neighbours stay."""
     over = nested({"idle.remind_after": "4s", "approvals.expire_after": "5s"})
     settings = merged(policy(60), over)
     assert settings["idle"] == policy(60)["idle"] | {"remind_after": "4s"}
@@ -29,7 +29,7 @@ def test_a_storys_settings_override_those_of_the_sandbox() -> None:
 
 
 async def test_the_environment_is_the_repos_own(tmp_path: Path) -> None:
-    """Settings decide, otherwise the sample's environment if the repo has it, otherwise the repo's own."""
+    """The settings name it; otherwise it is the sample's environment if the repo has it, and otherwise the repo's own."""
     for name, environments in {"sample": ["ai-dev", "a-first"], "other": ["prod"]}.items():
         for environment in environments:
             (tmp_path / name / "clusters" / environment).mkdir(parents=True)
