@@ -12,19 +12,20 @@ from bot.clients.kube import KubeObject
 from manifests.deployed import source_of
 
 _WINDOW = "blocked by sync window"
-"""Message of Argo CD's controller (controller/sync.go) in an operation that a window forbids; its phase stays Running.
+"""The message of Argo CD's controller (controller/sync.go) in an operation that a sync window forbids. The operation's
+phase stays Running.
 """
 
 
 class Application(BaseModel, frozen=True, defer_build=True):
-    """The current state of an Application of Argo CD or a Kustomization of Flux. `word` is its kind.
+    """The current state of an Application of Argo CD or a Kustomization of Flux. `word` is the kind of the object.
 
     `automated` is false for a cost-gated Application. `revisions` are the commits (and chart versions) with which the
     cluster was last compared, one per source. `phase`, `message`, `operation_revision` and `operation_revisions` (one
-    per source) belong to the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the
+    per source) belong to the latest operation. `errors` are the messages of its error conditions. `out_of_sync` are the
     resources that differ from git, as `Kind/name`. `source` describes the origin and the target of its manifests, as
-    text from `manifests.deployed`; `paths` are its directories, and `files` its Helm value files. `reverts_replicas` is
-    true if the deployer resets replicas that differ from git.
+    text from `manifests.deployed`; `paths` are its directories, and `files` are its Helm value files.
+    `reverts_replicas` is true if the deployer resets replicas that differ from git.
     """
 
     name: str
@@ -47,8 +48,8 @@ class Application(BaseModel, frozen=True, defer_build=True):
     word: str = "Application"
 
     def synced_at(self, revision: str) -> bool:
-        """Return whether the cluster matches `revision`: it was compared with that commit, or with a later one that
-        changes nothing.
+        """Return whether the Application is in sync, and `revision` was last compared or last applied. The two differ
+        after later commits that change nothing.
         """
         applied = self.operation_revision if self.phase == "Succeeded" else None
         return self.sync == "Synced" and revision in (*self.revisions, applied)
@@ -78,14 +79,14 @@ def operation_of(resource: KubeObject) -> KubeObject:
 
 
 def under_way(resource: KubeObject) -> str | None:
-    """The revision of the requested or running operation (empty if it has none), or None without an operation."""
+    """The revision of the requested or running operation (empty if it has none); None if there is no operation."""
     if resource.get("operation") is None and not is_running(resource):
         return None
     return str((operation_of(resource).get("sync") or {}).get("revision") or "")
 
 
 def initiator_of(operation: KubeObject) -> str:
-    """The user who requested an operation; empty for an automated one."""
+    """The user who requested an operation; empty for an automated operation."""
     return str((operation.get("initiatedBy") or {}).get("username") or "")
 
 
@@ -155,8 +156,8 @@ def _directory(source: KubeObject) -> str:
 
 
 def _value_files(source: KubeObject) -> Iterator[str]:
-    """The value files, relative to the root of the repository: Argo CD reads them from the chart's directory, or from a
-    `ref`.
+    """The paths of the value files, relative to the root of the repository. Argo CD resolves a path from the source's
+    directory, or from the root if the path begins with `/` or a `$ref`.
     """
     helm = source.get("helm")
     for path in (helm.get("valueFiles") if isinstance(helm, dict) else None) or ():
@@ -170,7 +171,7 @@ def _heals(spec: KubeObject) -> bool:
 
 
 def _ignores_replicas(spec: KubeObject) -> bool:
-    """Return whether differences in a Deployment's replicas are ignored: then self-healing does not change them."""
+    """Return whether Argo CD ignores differences in a Deployment's replicas, so self-healing does not change them."""
     for rule in spec.get("ignoreDifferences") or ():
         pointers, queries = rule.get("jsonPointers") or (), rule.get("jqPathExpressions") or ()
         if rule.get("kind") in ("Deployment", "*") and ("/spec/replicas" in pointers or ".spec.replicas" in queries):
@@ -179,21 +180,21 @@ def _ignores_replicas(spec: KubeObject) -> bool:
 
 
 def _revisions(sync: KubeObject) -> tuple[str, ...]:
-    """One revision per source: a list for several sources, otherwise the single one."""
+    """One revision per source. Argo CD reports `revisions` for several sources, and `revision` for a single source."""
     return tuple(sync.get("revisions") or filter(None, [sync.get("revision")]))
 
 
 def _is_automated(spec: KubeObject) -> bool:
-    """`automated: {}` enables it; `automated: null` and `automated: {enabled: false}` do not."""
+    """Return whether syncs are automated: true for `automated: {}`, false for null and for `{enabled: false}`."""
     automated = (spec.get("syncPolicy") or {}).get("automated")
     return automated is not None and automated.get("enabled") is not False
 
 
 def revisions_at(sources: Sequence[KubeObject], repository: str, revision: str) -> list[str] | None:
-    """The revision of each source for which the platform repo is at a commit; None if it is not among the sources.
+    """The revision of each source, with `revision` for the platform repo; None if the platform repo is not a source.
 
-    Charts and other repositories keep their own revision. A single git source is always the platform's, regardless of
-    its URL, which may be a mirror's.
+    Charts and other repositories keep their own revision. A single git source always counts as the platform repo,
+    because its URL may be that of a mirror.
     """
     in_git = [
         source for source in sources if not source.get("chart") and not str(source.get("repoURL")).startswith("oci://")

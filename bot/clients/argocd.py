@@ -42,7 +42,7 @@ _SETTLE_SECONDS = 5.0
 """Seconds after a successful sync for which Argo CD may still show an older comparison with git."""
 
 _STALL_SECONDS = 20.0
-"""Seconds after a comparison finds a difference within which an automated sync begins."""
+"""Maximum seconds from a comparison that finds a difference until an automated sync begins."""
 
 _PERSIST_SECONDS = 20.0
 """Seconds that a comparison error must persist after a refresh. Argo CD itself waits three minutes before it reports an
@@ -50,7 +50,7 @@ error of its repo server (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`), so an error
 """
 
 _TERMINATE_SECONDS = 15.0
-"""Seconds within which Argo CD ends an operation that is being terminated."""
+"""Maximum seconds that Argo CD needs to end an operation that is being terminated."""
 
 
 class _Doubt(Enum):
@@ -60,11 +60,11 @@ class _Doubt(Enum):
     DRIFTS = "drifts"
     """Out of sync although its sync succeeded: a webhook or an autoscaler changes the applied objects."""
     STALLS = "stalls"
-    """Out of sync, and no sync begins. In a sync window, Argo CD's controller only logs that
+    """Out of sync, and no sync begins. If a sync window is the reason, Argo CD's controller only logs it
     (controller/appcontroller.go, "Sync prevented by sync window").
     """
     UNCOMPARED = "uncompared"
-    """Argo CD cannot compare it with git."""
+    """Argo CD cannot compare the Application with git."""
 
     @property
     def seconds(self) -> float | None:
@@ -89,7 +89,7 @@ class ArgoCD:
         self._repository = repository
 
     async def get(self, name: str) -> Application | None:
-        """The Application of this name; None if it does not exist, or without a name."""
+        """The Application of this name; None if it does not exist, or if the name is empty."""
         application = await self._kube.get(self._applications, name) if name else None
         return application_of(application) if application else None
 
@@ -120,7 +120,7 @@ class ArgoCD:
         on_message: OnMessage = ignore_message,
         only: tuple[ObjectName, ...] = (),
     ) -> Application:
-        """Sync the Application to `revision`, or `only` some of its objects. Idempotent.
+        """Sync the Application to `revision`. If `only` contains objects, sync only those objects. Idempotent.
 
         Argo CD does not record a partial sync in its history, and the Application may stay out of sync.
 
@@ -128,8 +128,9 @@ class ArgoCD:
         other sync to end before it requests its own. `on_message` receives Argo CD's messages. The returned Application
         may still differ from git although its sync succeeded: see `Application.drift`.
 
-        Raises `SyncFailed` with Argo CD's message, also after `timeout` seconds, or if a sync window forbids the sync.
-        The sync is then terminated, because Argo CD would otherwise start it long after the approval.
+        Raises `SyncFailed` with Argo CD's message if the sync fails, takes longer than `timeout` seconds, or is
+        forbidden by a sync window. In the last two cases, the sync is terminated, because Argo CD would otherwise start
+        it long after the approval.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -246,7 +247,7 @@ class ArgoCD:
         """Wait until an automated Application has been synced to a commit for which `includes` is true.
 
         An Application that stays out of sync although its sync succeeded and everything is healthy counts as synced:
-        see `Application.drift`. If no sync begins, `actor` requests one of `commit`, so that Argo CD reports the
+        see `Application.drift`. If no sync begins, `actor` requests a sync to `commit`, so that Argo CD reports the
         reason. Raises `SyncFailed` if such a sync has failed (Argo CD does not retry a commit), if a sync window blocks
         it, if Argo CD cannot compare the Application with git, and after `timeout` seconds.
         """
@@ -319,7 +320,7 @@ class ArgoCD:
                     return doubt
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        """Wait until the Application no longer exists. If it has the finalizer, its resources are deleted before it."""
+        """Wait until the Application no longer exists. If it has the finalizer, Argo CD deletes its resources first."""
 
         async def is_gone(applications: View) -> bool | None:
             return None if applications else True
@@ -442,7 +443,7 @@ def _failed(application: Application, revision: str) -> SyncFailed:
 async def _report(application: Application, on_message: OnMessage) -> None:
     """Pass Argo CD's message about a running operation to `on_message`.
 
-    Raises `SyncFailed` if a sync window blocks the operation, because it would not end.
+    Raises `SyncFailed` if a sync window blocks the operation, because the operation would not end.
     """
     if application.phase != "Running":
         return

@@ -1,7 +1,7 @@
 """The phases of a boot, and its failures. Pure: Kubernetes' JSON in, values out.
 
-Only certain failures end a boot early: problems that cannot resolve, or have lasted too long (`bot.clients.diagnosis`).
-Other problems are shown as the detail of their phase.
+Only certain failures end a boot early: problems that cannot resolve without action, and problems that have lasted too
+long (`bot.clients.diagnosis`). Other problems are shown as the detail of their phase.
 """
 
 from collections.abc import Iterable
@@ -72,7 +72,7 @@ def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> 
     begun: list[BootPhase] = []
     for phase, since in reached:
         if since:
-            # A restarted container has a new start time, and clocks differ: no phase may begin before the previous one.
+            # A restart changes the start time, and clocks differ, but no phase may begin before the previous phase.
             moment = _moment(since)
             begun.append(BootPhase(phase, max(moment, begun[-1].since) if begun else moment))
     last = begun[-1]

@@ -24,8 +24,8 @@ _Key = tuple[str, str, str]
 
 
 class CI(BaseModel, frozen=True, defer_build=True):
-    """The combined checks of a commit. `names` are the names of all checks, `unread` the kinds of checks that the token
-    may not read.
+    """The combined checks of a commit. `names` are the names of all checks. `unread` are the kinds of checks that the
+    token may not read.
     """
 
     verdict: Verdict
@@ -119,7 +119,7 @@ def _is_superseded(run: Json, runs: Iterable[Json], workflows: Mapping[str, str]
 
 
 def _age(result: Json) -> tuple[float, int]:
-    """A sort key, older results first: the start time and the id. A run that has not started counts as the newest."""
+    """A sort key: the start time and the id of a result. A run that has not started counts as the newest."""
     began = result.get("started_at") or result.get("created_at") or result.get("completed_at") or ""
     try:
         started = datetime.fromisoformat(str(began)).timestamp()

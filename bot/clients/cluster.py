@@ -54,7 +54,7 @@ _ATTEMPTS = 20
 """Maximum number of attempts if writes conflict."""
 _NODES = Collection(NODES)
 _ENGINE_LOG_BYTES = 2**19
-"""Maximum bytes of an engine's log that are read. A long log up to readiness, with many warnings, has 100 kB."""
+"""Maximum bytes of an engine's log that are read. A long log with many warnings has 100 kB when the engine is ready."""
 
 
 class StaleFence(BotError):
@@ -69,7 +69,7 @@ class Cluster(Models):
     async def scale(self, name: str, replicas: int, *, lease: str | None, fence: int | None = None) -> bool:
         """Set a Deployment's replicas and its lease annotation (None removes it). Idempotent.
 
-        Returns whether this call changed the replicas: only one of several identical calls does.
+        Returns whether this call changed the replicas. Of several identical calls, only one returns True.
 
         With a `fence`, raises StaleFence if a newer lease has scaled the Deployment, or if this lease was already
         removed. Each write contains the version that was read, so the object cannot change between read and write.
@@ -100,7 +100,8 @@ class Cluster(Models):
         await self._put(name, lease, fence, up=True)
 
     async def record_message(self, name: str, message: str, now: datetime, within: timedelta) -> bool:
-        """Record on a Deployment that `message` is sent now. Returns False if it was already recorded in the time `within`.
+        """Record on a Deployment that `message` is sent now. Returns False if it was already recorded less than
+        `within` ago.
 
         If several bots do this at the same time, only one gets True: each write contains the version that was read.
         """
@@ -160,7 +161,7 @@ class Cluster(Models):
         """Wait until the pod is ready, and return the phases of its boot. `progress` receives all phases so far at each
         change.
 
-        They include phases that passed while the bot restarted or the watch was interrupted.
+        The phases include those that passed while the bot restarted or the watch was interrupted.
 
         Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is shown
         as the detail of its phase, and fails the boot only if it lasts too long. `limit` is the maximum time of a
@@ -215,7 +216,7 @@ class Cluster(Models):
                     only, pods, in_namespace(EVENTS, home.namespace), check=check, next_check=patience.left
                 )
         except TimeoutError as e:
-            if not deadline.expired():  # `progress` calls other systems; a slow one must not fail the boot
+            if not deadline.expired():  # `progress` calls other systems; a slow system must not fail the boot
                 raise
             pod = boot.newest(listed)
             reader = self._readers[home.namespace]
@@ -242,7 +243,7 @@ class Cluster(Models):
         )
 
     async def last_log(self, name: str) -> str:
-        """The last lines of the log of a model's newest pod; empty if it has none, or if it cannot be read."""
+        """The last lines of the log of a model's newest pod; empty if there is no pod, or if the log cannot be read."""
         deployment = await self._deployment(name)
         pod = boot.newest(await self._kube.list(self._pods_of(deployment)))
         if pod is None:
@@ -259,8 +260,8 @@ class Cluster(Models):
         namespace: str | None = None,
         available: bool = True,
     ) -> bool:
-        """Wait until every pod of a Deployment has its newest template; returns False if the Deployment does not
-        exist.
+        """Wait until every pod of a Deployment has the Deployment's newest template; returns False if the Deployment
+        does not exist.
 
         Works like `kubectl rollout status`. `namespace` is for the gateway's Deployment. Without `available` the new
         pods need not be ready: `wait_ready` reports more about a model's boot.
@@ -325,8 +326,8 @@ class Cluster(Models):
         return _node_of(node) if node else None
 
     async def condition(self, name: str, last: Node | None = None) -> Condition:
-        """The condition of a model that should be serving, with its billed node: the node of its pod, or `last`
-        while that exists.
+        """The condition of a model that should be serving, with its billed node: the node of its pod, or `last` as long
+        as that node exists.
         """
         deployment = await self._find(name)
         listed = await self._kube.list(self._pods_of(deployment)) if deployment else ()
@@ -360,7 +361,7 @@ class Cluster(Models):
             return False
 
     async def secret(self, access: Access, ref: SecretRef) -> SecretStr:
-        """A field of a Secret that the bot's Roles grant (`ENGINE_KEY`, `MASTER_KEY`).
+        """A field of a Secret that the bot's Roles allow it to read (`ENGINE_KEY`, `MASTER_KEY`).
 
         Raises BotError if the Secret is not configured, or if the field is missing or not text.
         """
@@ -408,7 +409,7 @@ def _is_node_ready(node: KubeObject) -> bool:
 
 
 def _has_rolled_out(deployment: KubeObject, available: bool) -> bool:
-    """Return whether the controller has observed the newest template, and no pod of an older one remains."""
+    """Return whether the controller has observed the newest template, and no pod of an older template remains."""
     status, replicas = deployment.get("status") or {}, replicas_of(deployment)
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return False
@@ -429,7 +430,7 @@ def _version(deployment: KubeObject) -> dict[str, str]:
 def _refuse_if_stale(name: str, deployment: KubeObject, fence: int | None, *, up: bool) -> None:
     current, leased = fence_of(deployment), LEASE in annotations_of(deployment)
     has_ended = up and current == fence and not leased
-    # If Redis lost a claim, two operations may have claimed one model: the first one that scales it up gets it.
+    # If Redis lost a claim, two operations may have claimed one model. The first one to scale it up keeps the model.
     is_taken = up and current != fence and leased and replicas_of(deployment) > 0
     if fence is not None and (current > fence or has_ended or is_taken):
         raise StaleFence(

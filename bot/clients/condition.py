@@ -1,7 +1,7 @@
 """The actual condition of a model that should be serving, from its Deployment, its pods and its node.
 
-A Deployment is not sufficient: a pod without a node, an evicted one, a crash-looping one and a booting one all mean
-zero ready replicas.
+The Deployment alone is not sufficient, because it shows zero ready replicas in each of these cases: the pod has no
+node, was evicted, is in a crash loop, or is booting.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ State = Literal["serving", "at zero", "no Deployment", "no pod", "no node", "cra
 
 
 class Condition(BaseModel, frozen=True, defer_build=True):
-    """The state of a model. If the model is not serving, also the reason, the remedy, and the time when this began."""
+    """The state of a model and, if it is not serving, the reason, the remedy, and the time when it stopped serving."""
 
     state: State
     replicas: int = 0
@@ -33,10 +33,10 @@ class Condition(BaseModel, frozen=True, defer_build=True):
     """The time when the pod stopped being ready, by the cluster's clock, if known."""
     node: Node | None = None
     node_known: bool = True
-    """True if the node was read, so that None means that there is none."""
+    """True if the bot could read the nodes: then `node` is None only if there is no node."""
     template: str = ""
-    """A digest of the Deployment's pod template. If it differs from the one when the model became ready, the Deployment
-    was changed.
+    """A digest of the Deployment's pod template. If it differs from the digest when the model became ready, the
+    Deployment was changed.
     """
     image: str = ""
 
@@ -52,7 +52,7 @@ async def examine(
     events: tuple[KubeObject, ...],
     reader: PodReader,
 ) -> Condition:
-    """The condition of a model, from its Deployment, its pods and the namespace's events; without its node."""
+    """The condition of a model, from its Deployment, its pods and the namespace's events. The node is not set."""
     if deployment is None:
         return Condition(state="no Deployment", reason=f"The Deployment {name} no longer exists: somebody deleted it.")
     spec = deployment["spec"]["template"]["spec"]
@@ -145,7 +145,7 @@ def with_unready_node(condition: Condition, node: str) -> Condition:
 
 
 def _was_ready(pod: KubeObject) -> bool:
-    """Return whether the engine started and only lost its readiness: `started` is set once the startup probe has
+    """Return whether the engine started and then lost its readiness: `started` is set once the startup probe has
     passed.
     """
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()

@@ -46,7 +46,7 @@ class Deployer(Protocol):
     async def list(self) -> tuple[Application, ...]: ...
 
     async def of(self, workload: Workload) -> Application | None:
-        """The application that deploys a Deployment, from the labels on it, without the repository."""
+        """The application that deploys a Deployment, according to its labels; the repository is not read."""
 
     async def refresh(self, name: str) -> None:
         """Make the deployer poll git now instead of at its next interval."""

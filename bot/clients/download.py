@@ -49,8 +49,8 @@ def report(folder: Path, total: int, over: threading.Event) -> None:
 
 
 def make_room(cache: Path, folder: Path, total: int) -> None:
-    """Delete models that no endpoint serves from the cache until there is enough space for `total` bytes. Exit if there
-    is not.
+    """Delete from the cache the models that no endpoint serves, until there is enough space for `total` bytes. Exit if
+    the space is still too small.
     """
     needed = total - size_of(folder)
     to_keep = {f"models--{model.replace('/', '--')}" for model in json.loads(os.environ.get("STOKER_KEEP", "[]"))}

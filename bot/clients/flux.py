@@ -4,7 +4,7 @@ Sources: fluxcd.io/flux/components/kustomize/kustomizations (`status.lastApplied
 and their reasons), …/helm/helmreleases (`spec.driftDetection`), …/source/gitrepositories (`status.artifact.revision`),
 and the source of `flux reconcile kustomization --with-source`. Like this command, the module sets the annotation
 `reconcile.fluxcd.io/requestedAt` on the source, then on the Kustomization. A revision has the form `main@sha1:COMMIT`
-(RFC-0005), before Flux 0.41 `main/COMMIT`.
+(RFC-0005). Before Flux 0.41, the form was `main/COMMIT`.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ Includes = Callable[[str, str], Awaitable[bool]]
 
 
 class Flux:
-    """Reads the Kustomizations in Flux's namespace and in those of the models, and the HelmReleases of the models."""
+    """Reads the Kustomizations in the namespaces of Flux and of the models, and the HelmReleases of the models."""
 
     word = "Flux"
 
@@ -57,7 +57,9 @@ class Flux:
         return application_of(kustomization).model_copy(update={"name": name}) if kustomization else None
 
     async def list(self) -> tuple[Application, ...]:
-        """All Kustomizations. A name that occurs in several namespaces contains the namespace."""
+        """All Kustomizations. If several namespaces have a Kustomization of the same name, these names contain the
+        namespace.
+        """
         listed = [
             kustomization
             for collection in self._kustomizations
@@ -169,7 +171,8 @@ class Flux:
         timeout: float,
         on_message: OnMessage = ignore_message,
     ) -> Application:
-        """Wait until Flux has applied a commit for which `includes` is true, and the HelmReleases in it are upgraded.
+        """Wait until Flux has applied a commit for which `includes` is true, and has upgraded the HelmReleases of the
+        Kustomization.
 
         Raises `SyncFailed` with Flux's message if the Kustomization is suspended, or if its error persists after a
         refresh.
@@ -287,8 +290,8 @@ def application_of(kustomization: KubeObject) -> Application:
 
 
 def _named(kustomization: KubeObject, *, among: int) -> Application:
-    """Parse a Kustomization. Its `name` contains the namespace if `among` is above 1: the number of Kustomizations with
-    its name.
+    """Parse a Kustomization. `among` is the number of Kustomizations with its name. If it is above 1, the result's
+    `name` contains the namespace.
     """
     namespace = kustomization["metadata"].get("namespace", "")
     application = application_of(kustomization)
@@ -345,7 +348,7 @@ def _corrects_replicas(release: KubeObject) -> bool:
 
 
 def _is_part_of(release: KubeObject, kustomization: KubeObject) -> bool:
-    """Return whether a Kustomization applied this HelmRelease, from the labels that kustomize-controller adds."""
+    """Return whether a Kustomization applied this HelmRelease, according to the labels of kustomize-controller."""
     labels, meta = release["metadata"].get("labels") or {}, kustomization["metadata"]
     applied_by = (labels.get(f"{_KUSTOMIZE}/namespace"), labels.get(f"{_KUSTOMIZE}/name"))
     return applied_by == (meta.get("namespace"), meta["name"])

@@ -2,7 +2,7 @@
 
 Uses GitHub's REST API. The HTTP client has the base URL; the token is requested for each call (an App's token expires
 after one hour) and is only sent in the Authorization header. Repeated reads use ETags, because an unchanged answer does
-not count against the rate limit. After a rate limit response, nothing is sent until its waiting time is over.
+not count against the rate limit. After a rate limit response, no request is sent until the waiting time is over.
 """
 
 import re
@@ -32,7 +32,7 @@ _CACHE_SIZE = 128
 _PAGES = 20
 """Maximum number of pages with 100 entries: checks, reviews or commits of one pull request."""
 _RECENT = 3
-"""Number of merged pull requests that determine the usual checks: those that all of them had."""
+"""Number of merged pull requests that determine the usual checks, which are the checks that all of them had."""
 _EXPECTED_FOR = 120.0
 """Seconds for which the expected checks are cached."""
 _FORBIDDEN = (403, 404)
@@ -58,8 +58,8 @@ class BaseMoved(Unavailable):
 
 
 class PullRequest(BaseModel, frozen=True, defer_build=True):
-    """The current state of one pull request. `merge_commit` is set only after the merge; `closed_by` only without a
-    merge.
+    """The current state of one pull request. `merge_commit` is set only after a merge, and `closed_by` only after a
+    close without a merge.
     """
 
     number: int
@@ -146,7 +146,7 @@ class GitHub:
     async def open_pull(
         self, head_ref: str, base: str, title: str, body: str, labels: Sequence[str] = ()
     ) -> PullRequest:
-        """Open the pull request of this branch, or return the open one. Idempotent."""
+        """Open the pull request of this branch, or return it if it is already open. Idempotent."""
         pull = await self.find_pull(head_ref)
         if pull is None or pull.state == "closed":
             payload = {"head": head_ref, "base": base, "title": title, "body": body}
@@ -172,8 +172,8 @@ class GitHub:
             log.warning("labels not set", pull=number, why=message_of(answer))
 
     async def withdraw(self, head_ref: str) -> None:
-        """Close the open pull requests of this branch, and delete the branch. Reads no other data, for which the token
-        may lack permissions.
+        """Close the open pull requests of this branch, and delete the branch. It reads no other data, because the token
+        may lack the permissions for that.
         """
         for pull in await self._of_branch(head_ref):
             if pull.state == "open":
@@ -245,7 +245,7 @@ class GitHub:
         return required(guarded, [rule.model_dump() for rule in _rules(rules)])
 
     async def _usual_checks(self, base: str) -> tuple[str, ...]:
-        """The checks that all of the last merged pull requests had."""
+        """The checks that all of the most recently merged pull requests had."""
         query = {"state": "closed", "base": base, "sort": "updated", "direction": "desc", "per_page": "20"}
         answer = await self._request("GET", "/pulls", params=query, tolerate=_FORBIDDEN)
         recent = read(list[Recent], answer, "pull requests") if answer.is_success else []
@@ -352,7 +352,7 @@ class GitHub:
         return allowed[0] if allowed else "squash"
 
     async def _closed_by(self, number: int) -> str | None:
-        """The user who closed a pull request. GitHub returns the user only for its issue."""
+        """The user who closed a pull request. GitHub returns this user only in the pull request's issue."""
         issue = await self._request("GET", f"/issues/{number}", tolerate=_FORBIDDEN)
         return _login(read(answers.Issue, issue, f"issue #{number}").closed_by) if issue.is_success else None
 

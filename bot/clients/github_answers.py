@@ -1,8 +1,8 @@
 """The fields of GitHub's REST API that Stoker reads.
 
-Answers are validated first: a missing or null field, or one of another type, raises `Unavailable` with one clear
-sentence and is retried, instead of an error in the middle of an operation. Names are GitHub's; deleted accounts and the
-repositories of deleted forks are null (https://docs.github.com/en/rest/pulls/pulls,
+Answers are validated first. If a field is missing, null or of another type, `Unavailable` is raised with one clear
+sentence and the request is retried, so that no error occurs in the middle of an operation. The names of the fields are
+GitHub's. Deleted accounts and the repositories of deleted forks are null (https://docs.github.com/en/rest/pulls/pulls,
 https://docs.github.com/en/rest/checks/runs).
 """
 
@@ -90,7 +90,7 @@ class Commit(BaseModel, frozen=True, defer_build=True):
 
 
 class Recent(BaseModel, frozen=True, defer_build=True):
-    """A pull request in the list of closed ones."""
+    """A pull request in the list of closed pull requests."""
 
     merged_at: Text = ""
     head: Commit
@@ -208,7 +208,9 @@ class InstallationToken(BaseModel, frozen=True, defer_build=True):
 
 
 def read(kind: type[T], response: httpx.Response, subject: str) -> T:
-    """Parse an answer as a value of this type. `subject` names it in the error: raises Unavailable if it is invalid."""
+    """Parse an answer as a value of this type. Raises Unavailable if the answer is invalid; the message calls it
+    `subject`.
+    """
     return validated(kind, decoded(SYSTEM, response), subject)
 
 

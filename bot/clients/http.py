@@ -1,8 +1,8 @@
 """Send HTTP requests with limits for the bytes and the time of each response, and map failures to Stoker's errors.
 
 Every httpx client in this package sends through this module, so no response is read without a limit, and errors such as
-broken connections, rate limits and 5xx are handled in one place. Error messages never contain a header, because it may
-contain a key.
+broken connections, rate limits and 5xx are handled in one place. Error messages never contain a header, because a
+header may contain a key.
 """
 
 import asyncio
@@ -75,9 +75,9 @@ class TooLarge(BotError):
 class OpenedAtFirstRequest(httpx.AsyncBaseTransport):
     """A transport that opens its client at the first request.
 
-    Opening a client loads httpcore and every certificate authority, which takes 7 % of the instructions until the bot is
-    ready (benchmarks/start.py), and nothing is sent before that. The inner object is a client and not a transport,
-    because only a client reads HTTPS_PROXY and NO_PROXY.
+    Opening a client loads httpcore and every certificate authority, which would take 7 % of the instructions until the
+    bot is ready (benchmarks/start.py), although no request is sent until then. The inner object is a client and not a
+    transport, because only a client reads HTTPS_PROXY and NO_PROXY.
     """
 
     def __init__(self, trusted: Trusted) -> None:
@@ -154,7 +154,7 @@ def _unknown_host(host: str) -> BotError:
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:
-    """The Authorization header for a key; no header without one.
+    """The Authorization header for a key; no header if there is no key.
 
     A trailing line break, common in files and Secrets, is removed. Other characters that a header cannot contain are
     refused here, because httpx and aiohttp would quote the whole key in their exceptions.
@@ -197,7 +197,7 @@ async def send(
 
 
 async def status(http: httpx.AsyncClient, system: str, url: str) -> int:
-    """Request a page and return its status code, without reading its body. Raises Unavailable without an answer."""
+    """Request a page and return its status code, without reading its body. Raises Unavailable if there is no answer."""
     async with within(system, LIMIT.seconds), _open_response(http, system, "GET", url) as response:
         return response.status_code
 
@@ -213,7 +213,8 @@ async def stream_lines(
     subject: str = "",
     **options: Any,
 ) -> AsyncGenerator[str, None]:
-    """Send a request and yield the lines of the streamed answer as they arrive. `refuse` raises for an error response.
+    """Send a request and yield the lines of the streamed answer as they arrive. `refuse` raises the exception for an
+    error response.
 
     `limit` only limits the bytes. Use `within` around the loop to limit the time.
     """

@@ -151,7 +151,7 @@ class HuggingFace:
         return tuple(hf_id for hf_id in ids if isinstance(hf_id, str) and _is_id(hf_id))
 
     async def whoami(self) -> str:
-        """The name of the token's owner, or empty without a token; raises BotError if the Hub rejects the token."""
+        """The name of the token's owner; empty if there is no token. Raises BotError if the Hub rejects the token."""
         if self._token() is None:
             await self._get("/api/models", _ABOUT, "The Hub's list of models", {"limit": "1"})
             return ""
@@ -174,9 +174,10 @@ class HuggingFace:
         return f" Similar names: {', '.join(similar)}." if similar else ""
 
     async def similar(self, hf_id: str, limit: int = 3) -> tuple[str, ...]:
-        """The ids with the most similar spelling among the Hub's search results for its parts; empty on errors.
+        """The ids with the most similar spelling among the Hub's search results for the parts of the id; empty on
+        errors.
 
-        Without an organisation, only names are compared.
+        If the id has no organisation, only the names of the models are compared.
         """
         owner, _, name = hf_id.rpartition("/")
         words = [word for word in re.split(r"[-_.]", name) if word]

@@ -35,7 +35,7 @@ _KEPT = timedelta(hours=1)
 _LINES = 200
 _USER = 65532
 _LATE = 60.0
-"""Seconds after the Job's deadline within which Kubernetes should have ended it."""
+"""Maximum seconds that Kubernetes needs to end the Job after its deadline."""
 
 
 class Load(BaseModel, frozen=True, defer_build=True):
@@ -73,7 +73,7 @@ class Jobs:
             jobs = Collection(BENCHMARKS, namespace)
             await self._kube.create(jobs, manifest(operation, load, shape, key, deployment))
         except Conflict:
-            return  # the name contains the operation, so the Job is this operation's
+            return  # the name contains the operation, so it is the Job of this operation
 
     async def obstacle(self, model: str, shape: Bench, key: SecretRef) -> str:
         """The reason why a model in the cluster cannot be measured; empty if it can."""
@@ -89,7 +89,8 @@ class Jobs:
     async def result(
         self, operation: str, model: str, *, limit: timedelta, progress: Callable[[Phase], Awaitable[None]]
     ) -> str:
-        """Wait until the benchmark has finished, and return its output (CSV). `progress` receives its phase.
+        """Wait until the benchmark has finished, and return its output (CSV). `progress` receives the benchmark's
+        phase.
 
         Raises BenchFailed with the reason and the last log lines.
         """
@@ -138,7 +139,7 @@ class Jobs:
         return deleted
 
     async def delete_all(self, model: str) -> None:
-        """Delete every benchmark Job of a model, because its pod would keep the billed node."""
+        """Delete every benchmark Job of a model, because the pod of a Job would keep the billed node."""
         for namespace in self._whereabouts.namespaces:
             jobs = Collection(BENCHMARKS, namespace)
             for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {MODEL: model}))):
@@ -188,7 +189,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "TRANSFORMERS_OFFLINE": "1",
         # Each worker takes about 400 MB of the memory of the model's machine.
         "GUIDELLM__MAX_WORKER_PROCESSES": "2",
-        # The runtime gives a GPU to an image that is made for GPUs, even without a request.
+        # NVIDIA's runtime gives a GPU to an image that is made for GPUs, even if the container requests none.
         "NVIDIA_VISIBLE_DEVICES": "void",
     }
     secret = {"valueFrom": {"secretKeyRef": {"name": key.name, "key": key.field}}}
@@ -219,7 +220,8 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            # The same user as in the model's pod, which can read the weights. The owner of the files is not changed.
+            # The user of the model's pod, because this user can read the weights. The owner of the files is not
+            # changed.
             "runAsUser": identity.get("runAsUser") or _USER,
             "runAsGroup": identity.get("runAsGroup") or _USER,
             **({"fsGroup": identity["fsGroup"]} if "fsGroup" in identity else {}),

@@ -51,7 +51,7 @@ until its RBAC caches are filled (seen on Kubernetes 1.36: `RBAC: role … not f
 """
 _FORBIDDEN_AGAIN = 0.5
 _BY_AUTHORIZER = re.compile(r"\bcannot\b")
-"""Marks a 403 by the authorizer; a 403 by an admission plugin or a quota is a decision, and is not retried."""
+"""Matches the message of a 403 from the authorizer. A 403 from an admission plugin or a quota is not retried."""
 _CACHES_EMPTY = re.compile(r"RBAC: .*not found")
 _PAGE = 500
 """Objects per list request, like kubectl (`--chunk-size`): a pod has about 10 kB of JSON, and all pods of a large
@@ -80,7 +80,7 @@ class _Gone(Exception):
 
 @frozen
 class Collection:
-    """The objects of a declared kind: in one namespace, in all, or cluster-scoped (nodes)."""
+    """The objects of a declared kind: in one namespace, in all namespaces, or cluster-scoped (nodes)."""
 
     access: Access
     namespace: str | None = None
@@ -157,7 +157,7 @@ class Kube:
         return _object(collection, await self._read("patch", collection, name, subresource=subresource, body=body))
 
     async def create(self, collection: Collection, body: KubeObject) -> None:
-        """Create the object; raises `Conflict` if one of that name exists."""
+        """Create the object; raises `Conflict` if an object of that name exists."""
         await self._read("create", collection, body=body)
 
     async def delete(self, collection: Collection, name: str) -> None:
@@ -443,7 +443,7 @@ def _failure(verb: Verb, collection: Collection, subresource: str | None, status
 
 
 def _message(body: bytes) -> str:
-    """The message of a `Status` object, or of one in a watch event."""
+    """The message of a `Status` object, which may be inside a watch event."""
     text = body.decode(errors="replace")
     try:
         status = parse_json(text)

@@ -1,8 +1,8 @@
-"""Client for the gateway: virtual keys, requests by alias like a tenant's, and models that are registered at run time.
+"""Client for the gateway: virtual keys, test requests by alias, and models that are registered at run time.
 
-Uses LiteLLM's proxy API (1.106). The master key only creates, deletes and lists virtual keys, grants them access to
-aliases, and lists and registers aliases. A tenant's key is identified only by its hash and its name, never by its
-secret.
+Uses LiteLLM's proxy API (1.106). The master key is only used to create, delete and list virtual keys, to grant them
+access to aliases, and to list and register aliases. A tenant's key is identified only by its hash and its name, never
+by its secret.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ NO_STORE = (
 )
 _RUNTIME_ID_PREFIX = "stoker-"
 _MARK = "stoker_operation"
-"""The key in `model_info` with the operation that registered a model."""
+"""The field of `model_info` that contains the id of the operation that registered a model."""
 
 # Entries in a key's list of models that are not aliases (docs: "virtual keys", special models).
 _EVERYTHING = frozenset({"all-proxy-models", "all-team-models", "*"})
@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class GatewayAnswer(BaseModel, frozen=True, defer_build=True):
-    """An answer by alias. `cost` is in dollars as reported by the gateway; None if it sent none."""
+    """An answer by alias. `cost` is in dollars as reported by the gateway; None if it reported no cost."""
 
     text: str
     cost: float | None
@@ -123,7 +123,7 @@ class LiteLLM:
         try:
             key = await self._create_key(alias, key_alias, budget, duration)
         except (Unavailable, asyncio.CancelledError) as error:
-            # The gateway may have created the key nevertheless; only its name is known here.
+            # The gateway may have created the key although the request failed. Only the key's name is known here.
             if not _was_not_received(error):
                 await self._delete({"key_aliases": [key_alias]}, key_alias, on_undeleted)
             raise

@@ -1,4 +1,4 @@
-"""The Deployments that serve models, and everything that uses a GPU. Reads only."""
+"""The Deployments that serve models, and everything that uses a GPU. This module only reads."""
 
 from collections.abc import Iterable, Mapping
 
@@ -160,7 +160,7 @@ class Models:
         return [deployment async for deployment in everywhere if self._uses_gpu(deployment)]
 
     async def highest_fence(self) -> int:
-        """The highest fence of all models' Deployments; 0 without one. A new fence must be higher."""
+        """The highest fence of all models' Deployments; 0 if there is none. A new fence must be higher."""
         return max(map(fence_of, await self._models()), default=0)
 
     def _invalid_fences(self, models: Iterable[KubeObject]) -> dict[str, str]:

@@ -73,7 +73,7 @@ class DataDocket(Docket):
 
 
 def clock_of(docket: Docket) -> Clock:
-    """The clock by which tasks are scheduled: that of a `DataDocket`, otherwise real time."""
+    """The clock by which tasks are scheduled: the clock of a `DataDocket`, otherwise real time."""
     return docket.clock if isinstance(docket, DataDocket) else REAL_TIME
 
 

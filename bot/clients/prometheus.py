@@ -1,4 +1,4 @@
-"""Client for Prometheus, for installations in which vLLM's metrics can only be read there."""
+"""Client for Prometheus, for installations in which vLLM's metrics can only be read from Prometheus."""
 
 import httpx
 

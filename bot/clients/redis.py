@@ -36,7 +36,7 @@ _CONNECTION_OPTIONS: dict[str, Any] = {
 _MAX_POOLED = 64
 """Maximum connections to one server; further commands wait for a connection."""
 _MAX_CONNECTIONS = 1000
-"""Maximum connections where redis-py raises an error for further ones instead of waiting. Its default is 100."""
+"""Maximum connections in pools that raise an error for further connections instead of waiting; redis-py's default is 100."""
 
 AnyRedis = Redis | RedisCluster
 
@@ -103,7 +103,7 @@ def for_docket(url: str) -> str:
 
 
 def _sentinel_client(address: str, stack: AsyncExitStack, *, tls: bool, password: CredentialProvider | None) -> Redis:
-    """A client for the primary behind Sentinels. The client requests the primary's address from them at each connection."""
+    """A client for the primary behind Sentinels. It asks the Sentinels for the primary's address at each connection."""
     netloc, _, tail = address.partition("/")
     login, _, hosts = netloc.rpartition("@")
     path = urlsplit(f"redis://host/{tail}")

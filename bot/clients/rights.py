@@ -25,8 +25,8 @@ Rule = dict[str, list[str]]
 
 
 class Place(Enum):
-    """The namespaces in which a right is needed. The value is the setting with the namespace; empty for the whole
-    cluster.
+    """The namespaces in which a right is needed. The value is the name of the setting that contains the namespace;
+    empty for the whole cluster.
     """
 
     SERVING = "platform.namespace"
@@ -44,7 +44,7 @@ class UndeclaredRight(RuntimeError):
 
 @frozen
 class Right:
-    """One verb on one resource, as a rule of a Role (or, without a namespace, of a ClusterRole) grants it."""
+    """One verb on one resource. A Role grants it or, if the right has no namespace, a ClusterRole."""
 
     verb: str
     resource: str

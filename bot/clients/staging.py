@@ -287,7 +287,7 @@ class Stager:
             ) from error
 
     async def _models_to_keep(self, weights: Weights) -> tuple[str, ...]:
-        """The models that must stay on the volume. Empty if other Deployments share it; then nothing is deleted from it."""
+        """The models that must stay on the volume. Empty if other Deployments share it: then nothing is deleted."""
         sharing = await self.volumes(weights.endpoint).shared_with(weights.claim)
         if {named(workload) for workload in sharing} - {named(weights.deployment)}:
             return ()
@@ -393,7 +393,7 @@ def _problem(weights: Weights, pod: KubeObject | None, events: View) -> Problem 
 
 
 def _reports(log: str) -> list[dict[str, object]]:
-    """The progress reports in a log: the lines that `download.py` printed for the bot. The script prints the others."""
+    """The progress reports in a log: the lines that `download.py` printed. The other lines are the script's output."""
     reports = []
     for line in log.splitlines():
         if line.startswith("stoker {"):

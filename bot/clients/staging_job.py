@@ -174,7 +174,7 @@ def _pod(weights: Weights, place: Place, shape: Staging, keep: tuple[str, ...]) 
 
 
 def _kind_of(place: Place) -> str:
-    """`beside`: on the node of the pod that uses the volume. `shared`: several nodes can mount it. Otherwise `alone`."""
+    """`beside` for the node that uses the volume, `shared` if several nodes can mount the volume, otherwise `alone`."""
     return "beside" if place.node else "shared" if place.shared else "alone"
 
 
@@ -230,7 +230,7 @@ def _container(weights: Weights, shape: Staging, keep: tuple[str, ...]) -> KubeO
         **dict.fromkeys(_OFFLINE_VARIABLES, "0"),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
-        # The runtime gives a GPU to an image that is made for GPUs, even without a request.
+        # NVIDIA's runtime gives a GPU to an image that is made for GPUs, even if the container requests none.
         "NVIDIA_VISIBLE_DEVICES": "void",
         "STOKER_KEEP": json.dumps(keep),
     }

@@ -1,7 +1,7 @@
 """Client for one model server: health, served names, trial request, usage metrics.
 
-Uses vLLM's OpenAI-compatible API (0.32), which llama.cpp's server and SGLang have too, and, for CPU embeddings, that of
-text-embeddings-inference (TEI). Paths and metrics of each engine are in `manifests/engines`.
+Uses vLLM's OpenAI-compatible API (0.32), which llama.cpp's server and SGLang also have. For CPU embeddings, it uses the
+API of text-embeddings-inference (TEI). Paths and metrics of each engine are in `manifests/engines`.
 """
 
 import math
@@ -45,7 +45,7 @@ ANSWER_LIMIT = Limit(size=MIB, seconds=150.0)
 _MAX_TOKENS = 48
 _DETERMINISTIC = {"max_tokens": _MAX_TOKENS, "temperature": 0, "seed": 0}
 _EXTRA_CHUNKS = 16
-"""Maximum chunks of a stream in addition to one per token: the role at the beginning, the usage at the end, a margin."""
+"""Maximum chunks of a stream besides one per token: the role at the beginning, the usage at the end, and a margin."""
 
 _METRICS_LIMIT = Limit(size=4 * MIB, seconds=10.0)
 """vLLM 0.32 writes about 100 KB. Parsing 4 MB blocks the event loop for 50 ms."""
@@ -246,7 +246,7 @@ def fim_prompt(model: str) -> str | None:
 
 
 def signals(metrics: str) -> Activity:
-    """The usage signals in Prometheus' text format; raises Unavailable if one is not a valid number.
+    """The usage signals in Prometheus' text format; raises Unavailable if a signal is not a valid number.
 
     Only the required lines are parsed: the whole text of a server with many adapters would take seconds.
     """
@@ -307,7 +307,7 @@ def _tokens(answer: dict[str, Any], field: str) -> int:
 
 
 def _rankings(response: httpx.Response) -> dict[str, Any]:
-    """The answer as an object with `results`, also if text-embeddings-inference returns a list (`[{"index": 0, "score":
+    """The answer as an object with `results`, even if text-embeddings-inference returns a list (`[{"index": 0, "score":
     0.9}]`).
     """
     listed = decoded(SYSTEM, response)

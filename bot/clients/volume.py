@@ -20,7 +20,7 @@ from manifests.sizing import quantity_bytes
 
 ZONE = "topology.kubernetes.io/zone"
 _ZONES = (ZONE, "failure-domain.beta.kubernetes.io/zone", "topology.gke.io/zone", "topology.ebs.csi.aws.com/zone")
-"""Zone labels: Kubernetes' own, its predecessor, and those that cloud drivers write to a PV's affinity."""
+"""Zone labels: the label of Kubernetes, its predecessor, and the labels that cloud drivers write to a PV's affinity."""
 _NODE_LOCAL = (
     "kubernetes.io/no-provisioner",
     "rancher.io/local-path",
@@ -181,7 +181,7 @@ class Volumes:
         ]
 
     async def _zones(self, claim: str, stored: KubeObject, deployment: KubeObject, shape: Staging) -> tuple[str, ...]:
-        """The zones in which an unbound volume may be bound: those with a GPU."""
+        """The zones in which an unbound volume may be bound: the zones with a GPU."""
         storage = await self._class_of(claim, stored["spec"].get("storageClassName"))
         if storage.get("volumeBindingMode", "Immediate") == "Immediate":
             return ()  # the volume is bound independently of any pod
@@ -265,7 +265,7 @@ def _conditions(claim: KubeObject) -> dict[str, str]:
 
 
 def _resize_error(claim: KubeObject) -> str:
-    """The reason why a claim does not grow; empty if no problem is known. Kubernetes reports it since 1.31."""
+    """The reason why a claim does not grow; empty if no problem is known. Kubernetes has reported it since 1.31."""
     conditions = _conditions(claim)
     for kind in ("ControllerResizeError", "NodeResizeError"):
         if kind in conditions:

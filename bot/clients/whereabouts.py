@@ -47,8 +47,8 @@ class Whereabouts:
         self._deployers |= {model: name for model, name in (deployers or {}).items() if name}
 
     def deployer_of(self, model: str) -> str:
-        """The application that deploys a model, according to the repository; empty if unknown. A Deployment that an
-        operator creates has no label with it.
+        """The application that deploys a model, according to the repository; empty if unknown. This is needed for a
+        Deployment that an operator creates, because it has no label with the application.
         """
         return self._deployers.get(model, "")
 

@@ -15,14 +15,14 @@ from manifests.sizing.quantities import whole
 
 LEASE = "stoker.dev/lease"
 FENCE = "stoker.dev/fence"
-"""The highest fence that ever scaled the Deployment. It remains after the lease ends, so that an older fence
+"""The highest fence with which the Deployment was ever scaled. It remains after the lease ends, so that an older fence
 stays invalid.
 """
 LAST_MESSAGE = "stoker.dev/told"
-"""The last message about the Deployment that was sent without Redis. It ensures that only one of several bots sends it."""
+"""The last message about the Deployment that was sent without Redis. Only one of several bots sends the message."""
 _FENCES = 9 * 10**12
-"""Upper limit of a valid fence in milliseconds (the year 2255). Later claims add to it and stay below the limit of
-`bot.domain.marks`.
+"""Upper limit of a valid fence in milliseconds (the year 2255). Later claims increase the fence and stay below the
+limit of `bot.domain.marks`.
 """
 KIND = "stoker.dev/kind"
 MODEL = "stoker.dev/model"
@@ -90,13 +90,13 @@ class Workload(BaseModel, frozen=True, defer_build=True):
 
     @property
     def context(self) -> int | None:
-        """Tokens of prompt and answer together, if the arguments set it."""
+        """The maximum tokens of prompt and answer together; None if the arguments do not set it."""
         length = _value(self.arguments, "--max-model-len") or ""
         return int(length) if length.isdecimal() else None
 
 
 class GpuUser(BaseModel, frozen=True, defer_build=True):
-    """A workload that uses or requests a GPU: a Deployment with replicas, or a pod without one."""
+    """A workload that uses or requests a GPU: a Deployment with replicas, or a pod without a Deployment."""
 
     kind: str
     """`Deployment`; otherwise the kind of the pod's owner (`StatefulSet`, `Job`, …), or `Pod`."""
@@ -149,10 +149,11 @@ def workload_of(
 
 def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
     """Return whether KServe reverts the replicas: always those of an LLMInferenceService, and those of an
-    InferenceService without its autoscaler.
+    InferenceService that does not use its autoscaler.
 
-    With the HorizontalPodAutoscaler, which does nothing at zero replicas, KServe ignores them ("for HPA scaling, we
-    should ignore Replicas of Deployment", deployment_reconciler.go; pkg/controller/…/llmisvc/workload_single_node.go).
+    With the HorizontalPodAutoscaler, which does nothing at zero replicas, KServe ignores the replicas ("for HPA
+    scaling, we should ignore Replicas of Deployment", deployment_reconciler.go;
+    pkg/controller/…/llmisvc/workload_single_node.go).
     """
     owners = deployment["metadata"].get("ownerReferences") or ()
     kind = next((str(owner.get("kind")) for owner in owners if owner.get("controller")), "")
@@ -163,10 +164,10 @@ def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
 
 
 def _deployed_by(deployment: KubeObject) -> str:
-    """The Kustomization, with its namespace if the label contains it, or the Application.
+    """The Kustomization that deploys it, with the namespace if the label contains it, or the Application.
 
     kustomize-controller labels the objects that it applies; Argo CD writes `APPLICATION:GROUP/KIND:NAMESPACE/NAME` to
-    an annotation (the default since 3.0), or the name to a label, which charts write too.
+    an annotation (the default since 3.0), or the name to a label, which charts also write.
     """
     labels = deployment["metadata"].get("labels") or {}
     tracked = annotations_of(deployment).get("argocd.argoproj.io/tracking-id", "").partition(":")[0]
@@ -190,7 +191,7 @@ def _public(arguments: Iterable[str]) -> Iterable[str]:
 
 
 def _endpoint(deployment: KubeObject, engine: KubeObject, services: Iterable[KubeObject]) -> tuple[str, int]:
-    """Name and port of the Service that selects the pods; without one, the workload's name and container port."""
+    """Name and port of the Service that selects the pods; otherwise the workload's name and container port."""
     labels = (deployment["spec"]["template"].get("metadata") or {}).get("labels") or {}
     for service in services:
         selector = service["spec"].get("selector")
@@ -220,7 +221,7 @@ def _kind(deployment: KubeObject, engine: KubeObject, served_name: str) -> Kind:
     server = _running(engine)
     if server.pools or (
         server.is_usual and _argument(engine, "--model-id")
-    ):  # KServe's own server has `--model_id`, too
+    ):  # KServe's own server also has `--model_id`
         return "rerank" if ranks else "embedding"
     if _argument(engine, "--tool-call-parser") or _argument(engine, "--reasoning-parser"):
         return "chat"
@@ -249,7 +250,7 @@ def _asks_for_key(container: KubeObject) -> bool:
 
 
 def _words(container: KubeObject) -> list[str]:
-    """The words of the container's command and arguments. Variables with a literal value are replaced by it."""
+    """The words of the container's command and arguments. Variables with a literal value are replaced by that value."""
     words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
     if not any("$(" in word for word in words):
         return words
@@ -302,8 +303,8 @@ def gpus_in(spec: KubeObject, more_gpus: Iterable[str] = ()) -> int:
 
     Every claim of dynamic resource allocation counts as one GPU, because its device class is in another object, which
     Stoker may not read; list pods with claims for other devices in `gpu.beside`. The scheduler also allocates claims
-    that no container uses. NVIDIA's runtime gives a container all GPUs of its node, without a requested device, if its
-    variables request that (NVIDIA Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one GPU.
+    that no container uses. NVIDIA's runtime gives a container that requests no device all GPUs of its node if its
+    variables request them (NVIDIA Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). Such a container counts as one GPU.
     """
     patterns = tuple(more_gpus)
     requested = sum(gpu_limit(container, patterns) for container in spec["containers"]) + len(
@@ -358,7 +359,7 @@ def fence_of(deployment: KubeObject) -> int:
 
 
 def was_recorded_within(deployment: KubeObject, message: str, now: datetime, within: timedelta) -> bool:
-    """Return whether `message` was recorded on the Deployment in the time `within`. An invalid time is ignored."""
+    """Return whether `message` was recorded on the Deployment less than `within` ago. An invalid time is ignored."""
     recorded, _, at = annotations_of(deployment).get(LAST_MESSAGE, "").rpartition(" ")
     return recorded == message and is_fence(at) and abs(int(at) - now.timestamp()) <= within.total_seconds()
 

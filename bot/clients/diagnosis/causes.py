@@ -1,8 +1,8 @@
 """Causes of the failure of a model server or a download, identified by their text in the log, most specific first. Pure.
 
 The texts are those of vLLM 0.8 to 0.32, transformers 4.4x to 5, huggingface_hub 0.2x to 1.x, PyTorch 2.x, SGLang, TEI
-and llama.cpp, from these projects' issue trackers (for vLLM for example #16749, #20305, #25837, #27508).
-`docs/boots.md` is generated from this table.
+and llama.cpp, from these projects' issue trackers (for example vLLM #16749, #20305, #25837, #27508). `docs/boots.md` is
+generated from this table.
 """
 
 import math

@@ -31,13 +31,13 @@ class Crash:
 
     @property
     def not_started(self) -> bool:
-        """True if the runtime could not start it, so that there is no log: `message` has the reason (exit code 128)."""
+        """True if the runtime could not start the container (exit code 128). It has no log; `message` is the reason."""
         return self.reason in ("StartError", "ContainerCannotRun")
 
 
 def crash(pod: KubeObject) -> Crash | None:
-    """The container that prevents the pod from running: killed for memory, failed staging, a crash loop or repeated
-    ends. None if there is no such container.
+    """The container that prevents the pod from running, because it ran out of memory, could not stage or start, is in a
+    crash loop, or ended repeatedly. None if there is no such container.
     """
     over = (pod.get("status") or {}).get("phase") == "Failed"
     for crashed, is_ready in _ends(pod):
@@ -78,8 +78,8 @@ def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
 
 
 def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = False) -> Problem | None:
-    """The reason why the container ended; None if a restart may succeed. With `final`, it is not restarted (a Job's
-    pod).
+    """The reason why the container ended; None if a restart may succeed. With `final`, the container is not restarted,
+    as in a Job's pod.
     """
     loops = " keeps crashing" if crashed.looping else ""
     suffix = f"container {crashed.container}{loops}, exit code {crashed.exit_code}"
@@ -188,7 +188,7 @@ _REFUSED_BY_NODE = (
 
 
 def repeated(over: Sequence[Problem]) -> Problem | None:
-    """A problem that ended several pods of one boot, so that the next pod will probably fail too."""
+    """A problem that ended several pods of one boot, so the next pod will probably fail too."""
     for problem in reversed(over):
         alike = sum(ended_pod.kind == problem.kind for ended_pod in over)
         if alike >= (2 if problem.kind is Kind.EVICTION else 3):
@@ -197,7 +197,7 @@ def repeated(over: Sequence[Problem]) -> Problem | None:
 
 
 def ended(pod: KubeObject) -> Problem | None:
-    """The reason why a pod ended or terminates, if its Deployment did not cause it: evicted, preempted, node gone."""
+    """The reason why a pod ended or terminates (eviction, preemption, lost node), unless its Deployment caused it."""
     status = pod.get("status") or {}
     reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
     target = next((c for c in status.get("conditions") or () if c.get("type") == "DisruptionTarget"), None)

@@ -222,7 +222,7 @@ def _volume(pod: KubeObject, events: Events) -> Problem | None:
 
 
 def with_holder(problem: Problem, pod: KubeObject, pods: Iterable[KubeObject]) -> Problem:
-    """Add the name of the pod that still uses the volume to the problem, if it can be determined."""
+    """Add to the problem the name of the pod that still uses the volume, if the name can be determined."""
     for candidate in pods:
         if candidate["metadata"]["name"] == pod["metadata"]["name"] or not candidate["spec"].get("nodeName"):
             continue

@@ -16,7 +16,7 @@ Events = Sequence[KubeObject]
 
 @frozen
 class Grace:
-    """The time for which a problem may last in a boot with the usual limit (1200 s), and the reason."""
+    """The time for which a problem may last in a boot with the usual limit (1200 s), and the reason for that time."""
 
     title: str
     seconds: float
@@ -115,7 +115,7 @@ class Patience:
         return self._clock() >= self._until
 
     def left(self) -> float | None:
-        """Seconds until the current problem has lasted too long; None without a problem."""
+        """Seconds until the current problem has lasted too long; None if there is no problem."""
         return None if self._problem is None else max(0.0, self._until - self._clock()) + _MARGIN
 
 

@@ -27,8 +27,8 @@ class PodReader:
         self._read: dict[tuple[str, Crash], str] = {}
 
     async def problem(self, pod: KubeObject, events: Iterable[KubeObject], *, final: bool = False) -> Problem | None:
-        """The reason why the pod is not ready; None for the normal wait. With `final`, the pod is not restarted (a Job's
-        pod).
+        """The reason why the pod is not ready; None for the normal wait. With `final`, the pod is not restarted, as in
+        a Job.
         """
         everything = tuple(events)
         pod_events = events_of(pod["metadata"]["name"], "Pod", everything)
@@ -44,14 +44,14 @@ class PodReader:
         return problem
 
     async def last_end(self, pod: KubeObject, events: Iterable[KubeObject]) -> Problem | None:
-        """The reason why a container of a pod that was ready ended, even if it runs again; None if no container ended."""
+        """The reason why a container of a formerly ready pod ended, even if it runs again; None if no container did."""
         if (crashed := ends.last(pod)) is None:
             return None
         log = "" if crashed.not_started else await self._log_of(pod, crashed)
         return ends.explain(crashed, log, events_of(pod["metadata"]["name"], "Pod", tuple(events)), final=True)
 
     async def tail(self, pod: KubeObject, container: str, lines: int = 40) -> str:
-        """The last lines of a container's log, if it has one."""
+        """The last lines of a container's log; empty if the log cannot be read."""
         try:
             return await self._kube.log(
                 self._pods, pod["metadata"]["name"], container=container, lines=lines, previous=False
@@ -64,7 +64,7 @@ class PodReader:
         if key not in self._read:
             self._read.clear()  # only one pod is diagnosed at a time, so older results are not needed
             text = await self._whole(name, crashed.container, previous=crashed.restarted)
-            # The container has restarted in the meantime, or its previous run logged more.
+            # The container may have restarted in the meantime, or the log of its previous run may contain more.
             if not find(text) and not crashed.restarted:
                 text = await self._whole(name, crashed.container, previous=True) or text
             self._read[key] = text
