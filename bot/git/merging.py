@@ -1,4 +1,4 @@
-"""Predict the result of a merge, and compute its reversal, in the mirror, file by file."""
+"""Predict the result of a merge, and compute the changes that revert a merge. Both work in the mirror, file by file."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,8 @@ class MergedTree:
     """The files after a predicted merge: those of the base branch, with the changes applied."""
 
     def __init__(self, onto: GitTree, blobs: Mapping[str, str], texts: Mapping[str, str | None]) -> None:
-        """`blobs` are git's ids of the changed files (empty for a deleted file). `texts` are their texts (None for a deleted
-        file, or one that is not text).
+        """`blobs` are git's ids of the changed files (empty for a deleted file). `texts` are their texts (None for a
+        deleted file, or for a file that is not text).
         """
         self.commit = onto.commit
         self._onto, self._blobs, self._texts = onto, blobs, texts

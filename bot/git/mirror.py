@@ -162,7 +162,7 @@ class Mirror:
         self._git = GitProcess(directory, remote_url, token)
 
     def offline(self) -> "Mirror":
-        """The same mirror without the token, for longer-lived readers."""
+        """The same mirror without the token, for objects that are kept after the call."""
         return Mirror(self._directory, self._remote_url, None, self._memory)
 
     def fetched_head(self, branch: str) -> str:
@@ -235,7 +235,7 @@ class Mirror:
         return Listing(commit, entries, sorted(entries))
 
     def _listing_from(self, previous: Listing, commit: str) -> Listing | None:
-        """The listing derived from an earlier one and the changes; None if the mirror lacks one of the commits."""
+        """The listing derived from an earlier listing and the changes; None if the mirror lacks one of the commits."""
         changed = self.changes_between(previous.commit, commit)
         if changed is None:
             return None
@@ -275,13 +275,13 @@ class Mirror:
     def _fetch_missing(self, objects: bytes) -> None:
         """Fetch the blobs that are marked as missing in a listing of objects."""
         if missing := [line[1:].decode() for line in objects.split(b"\n") if line.startswith(b"?")]:
-            # git would make one such request for each missing blob (promisor-remote.c).
+            # Without this, git would make one such request for each missing blob (promisor-remote.c).
             options = ["-c", "fetch.negotiationAlgorithm=noop"]
             arguments = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
             self.remote(*options, "fetch", "--quiet", "origin", *arguments, stdin="\n".join(missing) + "\n")
 
     def object_id(self, expression: str, otherwise: str) -> str:
-        """The id of a revision expression; raises BotError with the message `otherwise` if it does not exist."""
+        """The object id of a revision expression; raises BotError with the message `otherwise` if it has none."""
         output = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", expression, no_match_is=1)
         if not output:
             raise BotError(otherwise)

@@ -80,7 +80,7 @@ class Repository:
     async def changed_by(self, head: str, onto: str, pushed: str = "") -> dict[str, Touch]:
         """Return the changes of a branch to each file since it diverged from the branch that contains `onto`.
 
-        `pushed` is the commit of the bot on it; files that differ from that commit were changed by other people.
+        `pushed` is the bot's commit on that branch; files that differ from that commit were changed by other people.
         """
 
         def changes_of_files(mirror: Mirror) -> dict[str, Touch]:

@@ -1,7 +1,7 @@
 """Notifications about operations. Each one is sent once per key, even if the bot is killed in between.
 
-`bot.domain.notifications` has the table of all notifications. Those in this module only depend on the operation, so they
-are computed again at each check, and the outbox posts each key once.
+`bot.domain.notifications` has the table of all notifications. The notifications in this module depend only on the
+operation, so they are computed again at each check, and the outbox posts each key once.
 """
 
 from contextlib import suppress
@@ -22,7 +22,7 @@ from bot.views.mentions import addressed
 from bot.views.news import end, link_to, not_replaced, objection, requested, still_waits, to_replace
 
 _ASKED_BY_CARD = "asked by the card"
-"""The ledger step that stores the round of approval for which the first text of the card asks."""
+"""The ledger step that stores the round of approval that the first text of the card asks for."""
 
 
 class Post(Protocol):
@@ -39,7 +39,7 @@ class Announcements:
 
     async def first_text(self, op: Operation, view: View) -> tuple[View, tuple[str, ...]]:
         """The card as it is first posted, and the people whom it notifies. If the operation waits for a decision, the
-        first text asks for it.
+        first text asks for that decision.
         """
         notified, alone = await self._deciders(op) if _waits(op) else ((), "")
         key = _round("asked", op) if notified and not alone else ""
@@ -47,7 +47,7 @@ class Announcements:
         async def this_round() -> str:
             return key
 
-        # Record it before the card is posted, so that after a crash the card is posted with the same text.
+        # Record the round before the card is posted, so that the card is posted with the same text after a crash.
         if not key or await self._ledger.once(op.id, _ASKED_BY_CARD, this_round, str) != key:
             return view, ()
         return addressed(view, notified, requested(op)), notified
@@ -65,7 +65,7 @@ class Announcements:
             await self._post(f"{event}:{op.id}", user, view, question=session)
 
     async def ready(self, op: Operation) -> tuple[str, View] | None:
-        """The key and the current text of the message that the model is ready; None if there is no such message."""
+        """The key and the text of the message that reports a ready model; None if there is no such message."""
         message = end(op, await self._url(op.message)) if op.status.final else None
         return (f"ready:{op.id}", message[2]) if message and message[0] == "ready" else None
 
@@ -81,7 +81,7 @@ class Announcements:
         text = md(
             "{waits} An admin can override it. {see}", waits=still_waits(op), see=link_to(await self._url(op.message))
         )
-        with suppress(BotError, Unavailable):  # a user group that cannot be looked up
+        with suppress(BotError, Unavailable):  # ignore a user group that cannot be looked up
             for admin in sorted(await self._slack.members(self._config.roles.admins)):
                 if admin != op.request.actor:
                     await self._post(f"{_round('escalated', op)}:{admin}", admin, lines(text))
@@ -95,7 +95,7 @@ class Announcements:
         await self._post(f"objected:{op.id}:{by}", op.request.channel, view, card=op.id, notify=notified)
 
     def withdrawn(self, op: Operation) -> Mrkdwn | None:
-        """The text that replaces the question to the holder after the request has ended; None without a question."""
+        """The text that replaces the question to the holder when the request ends; None if there was no question."""
         over = op.status in (Status.DENIED, Status.EXPIRED, Status.CANCELLED)
         return not_replaced(op) if over and lease_to_end(op) else None
 
@@ -131,7 +131,7 @@ class Announcements:
         return to_ask(op, members, but=but)
 
     async def _url(self, message: Message | None) -> str:
-        """The address of a message, or empty."""
+        """The address of a message; empty if there is no message, or if Slack does not answer."""
         with suppress(BotError, Unavailable):
             return permalink(await self._slack.address(), message) if message else ""
         return ""

@@ -31,7 +31,7 @@ class Directory:
         self._asking: dict[str, asyncio.Task[Profile | None]] = {}
 
     async def home(self) -> Home:
-        """The bot's workspace, and its organisation if it is in one. The answer is cached, because it never changes."""
+        """The bot's workspace, and its organisation if it has one. The answer is cached, because it never changes."""
         if self._home is None:
             with slack_errors("auth.test"):
                 identity = await self._client.auth_test()
@@ -59,7 +59,7 @@ class Directory:
             raise
 
     async def signature(self, user: str) -> str:
-        """A user's name, if Slack returns it, and id in Markdown, for a text outside Slack."""
+        """The user's name, if Slack returns it, and the user's id, in Markdown for a text outside Slack."""
         profile = None
         with suppress(BotError, Unavailable):  # without the name, the id is sufficient
             profile = await self.profile(user)

@@ -2,7 +2,7 @@
 
 
 def is_user(place: str) -> bool:
-    """Return whether it is the id of a user. A message to a user is a direct message."""
+    """Return whether `place` is the id of a user. A message to a user is a direct message."""
     return place.startswith(("U", "W"))
 
 
@@ -11,5 +11,5 @@ def is_user_group(member: str) -> bool:
 
 
 def is_personal(place: str) -> bool:
-    """Return whether it is a user or a direct message conversation, where every message notifies its reader."""
+    """Return whether `place` is a user or a direct message conversation, where every message notifies its reader."""
     return is_user(place) or place.startswith("D")

@@ -64,7 +64,7 @@ class _Card:
     due: asyncio.Event = field(default_factory=asyncio.Event)
     urgent: asyncio.Event = field(default_factory=asyncio.Event)
     reopened: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when its channel accepts messages again, so that the next attempt is made immediately."""
+    """Set when the card's channel accepts messages again, so that the next attempt is made immediately."""
     at: float = 0.0
     view: View | None = None
     replies: set[str] = field(default_factory=set)
@@ -104,7 +104,7 @@ class Presentation:
         self._delivery: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Stop writing. The next process shows the then current state."""
+        """Stop writing. The next process shows the newest state."""
         self._is_closed = True
         tasks = {task for task in (self._delivery, *(state.task for state in self._cards.values())) if task}
         for _ in range(_CUTS):  # a library may swallow a cancellation
@@ -255,7 +255,7 @@ class Presentation:
             raise Unavailable("Slack", f"the card of {op.id} is gone") from refused
 
     async def _refuse(self, op: Operation) -> None:
-        """Notify only the requester. If Slack refuses that, record it, and do not retry."""
+        """Notify only the requester. If Slack refuses the message, record the refusal, and do not retry."""
         if op.request.actor:
             try:
                 await self._slack.whisper(op.request.channel, op.request.actor, outcome_text(op))
@@ -297,7 +297,7 @@ class Presentation:
 
     async def _admins(self) -> tuple[str, ...]:
         admins = self._config.roles.admins
-        with suppress(BotError, Unavailable):  # a user group that cannot be looked up
+        with suppress(BotError, Unavailable):  # ignore a user group that cannot be looked up
             admins = tuple(sorted(await self._slack.members(admins)))
         return tuple(user for user in admins if not is_user_group(user))
 
@@ -326,7 +326,7 @@ class Presentation:
     ) -> None:
         """Post a message once for `key`: in a channel, to a user, below an operation's `card`, or in a `thread`.
 
-        In a channel it notifies only the people in `notify` that it mentions: see `bot.domain.notifications`.
+        In a channel, the message notifies only the people in `notify` whom it mentions: see `bot.domain.notifications`.
         """
         if await self._messages.posted(key) is None:
             await self._put("post", key, view, place=place, card=card, thread=thread, notify=notify, question=question)
@@ -491,6 +491,6 @@ class Presentation:
 
 
 def _delay(attempts: int, error: Exception) -> float:
-    """Seconds until the next attempt. They increase with each attempt, and are at least those that Slack requires."""
+    """Seconds until the next attempt. They increase with each attempt, and are not less than Slack requires."""
     requested = error.after if isinstance(error, SlackBusy) else 0.0
     return max(requested, min(LONGEST_PAUSE, 0.5 * 2.0 ** min(attempts, 10)))

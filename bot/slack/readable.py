@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 async def readable(view: View, write: Callable[[View], Coroutine[Any, Any, T]]) -> T:
-    """Write a view. If Slack refuses its content, write it as plain text with its buttons, and then without them."""
+    """Write a view. If Slack refuses the content, write plain text with the buttons, then without buttons."""
     try:
         return await write(view)
     except SlackRefused as refused:

@@ -83,7 +83,7 @@ class SlackBusy(Unavailable):
 
 
 class Patience(AsyncRateLimitErrorRetryHandler):
-    """Waits if Slack requires a wait of a few seconds. A longer wait fails the call, because a user is waiting."""
+    """Waits a few seconds if Slack requires that. If the wait is longer, the call fails, because a user is waiting."""
 
     async def _can_retry_async(self, *, response: HttpResponse | None = None, **_: Any) -> bool:
         return response is not None and response.status_code == 429 and _after(response.headers) <= _PATIENCE
@@ -236,7 +236,7 @@ class Slack:
     async def _messages_since(
         self, channel: str, thread: Message | None, since: datetime
     ) -> tuple[str, list[dict[str, Any]]]:
-        """The messages since that time, in a channel or in one of its threads, and the channel's id."""
+        """The id of the channel, and the messages since a time, in the channel or in one of its threads."""
         oldest = str((since - timedelta(minutes=1)).timestamp())
         with slack_errors("conversations.history"):
             if is_user(channel):
@@ -355,7 +355,7 @@ class Slack:
     async def whisper(self, channel: str, user: str, text: Mrkdwn | View, *, thread: str | None = None) -> None:
         """Send an ephemeral answer. Use it only for errors and help, because Slack does not guarantee the delivery.
 
-        If the channel does not accept it, it is sent as a direct message.
+        If the channel does not accept the answer, it is sent as a direct message.
         """
         view = text if isinstance(text, View) else lines(text)
         try:
@@ -368,7 +368,7 @@ class Slack:
             await self.send(user, text)
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:
-        """The user ids of users and user groups."""
+        """The ids of these users, and of the members of these user groups."""
         users = {i for i in ids if not is_user_group(i)}
         for group in filter(is_user_group, ids):
             with slack_errors("usergroups.users.list"):
