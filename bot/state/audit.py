@@ -95,12 +95,12 @@ class AuditLog:
         await self._add(entry | {"who": actor, "status": str(op.status), "why": reason, "commit": commit})
 
     async def note_lease(self, lease: Lease, event: AuditEvent, actor: str, reason: str, at: datetime) -> None:
-        """Record an event of a session that is not an operation, such as a reminder, a warning or an extension."""
+        """Record an event of a session outside an operation, such as a reminder, a warning or an extension."""
         entry = {"at": at.isoformat(), "event": event, "op": lease.op, "what": "lease", "model": lease.model}
         await self._add(entry | {"who": actor or "stoker", "status": "", "why": reason, "commit": lease.commit})
 
     async def note_trouble(self, lease: Lease, trouble: Trouble, at: datetime) -> None:
-        """Record that a session's model is not serving. The event is its state, such as `crash-looping`."""
+        """Record that a session's model is not serving. The event is the model's state, such as `crash-looping`."""
         entry = {"at": at.isoformat(), "event": trouble.state, "op": lease.op, "what": "lease", "model": lease.model}
         await self._add(entry | {"who": "stoker", "status": "", "why": trouble.reason, "commit": lease.commit})
 

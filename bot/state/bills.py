@@ -22,7 +22,7 @@ class Bills:
         self._records = Records(redis)
 
     async def keep(self, bill: Bill) -> None:
-        """Store a bill, or replace it by its newer version, and delete the bills older than `kept`."""
+        """Store a bill, or replace its older version, and delete the bills that are older than `kept`."""
         oldest = (bill.down - self._kept).timestamp()
         stale = await self._records.run(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, "-inf", oldest))
         await self._records.run(_BILLS, "hash", lambda: self._redis.hlen(_BILLS))

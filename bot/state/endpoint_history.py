@@ -44,7 +44,7 @@ class EndpointHistory:
         await self._set(_STAGED_WEIGHTS, model, staged.model_dump_json())
 
     async def note_observation(self, measured: Observation) -> None:
-        """Record the measurements of a boot. Of comparable boots, the newest few are kept, one for each model."""
+        """Record the measurements of a boot. Of comparable boots, only the newest are kept, one for each model."""
         stored = (await self._records.fields(_OBSERVED, _OBSERVATIONS)).get(measured.key, ())
         other_models = (observation for observation in stored if observation.hf_id != measured.hf_id)
         await self._set(_OBSERVED, measured.key, _OBSERVATIONS.dump_json((*other_models, measured)[-KEPT:]))

@@ -46,8 +46,8 @@ class HomeState:
         return name(search) if search else ""
 
     async def viewers(self, now: datetime, within: timedelta = VIEWERS_KEPT) -> tuple[str, ...]:
-        """The users who opened Home in the time `within`, the most recent first. Deletes the records of users who have not
-        opened it for a week.
+        """The users who opened Home less than `within` before `now`, the most recent first. Deletes the records of
+        users who have not opened it for a week.
         """
         oldest = (now - VIEWERS_KEPT).timestamp()
         await self._records.run(

@@ -1,8 +1,8 @@
 """The leases of the GPU and the queue, in Redis.
 
 The leases are one hash with a field for each model that holds a slot. The queue is a sorted set. A counter gives each
-claim an increasing fence (at least the milliseconds of Redis's clock). Every change is one script that checks the
-fence and rejects a stale one.
+claim an increasing fence (at least the milliseconds of Redis's clock). Every change is one script that checks the fence
+and rejects a stale fence.
 
 Redis may lose data (a restart, a flush, a failover to a replica that missed a write). The lease is therefore also in the
 Deployment's annotation: `restore` copies it back, and `floor` keeps the counter above every issued fence.

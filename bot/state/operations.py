@@ -71,7 +71,9 @@ class Operations:
         audit_kept: timedelta = timedelta(days=365),
         observe: Callable[[Operation | None, Operation], None] = lambda _before, _after: None,
     ) -> None:
-        """`observe` is called once for each write, with the operation before (None for a new one) and after it."""
+        """`observe` is called once for each write, with the operation before the write (None if it is new) and after
+        it.
+        """
         self._redis, self._audit_kept, self._observe = redis, audit_kept, observe
         self._records = Records(redis)
         self._save = redis.register_script(_SAVE)

@@ -87,7 +87,7 @@ class Outbox:
         return await self._records.field(self._key, name, _LETTER)
 
     async def drop(self, name: str) -> bool:
-        """Drop a letter. Returns False if it did not exist, because it may be withdrawn while it is being written."""
+        """Drop a letter. Returns False if it did not exist: a letter may be withdrawn while it is being written."""
         with redis_errors():
             return bool(await self._redis.hdel(self._key, name))
 

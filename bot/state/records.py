@@ -135,7 +135,7 @@ class Records:
         return answer
 
     async def value(self, key: str, of: TypeAdapter[T]) -> T | None:
-        """The value of a key, parsed; None if it is missing or was set aside."""
+        """The parsed value of a key; None if it is missing or was set aside."""
         parsed = await self.parse_in_tuple(of, await self.text(key), key)
         return parsed[0] if parsed else None
 
@@ -160,12 +160,12 @@ class Records:
         return values
 
     async def field(self, key: str, field: str, of: TypeAdapter[T]) -> T | None:
-        """The value of a field of a hash, parsed; None if it is missing or was set aside."""
+        """The parsed value of a field of a hash; None if it is missing or was set aside."""
         parsed = await self.parse_in_tuple(of, await self.field_text(key, field), key, field)
         return parsed[0] if parsed else None
 
     async def fields(self, key: str, of: TypeAdapter[T]) -> dict[str, T]:
-        """All readable values of a hash, parsed, by field."""
+        """All readable values of a hash by field. The values are parsed."""
         long, short = await self.run(key, "hash", lambda: self._read_fields(keys=[key], args=[LARGEST]))
         for field in long:
             await self._set_aside_unread(key, name(field))

@@ -66,7 +66,7 @@ class Sessions:
 
     @asynccontextmanager
     async def asking(self, model: str, now: datetime) -> AsyncIterator[list[Own]]:
-        """Record that the bot is making requests to the model. The caller adds them to the yielded list."""
+        """Record that the bot is making requests to the model. The caller adds the requests to the yielded list."""
         run, requests = uuid.uuid4().hex, list[Own]()
         with redis_errors():
             await self._redis.zadd(f"{PREFIX}:own:{model}:asking", {run: (now + _OWN_LONGEST).timestamp()})

@@ -31,8 +31,8 @@ class StepLedger:
     ) -> T:
         """Run a step of an operation, or return its stored result if an earlier run finished it.
 
-        `returns` is the type of the result, or an adapter if the type is a union. After a crash between `act` and the
-        storing of its result, `act` runs again, so it must be idempotent.
+        `returns` is the type of the result, or an adapter if the type is a union. If the bot crashes after `act` and
+        before the result is stored, `act` runs again, so it must be idempotent.
         """
         key = _steps(op_id)
         adapter = _adapter(returns)

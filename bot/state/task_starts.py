@@ -53,8 +53,8 @@ class Start(BaseModel, frozen=True, defer_build=True):
     def next_start(self, begun: str, process: str) -> "Start":
         """The start that follows this one, which did not end.
 
-        In another process, this one has crashed. In the same process, docket delivered the task again because its hold
-        was not renewed in time.
+        If `process` is another process, the previous process has crashed. If it is the same process, docket delivered
+        the task again, because its hold was not renewed in time.
         """
         if self.process == process:
             return self.model_copy(update={"begun": begun})
@@ -97,7 +97,7 @@ class TaskStarts:
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records, self._process = redis, Records(redis), uuid.uuid4().hex
         self._apart = asyncio.Lock()
-        """Held by work that was interrupted before, at its beginning, so that such work starts one at a time."""
+        """Held at the beginning of work that was interrupted before, so that such work does not start concurrently."""
 
     @asynccontextmanager
     async def watched(
@@ -105,8 +105,8 @@ class TaskStarts:
     ) -> AsyncIterator[Start]:
         """Record the work while it runs. Yields its start; if the start is `hopeless`, the work must not be done.
 
-        `patience` is the maximum wait for other interrupted work in seconds. With `forget=False`, the record of hopeless
-        work is not removed, so that it stays hopeless.
+        `patience` is the maximum wait for other interrupted work in seconds. With `forget=False`, the record of
+        hopeless work is not removed, so that the work stays hopeless.
         """
         with ExitStack() as apart:
             before = await self._records.field(STARTS, task, _START)
