@@ -35,7 +35,7 @@ __all__ = ["RULES", "Component", "Finding", "Rule", "Severity", "check", "compon
 
 
 def check(platform: Platform, name: str | None = None, *, advice: bool = False) -> tuple[Finding, ...]:
-    """Return every contradiction between the pieces of one endpoint, or of all, with file and line.
+    """Return every contradiction between the pieces of one endpoint, or of all endpoints, with file and line.
 
     With `advice`, also report things that work but could be faster (`Rule.advice`).
 
@@ -79,7 +79,7 @@ def _check(platform: Platform, name: str | None) -> list[Finding]:
 def components_of(platform: Platform, pieces: Pieces) -> frozenset[Component]:
     """The components of the platform that an endpoint uses, whose rules it follows.
 
-    Without any deployer in the repository, an Application may be missing.
+    If the repository contains no deployer, the rules of Argo CD also apply, because an Application may be missing.
     """
     components: set[Component] = {"repository", "source", "engine"}
     if platform.model_lists():
@@ -118,7 +118,7 @@ def _in_list(pieces: Pieces) -> bool:
 
 
 def _unreadable(tree: Tree, error: InvalidYaml) -> Finding:
-    """Report a merge conflict that git left in the file at its first line."""
+    """Return the finding for a file that is not valid YAML, or at the first merge conflict that git left in it."""
     lines = (tree.read(error.path) or "").splitlines()
     marked = next((number for number, text in enumerate(lines, 1) if text.startswith("<<<<<<< ")), 0)
     if marked:

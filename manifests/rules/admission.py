@@ -168,7 +168,7 @@ def _deployment(root: Located) -> Iterator[Finding]:
 
 
 def _host(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Check that a hardened pod does not use the node's namespaces, if no other endpoint does."""
+    """Check that a hardened pod does not use the node's namespaces, if no other endpoint uses them."""
     hardened = value(pieces.pod, "securityContext", "runAsNonRoot") == "true"
     for field in _HOST if hardened and siblings else ():
         node = scalar(pieces.pod, field)

@@ -37,16 +37,16 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
     app = pieces.application
     if app is None:
         if not every or not norms.has_applications(siblings, platform):
-            return  # something else deploys it
+            return  # another deployer deploys the endpoint
         message = f"no Application in {layout.path(layout.catalog_dir)} deploys {pieces.home}"
         yield at("application-missing", pieces.deployment, None, message, "add one to the catalog")
         return
     if pieces.fields is not None:
-        return  # the map names the application
+        return  # the field map names the Application
     if pieces.candidate.application is not None:
-        return  # it is declared by the Application itself, whose source is a chart
+        return  # the Application itself declares the endpoint, and its source is a chart
     if not norms.owns_application(pieces) and not is_deployed_apart(platform, pieces):
-        return  # one Application for many
+        return  # one Application deploys many endpoints
     yield from _identity(platform, pieces, app, siblings)
     yield from _source(platform, pieces, app, every)
     yield from _like_the_others(app, every)
@@ -229,7 +229,7 @@ def _closest(ignored: list[Node]) -> Node | None:
 
 
 def _group(platform: Platform, pieces: Pieces, app: Located) -> Iterator[Finding]:
-    """Check that the group of an endpoint with an alias is enabled, and read from its own directory."""
+    """Check that the group of an endpoint with an alias is enabled, and is read from its own directory."""
     layout = platform.layout
     name, listed = group_of(layout, app.document.path), groups(platform)
     flag, group = group_flag(platform, name), next((candidate for candidate in listed if candidate.name == name), None)

@@ -24,7 +24,7 @@ from manifests.sources.workloads import KINDS
 
 _ALMOST = 0.86
 _SHORT = 10
-"""Length up to which a name has a lower limit, because two exchanged letters change more of it."""
+"""Names up to this length need less similarity, because two exchanged letters change a larger part of a short name."""
 _BOOLEANS = ("true", "false", "1", "0")
 _ONLY_LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -92,7 +92,7 @@ def _spelling(pieces: Pieces) -> Iterator[Finding]:
 
 
 def check_values(pieces: Pieces) -> Iterator[Finding]:
-    """Report values that the engine refuses, or that are close to a known one, in every form of an endpoint."""
+    """Report values that the engine refuses, or that are close to a known value, in every form of an endpoint."""
     engine = pieces.runtime
     for flag in pieces.flags:
         if flag.site is not None and flag.value and "$" not in flag.value and (problem := _problem(engine, flag)):
@@ -149,7 +149,7 @@ def _values(pieces: Pieces) -> Iterator[Finding]:
 
 
 def check_lost(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Finding]:
-    """Report workloads of an engine without a model, because its argument is misspelled or has no value."""
+    """Report workloads of an engine that name no model, because the argument is misspelled or has no value."""
     endpoint_places = {_place(endpoint.deployment) for endpoint in endpoints}
     for path in platform.files(platform.layout.serving_dir):
         for kind, located in objects(platform, path) if path.endswith((".yaml", ".yml")) else ():

@@ -1,7 +1,7 @@
 """The rules for cold starts: compile caches that are lost with the pod, and images that are pulled again.
 
-vLLM compiles its kernels at startup and stores the result in `VLLM_CACHE_ROOT` (`$XDG_CACHE_HOME/vllm` without it),
-Triton in `TRITON_CACHE_DIR`. vLLM's documentation recommends keeping that directory "to save a great amount of
+vLLM compiles its kernels at startup and stores the result in `VLLM_CACHE_ROOT` (`$XDG_CACHE_HOME/vllm` by default);
+Triton uses `TRITON_CACHE_DIR`. vLLM's documentation recommends keeping that directory "to save a great amount of
 compilation time" (docs.vllm.ai, design/torch_compile); reported costs of a lost cache start at one minute per boot
 (mitchross/talos-argocd-proxmox#1848: 166 s of torch.compile in a boot of 11 minutes). An emptyDir is deleted with the
 pod.
@@ -70,9 +70,9 @@ def mounts(pieces: Pieces) -> list[str]:
 
 
 def lost(pieces: Pieces) -> list[Lost]:
-    """Return the caches that are lost with the pod; for Triton and inductor only if their variables are set."""
+    """Return the caches that are lost with the pod; those of Triton and Inductor count only if their variables are set."""
     variables = {name: scalar(node, "value") for name, node in environment(pieces.container).items()}
-    # Without HF_HOME, the weights are also below XDG_CACHE_HOME: do not move it.
+    # Without HF_HOME, the weights are also below XDG_CACHE_HOME, so this variable must keep its value.
     roots = _ROOTS if "HF_HOME" in variables else _ROOTS[:1]
     root = next((name for name in roots if name in variables), _ROOTS[0])
     names = (root, *(name for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR") if name in variables))
@@ -81,7 +81,7 @@ def lost(pieces: Pieces) -> list[Lost]:
     for name in names:
         node = variables.get(name)
         if name in variables and node is None:
-            continue  # set from a ConfigMap or a Secret: the value is unknown
+            continue  # a ConfigMap or a Secret sets the variable, so its value is unknown
         if node is None or not _is_kept(node.value, mounts(pieces), digest["digest"] if digest else ""):
             lost_caches.append(Lost(name, node))
     return lost_caches

@@ -19,7 +19,7 @@ from manifests.tree import Tree
 
 _ALMOST = 0.85
 _OF_THE_VENDOR = re.compile(r"device-plugin|gpu-operator|dcgm-exporter|gpu-feature-discovery|node-feature-discovery")
-"""Names of the vendor's own daemons, which tolerate the taint even if no node has it."""
+"""Names of the GPU vendor's own daemons, which tolerate the taint even if no node has it."""
 _LEAST_START = 120
 """Minimum seconds until a GPU model answers: the engine loads weights and captures graphs first."""
 
@@ -82,8 +82,8 @@ def _resources(pieces: Pieces) -> Iterator[Finding]:
                 yield at("resources", root, limit, message, f"{key.value}: {node.value} at least")
     memory, weights = scalar(pieces.container, "resources", "limits", "memory"), estimated_weights(pieces.model.value)
     limit_bytes = _amount(memory.value) if memory is not None else None
-    # The name states the size within 20 %, so only a certain shortage is a finding. A file that is mapped into memory
-    # needs less than its size, so this is a rule only if the repository stages its weights.
+    # The size that the model's name gives is correct within 20 %, so only a clear shortage is a finding. A file that is
+    # mapped into memory needs less than its size, so the rule applies only if the repository stages the weights.
     staged = any(pieces.model.value in str(node.value) for node in pieces.staging)
     if staged and memory is not None and limit_bytes is not None and weights and limit_bytes < 0.8 * weights:
         message = f"the memory limit {memory.value} is below the weights of {pieces.model.value} (about {weights / 10**9:.0f} GB)"
@@ -151,7 +151,7 @@ def _patience(probe: Node) -> int:
 
 
 def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> Iterator[Finding]:
-    """Check that the pod has the scheduling fields that place the other models on the GPU node."""
+    """Check that the pod has the scheduling fields with which the other models run on the GPU node."""
     layout = platform.layout
     if not pieces.gpu:
         return
@@ -167,7 +167,7 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
     tainted = tainted or re.search(r"(?i)\bgke\b", platform.read(layout.path(layout.config)) or "") is not None
     other_vendor = any(
         not resource.startswith("nvidia.com/") for resource in _gpu_resources(pieces)
-    )  # another vendor's nodes
+    )  # the GPU of another vendor is on other nodes
     similar = [
         toleration for toleration in tolerated if difflib.get_close_matches(value(toleration, "key"), [GPU], 1, _ALMOST)
     ]
@@ -202,7 +202,7 @@ def _gpu_resources(pieces: Pieces) -> list[str]:
 
 
 def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Report images whose tag or digest differs from that of other containers."""
+    """Report images whose tag or digest differs from the same image in other containers."""
     every = [image for endpoint in (pieces, *siblings) for image in _pinned(endpoint)]
     names = Counter(name for _, name, _, _ in every)
     for node, repository, tag, digest in _pinned(pieces):

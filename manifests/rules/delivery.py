@@ -19,7 +19,7 @@ from manifests.tree import Tree
 
 
 def check(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Finding]:
-    """Report faults because of which the Application of an endpoint, or of the gateway, is missing or wrong."""
+    """Report why the Application of an endpoint, or of the gateway, is missing or wrong."""
     sets = _application_sets(platform)
     yield from _sets(platform, sets)
     yield from _listed(platform, endpoints, sets)
@@ -39,14 +39,14 @@ def _application_sets(tree: Tree) -> tuple[Located, ...]:
 
 
 def _sets(platform: Platform, sets: Collection[Located]) -> Iterator[Finding]:
-    """Check that the generators read the branch into which changes are merged, and an existing list."""
+    """Check that the generators read an existing list, from the branch into which changes are merged."""
     layout = platform.layout
     list_path = layout.path(layout.groups_file)
     for application_set in sets:
         name = value(application_set.node, "metadata", "name")
         read = [find(generator, "git") for generator in items(find(application_set.node, "spec", "generators"))]
         if not any(_is_near(value(file, "path"), list_path) for git in read for file in items(find(git, "files"))):
-            continue  # about another topic
+            continue  # no generator of the set reads the list, or a file with almost its path
         template = find(application_set.node, "spec", "template", "spec", "source")
         for node in (*(scalar(git, "revision") for git in read), scalar(template, "targetRevision")):
             if node is not None and not _is_branch(node.value, layout):
@@ -154,7 +154,7 @@ def _flags(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Findin
 
 
 def _alike(layout: Layout, every: tuple[Located, ...], endpoints: Collection[Pieces]) -> Iterator[Finding]:
-    """Report an Application whose value differs from the one that all others share."""
+    """Report an Application with a value that differs from the value that all others share."""
     endpoint_nodes = {id(endpoint.application.node) for endpoint in endpoints if endpoint.application is not None}
     repositories = Counter(value(source, "repoURL") for app in every for source in _sources(app) if _is_git(source))
     usual = repositories.most_common(1)[0][0] if repositories else ""

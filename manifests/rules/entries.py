@@ -13,7 +13,7 @@ from manifests.layout import Layout
 from manifests.pieces import Pieces
 from manifests.rules.finding import Finding, at
 
-# Keys for spelling checks: without them an entry does not route or bill.
+# Keys whose spelling is checked: without them, LiteLLM does not route or bill the entry.
 _KEYS = {
     "": ("model_name", "litellm_params", "model_info"),
     "litellm_params": ("model", "api_base", "api_key", "input_cost_per_token", "output_cost_per_token"),
@@ -77,7 +77,7 @@ def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
 
 
 def check_list(layout: Layout, listed: ModelList, aliases: Collection[str] | None) -> Iterator[Finding]:
-    """Report problems in the form of the entries of one list: of all, or only of those with these `aliases`."""
+    """Report problems in the form of a list's entries: in all entries, or only in the entries with these `aliases`."""
     variables = Counter(value(listed_entry.node, "litellm_params", "api_key") for listed_entry in listed.entries)
     for entry in listed.entries:
         if aliases is not None and entry.alias not in aliases:

@@ -50,7 +50,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
             address = entry.api_base or f"the credential {value(base)}"
             message = f"{address} is not set in {entry.document.path}, so the address of {entry.alias} is not checked"
             yield at("not-checked", entry, base, message, "compare it with the Service by hand")
-        # If the host is another gateway that routes by served name, its address is not the Service's.
+        # If the host is another gateway that routes by served name, the address is not the address of the Service.
         elif pieces.service is not None and not entry.through_gateway(pieces.name, pieces.namespace):
             yield from _address(pieces, entry, pieces.service)
             yield from _namespace(platform, pieces, entry, pieces.service)
@@ -88,7 +88,7 @@ def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     if HF_ID.fullmatch(requested) and any(
         other_entry.requested_model in pieces.served_names for other_entry in pieces.entries
     ):
-        return  # an alias for another model that may be swapped in later
+        return  # the alias is for another model that may be swapped in later
     expected, served = pieces.served_names[0], pieces.served
     names = " and ".join(pieces.served_names)
     if served is not None and requested == model_stem.lower() != expected and served.carrier == "list":
@@ -122,7 +122,7 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
         else:
             message = f"api_base uses port {port}, but the Service has {', '.join(sorted(ports))}"
             yield at("api-base-port", entry, base, message, f"port {min(ports)}")
-            if port == str(pieces.runtime.image_port):  # a Service with the usual port
+            if port == str(pieces.runtime.image_port):  # the Service should have the usual port
                 yield at("api-base-port", service, nodes[0], message, f"port: {port}")
     parts = _parts(entry.api_base)
     if parts is None:
@@ -143,7 +143,7 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
 
 
 def _namespace(platform: Platform, pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
-    """Check the Service's namespace: from its kustomization, otherwise the object, otherwise the Application."""
+    """Check the Service's namespace, which its kustomization, the object or the Application sets, in this order."""
     listing, app = kustomization(platform, pieces), pieces.application
     namespaces = [
         (listing, scalar(listing.node, "namespace") if listing else None),
@@ -171,7 +171,7 @@ def _key(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
 
 
 def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Collection[Pieces] | None) -> list[Finding]:
-    """Return problems in the list of aliases: of all entries, or of those that belong to the endpoints in `only`."""
+    """Return problems in the list of aliases: in all entries, or in the entries that belong to the endpoints in `only`."""
     layout = platform.layout
     listed = platform.entries()
     only_aliases = None if only is None else {entry.alias for pieces in only for entry in pieces.entries}
@@ -207,7 +207,7 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
 
 
 def _misspelled(entry: Entry, endpoints: Collection[Pieces]) -> str:
-    """Return the Service with almost the name in the entry's address, in the same namespace; "" if there is none."""
+    """Return the Service in the same namespace whose name is close to the host in the entry's address; "" if there is none."""
     if any(
         entry.reaches(host, endpoint.namespace)
         for endpoint in endpoints
@@ -264,7 +264,7 @@ def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Fin
 
 
 def _prices(entry: Entry, other_entries: Sequence[Entry]) -> Iterator[Finding]:
-    """Check the prices of an entry. LiteLLM has no price for a model at a custom address without its `base_model`."""
+    """Check the prices of an entry. LiteLLM has no price for a model at a custom address, unless the entry sets `base_model`."""
     if not entry.api_base or value(entry.node, "model_info", "base_model") or "*" in entry.alias:
         return
     embeds = value(entry.node, "model_info", "mode") in ("embedding", "rerank") or _EMBEDDING.search(
@@ -292,7 +292,7 @@ def _prices(entry: Entry, other_entries: Sequence[Entry]) -> Iterator[Finding]:
 
 def _price(entry: Entry, key: str, node: ScalarNode, *, zero_is_fine: bool) -> Iterator[Finding]:
     if _number(node) is None:
-        # YAML 1.1 parses 5e-07 (no dot) as a string, like anything in quotes.
+        # YAML 1.1 parses 5e-07, which has no dot, as a string; a number in quotes is also a string.
         message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number in every YAML parser"
         yield at("cost-not-a-number", entry, node, message, "write it out, like 0.0000005")
     elif float(node.value) == 0 and not zero_is_fine:

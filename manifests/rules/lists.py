@@ -1,7 +1,7 @@
 """The rules of documents and lists for people and scripts: the model catalog, and the lists of manually synced apps.
 
-All of them are optional, and an endpoint need not be in the catalog. Their content must be correct, though; free text
-in a cell is not checked, and only a clear contradiction is a finding.
+All of them are optional, and an endpoint need not be in the catalog. Their content must be correct, but free text in a
+cell is not checked, and only a clear contradiction is a finding.
 """
 
 import re
@@ -55,7 +55,7 @@ def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
     patterns = [name for name in aliases if "*" in name]
     for rows in tables(platform.read(layout.model_catalog) or ""):
         if not any(row.subject in aliases for row in rows):
-            continue  # a table about another topic
+            continue  # the table is about another topic
         counted = Counter(row.subject for row in rows)
         last = {row.subject: row for row in rows}
         for alias in sorted(aliases & counted.keys()):
@@ -121,7 +121,7 @@ def _model(path: str, row: Row, alias: str, model: str) -> Iterator[Finding]:
 
 
 def _other_model(text: str, model: str) -> str:
-    """Return the model of the same family or owner that a text names instead of this one; "" if there is none."""
+    """Return the model of the same family or owner that a text names instead of `model`; "" if there is none."""
     words = CommentFacts(endpoint="", hf_id=model, served_name="")
     named = re.findall(r"(?<![\w./:-])[A-Za-z][\w-]*/[A-Za-z][\w.-]*[\w](?![\w/])", text)
     full = [name for name in named if re.search(r"\d", name)]

@@ -19,8 +19,8 @@ from manifests.tree import Tree
 def is_gated(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
     """Return whether this platform starts GPU models outside of git: each has an Application that ignores `replicas`.
 
-    Two of three signs (no automated sync, `ignoreDifferences`, `RespectIgnoreDifferences`) are enough, so that a
-    missing one can be reported.
+    Two of three signs (no automated sync, `ignoreDifferences`, `RespectIgnoreDifferences`) are enough, so that the
+    third sign can be reported as missing.
     """
     return any(endpoint.gpu and _signs(endpoint) >= 2 for endpoint in (pieces, *siblings))
 
@@ -50,7 +50,7 @@ def has_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
 
 
 def has_aliases(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Return whether LiteLLM serves the models of its namespace: another model there has an alias, or an alias has no Service."""
+    """Return whether this namespace's models have aliases: another model there has one, or an alias there has no Service."""
     if any(sibling.entries and sibling.namespace == pieces.namespace for sibling in siblings):
         return True
     hosts = (entry.host for model_list in platform.model_lists() for entry in model_list.entries)
@@ -105,7 +105,7 @@ def _node(pieces: Pieces) -> Node | None:
 
 
 def is_made_elsewhere(tree: Tree, name: str) -> bool:
-    """Return whether another part of the repository creates a Service of this name, like a gateway's chart."""
+    """Return whether another part of the repository, such as a gateway's chart, creates a Service of this name."""
     if any(
         kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
         for path in tree.grep(name)

@@ -108,7 +108,7 @@ def _writes(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 
 def _ports(pieces: Pieces) -> Iterator[Finding]:
-    """Report a port whose name differs from the one that the probes and the Service agree on."""
+    """Report a port whose name differs from the name that both the probes and the Service use."""
     ports = items(find(pieces.container, "ports"))
     if len(ports) != 1 or (name := scalar(ports[0], "name")) is None:
         return
@@ -146,7 +146,7 @@ def _containers(pieces: Pieces) -> tuple[Node, ...]:
 
 
 def _persistent_volumes(pieces: Pieces) -> set[str]:
-    """Return the names of the pod's volumes that outlive it."""
+    """Return the names of the pod's volumes that outlive the pod."""
     volumes = items(find(pieces.deployment.node, "spec", "template", "spec", "volumes"))
     return {value(volume, "name") for volume in volumes if find(volume, "persistentVolumeClaim") is not None}
 

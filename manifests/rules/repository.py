@@ -21,9 +21,9 @@ _PLACEHOLDER = re.compile(
 
 
 def check(platform: Platform, only: Pieces | None, awaited: Collection[str] = ()) -> Iterator[Finding]:
-    """Report problems in the manifests that the check reads: of one endpoint, or of all.
+    """Report problems in the manifests that the check reads: in the manifests of one endpoint, or in all manifests.
 
-    The `awaited` endpoints lack an alias, which has its own finding.
+    The `awaited` endpoints have no alias, which is reported as a separate finding.
     """
     for path in _paths(platform, only):
         text = platform.read(path)
@@ -62,7 +62,7 @@ def _paths(platform: Platform, only: Pieces | None) -> tuple[str, ...]:
 
 
 def _duplicates(path: str, root: Node) -> Iterator[Finding]:
-    """Report duplicate keys, of which a YAML parser keeps the last one, or refuses the file."""
+    """Report duplicate keys: a YAML parser keeps only the last of them, or refuses the file."""
     waiting, visited = [root], set[int]()
     while waiting:
         node = waiting.pop()

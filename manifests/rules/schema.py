@@ -29,7 +29,7 @@ _VERSIONS = {
     "Kustomization": "kustomize.config.k8s.io/v1beta1",
 }
 
-# Argo CD's own fields (the Application's CRD of v3.0), as far as deployments of manifests use them.
+# Argo CD's own fields (the Application's CRD of v3.0), limited to the fields that deployments of manifests use.
 _ARGO: Mapping[str, Mapping[str, str]] = {
     "Application": {
         "apiVersion": "str",
@@ -128,7 +128,7 @@ _PLACES = {
 }
 _NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
-# Go's YAML library, which Kubernetes' tools use, follows YAML 1.1: there `on` is not text.
+# Go's YAML library, which Kubernetes' tools use, follows YAML 1.1, in which `on` is not text.
 _BOOL = re.compile(r"(?i)y|n|yes|no|on|off|true|false")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*|0[0-7]+|0x[0-9a-fA-F]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+)")
@@ -149,7 +149,7 @@ def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> 
         for endpoint in endpoints
         for part in (endpoint.deployment, endpoint.service, endpoint.application, *endpoint.claims)
     )
-    whole = {part.document.path for part in pieces if part is not None}  # without patches of kustomize
+    whole = {part.document.path for part in pieces if part is not None}  # not files with patches of kustomize
     folders = {
         layout.serving_dir,
         layout.path(layout.catalog_dir),
@@ -173,7 +173,7 @@ def _version(located: Located, kind: str, *, certain: bool) -> Iterator[Finding]
         return
     expected = _VERSIONS[kind]
     if version is None:
-        if certain and kind != "Kustomization":  # optional there
+        if certain and kind != "Kustomization":  # `apiVersion` is optional in a kustomization
             yield at("schema", located, None, f"this {kind} has no apiVersion", f"apiVersion: {expected}")
     elif version.value != expected and not _is_another_api(version.value, expected):
         yield at("schema", located, version, f"there is no {kind} in {version.value}", f"apiVersion: {expected}")

@@ -89,7 +89,7 @@ def _weights_path(pieces: Pieces) -> Iterator[Finding]:
         message = f"HF_HOME is {home.value}, but the claim is mounted at {mounts[0].value}"
         fix = f"value: {mounts[0].value}" if usual else f"mountPath: {home.value}"
         yield at("weights-path", root, home if usual else mounts[0], message, fix)
-        if len(mounted) == 1:  # with one container, either of the two may be wrong
+        if len(mounted) == 1:  # with only one container, either path may be wrong
             yield at("weights-path", root, home, message, f"value: {mounts[0].value}")
     if len({place for _, place in places}) > 1:
         node, place = next(((node, place) for node, place in places if place != "."), places[-1])
@@ -140,7 +140,7 @@ def _offline(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _claims(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Report both ends of a claim whose names differ, because either name may be the wrong one."""
+    """Report a claim whose name differs from the reference to it, at both places, because either name may be wrong."""
     root, home = pieces.deployment, pieces.home
     claimed = [
         claim
@@ -180,7 +180,8 @@ def _unmounted_claim(pieces: Pieces, claim: Located) -> Iterator[Finding]:
 def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """Report a ReadWriteOnce volume that two endpoints use: their pods wait for it, and two models fill it.
 
-    An endpoint without a claim of its own shares the volume on purpose: on one GPU, only one of them runs at a time.
+    An endpoint that declares no claim shares the volume on purpose: only one of the endpoints runs on the GPU at a
+    time.
     """
     if (
         pieces.pvc is None

@@ -58,7 +58,7 @@ def _suppressions(path: str, text: str) -> Iterator[_Suppression]:
         if match is None:
             continue
         last = number
-        if not line[: match.start()].strip():  # alone on its line: it applies to the next line
+        if not line[: match.start()].strip():  # a comment alone on its line applies to the next line
             while last + 1 < len(lines) and (last == number or _is_comment(lines[last])):
                 last += 1
         rules = tuple(rule for rule in re.split(r"[\s,]+", match["rules"].strip()) if rule)

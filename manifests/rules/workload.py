@@ -1,6 +1,6 @@
 """The rules of an endpoint's own directory: Deployment, initContainer, volume and Service.
 
-If two places disagree, the fault is reported at the one that a third place contradicts.
+If two places disagree, the fault is reported at the place that a third place contradicts.
 """
 
 import difflib
@@ -27,7 +27,7 @@ _FORMATS = ("awq", "gptq", "fp8")
 _SEVERAL = ("compressed-tensors", "moe_wna16", "auto-round", "inc", "modelopt", "quark", "torchao")
 """Methods of vLLM that load weights of several formats."""
 
-# The scanner's rule against secrets in environment variables; vLLM can read its key only from one.
+# The scanner's rule against secrets in environment variables; vLLM can read its key only from such a variable.
 _SECRET_IN_ENVIRONMENT = "CKV_K8S_35"  # noqa: S105
 
 
@@ -216,7 +216,7 @@ def _staging(pieces: Pieces) -> Iterator[Finding]:
     """Check that the initContainer downloads the model that the engine loads."""
     root, model = pieces.deployment, pieces.model
     served = pieces.flag("--served-model-name")
-    # A bare name is neither a path nor an id on the Hub, so the engine cannot find it.
+    # A bare name is neither a path nor an id on the Hub, so the engine cannot find the model.
     known_as = {model.value} if re.fullmatch(r"[\w.-]+", model.value) else {model.value, model_of(pieces).hf_id}
     for node in pieces.staging:
         for match in re.finditer(r"(?:[\"']|download\s+|^)([A-Za-z0-9][\w.-]*/[\w.-]+)(?:[\"']|\s|$)", node.value):
@@ -292,7 +292,7 @@ def _service(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     root, service = pieces.deployment, pieces.service
     if service is None:
         if any(sibling.service is not None and selects(sibling.service.node, root.node) for sibling in siblings):
-            return  # the Service of another model that takes turns with it
+            return  # the Service belongs to another model that takes turns with this one
         yield at("service-missing", root, None, f"{pieces.name} has no Service", "add service.yaml")
         return
     ports = [item for container in items(find(pieces.pod, "containers")) for item in items(find(container, "ports"))]
@@ -320,7 +320,7 @@ def _skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterat
 
 
 def _expected_skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> list[tuple[str, str, str]]:
-    """Return the template's exceptions; for the template itself, those that all its siblings share."""
+    """Return the template's exceptions; for the template itself, the exceptions that all its siblings share."""
     is_template = pieces.name == layout.template
     models = [sibling for sibling in siblings if is_template or sibling.name == layout.template]
     alike = [model for model in models if model.model.name == pieces.model.name]
