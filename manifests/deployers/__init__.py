@@ -1,4 +1,4 @@
-"""The deployers of a repository's files. Each file defines one deployer in the constant `DEPLOYER`; nothing else lists them."""
+"""The deployers of a repository's files. Each file defines one deployer in the constant `DEPLOYER`; no other file lists them."""
 
 import importlib
 import pkgutil

@@ -18,7 +18,7 @@ NAME = "Argo CD"
 
 @remembered
 def applications(platform: Snapshot) -> tuple[Located, ...]:
-    """Every Argo CD Application of the catalog; without a catalog, of the repository."""
+    """Every Argo CD Application in the catalog, or in the whole repository if there is no catalog."""
     layout = platform.layout
     catalog = platform.files(layout.path(layout.catalog_dir))
     if not catalog:
@@ -43,8 +43,8 @@ def source_paths(application: Located) -> tuple[str, ...]:
 def application(platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Located | None:
     """The Application of an endpoint.
 
-    In order of precedence, it has: this name and this path; this name; this path; a directory that refers to this path
-    through a kustomization; a directory above this path.
+    In order of precedence: the Application with this name and this path, with only this name, with only this path, with
+    a directory whose kustomization refers to this path, or with a directory above this path.
     """
     layout = platform.layout
     all_applications = applications(platform)
@@ -78,7 +78,7 @@ def deployment_of(located: Located) -> Deployment:
 
 
 class ArgoCD:
-    """Finds Applications, in the catalog or anywhere."""
+    """Finds Applications in the catalog, or anywhere in a repository without a catalog."""
 
     name = NAME
 

@@ -33,9 +33,9 @@ class Deployer(Protocol):
         """The name in messages."""
 
     def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
-        """The object that deploys the endpoint `name`, or None if this deployer does not.
+        """The object that deploys the endpoint `name`, or None if this deployer does not deploy it.
 
-        `home` is the directory or the file of its manifests, `fields` its field map.
+        `home` is the directory or the file of the endpoint's manifests; `fields` is its field map.
         """
 
     def patches(self, tree: Tree, deployment: Deployment, subject: Subject) -> tuple[Opaque, ...]:

@@ -37,9 +37,9 @@ def reconcilers(tree: Tree) -> tuple[Deployment, ...]:
 def namespace_of(tree: Tree, path: str, node: Node, followed: tuple[str, ...] = ()) -> str:
     """The namespace of a Kustomization of Flux in the cluster; "" if nothing sets it.
 
-    In order of precedence: `targetNamespace` of the Kustomization that applies it, the `namespace` of the outermost kustomization that
-    includes its file, its own namespace, the namespace of the Kustomization that applies it. `followed` are the names of
-    the Kustomizations that have already been followed.
+    In order of precedence: `targetNamespace` of the Kustomization that applies it, the `namespace` of the outermost
+    kustomization that includes its file, its own namespace, the namespace of the Kustomization that applies it.
+    `followed` are the names of the Kustomizations that the search has already visited.
     """
     name = value(node, "metadata", "name")
     other_reconcilers = [reconciler for reconciler in reconcilers(tree) if reconciler.name not in (name, *followed)]
@@ -75,7 +75,7 @@ def _kustomize_namespace(tree: Tree, path: str, top: str) -> str:
 
 
 class Flux:
-    """Finds the Kustomization with the longest path above the endpoint, otherwise one that refers to it."""
+    """Finds the Kustomization with the longest path above the endpoint, otherwise a Kustomization that refers to the endpoint."""
 
     name = NAME
 

@@ -1,6 +1,7 @@
-"""The engines that serve models: how each is recognised, and the names of its arguments.
+"""The engines that serve models: the signs by which each engine is recognised, and the names of its arguments.
 
-Each file of this package defines one engine in the constant `ENGINE`. A new engine is a new file; nothing else lists the engines.
+Each file of this package defines one engine in the constant `ENGINE`. A new engine needs only a new file, because no
+other file lists the engines.
 """
 
 import importlib
@@ -21,8 +22,8 @@ Signal = Literal["running", "waiting", "requests", "prompt_tokens", "generation_
 class LoadingLog:
     """The log lines in which an engine reports measurements while it loads a model.
 
-    These are the GiB of the model and of the cache, the tokens that fit into the cache, and the engine's version. Each
-    pattern has the figure in its first group.
+    The measurements are the size of the model and of the cache in GiB, the number of tokens that fit into the cache,
+    and the engine's version. The first group of each pattern matches the figure.
     """
 
     model: re.Pattern[str]
@@ -33,13 +34,13 @@ class LoadingLog:
 
 @frozen
 class Engine:
-    """One engine. Names of arguments are the long ones, with dashes; "" if the engine has no such argument."""
+    """One engine. The names of arguments are their long names, with dashes; "" if the engine has no such argument."""
 
     name: str
     sign: re.Pattern[str]
     """The pattern that identifies the engine in an image's name or in the words before the first argument."""
     words: tuple[str, ...] = ()
-    """Texts of which each of its manifests contains one, so that only these files are parsed."""
+    """Each manifest of the engine contains one of these texts; files without them are not parsed."""
     is_usual: bool = False
     """True if this engine is assumed by default."""
     implied_by: str = ""
@@ -64,7 +65,7 @@ class Engine:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that set an argument."""
     key: tuple[str, str] = ("", "")
-    """The variable and the argument that give the engine a key."""
+    """The variable and the argument that set the engine's API key."""
     probes: frozenset[str] = frozenset()
     """Paths that need no key."""
     arguments: frozenset[str] = frozenset()
@@ -80,7 +81,7 @@ class Engine:
     closed: frozenset[str] = frozenset()
     """Arguments whose `choices` are complete."""
     rules: frozenset[str] = frozenset()
-    """The rules of the check about this engine's arguments and variables."""
+    """The rules of the check that apply to this engine's arguments and variables."""
     only: frozenset[str] = frozenset()
     """Arguments that no other engine has."""
     gguf: bool = False
@@ -90,7 +91,7 @@ class Engine:
     derives: bool = False
     """True if `manifests.sizing.flags` derives arguments from the model: parsers, quantization."""
     health: str = "/health"
-    """The path with status 200 if the engine can serve."""
+    """The path that returns status 200 if the engine can serve requests."""
     api: str = ""
     """The path before the `/v1` of its OpenAI API."""
     keyed: str = "/v1/models"

@@ -1,6 +1,6 @@
 """llama.cpp's server: GGUF files by path, or a repository on Hugging Face with the quantization after a colon.
 
-Source: `tools/server/README.md` of ggml-org/llama.cpp (arguments, and the variable of each).
+Source: `tools/server/README.md` of ggml-org/llama.cpp (the arguments, each with its variable).
 """
 
 import re

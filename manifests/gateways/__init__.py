@@ -1,7 +1,7 @@
-"""The gateways through which tenants reach models. Each file defines one in the constant `GATEWAY`; nothing else lists them.
+"""The gateways through which tenants reach models. Each file defines one gateway in the constant `GATEWAY`.
 
-Stoker changes only the routes of LiteLLM. It recognises the others: it refuses to change a name that one of their routes
-contains, with the place of the route, and `stoker init` reports them.
+Stoker changes only the routes of LiteLLM. It only recognises the other gateways: it refuses to change a name that one
+of their routes contains and shows the place of the route, and `stoker init` reports these gateways.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Autoscalers that start and stop an endpoint. Each file defines one in the constant `SCALER`; nothing else lists them."""
+"""Autoscalers that start and stop an endpoint. Each file defines one autoscaler in the constant `SCALER`; no other file lists them."""
 
 import importlib
 import pkgutil
@@ -17,7 +17,7 @@ class Scaler(Protocol):
         """The name in messages."""
 
     def place(self, platform: Platform, pieces: Pieces) -> str:
-        """The place in the repository that makes it scale this endpoint, as `FILE` or `FILE:LINE`; "" if it does not."""
+        """The place in the repository that makes the system scale this endpoint: `FILE` or `FILE:LINE`; "" if there is none."""
 
 
 @cache

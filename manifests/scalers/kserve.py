@@ -1,7 +1,7 @@
 """KServe's autoscalers: Knative, KEDA, and `spec.scaling` of an LLMInferenceService. Source: kserve.github.io/website/docs.
 
 In other cases Stoker starts and stops the endpoint: KServe ignores the replicas of a Deployment with a
-HorizontalPodAutoscaler, and takes those of an LLMInferenceService from git.
+HorizontalPodAutoscaler, and takes the replicas of an LLMInferenceService from git.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""KubeAI, which starts and stops the pods of a `Model` itself, even from zero when a request arrives.
+"""KubeAI, which starts and stops the pods of a `Model` itself, and starts the first pod when a request arrives.
 
 It creates pods without a Deployment, so no object can carry a lease. Source: kubeai.org/concepts/autoscaling.
 """

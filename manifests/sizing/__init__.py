@@ -6,7 +6,7 @@
 | `configuration` | `config.json` under all its names, with the defaults of Transformers' classes |
 | `cache` | the memory of each layer on the GPU |
 | `facts` | the known facts about a model |
-| `kind` | the kind of a model, by evidence |
+| `kind` | the kind of a model, from the content of its repository |
 | `flags` | the arguments that a model needs |
 | `machine` | the node and its GPU |
 | `fit` | the verdict |

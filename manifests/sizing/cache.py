@@ -57,7 +57,7 @@ class Layers(BaseModel, frozen=True, defer_build=True):
 
 
 class Cache(BaseModel, frozen=True, defer_build=True):
-    """The memory of one request: `layers` per token, `state_bytes` independent of its length."""
+    """The memory of one request: `layers` need memory for each token; `state_bytes` do not depend on the length of the request."""
 
     layers: tuple[Layers, ...] = ()
     state_bytes: int = 0
@@ -81,12 +81,12 @@ class Cache(BaseModel, frozen=True, defer_build=True):
         )
 
     def request_bytes(self, context: int) -> int:
-        """Return the bytes of one request of `context` tokens, which vLLM requires to start with this `--max-model-len`."""
+        """Return the bytes of one request of `context` tokens; vLLM needs them to start with this `--max-model-len`."""
         padding = STATE_PADDING if self.state_bytes else 1
         return int(self.per_token * context * padding) + self.window_bytes(context) + self.state_bytes
 
     def longest(self, room: int, limit: int) -> int:
-        """Return the longest context in tokens that fits into `room` bytes: `limit`, or less in steps of 1024."""
+        """Return the longest context in tokens that fits into `room` bytes: `limit`, or a smaller multiple of 1024."""
         if self.request_bytes(limit) <= room:
             return limit
         low, high = 0, limit // 1024

@@ -1,4 +1,4 @@
-"""A model's `config.json`: reads fields under all of their names, with the defaults that the file omits.
+"""Read the fields of a model's `config.json` under all their names, with the defaults that the file omits.
 
 `config.json` contains only differences from the defaults of its configuration class. Those defaults are in
 `defaults.json`, which `tests/manifests/transformers_defaults.py` generates from Transformers' classes; a test keeps
@@ -82,7 +82,7 @@ class Configuration:
         return self._defaults.get(field)
 
     def explicit(self, field: str) -> Any:
-        """Return the value that the file itself contains, under any name; None without one."""
+        """Return the value that the file itself contains, under any name; None if it contains none."""
         return next((self._given[name] for name in self._named(field) if name in self._given), None)
 
     def number(self, *fields: str) -> int:

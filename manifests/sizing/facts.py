@@ -48,10 +48,11 @@ class MissingFigures(ManifestError):
 class ModelFacts(BaseModel, frozen=True, defer_build=True):
     """Known facts about a model. Zeros and None mean unknown.
 
-    `weight_bytes` is the size of the files that the engine loads, `staged_bytes` of the downloaded files, `repo_bytes`
-    of the whole repository. `cache` is the memory per request, from the model's configuration; a person gives `layers`,
-    `kv_heads` and `head_size` instead. `hidden_size` of an embedding model is the dimension of its vectors. `kind` is
-    None for a model that was not looked up. `unservable` is a clause with the reason why no engine can serve the model.
+    `weight_bytes` is the size of the files that the engine loads, `staged_bytes` the size of the downloaded files, and
+    `repo_bytes` the size of the whole repository. `cache` is the memory per request, from the model's configuration; a
+    person gives `layers`, `kv_heads` and `head_size` instead. `hidden_size` of an embedding model is the dimension of
+    its vectors. `kind` is None for a model that was not looked up. `unservable` is a clause with the reason why no
+    engine can serve the model.
     """
 
     hf_id: str

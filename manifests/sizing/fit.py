@@ -107,7 +107,7 @@ def overhead_of(facts: ModelFacts, machine: Machine, engine: Version | None = No
 def largest_context(
     facts: ModelFacts, machine: Machine, gpu_utilization: float, overhead: Overhead | None = None, limit: int = 2**20
 ) -> int:
-    """Return the longest context whose cache fits beside the weights, at most the model's own (or `limit` if it has none).
+    """Return the longest context whose cache fits beside the weights, at most the model's own limit, otherwise `limit`.
 
     vLLM refuses to start if one request of `--max-model-len` tokens does not fit into the cache, so the limit is
     (memory × utilization - weights - overhead) ≥ cache of one request, rounded down to 1024 tokens.
@@ -123,7 +123,7 @@ def largest_context(
 def storage_for(*weights: int) -> str:
     """Return the size of a volume for all these weights, with a reserve of 10 %, in steps of 5 GiB.
 
-    A swap keeps the old weights on the volume until somebody deletes them, so it passes both sizes.
+    A swap keeps the old weights on the volume until somebody deletes them, so the caller passes both sizes.
     """
     need = sum(weights) * 1.1 + GIB
     return f"{max(5, math.ceil(need / GIB / 5) * 5)}Gi"
@@ -165,9 +165,10 @@ def size(
 ) -> Sizing:
     """Compare a model with a machine.
 
-    `context` None selects the largest that fits, at most `longest_wanted`; `storage` None computes a suggestion;
-    `kept_weight_bytes` are older weights that stay on the same volume. `memory_limit_bytes` is the container's current
-    limit, which may be raised; `memory_bytes` is a requested limit. `overhead` is the observed overhead on this GPU, `engine` the version of vLLM.
+    If `context` is None, the largest context that fits is selected, at most `longest_wanted`; if `storage` is None, a
+    size is suggested; `kept_weight_bytes` are older weights that stay on the same volume. `memory_limit_bytes` is the
+    container's current limit, which may be raised; `memory_bytes` is a requested limit. `overhead` is the observed
+    overhead on this GPU, `engine` the version of vLLM.
     """
     overhead = overhead or overhead_of(facts, machine, engine)
     cap = longest_wanted or USUAL_CONTEXT
@@ -218,7 +219,7 @@ def _served(
 ) -> int:
     """Return the context argument for the engine; 0 for embedding models and rerankers unless it was requested.
 
-    Those use the model's own context, because a shorter one would refuse or truncate texts.
+    Those kinds use the model's own context, because a shorter context would refuse or truncate texts.
     """
     if context is not None:
         return context

@@ -52,7 +52,7 @@ class Flags(BaseModel, frozen=True, defer_build=True):
 
 @frozen
 class _Family:
-    """Models by type and name, and their parsers in vLLM with the first version; the first match applies."""
+    """Models by type and name, with their parsers and the first version of vLLM that has them; the first match applies."""
 
     model_types: tuple[str, ...]
     name: str
@@ -177,7 +177,7 @@ TEI_ON_CPU_BYTES = 25 * 10**8
 
 
 def on_cpu(facts: ModelFacts) -> bool:
-    """Return whether the model is added on a CPU unless a request says otherwise: small embedding models.
+    """Return whether the model is added on a CPU by default, which applies to small embedding models.
 
     A reranker reads every candidate text for each question, which takes seconds on a CPU, so a request has to choose the
     CPU for it (`like=`).
@@ -200,7 +200,7 @@ def tei_serves(facts: ModelFacts) -> bool:
 
 
 def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
-    """Return vLLM's arguments for a model. `version` is the engine's; None (unknown) counts as the current version."""
+    """Return vLLM's arguments for a model. `version` is the version of vLLM; None (unknown) counts as the current version."""
     if facts.unservable or on_cpu(facts):
         return Flags()
     needed: list[str] = []
@@ -224,7 +224,7 @@ def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
 
 
 def outdated(facts: ModelFacts, version: Version | None = None) -> str:
-    """Return why this version of vLLM no longer serves the model's architecture; "" if it may, or for GGUF files."""
+    """Return why this version of vLLM no longer serves the model's architecture; "" if it may serve it, or for GGUF files."""
     for last, architectures in _REMOVED.items():
         if facts.architecture in architectures and not facts.gguf and (version is None or version > last):
             return f"vLLM {last[0]}.{last[1]} was the last version that serves its architecture ({facts.architecture})"

@@ -42,7 +42,7 @@ models and rerankers; `text-classification` is either a reranker or a classifier
 
 _DRAFT = re.compile(r"eagle|medusa|mlp_?speculator|hydra|draft", re.IGNORECASE)
 _DRAFT_LAYERS = 8
-"""Maximum layers of a draft model: RWKV's Eagle and NVIDIA's vision model Eagle 2.5 are complete models with that name.
+"""Maximum layers of a draft model: RWKV's Eagle and NVIDIA's vision model Eagle 2.5 are complete models with "eagle" in the name.
 """
 _SEQ2SEQ = re.compile(r"^(T5|MT5|UMT5|Bart|MBart|Marian|Pegasus|M2M100|Blenderbot|LED|ProphetNet|LongT5)")
 _TEMPLATE_IN_VLLM = ("deepseek_vl_v2", "deepseek_ocr", "minicpmv")
@@ -55,7 +55,7 @@ _CHATS = re.compile(
     r"(?i)(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|distill|thinking|reasoning|assistant|tulu|hermes|zephyr)([-_.]|$)"
 )
 # Families that publish the chat model with a suffix (`Qwen2.5-Coder-7B-Instruct`) and the base model under the bare
-# name, but with the chat template in the base model's tokenizer too.
+# name, although the base model's tokenizer also contains the chat template.
 _BARE_IS_BASE = re.compile(
     r"(?i)((code)?qwen(1\.5|2|2\.5)(-coder|-math)?-\d+(\.\d+)?b(-a\d+(\.\d+)?b)?|(meta-)?llama-[23](\.\d)?-\d+b|"
     r"granite-3\.\d-\d+b-[a-z]*base|starcoder2?(-\d+b)?|codellama-\d+b(-hf)?|codegemma-\d+b|gemma-\d+(\.\d+)?-\d+b|gemma-[27]b)"
@@ -64,7 +64,7 @@ _BARE_IS_BASE = re.compile(
 
 
 class Evidence(BaseModel, frozen=True, defer_build=True):
-    """The content of a repository. `template` is a chat template in any place, `files` are its paths."""
+    """The content of a repository. `template` is true if it has a chat template in any place; `files` are the paths of its files."""
 
     hf_id: str
     files: frozenset[str]
@@ -93,7 +93,7 @@ def judge(evidence: Evidence, config: Configuration | None) -> Judgement:
     if "model_index.json" in evidence.files or evidence.library == "diffusers":
         return Judgement(kind="image", unservable="it is a diffusers pipeline: it generates images, not text")
     if is_gguf(evidence.files):
-        # The template is inside the file, and the name's suffix is not part of the model's own name.
+        # The chat template is inside the GGUF file, and the suffix for the format is not part of the model's own name.
         name = re.sub(r"(?i)[-_.](gguf|i\d|q\d\w*)(?=[-_.]|$)", "", name)
         kind = _kind(evidence.model_copy(update={"template": True}), config, name)
         return Judgement(
@@ -160,7 +160,7 @@ def _by_pipeline(evidence: Evidence, config: Configuration | None) -> Kind | Non
         # A causal model whose tag describes its use case still generates text.
         return None if config and "CausalLM" in config.architecture else "seq2seq"
     if decided == "transcription" and config and "CausalLM" in config.architecture and evidence.template:
-        return None  # it accepts sound and chats
+        return None  # the model chats and also accepts sound
     if evidence.pipeline_tag == "text-classification":
         return "classifier"
     return decided
@@ -169,7 +169,7 @@ def _by_pipeline(evidence: Evidence, config: Configuration | None) -> Kind | Non
 def _is_draft(evidence: Evidence, config: Configuration | None, name: str) -> bool:
     """Return whether the model is a speculative draft, by its fields, its single layer or its name.
 
-    Its architecture may be that of its target model.
+    A draft may have the architecture of its target model.
     """
     if config:
         marks = ("draft_vocab_size", "speculators_model_type", "speculators_config", "medusa_num_heads", "eagle_config")
@@ -187,7 +187,7 @@ def _is_draft(evidence: Evidence, config: Configuration | None, name: str) -> bo
 
 
 def _chats(evidence: Evidence, name: str) -> bool:
-    """Return whether the model was trained to chat. A template is not sufficient: some base models have one too."""
+    """Return whether the model was trained to chat. A chat template is not sufficient: some base models also have one."""
     if _BASE.search(name):
         return False
     if _CHATS.search(name):

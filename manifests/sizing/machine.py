@@ -1,7 +1,7 @@
 """The GPU node: its memory, and its GPU's memory as CUDA reports it.
 
 vLLM multiplies `--gpu-memory-utilization` by the value of `torch.cuda.mem_get_info`. That is less than `nvidia-smi`
-shows (an L4: 22.03 GiB and 22.49), which in turn is less than the card's nominal memory.
+shows (for an L4, 22.03 GiB instead of 22.49 GiB), and `nvidia-smi` shows less than the card's nominal memory.
 """
 
 import re
@@ -107,7 +107,7 @@ def cuda_bytes(gpu: str) -> int | None:
 
 
 def usual_machine(gpu: str) -> tuple[str, int]:
-    """Return Google's smallest machine with one such GPU, and its memory in bytes; 0 if Google does not offer it."""
+    """Return Google's smallest machine with one such GPU, and its memory in bytes; the memory is 0 if Google has no such machine."""
     size = cuda_bytes(gpu)
     for model, name in _USUAL.items():
         if size == cuda_bytes(model):

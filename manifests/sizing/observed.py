@@ -50,7 +50,7 @@ class Observation(BaseModel, frozen=True, defer_build=True):
 
 
 class Learned(BaseModel, frozen=True, defer_build=True):
-    """The result of several comparable boots: the maximum.
+    """The maximum of the results of several comparable boots.
 
     `comparable` is true if they include a model of this size or larger: activations grow with the model, so the
     overhead of a small model does not lower the estimate for a large one.
@@ -104,7 +104,7 @@ def learned(
 ) -> Learned | None:
     """Return the results of comparable boots, for a model with `weights` bytes.
 
-    If `engine` is empty, the newest engine on this GPU is used. Returns None if there is no boot.
+    If `engine` is empty, the newest engine on this GPU is used. Returns None if there is no such boot.
     """
     alike = [
         observation for observation in observed if (observation.gpu, observation.model_class) == (gpu, model_class)

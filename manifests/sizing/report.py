@@ -16,7 +16,7 @@ class Wish(BaseModel, frozen=True, defer_build=True):
     """The request for a report. A field that is None is derived, or taken from the template.
 
     Without a `template_context`, the context is 16384 tokens, enough for chat and code. `template_context` and
-    `template_memory_bytes` are those of the endpoint from which a new one is copied.
+    `template_memory_bytes` are the values of the endpoint from which the new endpoint is copied.
     """
 
     context: int | None = None

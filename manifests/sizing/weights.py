@@ -2,7 +2,7 @@
 
 A repository often contains its weights several times: in the publisher's own format (`original/`, `consolidated*`), as
 PyTorch pickles, for ONNX, in another precision. vLLM loads one of these sets. Staging downloads only that set and the
-small files beside it.
+small files next to it.
 """
 
 import re
@@ -57,8 +57,8 @@ def loaded_files(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
 def in_mistral_format(files: Collection[str]) -> bool:
     """Return whether vLLM has to read the repository in Mistral's own format (`params.json`, `consolidated*.safetensors`).
 
-    If a repository has both formats, that of Transformers is staged if its tokenizer exists, because every version of
-    the engine loads it without further arguments.
+    If a repository has both formats, the format of Transformers is staged if its tokenizer exists, because every
+    version of the engine loads it without further arguments.
     """
     if "params.json" not in files or not _consolidated(files):
         return False

@@ -60,7 +60,7 @@ def surroundings(tree: Tree, document: Document, pod: Node | None, container: No
 
 
 def config_maps(tree: Tree, name: str, path: str) -> tuple[Located, ...]:
-    """The ConfigMap of this name, or the kustomization that generates it: the one closest to the file `path`.
+    """The ConfigMap of this name that is closest to the file `path`, or the kustomization that generates it.
 
     Empty if several are equally close (one for each environment), because it is unknown which of them is used.
     """
@@ -89,7 +89,7 @@ def generating_file(source: Located, name: str, key: str) -> str:
 
 
 def _shared_folders(first: str, second: str) -> int:
-    """The number of leading directories that two paths have in common."""
+    """The number of leading directories that two paths share."""
     pairs = zip(first.split("/")[:-1], second.split("/")[:-1], strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 

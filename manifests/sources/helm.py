@@ -52,7 +52,7 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
 def _containers(
     tree: Tree, kind: str, located: Located, document: Document, values: MappingNode
 ) -> Iterator[Candidate]:
-    """The containers in the values: for each controller the first one that names a model."""
+    """The containers in the values: for each controller, the first container that names a model."""
     release, has_many_controllers = _release(kind, located), _has_many_controllers(values)
     by_controller: dict[tuple[str, ...], tuple[MappingNode, Command, tuple[Located, ...]]] = {}
     for node in mappings(values):
@@ -103,7 +103,7 @@ def _has_many_controllers(values: MappingNode) -> bool:
 
 
 def object_name(release: str, key: str) -> str:
-    """The name of an object of app-template, which may have several (as in `determineResourceNameFromValues` in its library)."""
+    """The name of an object of app-template, which may create several objects (as in `determineResourceNameFromValues` in its library)."""
     return release if key == release or release.endswith(f"-{key}") else f"{release}-{key}"
 
 

@@ -147,7 +147,7 @@ def _from_hub(located: Located, uri: ScalarNode) -> Site | None:
 def with_model(command: Command, site: Site) -> Command:
     """The command with the model that KServe mounts, at its place in the file."""
     names = command.engine.model if command.engine is not None else ("--model",)
-    is_volume = site.value.startswith("pvc://")  # an argument selects a directory of the volume
+    is_volume = site.value.startswith("pvc://")  # the argument selects a directory of the volume
     other_flags = tuple(
         flag
         for flag in command.flags

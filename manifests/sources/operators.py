@@ -1,8 +1,9 @@
 """Models of operators: KubeAI's `Model`, the Ollama operator's `Model`, and LLMKube's `InferenceService`.
 
 KubeAI names the model in `spec.url` and its engine in `spec.engine`, adds `spec.args` to the engine's arguments, and
-serves it under the object's name; `resourceProfile: NAME:COUNT` is a profile of its chart. Stoker changes models with KubeAI's
-vLLM and only lists the others. Sources: kubeai.org/reference/kubernetes-api, ollama-operator.ayaka.io, llmkube.com.
+serves the model under the object's name; `resourceProfile: NAME:COUNT` is a profile of its chart. Stoker changes models
+with KubeAI's vLLM and only lists the others. Sources: kubeai.org/reference/kubernetes-api, ollama-operator.ayaka.io,
+llmkube.com.
 """
 
 import re

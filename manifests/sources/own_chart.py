@@ -199,7 +199,7 @@ def _with_weights(rendering: Rendered, uri: str, command: Command) -> Command:
 
 
 def _with_fixed_name(command: Command, name: Site | None) -> Command:
-    """The command without a place for the served name if the same value names the object."""
+    """The command without a place for the served name if the same value also names the object."""
     flags = tuple(
         replace(flag, sites=tuple(None if _is_at(site, name) else site for site in flag.sites))
         if flag.name == "--served-model-name"
@@ -225,7 +225,7 @@ def _command(declared: _Object, container: Node, image: str) -> Command | None:
     flags = [changed for flag in command.flags if (changed := _in_the_values(flag, document, rendering)) is not None]
     model = Command(command.engine, tuple(flags), command.description).model
     if model is not None and model.site is not None:
-        # A served name that defaults to the model has no value of its own.
+        # A served name that defaults to the model has no separate value.
         flags = [flag for flag in flags if flag is model or flag.site is None or flag.site.node is not model.site.node]
     return Command(command.engine, tuple(flags), command.description)
 
@@ -251,7 +251,7 @@ def _in_the_values(flag: Flag, document: Document, rendering: Rendered) -> Flag 
 
 
 def _with_resources(values: MappingNode, value_files: list[tuple[Document, MappingNode]]) -> MappingNode:
-    """The values that set the container's resources: those with the model, otherwise another file."""
+    """The values that set the container's resources: the file with the model, otherwise another file."""
     roots = [values, *(root for _, root in reversed(value_files))]
     return next((root for root in roots if find(root, "resources", "limits") is not None), values)
 

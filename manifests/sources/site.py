@@ -41,7 +41,7 @@ class Site:
 
     @property
     def variable(self) -> "Part | None":
-        """The variable that the value comes from, if it comes from a single one."""
+        """The variable that the value comes from, if it comes from a single variable."""
         parts: tuple[Part, ...] = self.node.parts if isinstance(self.node, Substituted) else ()
         return next((part for part in parts if part.first <= self.first < self.last <= part.last), None)
 

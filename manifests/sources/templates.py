@@ -68,7 +68,7 @@ class Rendered(NamedTuple):
         return self.sites[int(match[1])] if match else None
 
     def origin(self, node: Node) -> Site | None:
-        """The place in the values of a rendered list item."""
+        """The place in the values from which a rendered list item comes."""
         line = self.marked.splitlines()[node.start_mark.line]
         match = _ORIGIN.search(line)
         return self.sites[int(match[1])] if match else None
