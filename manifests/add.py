@@ -89,7 +89,7 @@ _DOES = {
 
 
 def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Change:
-    """The pull request that adds an endpoint; raises ManifestError if it is not possible."""
+    """The pull request that adds an endpoint; raises ManifestError if the endpoint cannot be added."""
     refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
     refuse_storage(request.storage)
     refuse_resources(request.memory, request.cpu)
@@ -193,7 +193,7 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
 
 
 def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
-    """Raise ManifestError with instructions for adding by hand, for an endpoint without its own files."""
+    """Raise ManifestError with instructions for adding the endpoint by hand, if the template has no separate files."""
     is_shared = pieces.home.endswith((".yaml", ".yml")) and not is_one_file(pieces)
     if pieces.form == "field map" or (is_shared and not is_item(pieces)):
         raise ManifestError(
@@ -229,7 +229,7 @@ def _by_hand(pieces: Pieces, request: AddRequest) -> str:
 
 
 def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) -> None:
-    """Refuse a template whose copy, or whose later removal, would be incomplete."""
+    """Refuse a template if its copy, or the later removal of that copy, would be incomplete."""
     reason = ""
     if pieces.opaque:
         first = pieces.opaque[0]
@@ -243,11 +243,11 @@ def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) 
 
 
 def _refuse_other_kind(template: ModelEndpoint, facts: ModelFacts) -> None:
-    """Refuse a template whose engine cannot do the model's task, such as embeddings with a template that generates text."""
+    """Refuse a template whose engine cannot do the model's task, such as an embedding model if the template generates text."""
     if facts.kind is None or facts.unservable:
         return
     if facts.pools and template.gpus and not on_cpu(facts):
-        return  # vLLM serves both, with another runner
+        return  # vLLM serves both kinds, each with its own runner
     if facts.pools and not template.gpus and facts.revision and not tei_serves(facts):
         raise ManifestError(
             f"{template.engine} on {template.name} does not serve {facts.hf_id}: name a template with a GPU with like=."
@@ -306,7 +306,7 @@ def _target(
 
 def _context(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> int | None:
     if not template.context and not request.context and sizing.context == request.facts.max_context:
-        return None  # the engine reads it from the model, as the template's engine does
+        return None  # the engine reads the context from the model, like the template's engine
     return sizing.context if template.gpus and sizing.context else template.context
 
 
@@ -351,7 +351,7 @@ def _copies(copy: _Copy) -> dict[str, str]:
 
 
 def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
-    """The files of the bundle under their new paths; raises Uncopyable if another file names the model, too."""
+    """The files of the bundle under their new paths; raises Uncopyable if another file also names the model."""
     edited_files = {
         path: staging.with_patterns(document, copy.request.facts) for path, document in copy.edited_files().items()
     }
@@ -394,7 +394,7 @@ def _refuse_existing(copy: _Copy, path: str) -> None:
 
 
 def _hosts_of_copy(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
-    """The template's hosts in its gateway entry, and the corresponding hosts of the copy."""
+    """The hosts in the template's gateway entry, each with the corresponding host of the copy."""
     pieces, new_name = copy.pieces, copy.request.name
     host = names.exact.get(_service_name(pieces), new_name)
     if pieces.service is None:  # KServe derives the host from the name
@@ -402,7 +402,7 @@ def _hosts_of_copy(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
     hosts = {old: bundle.name(old, new_name) or old for old in pieces.candidate.hosts}
     hosts[pieces.host] = pieces.rendering.name(host)
     if pieces.entry is not None and pieces.entry.host[0] != pieces.host:
-        # The entry points to another gateway, whose path contains the names.
+        # The entry points to another gateway, and its path contains the endpoint's names.
         hosts |= {f"/{old}": new_name for old in bundle.stems}
     elif names.moves_namespace and pieces.namespace in names.exact:
         hosts[f".{pieces.namespace}"] = f".{names.exact[pieces.namespace]}"
@@ -410,7 +410,7 @@ def _hosts_of_copy(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
 
 
 def _item(copy: _Copy) -> dict[str, str]:
-    """The list with another item, and LiteLLM's values with its entry."""
+    """The list with an item for the copy, and LiteLLM's values with an entry for it."""
     pieces, path = copy.pieces, copy.pieces.deployment.document.path
     files = {path: with_copy(pieces, copy.edited_files()[path], copy.request.name, copy.rewording, at_zero=pieces.gpu)}
     if pieces.entry is not None:

@@ -1,7 +1,7 @@
 """Parse the arguments of an engine as the engine does: argparse over `command` and `args` together.
 
 Arguments may be in the lists of the container, in a shell command, in variables, or in a configuration file of the
-engine. Each value has its `Site`, its place in a file. vLLM accepts `--flag=value`, `--flag value`, underscores for
+engine. Each value has a `Site`: its place in a file. vLLM accepts `--flag=value`, `--flag value`, underscores for
 dashes, and several values after some flags. Its model follows `--model`, or is the positional argument (`vllm serve
 MODEL`; `vllm serve` is also the image's entrypoint since v0.9).
 """
@@ -37,12 +37,12 @@ _MODEL_VARIABLES = ("MODEL", "MODEL_ID", "MODEL_NAME", "MODEL_PATH", "HF_MODEL",
 
 @frozen
 class Flag:
-    """One flag of a command line, by its long name with dashes; `nodes` are its list items.
+    """One flag of a command line, under its long name with dashes; `nodes` are its items in the list.
 
-    A positional model is the model's flag with one node, which contains only the value. `carrier` is the place of the
-    flag: a list, a script (at `words`), a file of the engine (with its key as the first node), or an environment
-    variable with this meaning. `sites` are the places of the values; None for a value that is composed of several
-    places.
+    A positional model is stored as the model's flag with one node, which contains only the value. `carrier` is the
+    place of the flag: a list, a script (at `words`), a file of the engine (with its key as the first node), or an
+    environment variable with this meaning. `sites` are the places of the values; the place is None if a value is
+    composed of text from several places.
     """
 
     name: str
@@ -121,10 +121,10 @@ def read(
     files: Mapping[str, Document] | None = None,
     runtime: str = "",
 ) -> Command | None:
-    """The engine in a container; None if nothing names a model.
+    """The engine that a container runs, with its arguments; None if nothing names a model.
 
-    `variables` is the container's environment, `files` are the files mounted into it, by path; `runtime` names the
-    engine if another field of the object gives it.
+    `variables` is the container's environment, `files` are the files mounted into the container, by path; `runtime` is
+    the name of the engine if another field of the object contains it.
     """
     environment = variables if variables is not None else own_variables(container, document)
     command, args = _words(find(container, "command")), _words(find(container, "args"))
@@ -150,7 +150,7 @@ def read(
 def arguments_without_model(
     container: Node | None, document: Document, environment: Variables, engine: engines.Engine, variable: str
 ) -> tuple[Flag, ...]:
-    """The arguments in a container without a model: those of its `args`, and those in the variable `variable`."""
+    """The arguments of a container that names no model, from its `args` and from the variable `variable`."""
     words = [_Word(str(node.value), node, _site(document, node)) for node in _words(find(container, "args"))]
     flags = list(_flags(words, engine, "", environment, {}, has_command=True, script=False))
     if (site := environment.get(variable)) is not None:
@@ -273,7 +273,7 @@ def _command_of(
 
 
 def _command_of_custom_server(container: Node | None, program: str, environment: Variables) -> Command | None:
-    """A custom server, which gets its model from a variable."""
+    """The command of a custom server, which reads its model from a variable."""
     engine = next((engine for engine in engines.engines() if engine.sign.search(program)), None)
     if engine is not None:
         return Command(engine, ()) if not engine.changes else None
@@ -374,7 +374,7 @@ def _in_file(document: Document, engine: engines.Engine) -> Iterator[Flag]:
 
 
 def _value(text: str, site: Site | None, environment: Variables) -> tuple[str, Site | None]:
-    """A value with its variables replaced, and its place. If the value is one variable, the place is the variable's."""
+    """A value with its variables replaced, and its place. If the value is one variable, the place is the variable's definition."""
     match = _VARIABLE.fullmatch(text) or (_SHELL_VARIABLE.fullmatch(text) if text.startswith("$") else None)
     if match is not None:
         name = next(group for group in match.groups() if group)

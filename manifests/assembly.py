@@ -114,7 +114,7 @@ class _Objects:
         return next(iter(services), None) if self.workloads == 1 else None
 
     def related(self, servers: set[int]) -> Iterator[Located]:
-        """The objects besides workloads and deployers; `servers` are the nodes of the model servers."""
+        """The objects other than workloads and deployers; `servers` are the nodes of the model servers."""
         for kind, located in self._declared:
             is_deployer = kind in ("Kustomization", "HelmRelease", "Application")
             if not is_deployer and kind not in workloads.KINDS and id(located.node) not in servers:
@@ -122,7 +122,7 @@ class _Objects:
 
 
 class _Delivery(NamedTuple):
-    """The deployer of an endpoint, and its object that deploys the endpoint; None if the repository has none."""
+    """The deployer of an endpoint, and its object that deploys the endpoint; both are None if the repository has no such object."""
 
     deployer: Deployer | None
     deployment: Deployment | None
@@ -144,7 +144,7 @@ class _Delivery(NamedTuple):
 
 
 def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: Engine) -> Pieces:
-    """The endpoint of a model server, with the objects that belong to it."""
+    """The pieces of a model server's endpoint: the server and the objects that belong to it."""
     declared = _Objects(platform, place)
     fields = platform.layout.endpoints.get(place.name)
     delivery = _delivery(platform, place, candidate, fields)
@@ -191,7 +191,7 @@ def _flux_kustomization(delivery: _Delivery, fields: field_map.FieldMap | None) 
 
 
 def _kustomize_rendering(platform: Snapshot, place: Place, delivery: _Delivery) -> Rendering:
-    """The changes by the kustomizations from the deployed directory down to the endpoint's."""
+    """The changes that kustomizations make, from the deployed directory down to the directory of the endpoint."""
     folder = posixpath.dirname(place.home) if platform.read(place.home) is not None else place.home
     deployed = next((path for path in delivery.paths if leads_to(platform, path, folder)), folder)
     return rendering(platform, folder, deployed)
@@ -208,7 +208,7 @@ def _namespace(
     kustomized: Rendering,
     fields: field_map.FieldMap | None,
 ) -> str:
-    """The namespace in the cluster, from the source that takes precedence."""
+    """The namespace in the cluster, from the first source that sets it."""
     return (
         (fields.namespace if fields else "")
         or (candidate.namespace if candidate.application else "")
@@ -255,14 +255,14 @@ def _claims(pod: Node | None) -> set[str]:
 
 
 def _served_from(candidate: Candidate) -> set[str]:
-    """The claim with the weights that KServe serves; the pod's other claims contain caches."""
+    """The names of the claims with the weights that KServe serves; the pod's other claims contain caches."""
     spec = find(candidate.workload.node, "spec")
     uris = (value(spec, "model", "uri"), value(spec, "predictor", "model", "storageUri"))
     return {match[1] for uri in uris if (match := re.match(r"pvc://([^/]+)", uri))}
 
 
 def _shared_claim(tree: Tree, mounted: set[str], own_claims: tuple[Located, ...]) -> Located | None:
-    """The claim that the pod mounts, if it is the only one and is in another directory."""
+    """The only claim that the pod mounts, if it is in another directory and the endpoint declares no claims."""
     if own_claims or len(mounted) != 1:
         return None
     (name,) = mounted
@@ -283,8 +283,8 @@ def selects(service: Node, deployment: Node) -> bool:
 def _entries(platform: Snapshot, pieces: Pieces) -> tuple[Entry, ...]:
     """The endpoint's entries in the gateway; the entry with the endpoint's name is first.
 
-    These are the entries that lead to its Service. If there are none: the entry with its name as the alias. If there is
-    none: those that another gateway routes by served name.
+    These are the entries that lead to the endpoint's Service. If no entry does, this is the entry whose alias is the
+    endpoint's name. If no alias matches either, these are the entries that another gateway routes by served name.
     """
     service, candidate, name = pieces.service, pieces.candidate, pieces.name
     host = pieces.rendering.name(value(service.node, "metadata", "name")) if service else name

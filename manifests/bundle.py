@@ -33,9 +33,9 @@ class Bundle:
     flux_file: str = ""
     """The file outside `home` with the Flux Kustomization that deploys only this endpoint."""
     elements: tuple[tuple[Document, MappingNode], ...] = ()
-    """The items of ApplicationSets' lists that create its Application."""
+    """The items in the lists of ApplicationSets that create the endpoint's Application."""
     listing_lines: tuple[tuple[Document, int, str], ...] = ()
-    """The entries of other kustomizations that refer to the bundle: the document, the line (from 0), and the path in it."""
+    """The entries of other kustomizations that refer to the bundle: the document, the line (from 0), and the path in that line."""
 
     def name(self, old: str, new: str) -> str:
         """The name of an object's copy; "" if the name does not belong to the endpoint."""
@@ -91,7 +91,7 @@ def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
 
 
 def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -> bool:
-    """Return whether a copy is deployed without a new deployer: by that of a directory above it, or by a line in a list."""
+    """Return whether a copy needs no new deployer, because a directory above it is deployed or a list gets a line for it."""
     copy_path = bundle.copied_path(bundle.home, new)
     deployed_paths = source_paths(pieces.application) if pieces.application else ()
     if any(path != bundle.home and within(bundle.home, path) for path in deployed_paths) or is_generated(
@@ -101,7 +101,7 @@ def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -
     if bundle.elements:
         return True
     if any(within(reconciler.paths[0], bundle.home) for reconciler in flux.reconcilers(platform)):
-        return True  # the endpoint's own Kustomization is copied, too
+        return True  # the endpoint's own Kustomization is also copied
     return bool(bundle.listing_lines) or any(
         reconciler.paths == (".",)
         or (within(bundle.home, reconciler.paths[0]) and _is_plain(platform, reconciler.paths[0]))
@@ -160,7 +160,7 @@ def _generator_items(platform: Platform, bundle: Bundle) -> Iterator[tuple[Docum
 
 
 def _is_companion(platform: Platform, bundle: Bundle, path: str) -> bool:
-    """Return whether a file next to the endpoint's belongs only to it: its name and all its objects have the endpoint's name."""
+    """Return whether a file next to the endpoint's files, and all objects in it, have the endpoint's name."""
     if not any(re.match(rf"{re.escape(stem)}[-._]", posixpath.basename(path)) for stem in bundle.stems):
         return False
     declared = objects(platform, path)

@@ -44,7 +44,7 @@ def add_row(
 
 
 def change_row(platform: Platform, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword) -> dict[str, str]:
-    """The model catalog after a swap of `alias`: new row, evaluation reset, notes corrected."""
+    """The model catalog after a swap of `alias`, with a new row, a reset evaluation and corrected notes."""
     return edit_table(
         platform,
         platform.layout.model_catalog,
@@ -143,7 +143,7 @@ def reword_manual(platform: Platform, name: str, reword: Callable[[str], str]) -
     def with_reworded_row(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
         column = row.column_listing(name)
         if column is not None and len(names_in_cell(row.cells[column])) > 1:
-            return {}  # the row describes all of its applications
+            return {}  # the row describes several applications, so its text stays
         cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index != (column or 0)}
         return {row.line: row.with_cells(cells)}
 
@@ -168,7 +168,7 @@ _SEPARATOR = r"\s*(?:,|/|;|\+|<br ?/?>|\band\b)\s*"
 
 
 def _with_name(cell: str, like: str, name: str) -> str:
-    """A cell of names with another name after `like`, with the same markup and separator."""
+    """A cell of names with `name` inserted after `like`, with the same markup and separator."""
     word = re.search(rf"[`*_]*(?<![\w.-]){re.escape(like)}(?![\w.-])[`*_]*", cell)
     if word is None:
         return cell
@@ -300,7 +300,7 @@ def _delete_word(words: str, name: str) -> str:
 
 
 def _after(row: Row, text: str) -> dict[int, str | None]:
-    """The unchanged row, with a new one below it."""
+    """The edit that keeps a row and adds a new row below it."""
     return {row.line: "|" + "|".join(row.cells) + "|\n" + text}
 
 
@@ -440,7 +440,7 @@ def _reword_block(block: str, reword: Reword) -> str:
 def _blocks_about(all_blocks: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
     """Yield each block with True for prose about `alias`, False for its code and tables, and None for other text.
 
-    Text is about `alias` if it begins with it, or is in a section with it as the heading.
+    Text is about `alias` if it begins with the alias, or if it is in a section whose heading is the alias.
     """
     section, fenced = 0, False
     for block in all_blocks:

@@ -1,4 +1,4 @@
-"""Input of `add` and `swap`, and the planned change that they and `remove` return."""
+"""The input of `add` and `swap`, and the planned change that `add`, `swap` and `remove` return."""
 
 from pydantic import BaseModel
 
@@ -11,9 +11,9 @@ from manifests.tree import ChangeSet
 class ModelRequest(BaseModel, frozen=True, defer_build=True):
     """The requested settings of an endpoint. Fields that are None are derived, or keep their value.
 
-    `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" to
-    remove the argument; `memory` and `cpu` are Kubernetes quantities; prices are US dollars per token, as text, to avoid
-    rounding.
+    `context` is in tokens; `gpu_utilization` is a share of the GPU's memory; `quantization` is vLLM's name, or "none"
+    to remove the argument; `memory` and `cpu` are Kubernetes quantities; prices are US dollars per token, as text, to
+    avoid rounding.
     """
 
     name: str
@@ -34,8 +34,9 @@ class ModelRequest(BaseModel, frozen=True, defer_build=True):
 class Change(BaseModel, frozen=True, defer_build=True):
     """A planned pull request: commit subject, contract as rows of label and value, and warnings.
 
-    `intent` is a sentence that describes the change; `before` are the rows whose values differed before; `endpoint` is
-    the endpoint after the change, or None if it is removed; `template` is the endpoint from which a new one is copied.
+    `intent` is a sentence that describes the change; `before` contains the rows of the contract before the change;
+    `endpoint` is the endpoint after the change, or None if it is removed; `template` is the endpoint from which the new
+    endpoint is copied.
     """
 
     changes: ChangeSet

@@ -44,4 +44,4 @@ class _Yaml(YAML):
         self.Parser, self.Composer = _Parser, _Composer
 
     def official_plug_ins(self) -> list[str]:
-        return []  # none exist, and the search would list directories for each text
+        return []  # there are no plug-ins, and the search would list directories for each text

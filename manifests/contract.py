@@ -34,11 +34,11 @@ class ModelEndpoint(BaseModel, frozen=True, defer_build=True):
     """The model that one endpoint serves, and how tenants reach it, according to the manifests.
 
     `alias` is the name that tenants call (LiteLLM's `model_name`), `aliases` are all names that lead to the endpoint.
-    `served_name` is the name that LiteLLM requests, one of those that the engine answers to (`served_names`; TEI has none).
-    `has_key` is true if the engine refuses requests without a key. `workload` is the Deployment's name in the cluster.
-    `upstream_key` is the variable (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the kind of
-    object that declares the endpoint. `deployed_by` is the Flux Kustomization that deploys it; "" if an Application does.
-    Prices are dollars per token, as in the file. Empty strings mean unknown.
+    `served_name` is the name that LiteLLM requests: one of the names that the engine answers to (`served_names`; empty
+    for TEI). `has_key` is true if the engine refuses requests without a key. `workload` is the Deployment's name in the
+    cluster. `upstream_key` is the variable (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the
+    kind of object that declares the endpoint. `deployed_by` is the Flux Kustomization that deploys it; "" if an
+    Application does. Prices are dollars per token, as in the file. Empty strings mean unknown.
     """
 
     name: str
@@ -135,7 +135,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
         application=value(app.node, "metadata", "name") if app else "",
         application_file=application_file,
         group=group_of(layout, application_file),
-        # Read from the Application itself, never from a list: this decides whether the endpoint is cost-gated.
+        # The Application decides whether the endpoint is cost-gated, so this is never read from a list.
         manual_sync=app is not None and find(app.node, "spec", "syncPolicy", "automated") is None,
         files=pieces.files,
     )

@@ -49,7 +49,7 @@ _REFERENCES = {
     "serviceAccount": "ServiceAccount",
     "serviceAccountName": "ServiceAccount",
 }
-"""Keys below which an object names another object, with its kind or a part of its kind."""
+"""Keys below which an object names another object, each with the kind of that object or a part of the kind."""
 _CONTAINERS_OF_KSERVE = frozenset({"main", "kserve-container", "storage-initializer", "worker-container"})
 _COUNTS = ("replicas", "minReplicas", "replicaCount")
 _CLAIMS = frozenset({"existingClaim", "claimName"})
@@ -64,7 +64,7 @@ class Uncopyable(ManifestError):
 
 
 class Names(NamedTuple):
-    """The names of the template's objects with those of the copy, and the facts for deciding if a name is one of them."""
+    """The names of the template's objects with the names in the copy, and the facts for recognising such a name."""
 
     new: str
     exact: Mapping[str, str]
@@ -139,7 +139,7 @@ def _new_names(
 
 
 def _refuse_shared_files(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle) -> None:
-    """Refuse a template whose directory, or whose Application's file, contains more than the endpoint."""
+    """Refuse a template if its directory, or the file of its Application, contains more than the endpoint."""
     if foreign_objects := foreign_files(platform, pieces, bundle):
         raise Uncopyable(
             f"{template.name} cannot be copied: its directory contains more than an endpoint "
@@ -192,7 +192,7 @@ def _generated_objects(platform: Platform, bundle: Bundle) -> set[tuple[str, str
 
 
 def claim_name(template: ModelEndpoint, name: str) -> str:
-    """The claim of a new endpoint, with the same form of name as the template's claim."""
+    """The name of a new endpoint's claim, in the same form as the name of the template's claim."""
     if template.name in template.pvc_name:
         return template.pvc_name.replace(template.name, name)
     return f"{name}-model-cache"
@@ -205,7 +205,7 @@ def with_new_names(document: Document, names: Names, storage: str) -> Document:
     for root in document.roots:
         for keys, node in _scalars(root):
             if id(node) in visited:
-                continue  # the target of several YAML aliases
+                continue  # the value is the target of several YAML aliases
             visited.add(id(node))
             new = _new_value(keys, str(node.value), names)
             if new is not None and new != node.value:
@@ -272,7 +272,7 @@ def _scalars(node: Node, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def _unique(document: Document) -> Iterator[Edit]:
-    """Yield an edit for each field whose value must be unique; the edit removes it."""
+    """Yield an edit for each field whose value must be unique; the edit removes the field."""
     for root in document.roots:
         for mapping in mappings(root):
             for index, (key, node) in enumerate(entries(mapping)):
@@ -345,7 +345,7 @@ def _is_automatic(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
 
 
 def with_kustomization_entries(bundle: Bundle, new: str) -> dict[str, str]:
-    """The other kustomizations that list the template, with a line for the copy below each of its lines."""
+    """The other kustomizations that list the template, with a line for the copy below each line of the template."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
     for document, number, item in bundle.listing_lines:
@@ -404,7 +404,7 @@ def without_kustomization_entries(bundle: Bundle) -> dict[str, str]:
 
 
 def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
-    """Warnings about objects that the copy uses but does not create (Secrets in its namespace, volumes), and a missing deployer."""
+    """Warnings about objects that the copy uses but does not create (Secrets in its namespace, volumes), and about a missing deployer."""
     if is_item(pieces):
         return ()
     bundle = bundle_of(platform, pieces)

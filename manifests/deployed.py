@@ -26,7 +26,7 @@ _CHART = "Chart.yaml"
 
 
 Content = Callable[[str], str]
-"""Returns git's id of a file's content, also for a binary file; "" if the file does not exist."""
+"""Returns git's id of the content of a file, even of a binary file; "" if the file does not exist."""
 
 Bound = tuple[tuple[str, str], ...]
 """The deployed items: name and digest, sorted by name."""
@@ -35,7 +35,7 @@ Bound = tuple[tuple[str, str], ...]
 def deployed_content(
     platform: Platform, name: str, *, content: Content, gateway: bool, paths: Iterable[str] = ()
 ) -> Bound:
-    """The deployed content for the endpoint `name`, with digests; for a removed endpoint its remaining content.
+    """The deployed content of the endpoint `name`, with digests; for a removed endpoint, the content that remains.
 
     `paths` are further directories that Argo CD deploys.
     """
@@ -66,7 +66,7 @@ def changed_items(before: Bound, after: Bound) -> tuple[str, ...]:
 def source_of(spec: Mapping[str, Any]) -> str:
     """The sources and the destination of an Application, as text; equal texts mean equal sources.
 
-    Kubernetes stores the fields of the manifest, so an Application in the cluster and in git give the same text.
+    Kubernetes stores the fields of the manifest, so an Application has the same text in the cluster and in git.
     """
     sources = spec.get("sources") or [spec.get("source") or {}]
     fields = {"sources": sources, "destination": spec.get("destination") or {}, "project": spec.get("project") or ""}
@@ -89,7 +89,7 @@ def digest(content: object) -> str:
 
 
 def _application(platform: Platform, name: str, pieces: Pieces | None) -> Located | None:
-    """The endpoint's Application; if its directory is gone, the Application with its name."""
+    """The endpoint's Application; if the endpoint's directory is gone, the Application with the endpoint's name."""
     if pieces is not None:
         return pieces.application
     with_name = (app for app in platform.applications() if value(app.node, "metadata", "name") == name)
@@ -182,7 +182,7 @@ def gateway_without_entries(platform: Platform) -> dict[str, object]:
 
 
 def _without_lists(content: Any) -> Any:
-    """Remove every list of models, every text that contains one, and every parameter that belongs to one."""
+    """The content without the lists of models, the texts that contain a list, and the parameters that set a part of a list."""
     if isinstance(content, dict) and "model_list[" in str(content.get("name")):
         return {}
     if isinstance(content, dict):

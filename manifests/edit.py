@@ -46,7 +46,7 @@ _HASH = re.compile(r"(?:^|(?<=\s))#")
 
 
 def refuse_variables(place: str, old: str, new: str, set_by: str = "another place") -> None:
-    """Refuse to overwrite a variable, like those of Flux (`postBuild`): its value is set at another place."""
+    """Refuse to overwrite a variable, such as a Flux variable (`postBuild`), because its value is set at another place."""
     variable = next((name for name in _VARIABLE.findall(old) if name not in new), "")
     if variable:
         raise ManifestError(f"{place} has the variable {variable}, which {set_by} sets: change it there by hand.")
@@ -67,7 +67,7 @@ class Substituted(ScalarNode):
 
     @property
     def set_at(self) -> str:
-        """The places that set its variables, as people read them."""
+        """The places that set its variables, as text for people."""
         places = (part.definition.place for part in self.parts if part.definition is not None)
         return " and ".join(dict.fromkeys(places)) or "another place"
 
@@ -99,7 +99,8 @@ class Document:
     """One YAML file: its text, and its nodes with their positions.
 
     `window` (two offsets) makes it a document inside a file, such as the text of a ConfigMap: only that part is parsed,
-    while positions and edits refer to the whole file. `variables` are those that the deployer replaces in it.
+    while positions and edits refer to the whole file. `variables` are the variables that the deployer replaces in the
+    file.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class Document:
         return sum(len(text) for text in self.lines[:line])
 
     def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
-        """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of a trailing comment."""
+        """The edit that sets a scalar, or replaces only `part` of it; keeps its quotes and the column of a trailing comment."""
         if part is None:
             raw, place = (node.raw, node.set_at) if isinstance(node, Substituted) else (node, "another place")
             refuse_variables(f"{self.path}:{node.start_mark.line + 1}", str(raw.value), value, place)
@@ -196,11 +197,11 @@ class Document:
         return Edit(start, end + len(gap[1]), new + " " * gap_width)
 
     def delete_lines(self, first: int, last: int) -> Edit:
-        """Delete the lines `first` to `last` (inclusive)."""
+        """The edit that deletes the lines `first` to `last` (inclusive)."""
         return Edit(self.offset(first), self.offset(last + 1), "")
 
     def insert_lines(self, before: int, text: str) -> Edit:
-        """Insert whole lines before a line; past the end of the file, append them."""
+        """The edit that inserts whole lines before a line, or appends them if the line is past the end of the file."""
         offset = self.offset(before)
         line_break = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
         if "\r\n" in self.text:
@@ -251,7 +252,7 @@ def find(node: Node | None, *path: str | int) -> Node | None:
 
 
 def _member(node: Node | None, key: str) -> Node | None:
-    """The value of a key of a mapping: its own, otherwise one from a merge key (`<<: *anchor`)."""
+    """The value of a key of a mapping: its own value, otherwise a value from a merge key (`<<: *anchor`)."""
     if not isinstance(node, MappingNode):
         return None
     merged = None

@@ -99,7 +99,7 @@ def _litellm_values(platform: Platform) -> set[str]:
 
 
 def _devices(platform: Platform) -> set[str]:
-    """Unknown GPU resources of device plugins: resources with a GPU-like name, of engines without another GPU."""
+    """Unknown GPU resources of device plugins: resources with a GPU-like name, in engines that have no known GPU resource."""
     return {
         str(key.value)
         for pieces in platform.endpoints()

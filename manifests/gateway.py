@@ -193,9 +193,9 @@ class Reference(NamedTuple):
 
 @remembered
 def model_lists(platform: Snapshot) -> tuple[ModelList, ...]:
-    """The lists of the configured file and the files that it includes; otherwise those of the whole repository.
+    """The lists in the configured file and in the files that it includes; otherwise the lists in the whole repository.
 
-    If several environments have a list, only the one of the layout's environment is used.
+    If several environments have a list, only the list of the layout's environment is used.
     """
     layout = platform.layout
     configured = _in_file(platform, layout.litellm_values)
@@ -332,7 +332,7 @@ def _views(path: str, text: str) -> tuple[Document, ...]:
 def _included_files(tree: Tree, document: Document, root: Node) -> Iterator[tuple[ScalarNode, str]]:
     """The values of `include` next to a LiteLLM configuration, with the path of each included file.
 
-    For a key of the same ConfigMap the path is that of `document`.
+    If the included file is a key of the same ConfigMap, the path is the path of `document`.
     """
     for config in mappings(root):
         names = items(find(config, "include"))

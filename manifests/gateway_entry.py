@@ -18,7 +18,7 @@ _MODES = {"embeddings": "embedding", "reranker": "rerank", "completion": "comple
 
 
 def _provider(request: ModelRequest, engine: Engine) -> str | None:
-    """The provider of a reranker's entry, because LiteLLM does not rank through `openai/` (its page "/rerank"); otherwise None."""
+    """The provider for a reranker, because LiteLLM does not rank through `openai/` (its page "/rerank"); None for other kinds."""
     return engine.reranks_as if request.facts.kind == "reranker" else None
 
 
@@ -58,7 +58,7 @@ def with_copied_entry(
 
 
 def _with_mode(entry: Entry, mode: str) -> Edit:
-    """The edit that sets the request type of LiteLLM's health check, which is a chat without `mode`."""
+    """The edit that sets `mode`, the request type of LiteLLM's health check; without `mode`, LiteLLM sends a chat request."""
     document, info, mode_node = entry.document, find(entry.node, "model_info"), scalar(entry.node, "model_info", "mode")
     inline = [node for node in (entry.node, info) if isinstance(node, MappingNode) and node.flow_style]
     if inline or (info is not None and not entry.owns(info)):

@@ -1,4 +1,4 @@
-"""Select the GGUF file of a repository for llama.cpp: one of its quantizations, small enough for the GPU."""
+"""Select a GGUF file of a repository for llama.cpp: a quantization that is small enough for the GPU."""
 
 import re
 from typing import NamedTuple

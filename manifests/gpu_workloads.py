@@ -18,7 +18,7 @@ _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 
 
 def workloads_on_gpu(platform: Snapshot) -> Iterator[tuple[str, str, str]]:
-    """The file, namespace and name of every workload that git keeps on a GPU, of a manifest or a chart.
+    """The file, namespace and name of every workload that git keeps on a GPU, from a manifest or from a chart.
 
     A workload with zero replicas is left out. The namespace is "" if the repository does not define it.
     """
@@ -44,7 +44,7 @@ def workloads_on_gpu(platform: Snapshot) -> Iterator[tuple[str, str, str]]:
 
 
 def _controllers(values: Node | None, release: str) -> Iterator[tuple[str, Node]]:
-    """The workloads of a chart: those of the generic chart by their names, otherwise one with the release's name."""
+    """The names and nodes of a chart's workloads: the controllers of the generic chart, otherwise one with the release's name."""
     if not isinstance(values, MappingNode):
         return
     controllers = [entry for entry in entries(find(values, "controllers")) if value(entry[1], "enabled") != "false"]
@@ -60,7 +60,7 @@ def _uses_gpu(container: Node, gpu_resources: tuple[str, ...]) -> bool:
 
 
 def namespace_of(platform: Snapshot, located: Located, name: str) -> str:
-    """The namespace of an object: its own, that of the kustomizations that include it, or that of its deployer."""
+    """The namespace of an object, from the object, from the kustomizations that include it, or from its deployer."""
     path = located.document.path
     folder = posixpath.dirname(path)
     _, deployed_by = deployment(platform, name, folder or path, None)

@@ -1,4 +1,4 @@
-"""Groups of Applications: read whether a group is enabled, and change that when an endpoint is added or removed.
+"""Groups of Applications: read whether a group is enabled, and enable or disable it when an endpoint is added or removed.
 
 People edit the flag in the environment's configuration. The list for an ApplicationSet is generated from it, and Stoker
 never edits that list.
@@ -24,7 +24,7 @@ class GroupFlag(Located):
 
 
 def groups(platform: Platform) -> tuple[GroupFlag, ...]:
-    """The groups in the generated list; empty if a platform has no such list."""
+    """The groups in the generated list; empty if the platform has no such list."""
     layout = platform.layout
     document = _document_at(platform, layout.path(layout.groups_file))
     if document is None:
@@ -118,7 +118,7 @@ def is_pending_generation(platform: Platform, group: str) -> bool:
 
 
 def is_partial(platform: Platform) -> bool:
-    """Return whether the directory of an enabled group is missing, so the checkout is only a part of a repository."""
+    """Return whether the checkout is only a part of a repository, because the directory of an enabled group is missing."""
     layout = platform.layout
     catalog = layout.path(layout.catalog_dir)
     return any(

@@ -58,7 +58,7 @@ def with_item_below(original: Document, item: Node, edited: Document, new: Node)
 
 
 def without(document: Document, item: Node) -> Document:
-    """A document without an item of one of its lists."""
+    """The document without one item of a list."""
     sequences = (items(sequence) for root in document.roots for sequence in _sequences(root))
     siblings = next(
         (sibling_items for sibling_items in sequences if any(sibling is item for sibling in sibling_items)), ()

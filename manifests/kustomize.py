@@ -1,7 +1,7 @@
-"""The changes by kustomize to an endpoint's objects: names, namespace, labels and images in the cluster.
+"""The changes that kustomize makes to an endpoint's objects: names, namespace, labels and images in the cluster.
 
-They are read from the endpoint's own kustomization, and from the ones between it and the path that is deployed. Source:
-kustomize's reference of kustomization.yaml (kubectl.docs.kubernetes.io/references/kustomize/kustomization).
+They are read from the endpoint's own kustomization, and from the kustomizations between it and the deployed directory.
+Source: kustomize's reference of kustomization.yaml (kubectl.docs.kubernetes.io/references/kustomize/kustomization).
 """
 
 import posixpath
@@ -53,7 +53,7 @@ class Image:
 
 @frozen
 class Count:
-    """The replicas that a kustomization sets: which objects it selects, and the number in its document.
+    """The replicas that a kustomization sets: the selected objects, and the number in its document.
 
     `kind` and `name` are regular expressions for the whole value; an empty one matches everything. `labels` is a label
     selector.
@@ -75,7 +75,7 @@ class Count:
         return Opaque(self.document.path, line(self.node), self.key)
 
     def selects(self, workload: Node) -> bool:
-        """Return whether it sets the replicas of `workload`."""
+        """Return whether the kustomization sets the replicas of `workload` with this number."""
         labels = find(workload, "metadata", "labels")
         return (
             _matches(self.kind, value(workload, "kind"))
@@ -107,9 +107,9 @@ class Rendering:
     suffix: str = ""
     namespace: str = ""
     replicas: tuple[Count, ...] = ()
-    """In the order of kustomize: the last one that selects a workload applies."""
+    """The numbers in the order of kustomize: the last number that selects a workload applies."""
     images: dict[str, Image] = field(default_factory=dict)
-    """By the name in the manifests."""
+    """The changes of images, by the name of the image in the manifests."""
     opaque: tuple[Opaque, ...] = ()
 
     def name(self, name_in_git: str) -> str:
@@ -117,7 +117,7 @@ class Rendering:
         return f"{self.prefix}{name_in_git}{self.suffix}" if name_in_git else ""
 
     def count(self, workload: Node) -> Count | None:
-        """The kustomization's replicas of a workload, which override its manifest; None if there are none."""
+        """The replicas of a workload in a kustomization, which override its manifest; None if no kustomization sets them."""
         return next((replica for replica in reversed(self.replicas) if replica.selects(workload)), None)
 
     def image(self, image_in_git: str) -> str:

@@ -1,7 +1,7 @@
 """KServe's LocalModelCache, which keeps a model's files on the nodes' own disks.
 
-Its `sourceModelUri` is immutable (the CRD validates `self == oldSelf`, kserve/pkg/apis/serving/v1alpha1), so another model
-needs another object: the one in git gets a new name, and the deployer prunes the old one.
+Its `sourceModelUri` is immutable (the CRD validates `self == oldSelf`, kserve/pkg/apis/serving/v1alpha1), so another
+model needs another object: the object in git gets a new name, and the deployer prunes the old object.
 """
 
 import math

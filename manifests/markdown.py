@@ -33,7 +33,7 @@ class Row(NamedTuple):
         return self.subject == name
 
     def column_listing(self, name: str) -> int | None:
-        """The index of the cell that is this name, or a list of names with it; None if there is none."""
+        """The index of the cell that contains only this name, or a list of names with it; None if there is no such cell."""
         return next((index for index, cell in enumerate(self.cells) if name in names_in_cell(cell)), None)
 
     def with_cells(self, cells: Mapping[int, str]) -> str:

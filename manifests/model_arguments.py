@@ -1,4 +1,4 @@
-"""The engine's arguments that depend on the model: those that the new model needs, and those of the old model to remove."""
+"""The engine's arguments that depend on the model: arguments that the new model needs, and arguments of the old model that are removed."""
 
 import re
 
@@ -31,8 +31,8 @@ def model_arguments(
 ) -> ModelArguments:
     """The changes to the arguments when an endpoint, or a copy of it, serves this model.
 
-    `requested` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model that
-    runs code from its repository, unless the request allows it: that argument is never derived.
+    `requested` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model
+    that runs code from its repository, unless the request allows it, because `--trust-remote-code` is never derived.
     """
     requested_names = {argument.partition("=")[0] for argument in requested}
     if not pieces.runtime.derives:

@@ -110,7 +110,7 @@ def is_only_a_path(pieces: Pieces) -> bool:
 
 
 def _id_of_path(pieces: Pieces, path: str) -> str:
-    """The id of the model at a path: the one in the endpoint's manifests that ends with the last part of the path."""
+    """The id of the model at a path: the id in the endpoint's manifests that ends with the last part of the path."""
     if not is_path(path):
         return ""
     last = posixpath.basename(path.rstrip("/"))
@@ -194,7 +194,7 @@ def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
-    """The names that replace those of the current model; `file` is the new GGUF file. Raises ManifestError if unknown."""
+    """The names that replace the current model's names; `file` is the new GGUF file. Raises ManifestError if they are unknown."""
     old, path, new = model_of(pieces), pieces.model.value, facts.hf_id
     if _id_in_cache(path):
         return _naming_in_cache(pieces, old, facts, file)

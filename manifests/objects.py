@@ -26,7 +26,7 @@ class Located:
 
 @remembered
 def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
-    """Every object of a YAML file, with its kind; empty for another file or for a template of Helm."""
+    """Every object of a YAML file, with its kind; empty for any other file and for a Helm template."""
     text = tree.read(path) if path.endswith(YAML) else None
     is_kustomization = posixpath.basename(path) in FILES
     if text is None or not (is_kustomization or re.search(r"^\ufeff?kind:", text, re.MULTILINE)):
@@ -79,7 +79,7 @@ def mappings(node: Node | None) -> Iterator[MappingNode]:
 
 
 def parent_keys(root: Node, target: Node) -> tuple[str, ...]:
-    """The keys on the path from a node to another node below it. List indices are left out, except "" for a direct item."""
+    """The keys on the path from a node to another node below it. List indices are left out; a direct item of a list has the key ""."""
     if root is target:
         return ()
     for key, child in entries(root):

@@ -45,7 +45,7 @@ def foreign_files(tree: Tree, pieces: Pieces, bundle: Bundle) -> tuple[str, ...]
 
 
 def is_deployed_apart(platform: Platform, pieces: Pieces) -> bool:
-    """Return whether Argo CD deploys another directory, whose kustomization includes the endpoint's."""
+    """Return whether Argo CD deploys another directory, whose kustomization includes the endpoint's directory."""
     paths = source_paths(pieces.application) if pieces.application else ()
     return any(leads_to(platform, path, pieces.home) for path in paths)
 

@@ -67,7 +67,7 @@ def subject_of(
 
 
 def edited_objects(node: Node) -> Iterator[tuple[str, str]]:
-    """Kind and name of the objects that Stoker edits here: the object itself, or the ConfigMaps that a kustomization generates."""
+    """Kind and name of the objects that Stoker edits in a node: the object itself, or the ConfigMaps that a kustomization generates."""
     kind = value(node, "kind") or "Kustomization"  # a kustomization needs no `kind`
     if kind in ("ConfigMap", "PersistentVolumeClaim", "LocalModelCache"):
         yield kind, value(node, "metadata", "name")
@@ -135,7 +135,7 @@ def _patch_affects(tree: Tree, document: Document, item: Node, subject: Subject)
 
 def _replacement_affects(replacement: Node, subject: Subject) -> bool:
     targets = items(find(replacement, "targets"))
-    if not targets:  # in a separate file, or in an unsupported form
+    if not targets:  # the targets are in a separate file, or in an unsupported form
         return True
     for target in targets:
         kind, name = value(target, "select", "kind"), value(target, "select", "name")

@@ -43,7 +43,7 @@ class Pieces:
     rendering: Rendering
     files: tuple[str, ...]
     home: str
-    """The directory of its manifests, or the file that has all of them."""
+    """The directory of the endpoint's manifests, or the file that contains all of them."""
     candidate: Candidate
     namespace: str
     """The namespace in the cluster, if the manifests define it."""
@@ -173,7 +173,7 @@ class Pieces:
 
     @property
     def gpus(self) -> int:
-        """The number of GPUs that the container may use; 1 on a node whose GPU is shared without a limit."""
+        """The number of GPUs that the container may use; 1 if it shares the node's GPU without setting a limit."""
         if self.fields is not None:
             return self.fields.gpus
         if self.candidate.gpus is not None:

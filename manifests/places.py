@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 @remembered
 def names(platform: Snapshot) -> tuple[str, ...]:
-    """The possible names of endpoints: those of the directories below the serving directory, and of all other model servers."""
+    """The names of possible endpoints: the directories below the serving directory, and all other model servers."""
     layout = platform.layout
     depth = layout.serving_dir.count("/") + 1
     folders = {path.split("/")[depth] for path in platform.files(layout.serving_dir) if path.count("/") > depth}
@@ -45,7 +45,7 @@ def names(platform: Snapshot) -> tuple[str, ...]:
 
 @remembered
 def place_of(platform: Snapshot, name: str) -> Place | None:
-    """The place of the endpoint `name`, or None. If it has a directory below the serving directory, only that is read."""
+    """The place of the endpoint `name`, or None. If the name has a directory below the serving directory, that directory is read first."""
     layout = platform.layout
     if name in layout.endpoints:
         return _place_of_map(platform, name, layout.endpoints[name])
@@ -142,7 +142,7 @@ def _is_dedicated(tree: Tree, folder: str) -> bool:
 
 
 def _is_last_of_several(tree: Tree, found_in_folder: list[tuple[str, Candidate]]) -> bool:
-    """Return whether a directory contains files named after endpoints, of which only one is left."""
+    """Return whether a directory contains only one file, named after its endpoint, as if the files of others were deleted."""
     path, candidate = found_in_folder[0]
     folder, _, base = path.rpartition("/")
     other_files = {file for file in tree.files(folder) if file != path and posixpath.basename(file) not in FILES}
@@ -157,7 +157,7 @@ def _place_name(folder: str, candidate: Candidate) -> str:
 
 
 def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
-    """The places with distinct names. If several environments have the same place, only the configured one's is used."""
+    """The places with distinct names. If several environments have the same place, only the configured environment's place is used."""
     result = []
     for place in places:
         same_name = [other for other in places if other.name == place.name]
@@ -181,7 +181,7 @@ def _yaml_files(tree: Tree, scope: str) -> list[str]:
 
 
 def _installs_engine(tree: Tree, path: str, matching_paths: set[str]) -> bool:
-    """Return whether a file installs a chart of the repository that names an engine, or has its values in other files."""
+    """Return whether a file installs a chart of the repository that names an engine, or reads its values from other objects."""
     if "valuesFrom:" in (tree.read(path) or ""):
         return True
     chart_paths = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")

@@ -24,7 +24,7 @@ class Unknown(NamedTuple):
 class Platform(Snapshot):
     """A platform repository at one point in time. It is immutable: `with_changes` returns a new one.
 
-    Files are read, and documents are parsed, at most once.
+    Each file is read and parsed at most once.
     """
 
     def names(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Platform(Snapshot):
         return (*(Unknown(name, self._home(name), reason) for name, reason in reasons if reason), *second_engines)
 
     def require(self, name: str) -> Pieces:
-        """The pieces of an endpoint; raises ManifestError with the reason if there are none."""
+        """The pieces of an endpoint; raises ManifestError with the reason if it does not exist or is outside the contract."""
         names = self.names()
         pieces = self.locate(name) if name in names else None
         if pieces is not None:
@@ -77,7 +77,7 @@ class Platform(Snapshot):
         raise ManifestError(f"There is no endpoint {name!r}{place}. {hint}")
 
     def applications(self) -> tuple[Located, ...]:
-        """Every Argo CD Application of the catalog; without a catalog, of the repository."""
+        """Every Argo CD Application in the catalog, or in the whole repository if there is no catalog."""
         return argocd.applications(self)
 
     def model_lists(self) -> tuple[ModelList, ...]:

@@ -1,6 +1,6 @@
 """Read the content of an endpoint on a branch as it will be after the merge, for the card and the approvers.
 
-The bot knows its own plan, but other commits on the branch are only visible in the branch itself.
+The bot has its own plan, but other commits on the branch are visible only in the branch.
 """
 
 import re
@@ -50,7 +50,7 @@ _POWERS = (
 
 
 class Reading(BaseModel, frozen=True, defer_build=True):
-    """The content of the files: the contract with every further difference, warnings, and problems.
+    """The content of the files: the rows of the contract and of every further difference, the warnings, and the problems.
 
     A problem prevents an approval.
     """
@@ -69,8 +69,8 @@ def read_change(
 ) -> Reading:  # fmt: skip
     """The endpoint `name` after merging a branch.
 
-    `template` is the endpoint for the comparison (`name` itself unless it is new). `touched` are the files that the branch
-    changes, `planned` those that the bot's own change needs.
+    `template` is the endpoint for the comparison (`name` itself unless it is new). `touched` are the files that the
+    branch changes, and `planned` are the files that the bot's own change needs.
     """
     layout = after.layout
     problems: list[str] = []
@@ -148,7 +148,7 @@ def other_differences(
 
 
 def _flags(pieces: Pieces | None) -> dict[str, str]:
-    """The arguments by name; for a repeated argument every value, because some arguments collect them."""
+    """The values by argument; a repeated argument has all its values, because some arguments collect them."""
     values_by_name: dict[str, list[str]] = {}
     for flag in pieces.flags if pieces else ():
         values_by_name.setdefault(flag.name, []).append(" ".join(flag.values))

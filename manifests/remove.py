@@ -20,7 +20,7 @@ from manifests.tree import ChangeSet, ManifestError
 
 
 def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Change:
-    """The pull request that removes an endpoint; raises ManifestError if it is not possible.
+    """The pull request that removes an endpoint; raises ManifestError if the endpoint cannot be removed.
 
     `portal` also removes the alias from the key portal's list.
     """
@@ -117,7 +117,7 @@ def _refuse_spread(entry: Entry) -> None:
 
 
 def _refuse_anchors(entry: Entry) -> None:
-    """Refuse an entry that defines an anchor for other entries: it cannot be removed alone."""
+    """Refuse an entry that defines an anchor for other entries, because it cannot be removed alone."""
     other_text = "".join([*entry.document.lines[: entry.first], *entry.document.lines[entry.last + 1 :]])
     for anchor in re.findall(r"(?<=[:-]) &([\w-]+)(?=\s)", entry.text):
         if re.search(rf"\*{re.escape(anchor)}(?![\w-])", other_text):

@@ -1,4 +1,4 @@
-"""The number of an endpoint's replicas in git, and its place. Switching by commit changes only this number."""
+"""The number of an endpoint's replicas in git, and the place of this number. Switching by commit changes only this number."""
 
 import hashlib
 import posixpath
@@ -28,9 +28,9 @@ def count_of(pieces: Pieces) -> int | None:
 
 
 def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
-    """The change of this number; empty if git already has it.
+    """The change that sets this number; empty if git already has it.
 
-    Raises ManifestError if the number does not have exactly one place, or another endpoint shares it.
+    Raises ManifestError if the number does not have exactly one place, or if another endpoint shares that place.
     """
     pieces = platform.require(name)
     place = _place(pieces)
@@ -81,7 +81,7 @@ def switched_by_hand(platform: Platform, name: str) -> str:
 
 
 def blobs_at_zero(platform: Platform, name: str) -> dict[str, str]:
-    """git's id of the file with the replicas after a change of the number to zero, by path.
+    """git's id, by path, of the file with the replicas after their number is set to zero.
 
     Empty if the endpoint has no replicas, or if git does not set their number.
     """
@@ -124,7 +124,7 @@ def _is_at(site: Site | None, other_site: Site) -> bool:
 def _place(pieces: Pieces) -> Site | None:
     """The place of the effective number; None if git does not set it.
 
-    A kustomization's `replicas` or patch takes precedence over the workload's own number or the field map's.
+    A kustomization's `replicas` or patch takes precedence over the number in the workload or at the field map's place.
     """
     if (override := pieces.rendering.count(pieces.deployment.node)) is not None:
         return Site.whole(override.document, override.node)

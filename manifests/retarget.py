@@ -29,7 +29,7 @@ _PINNED_IN_SCRIPT = re.compile(r"\brevision ?= ?[\"']|--revision[ =]")
 
 
 class Target(BaseModel, frozen=True, defer_build=True):
-    """The requested model. None leaves an argument unchanged, an empty `quantization` removes it."""
+    """The requested model. None leaves an argument unchanged; an empty `quantization` removes that argument."""
 
     hf_id: str
     served_name: str
@@ -149,7 +149,7 @@ def _spot(site: Site) -> tuple[str, int, int]:
 
 
 def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
-    """The arguments to set, "" for one that the engine must not have."""
+    """The arguments to set, with the value "" for an argument that the engine must not have."""
     engine = pieces.runtime
     settings_to_set = {argument.name: "" for argument in pinned_arguments(pieces, target)}
     if engine.served and pieces.served is None and not engine.gguf and pieces.form not in ("InferenceService", "Model"):
@@ -305,7 +305,7 @@ def _words_removal_edit(document: Document, flag: Flag) -> Edit:
 def arguments_added(
     pieces: Pieces, additions: Sequence[tuple[str, str]], requested: Collection[str]
 ) -> Iterator[tuple[str, Edit]]:
-    """The edits that add arguments. If the engine has no list of arguments, those not in `requested` keep its default."""
+    """The edits that add arguments. If there is no list of arguments, only the arguments in `requested` and the context are added."""
     document, model = pieces.deployment.document, pieces.model
     args = sequence(pieces.container, pieces.flags)
     texts: dict[tuple[str, int], str] = {}
@@ -341,12 +341,12 @@ def pinned_arguments(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
 
 
 def prose_names(hf_id: str) -> tuple[str, str, str]:
-    """The names of a model in prose: its id, the id without the owner, and that without the quantization."""
+    """The names of a model in prose: its id, the id without the owner, and the id without owner and quantization."""
     return hf_id, hf_id.rsplit("/", 1)[-1], stem(hf_id)
 
 
 def main_name(pieces: Pieces) -> str:
-    """The served name that LiteLLM requests, otherwise the first one."""
+    """The served name that LiteLLM requests, otherwise the first served name."""
     requested = next(
         (entry.requested_model for entry in pieces.entries if entry.requested_model in pieces.served_names), None
     )
@@ -430,7 +430,7 @@ def _added_argument_edit(
         for flag in pieces.flags
         if flag.name in ("--served-model-name", *MODEL_FLAGS) and id(flag.nodes[-1]) in own_items
     ]
-    # The quantization is added after the names, the usual order; other arguments are appended.
+    # The quantization is added after the names, which is the usual order; other arguments are appended.
     anchor = neighbours[-1] if name in ("--quantization", "--served-model-name") and neighbours else args[-1]
     if _is_flow(document, args):
         return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {yaml_scalar(argument, quoted=True)}")

@@ -113,7 +113,7 @@ def refuse_storage(storage: str | None) -> None:
 
 
 class Mention(NamedTuple):
-    """A place outside the endpoint's own files that names it."""
+    """A place that names the endpoint outside its own files."""
 
     path: str
     line: int

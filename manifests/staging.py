@@ -173,7 +173,7 @@ def _as_python_list(patterns: tuple[str, ...]) -> str:
 
 
 def _select_same_files(present: tuple[str, ...], needed: tuple[str, ...]) -> bool:
-    """Return whether the patterns select the same weights and configuration as the needed ones."""
+    """Return whether the patterns select the same weights and configuration as the needed patterns."""
     weights = [pattern for pattern in needed if not pattern.startswith("*")]
     examples = [*(weight.replace("-*-", "-00001-") for weight in weights), "config.json"]
     return all(any(fnmatchcase(example, pattern) for pattern in present) for example in examples)

@@ -71,7 +71,8 @@ class Survey(NamedTuple):
             if deployment.kind.startswith(kind_prefix) and deployment.namespace
         ]
         owners = [candidate for candidate in candidates if any(_is_below(file, candidate.path) for file in self._files)]
-        # Stoker reads Kustomizations in one namespace; that of the source takes precedence over the object's own.
+        # Stoker reads Kustomizations in one namespace; the namespace of the source takes precedence over the namespace
+        # of the object.
         namespaces = Counter(owner.source or owner.namespace for owner in owners or candidates)
         return namespaces.most_common(1)[0][0] if namespaces else ""
 
@@ -129,7 +130,7 @@ def flux_deploys(platform: Platform) -> bool:
 def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
     """Return whether git keeps a model running on a GPU.
 
-    If no replicas are set, a chart starts one, and a manifest leaves the number to the cluster.
+    If no replicas are set, a chart starts one replica, and a manifest leaves the number to the cluster.
     """
     pieces = platform.require(endpoint.name)
     count = replicas.count_of(pieces)
@@ -158,7 +159,7 @@ def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterato
 
 
 def _other_workloads(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
-    """The workloads outside the contract that git keeps on a GPU, as `namespace/name`, if an endpoint runs, too."""
+    """The workloads outside the contract that git keeps on a GPU, as `namespace/name`; empty if no endpoint runs."""
     if not any(_is_running(platform, endpoint) for endpoint in endpoints):
         return ()
     own_workloads = {(endpoint.namespace, endpoint.workload) for endpoint in endpoints}

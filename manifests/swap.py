@@ -82,7 +82,7 @@ class _NewModel(NamedTuple):
 
 
 class _Swap(NamedTuple):
-    """The plan of a swap: the endpoint before it, and its new model."""
+    """The plan of a swap: the endpoint before the swap, and the new model."""
 
     platform: Platform
     pieces: Pieces
@@ -102,12 +102,12 @@ class _Swap(NamedTuple):
         return Rewording(old_facts, comment_facts(before.name, self.target, self.request.facts))
 
     def only_changed(self, files: Mapping[str, str]) -> dict[str, str]:
-        """The given files without those that already have this text in the repository."""
+        """The given files, except the files that already have this text in the repository."""
         return {path: text for path, text in files.items() if text != self.platform.read(path)}
 
 
 def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Change:
-    """The pull request that swaps the model; raises ManifestError if it is not possible."""
+    """The pull request that swaps the model; raises ManifestError if the model cannot be swapped."""
     refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
     refuse_storage(request.storage)
     refuse_resources(request.memory, request.cpu)
@@ -359,7 +359,7 @@ def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *,
 
 
 def _endpoint_files(swap: _Swap) -> dict[str, str]:
-    """The changed files of the endpoint, and the gateway's; raises ManifestError if nothing would change."""
+    """The changed files of the endpoint and of the gateway; raises ManifestError if nothing would change."""
     platform, pieces, before, request = swap.platform, swap.pieces, swap.before, swap.request
     rewording = swap.rewording
     other_edits = (*resource_edits(pieces, before, request, swap.sizing), *cache_edits(pieces, request.facts))
@@ -421,7 +421,7 @@ def _with_comments(document: Document, entry: Entry, before: ModelEndpoint, rewo
     end_of_previous = max((candidate.last for candidate in entries if candidate.last < entry.first), default=-1)
 
     def about_the_model(comment: Comment) -> bool:
-        # A comment above the entry may describe several entries: it belongs to this one only if it names the model.
+        # A comment above the entry may describe several entries: it belongs to this entry only if it names the model.
         is_heading = end_of_previous < comment.line < entry.first and stem(before.hf_id) in comment.text
         return is_heading or entry.first <= comment.line <= entry.last
 

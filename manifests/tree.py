@@ -73,7 +73,7 @@ class Checkout:
         if file.resolve() != file or not file.is_file():
             return None
         try:
-            # newline="" keeps the line endings: unchanged content stays identical byte for byte.
+            # newline="" keeps the line endings, so that unchanged content stays identical byte for byte.
             with file.open(encoding="utf-8", newline="") as stream:
                 return stream.read()
         except UnicodeDecodeError:

@@ -27,7 +27,7 @@ _ROOM = 2 * GIB
 
 
 def plan_tune(platform: Platform, name: str) -> Change:
-    """The pull request that stores the compile caches on the volume; raises ManifestError if it is not possible."""
+    """The pull request that stores the compile caches on the volume; raises ManifestError if they cannot be stored there."""
     pieces = platform.require(name)
     patches.refuse(pieces.name, pieces.opaque)
     before = describe(pieces, platform.layout)
@@ -105,7 +105,7 @@ def _lines(node: Node) -> Iterator[int]:
 
 
 def _needed_storage(before: ModelEndpoint) -> str:
-    """The volume's new size if the weights leave too little space for the caches; otherwise, or if the weights are unknown, ""."""
+    """The volume's new size if the weights leave too little space for the caches; "" if they leave enough or are unknown."""
     weights = estimated_weights(before.hf_id) or 0
     if not before.pvc_size or quantity_bytes(before.pvc_size) >= volume_need(weights) + _ROOM:
         return ""

@@ -1,8 +1,9 @@
 """The variables of Flux: `postBuild` of a Kustomization replaces `${NAME}` in everything that it deploys.
 
-A value is the one in the cluster, and has the places of its variables, so that a change is made at the definition:
-`postBuild.substitute`, a ConfigMap of `substituteFrom`, or a default in the manifest. A variable that a Secret may set is
-not replaced. Source: fluxcd.io/flux/components/kustomize/kustomizations/#post-build-variable-substitution.
+A value is read as it is in the cluster, together with the places of its variables, so that a change is made at the
+definition: `postBuild.substitute`, a ConfigMap of `substituteFrom`, or a default in the manifest. A variable that a
+Secret may set is not replaced. Source:
+fluxcd.io/flux/components/kustomize/kustomizations/#post-build-variable-substitution.
 """
 
 import copy

@@ -18,7 +18,8 @@ def with_size(document: Document, name: str, storage: str) -> Document:
 def without_shrinking(tree: Tree, changes: ChangeSet) -> tuple[ChangeSet, tuple[str, ...]]:
     """The changes with every volume at least at its present size, and a warning for each volume that keeps its size.
 
-    Used to revert a change that expanded a volume: Kubernetes refuses a smaller claim, so the whole sync would fail.
+    It is used to revert a change that expanded a volume: Kubernetes refuses a smaller claim, so the whole sync would
+    fail.
     """
     files, warnings = dict(changes.files), list[str]()
     for path, text in changes.files.items():

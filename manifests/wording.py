@@ -1,4 +1,4 @@
-"""Rewrite comments that describe the old model when a file changes its model.
+"""Rewrite comments that describe the old model when the model in a file changes.
 
 Works sentence by sentence. Names with a counterpart are replaced. Text that still describes the old model (its size, its
 quantization, a number of gigabytes) is removed: first a parenthesis, then the rest of a sentence, then the sentence. No
@@ -24,7 +24,7 @@ _AMOUNT = re.compile(
 _SAVED = re.compile(r"\b(?:save|free|reserve)s? $", re.IGNORECASE)
 """The words in front of an amount that describes an option, not the model."""
 _ITEM = re.compile(r"\s*[-*] +[\w.-]+/[\w.-]+(?=\s|$)")
-"""An item of a list of models, which describes the model that it begins with."""
+"""An item of a list of models, which begins with the name of the model that it describes."""
 _UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
 _NEAR = 0.3  # relative tolerance, because people round: "~6GB" means 5.6
 _PARAMETERS = re.compile(r"(?<![\w.-])~?\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
@@ -191,7 +191,7 @@ class Rewording:
         return [Edit(start, start + comment.column + len(comment.text), new_line)]
 
     def _is_about_other_model(self, text: str) -> bool:
-        """Return whether a sentence already describes the new model or, in a copy, a third one."""
+        """Return whether a sentence already describes the new model or, in a copy, a third model."""
         if self._old.stem == self._new.stem or self._old.stem in text:
             return False
         without_brackets = re.sub(r"\([^()]*\)", "", text)
@@ -314,7 +314,7 @@ class Rewording:
         return match[0]
 
     def _amount(self, match: re.Match[str]) -> str:
-        """Replace the size of the old weights, in any unit, by that of the new ones."""
+        """Replace the size of the old weights, in any unit, with the size of the new weights."""
         unit = _UNITS[match["unit"].lower()]
         if not self._new.weight_bytes or not _is_near(float(match["number"]) * unit, self._old.weight_bytes):
             return match[0]
