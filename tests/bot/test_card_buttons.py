@@ -173,7 +173,7 @@ def test_the_requests_of_stoker_itself_are_not_repeated() -> None:
 
 @pytest.mark.parametrize("outcome", [Started(holder="U1", ends=NOW), LEFT_UP])
 def test_the_card_of_a_session_that_is_over_is_in_the_past(outcome: Outcome) -> None:
-    """The card shows when the model was up, and links to the receipt; nobody holds the GPU any more."""
+    """The card shows when the model was up and links to the receipt; it does not claim that somebody holds the GPU."""
     end = SessionEnd(since=NOW, until=NOW + timedelta(minutes=2), receipt=Message(channel="C1", ts="1.2"))
     op = an_operation(Kind.GPU_UP, outcome.status, result=outcome, session_end=end)
     text = str(card(op, NOW, Links(workspace="https://team.slack.com/")).blocks)

@@ -54,7 +54,7 @@ def names(blocks: Blocks) -> list[str]:
 
 
 def test_three_hundred_endpoints_are_on_pages() -> None:
-    """Every endpoint appears completely and once, also with older blocks; the buttons lead forward and back."""
+    """Every endpoint appears completely and once, even with older blocks; the buttons lead forward and back."""
     found_pages = pages(300)
     assert [name for page in found_pages for name in names(page)] == [state.endpoint.name for state in endpoints(300)]
     assert all(len(names(page)) == 25 for page in found_pages)

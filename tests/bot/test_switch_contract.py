@@ -42,7 +42,7 @@ LABELS = {"kustomize.toolkit.fluxcd.io/name": "serving", "kustomize.toolkit.flux
 
 @dataclass
 class Stage:
-    """A cluster and a repository with one model, which nobody uses."""
+    """A cluster and a repository with one unused model."""
 
     wire: Wire
     api: ApiClient

@@ -430,7 +430,7 @@ def test_a_remark_is_not_a_cause() -> None:
 
 
 def test_a_shells_error_is_found_before_pythons_report_of_it() -> None:
-    """The staging script calls curl."""
+    """The staging script calls curl, whose error comes before Python's."""
     lines = ["curl: (56) CONNECT tunnel failed, response 403", "Traceback (most recent call last):"]
     assert diagnosed(*lines, "subprocess.CalledProcessError: Command 'curl' returned exit status 56").name == "proxy"
 

@@ -244,7 +244,7 @@ async def test_a_busy_hub_is_unavailable(hub: Wire, huggingface: HuggingFace, st
 
 
 async def test_files_may_come_from_another_host_which_never_sees_the_token(hub: Wire, huggingface: HuggingFace) -> None:
-    """The Hub redirects to its content network."""
+    """The Hub redirects to its content network, which gets no token."""
     publish(hub, {"model.safetensors": 1})
     async with wire() as network:
         location = {"Location": f"{network.url}/blob"}

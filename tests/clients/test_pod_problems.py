@@ -129,7 +129,7 @@ def test_a_refusal_by_the_node_is_reported(reason: str) -> None:
 
 
 def test_an_engine_that_ends_without_an_error_does_not_crash() -> None:
-    """Its command is not a server: `--help`, for example."""
+    """Its command may not start a server, as with `--help`."""
     crashed = ends.crash(pod(container(restarts=3, exit_code=0, looping=True)))
     assert crashed
     problem = ends.explain(crashed, "usage: vllm serve")

@@ -92,7 +92,7 @@ def test_resources_of_every_vendor_are_gpus(limits: dict[str, Any], count: int) 
 
 
 def test_a_runtime_class_gives_gpus_without_a_device() -> None:
-    """Many home clusters share one card like this: the runtime gives it to every container with the variable."""
+    """Many home clusters share one card like this: the runtime gives the card to every container with the variable."""
     asks: dict[str, Any] = {"name": "a", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}
     assert gpus_in({"runtimeClassName": "nvidia", "containers": [asks]}) == 1
     assert gpus_in({"runtimeClassName": "nvidia", "containers": [{"name": "a"}]}) == 0

@@ -87,7 +87,7 @@ def test_lists_and_documents_get_lines_for_the_new_endpoint(platform: Files, lay
 def test_a_copy_differs_from_its_template_only_where_the_models_differ(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Only fields and comments about the other model change; the rest equals the template, byte for byte."""
+    """Only fields and comments about the model change; the rest equals the template, byte for byte."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     old = (platform.read("serving/coder-chat/deployment.yaml") or "").splitlines()
     new = (change.changes.files["serving/coder-mini/deployment.yaml"] or "").splitlines()

@@ -84,7 +84,7 @@ def test_the_bots_own_change_has_no_duplicate_rows(platform: Files) -> None:
 
 @pytest.mark.parametrize("facts", [CODER_3B_AWQ, CODER_7B_AWQ])
 def test_a_new_endpoint_shows_its_differences_from_the_template(platform: Files, facts: ModelFacts) -> None:
-    """Its own names are not differences; an argument is, and one that runs external code is a warning at the top."""
+    """The endpoint's own names are not differences. An argument is a difference, and a warning if it runs external code."""
     options = (("arg", "--trust-remote-code"), ("arg", "--allowed-local-media-path=/"), ("arg", "--max-num-seqs=7"))
     plain = plan_change(platform, Config(), "add", "coder-mini", (), facts)
     assert [row for row in plain.summary if "in the template" in row[1]] == []

@@ -130,7 +130,7 @@ def test_an_unquantized_14b_is_refused_with_a_sufficient_machine(machine: Machin
 
 
 def test_the_largest_context_fills_the_memory(machine: Machine) -> None:
-    """7B in half precision on an L4: 22.03 GiB × 0.9 - 14.2 - 2.2 leave 3.4 GiB, which is more than its own 32768 tokens need.
+    """For a 7B in half precision on an L4, 22.03 GiB × 0.9 - 14.2 - 2.2 leaves 3.4 GiB, which is more than its 32768 tokens need.
 
     A 32B in 4 bits leaves nothing; a 7B without grouped queries (512 KiB a token) leaves less than its context needs.
     """

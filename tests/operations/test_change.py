@@ -59,7 +59,7 @@ async def aliases(platform: Platform) -> set[str]:
 
 
 async def test_an_endpoint_is_added(platform: Platform) -> None:
-    """One pull request, one merge, one card; the same request at the same time returns the same pull request."""
+    """There is one pull request, one merge and one card; the same request at the same time returns the same pull request."""
     await platform.say("dev", f"/model add coder-mini {MINI}")
     await platform.sees("Pull request #1")
     await platform.say("lead", f"/model add coder-mini {MINI}")

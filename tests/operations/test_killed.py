@@ -34,7 +34,7 @@ BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 async def test_a_change_is_made_once_after_any_number_of_kills(
     tmp_path: Path, redis_url: str, command: str, outcome: str, synced: str
 ) -> None:
-    """One pull request, one merge, one sync, one message, and no phase twice on the card."""
+    """There is one pull request, one merge, one sync and one message, and the card shows no phase twice."""
     kills = KillOnWrite()
     async with open_platform(
         tmp_path, redis_url, started=False, connect=lambda environment: http_proxy(kills, environment)

@@ -24,7 +24,7 @@ def name(target: str) -> str:
     ],
 )
 def test_markup_is_applied_and_not_shown(mrkdwn: str, text: str) -> None:
-    """Asterisks are style, also around code; inside code they are text."""
+    """Asterisks are style, even around code, but inside code they are text."""
     assert readable(mrkdwn, name) == text
 
 

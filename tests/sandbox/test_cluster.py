@@ -109,7 +109,7 @@ async def test_a_gpu_model_boots_through_every_phase(platform: Platform) -> None
 
 
 async def test_the_second_gpu_pod_waits_for_the_first(platform: Platform) -> None:
-    """One GPU: the other model's pod stays Pending with the scheduler's event, and boots when the first is gone."""
+    """There is one GPU: the other model's pod stays Pending with the scheduler's event, and boots when the first is gone."""
     await platform.scale("coder-chat", 1)
     await wait_until(lambda: platform.ready("coder-chat"))
     await platform.cluster.scale("coder-fim", 1)
