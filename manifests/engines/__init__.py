@@ -40,7 +40,7 @@ class Engine:
     sign: re.Pattern[str]
     """The pattern that identifies the engine in an image's name or in the words before the first argument."""
     words: tuple[str, ...] = ()
-    """Each manifest of the engine contains one of these texts; files without them are not parsed."""
+    """Each manifest of the engine contains one of these texts, so that most other files need not be parsed."""
     is_usual: bool = False
     """True if this engine is assumed by default."""
     implied_by: str = ""

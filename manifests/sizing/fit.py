@@ -107,7 +107,7 @@ def overhead_of(facts: ModelFacts, machine: Machine, engine: Version | None = No
 def largest_context(
     facts: ModelFacts, machine: Machine, gpu_utilization: float, overhead: Overhead | None = None, limit: int = 2**20
 ) -> int:
-    """Return the longest context whose cache fits beside the weights, at most the model's own limit, otherwise `limit`.
+    """Return the longest context whose cache fits beside the weights, at most the model's own limit (`limit` if it has none).
 
     vLLM refuses to start if one request of `--max-model-len` tokens does not fit into the cache, so the limit is
     (memory × utilization - weights - overhead) ≥ cache of one request, rounded down to 1024 tokens.
