@@ -122,7 +122,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
     if idle >= remind_after and is_quiet(now, policy):
         return BringDown(f"idle for {total} in quiet hours")
     notice = min(policy.announce_before, down_after - remind_after)
-    # Keep the announced time, unless it would be later now, because nobody waits for the GPU any longer.
+    # Keep the announced time, unless the limit is longer now because nobody waits for the GPU any longer.
     if session.announced and session.down_at and session.announced >= since and session.down_at >= since + down_after:
         return BringDown(f"idle for {total} and nobody answered") if now >= session.down_at else Nothing()
     if idle >= max(remind_after, down_after - notice):

@@ -158,7 +158,7 @@ def approval_stands(op: Operation, config: Config, now: datetime) -> bool:
 
 
 def time_to_decide(op: Operation, config: Config) -> timedelta:
-    """The time after which an undecided operation and an approval expire."""
+    """The time after which an undecided operation or an approval expires."""
     approvals = config.approvals
     return approvals.pull_expire_after if op.request.kind.spec.uses_pull_request else approvals.expire_after
 

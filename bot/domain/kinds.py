@@ -44,7 +44,7 @@ class KindSpec:
     title: str
     """The title; `{model}` and `{hf_id}` come from the request."""
     phases: tuple[Phase, ...] = ()
-    """The usual phases; the card shows those that have not started yet."""
+    """The usual phases; the card also shows the phases that have not started yet."""
     needs_approval: bool = False
     """True if an operation of this kind may need an approval before it runs."""
     uses_pull_request: bool = False

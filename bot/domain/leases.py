@@ -18,13 +18,12 @@ class Lease(Value):
     reason: str = ""
     fence: Fence
     revision: Fence = 0
-    """Increased by every change under the same fence. Of two copies of a lease, the one with the higher number is newer.
-    """
+    """Increased by every change under the same fence. Of two copies of a lease, the one with the higher number is newer."""
     commit: str = ""
     hold: Span
     claimed: Moment
     ready: Moment | None = None
-    """The start of the lease's time, because nobody can use the model while it boots."""
+    """The time when the model became ready. The lease counts from then, because nobody can use the model while it boots."""
     ends: Moment | None = None
     keeps: int = 0
     keep_until: Moment | None = None
@@ -63,7 +62,7 @@ class Waiting(Value):
     ahead: int | None = None
     """The number of requests ahead of this one; None if it does not queue."""
     free_at: Moment | None = None
-    """The latest time of its turn, unless a lease is extended."""
+    """The latest time at which its turn comes, unless a lease is extended."""
     offer: Moment | None = None
     """The end of the offer of the GPU to this request."""
 

@@ -9,7 +9,7 @@ from bot.domain.leases import Lease
 
 _LONGEST_MARK = 16_384
 _FENCES = 10**13
-"""Upper limit of a fence. A fence is at least the time in milliseconds since 1970, which reaches this in 2286."""
+"""Upper limit of a fence. A fence is at least the time in milliseconds since 1970, which reaches this limit in 2286."""
 _USER = re.compile(r"[UW][A-Z0-9]{1,30}")
 _SKEW = timedelta(minutes=5)
 """Tolerated clock skew of another machine."""

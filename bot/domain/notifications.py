@@ -1,4 +1,4 @@
-"""All notifications in Slack as one table: the event, the people, mention or direct message, and how often.
+"""All notifications in Slack as one table: the event, the people to notify, the kind of notification, and how often.
 
 Slack notifies of a mention in a new message and of a direct message. An edit notifies nobody. `docs/slack.md` shows
 this table, and tests compare it with every notification of the sandbox's Slack.

@@ -132,7 +132,7 @@ class SmokeOutcome(Value):
 
 
 class Operation(Value):
-    """The life cycle that all kinds have in common. `new_operation` creates an operation of its kind."""
+    """The fields and the life cycle that all kinds of operation have in common. `new_operation` creates an operation."""
 
     id: str
     request: Request
@@ -146,9 +146,9 @@ class Operation(Value):
     result: Outcome | None = None
     """The outcome."""
     outcome: Mrkdwn = Mrkdwn()
-    """The last event while it waits, in mrkdwn. Earlier versions of Stoker also stored the end here."""
+    """The last event while the operation waits, in mrkdwn. Earlier versions of Stoker also stored the result here."""
     failure: Mrkdwn = Mrkdwn()
-    """Set before the rollback starts, so that a restart continues the rollback."""
+    """The reason for the failure. It is set before the rollback starts, so that a restart continues the rollback."""
     cancelled_by: str = ""
     expires: Moment | None = None
     message: Message | None = None
@@ -204,7 +204,7 @@ class Operation(Value):
         return self.model_copy(update={"phases": (*updated, *new_phases.values()), "updated": now})
 
     def with_phases_ended(self, now: datetime, *, failed: bool = False) -> Self:
-        """End all phases; `failed` applies only to the running ones."""
+        """End all phases; `failed` applies only to running phases."""
         update = {"ended": now, "failed": failed}
         ended = tuple(p if p.ended else p.model_copy(update=update) for p in self.phases)
         return self.model_copy(update={"phases": ended})
@@ -229,7 +229,7 @@ class Operation(Value):
 
     @property
     def open_pull(self) -> Pull | None:
-        """Its pull request, if it has one that is not merged: the operation merges it or closes it."""
+        """Its pull request, if it is not merged yet: the operation merges it or closes it."""
         return None
 
     @property
@@ -243,7 +243,7 @@ class Operation(Value):
 
     @property
     def is_approved(self) -> bool:
-        """True if it has as many approvals as were required at the request; the policy counts again at the start."""
+        """True if it has as many approvals as were required when it was requested; the policy counts them again at the start."""
         approvals = self.approvals
         return any(vote.override for vote in approvals) or 0 < self.quorum <= len(approvals)
 
@@ -267,7 +267,7 @@ class BringUpOperation(TestedOperation):
     waiting: Waiting | None = None
     """The reason why it cannot have the GPU yet; None if it need not wait."""
     session_end: SessionEnd | None = None
-    """Set when the session that it began is over."""
+    """The end of the session that it began; None until the session is over."""
 
     @property
     def shown_against(self) -> str:
@@ -301,8 +301,7 @@ class ChangeOperation(TestedOperation):
     request: Annotated[ChangeRequest, Field(discriminator="kind")]
     plan: ChangePlan | None = None
     blocked: Mrkdwn = Mrkdwn()
-    """The external action that the roll-out is waiting for, in mrkdwn. The operation can be cancelled while it is set.
-    """
+    """The external action that the roll-out is waiting for, in mrkdwn. The operation can be cancelled while it is set."""
 
     @property
     def waits_before_merge(self) -> bool:
@@ -364,7 +363,7 @@ def new_operation(
     quorum: int = 0,
     votes: tuple[Vote, ...] = (),
 ) -> Operation:
-    """A requested operation, of the type of its kind."""
+    """Return a new operation with the status *requested*, of the type that belongs to its kind."""
     of_kind = OPERATIONS[request.kind]
     return of_kind(id=op_id, request=request, updated=now, deciders=deciders, quorum=quorum, votes=votes)
 

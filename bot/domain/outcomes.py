@@ -65,7 +65,7 @@ class BackAtZero(Value):
 
 
 class SessionOver(Value):
-    """A restart that failed has ended the session."""
+    """The session ended because its restart failed."""
 
     kind: Literal["session over"] = "session over"
     bill: Bill
@@ -342,7 +342,7 @@ Outcome = Annotated[
 
 
 def with_bill(outcome: Outcome, bill: Bill) -> Outcome:
-    """The outcome with a newer version of its bill; unchanged if the bill is of another session."""
+    """The outcome with a newer version of its bill; unchanged if the bill belongs to another session."""
 
     def is_same(before: Bill | None) -> bool:
         return before is not None and before.fence == bill.fence

@@ -14,7 +14,7 @@ class Phase:
     label: str
 
     def of(self, model: str) -> "Phase":
-        """The phase for one model, if an operation handles two; `{model}` in the key and the label is its name."""
+        """The phase for one model of an operation that handles two; the model's name replaces `{model}` in the key and label."""
         return Phase(self.key.replace("{model}", model), self.label.replace("{model}", model))
 
 

@@ -1,6 +1,6 @@
 """The plans to which approvals are bound: one type per kind of operation.
 
-The stored field names are those of earlier versions of Stoker, which had one type for all kinds, so that both versions
+The stored fields have the names of earlier versions of Stoker, which had one type for all kinds, so that both versions
 can read the records.
 """
 
@@ -44,7 +44,7 @@ class Pull(Value):
     """True if a GitHub rule (e.g. a required review) blocks the merge."""
     approved_by: tuple[str, ...] = ()
     rejected_by: tuple[str, ...] = ()
-    """GitHub logins of people whose last review approved, or requested changes."""
+    """GitHub logins of the people whose last review approved (`approved_by`) or requested changes (`rejected_by`)."""
     merged_by: str = ""
     merge_commit: str = ""
 

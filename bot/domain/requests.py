@@ -22,7 +22,7 @@ class RequestFields(TypedDict):
 class _Request(Value):
     model: str
     actor: str
-    """Slack user id; empty if the bot itself requests it (idle, end of lease)."""
+    """Slack user id; empty if the bot itself makes the request (idle, end of lease)."""
     channel: str
     at: Moment
     reason: str = ""
@@ -31,11 +31,11 @@ class _Request(Value):
 class BringUp(_Request):
     kind: Literal[Kind.GPU_UP] = Kind.GPU_UP
     hold: Span | None = None
-    """None for the default in the settings."""
+    """The requested time on the GPU; None for the default in the settings."""
     keep: bool = False
     """Leave the model up even if its smoke tests fail, so that somebody can investigate."""
     trial: bool = False
-    """Bring it down again as soon as its smoke tests have passed."""
+    """Bring the model down again as soon as its smoke tests have passed."""
     part_of: str = ""
     """The id of the roll-out whose approval also covers this bring-up, as long as the deployed content is the same."""
 
@@ -43,11 +43,11 @@ class BringUp(_Request):
 class BringDown(_Request):
     kind: Literal[Kind.GPU_DOWN] = Kind.GPU_DOWN
     holder: str = ""
-    """The holder of the session that the bot's own request ends; the holder is notified too."""
+    """The holder of the session that the bot itself ends; the holder is also notified."""
     fence: int = 0
     """The fence of that session; if it has already ended, nothing is brought down. 0 for any session."""
     announced: bool = False
-    """True if the holder was already notified of the time, and is not notified again."""
+    """True if the holder was already notified of the time; the holder is then not notified again."""
 
 
 class Restart(_Request):
@@ -77,7 +77,7 @@ class _NewModel(_Change):
     """
     keep: bool = False
     hold: Span | None = None
-    """The time for which it is kept up."""
+    """The time for which the endpoint is kept up."""
 
 
 class AddModel(_NewModel):

@@ -79,7 +79,7 @@ class Staged(Value):
     seconds: StoredAmount
     bytes: int = 0
     fence: int = 0
-    """The fence of the first session after the staging, which saved this time; 0 before that session."""
+    """The fence of the first session after the staging, in which the time was saved; 0 before that session."""
 
 
 class Node(Value):
@@ -88,7 +88,7 @@ class Node(Value):
     name: str
     since: Moment
     machine: str = ""
-    """Its type, e.g. g2-standard-4, from the cloud's label."""
+    """The machine type, e.g. g2-standard-4, from the cloud's label."""
 
 
 class NodeSpan(Value):
@@ -141,7 +141,7 @@ class Bill(Value):
 
     fence: Fence
     op: str
-    """The operation that brought the model down; empty if somebody else did."""
+    """The operation that brought the model down; empty if somebody brought it down without Stoker."""
     model: str
     holder: str
     reason: str = ""
@@ -156,7 +156,7 @@ class Bill(Value):
     gone: Moment | None = None
     """The time when the node was removed, or taken over by the next session."""
     drain: Span
-    """The assumed time from `down` to `gone` until `gone` is known."""
+    """The assumed time from `down` to `gone`, which is used until `gone` is known."""
     price_per_hour: float
     idle_seconds: StoredAmount = 0
     requests: StoredAmount = 0
@@ -197,7 +197,7 @@ class Bill(Value):
 
     @property
     def billed(self) -> timedelta:
-        """The sum over the nodes: time without a node is not billed."""
+        """The billed time of all nodes: time without a node is not billed."""
         before = sum((span.length for span in self.earlier), timedelta())
         return before if self.without_node else before + max(timedelta(), self.ends - self._last_began)
 
@@ -211,7 +211,7 @@ class Bill(Value):
 
     @property
     def saved_usd(self) -> float:
-        """The estimated cost of the download if the GPU had waited for it."""
+        """The estimated GPU cost of the download that staging saved."""
         return cost(timedelta(seconds=self.staged_seconds), self.price_per_hour)
 
 

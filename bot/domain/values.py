@@ -29,7 +29,7 @@ Count = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 class Value(BaseModel):
-    """A frozen record. Its validator is built at the first use, because few of them are used at the start."""
+    """A frozen record. Its validator is built at the first use, because few records are used at the start."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -42,7 +42,7 @@ class Message(Value):
 
 
 def _finite_or_zero(value: object) -> object:
-    """Replace an invalid number by 0: older versions stored NaN and infinity, which JSON represents only as null."""
+    """Replace an invalid number with 0: older versions stored NaN and infinity, which JSON represents only as null."""
     return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 

@@ -34,7 +34,7 @@ class CrashGuard:
     async def watched(self, task: str, *, forget: bool = True) -> AsyncIterator[bool]:
         """Yield whether to do this work. If it has crashed the process twice, yield False and notify the admins.
 
-        `forget=False` is for periodic work: once set aside, it is not tried again.
+        `forget=False` is for periodic work: after it is set aside, it is not tried again.
         """
         async with self.task_starts.watched(task, forget=forget) as start:
             if start.hopeless:
@@ -51,9 +51,9 @@ class CrashGuard:
 
     @asynccontextmanager
     async def isolated(self, task: str, lease: Lease, *, timeout: float, failure: str) -> AsyncIterator[bool]:
-        """Do periodic work about one session, like `watched`, so that it does not affect the work about other sessions.
+        """Do periodic work on one session, guarded like `watched`. Its errors do not affect the work on other sessions.
 
-        It ends after `timeout` seconds, and its errors are logged with `failure` as the event.
+        The work ends after `timeout` seconds, and its errors are logged with `failure` as the event.
         """
         try:
             async with self.watched(task, forget=False) as may_run, asyncio.timeout(timeout):

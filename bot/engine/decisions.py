@@ -131,7 +131,7 @@ class Decisions:
         """Count one decision, by the policy at the time of the click. Raises AlreadyDecided with the first decision.
 
         A request that waits for the GPU may be decided before its turn. With `override`, an admin's vote replaces the
-        whole quorum. `plan_hash` is that of the plan on the card: an approval of another plan raises PlanChanged. A
+        whole quorum. `plan_hash` is the hash of the plan on the card: an approval of another plan raises PlanChanged. A
         denial is valid for any plan, because it starts nothing.
         """
         people = await self.roles.people()
@@ -151,7 +151,7 @@ class Decisions:
         return op
 
     def _require_countable(self, op: Operation, vote: Vote, people: People, plan_hash: str) -> None:
-        """Raise an error if the vote cannot be counted now, by the policy, or for the current plan."""
+        """Raise an error if the request is no longer open, the policy refuses the vote, or the plan cannot be approved."""
         if op.status not in (Status.AWAITING, Status.WAITING) or is_closing(op):
             op.moved(Status.APPROVED, vote.at)  # raises AlreadyDecided with the decision if the operation is final
             raise AlreadyDecided("This request has just been closed.")
@@ -245,7 +245,7 @@ class Decisions:
                 raise
 
     async def _act_on(self, op: Operation) -> None:
-        """Act on a stored decision: start the work, offer the GPU to the next, update the card."""
+        """Act on a stored decision: start the work, offer the GPU to the next request, or update the card."""
         if not op.status.final:
             await self.lifecycle.enqueue(op)
         elif isinstance(op, BringUpOperation) and op.waiting:  # pass the turn to the next in the queue

@@ -31,13 +31,11 @@ Op = TypeVar("Op", bound=Operation)
 log = structlog.get_logger(__name__)
 
 _TURN = 5.0
-"""Timeout in seconds for other work that has crashed the process; work that stops costs does not wait longer for it."""
+"""Maximum time in seconds for which work that stops costs waits for other work that a crash interrupted."""
 OPENING = Step("opening begun", bool)
 NOT_OPENED = Step("why it was not opened", Mrkdwn)
 TAKEN_BACK = Step("opening taken back", bool)
-"""Ledger steps of a change. After `OPENING` there may be a branch and a pull request, after `TAKEN_BACK` there is
-neither.
-"""
+"""Ledger steps of a change. After `OPENING` there may be a branch and a pull request; after `TAKEN_BACK` there is neither."""
 _SILENT_ATTEMPTS = 2
 """Failed attempts before the requester of a new request is notified: a short outage needs no message."""
 _VALIDATION_ATTEMPTS = 6
@@ -113,7 +111,7 @@ class Lifecycle:
     async def watched(self, op: Operation) -> AsyncIterator[None]:
         """Work on an operation. Raises SetAside if this has repeatedly crashed the process at the same step.
 
-        A changed status, a finished step and a new phase are progress (see `bot.state.task_starts`).
+        A changed status, a finished step and a new phase count as progress (see `bot.state.task_starts`).
         `SettingAside.cut_short` replaces a rollback that is set aside.
         """
         key, begun = task_key(op), f"{op.status} {await self.steps.finished(op.id)} {len(op.phases)}"
@@ -130,7 +128,7 @@ class Lifecycle:
             yield
 
     async def await_approval(self, op: Op, plan: Plan, *, note: Mrkdwn = Mrkdwn(), votes: tuple[Vote, ...] = ()) -> Op:
-        """Ask for approval of this plan. Votes for an earlier plan are void; `votes` are those that are still valid."""
+        """Ask for approval of this plan. Votes for an earlier plan are void; `votes` are the votes that are still valid."""
         now = self.clock()
         expires = now + time_to_decide(op, self.config)
 
@@ -255,7 +253,7 @@ class Lifecycle:
         elif op.status is Status.REQUESTED:
             await self.refuse(op, reason)
         elif op.failure and not op.status.final:
-            # The rollback failed too: `sweep` retries it, and the card shows why.
+            # The rollback also failed: `sweep` retries it, and the card shows why.
             await self._show_rollback_error(op_id, str(unmarked(reason)))
         elif not op.status.final:
             now, evidence = self.clock(), (Note(title="What was seen", text=details),) if details else ()
@@ -283,7 +281,7 @@ class Lifecycle:
 
 
 def task_key(op: Operation) -> str:
-    """Task key for the current stage. At most one task per key runs; a task with another key exits.
+    """Task key for the current stage. At most one task per key runs; a task whose key is not the current one exits.
 
     A killed task is delivered again under its old key, possibly long after the operation continued.
     """

@@ -31,7 +31,7 @@ Op_co = TypeVar("Op_co", bound=Operation, default=Operation, covariant=True)
 NOTHING = TypeAdapter[None](None)
 """The result of a step that returns nothing."""
 _HOME_DELAY = timedelta(seconds=1)
-"""Delay of a Home refresh, so that several changes cause only one."""
+"""Delay of a Home refresh, so that several changes cause only one refresh."""
 
 
 class CancelRequested(BotError):
@@ -65,7 +65,7 @@ class Run(Generic[Op_co]):
 
     async def update(self, change: Callable[[Op_co], Operation], event: AuditEvent | None = None) -> Op_co:
         """Apply a pure change to the newest version of the operation, and continue with the result."""
-        pure = cast("Callable[[Op_co], Op_co]", change)  # a copy of an operation has its type
+        pure = cast("Callable[[Op_co], Op_co]", change)  # a copy of an operation has the operation's type
         self.op = await self.operations.update(self.op.id, pure, event=event)
         return self.op
 
@@ -94,7 +94,7 @@ class Run(Generic[Op_co]):
             await self.ledger.forget(self.op.id, step.key)
 
     async def first_reached(self, key: str) -> datetime:
-        """Return when the operation first reached this point, persisted across restarts. Deadlines count from it."""
+        """Return the time when the operation first reached this point. It is stored, because deadlines count from it."""
 
         async def now() -> datetime:
             return self.clock()
@@ -131,7 +131,7 @@ class Run(Generic[Op_co]):
         check: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """Run long work, and update the times on the card every second. A cancellation stops the work with
-        CancelRequested, unless it is a rollback (`undoing`), and even if the work has just finished.
+        CancelRequested, even if the work has just finished. A rollback (`undoing`) is not stopped.
 
         `check` is called every second; an error that it raises stops the work.
         """
@@ -201,7 +201,7 @@ class Run(Generic[Op_co]):
         return await self.update(interrupted)
 
     async def finish(self, outcome: Outcome) -> Op_co:
-        """End the operation: stored once, then shown. Raises CancelRequested if it was cancelled just before."""
+        """End the operation: store the outcome once, then show it. Raises CancelRequested if it was cancelled just before."""
         now = self.clock()
 
         def ended(op: Operation) -> Operation:

@@ -23,11 +23,11 @@ class TaskRef(Generic[P]):
     name: str
 
     def add(self, docket: Docket, *, key: str, when: datetime | None = None) -> Callable[P, Awaitable[Any]]:
-        """Schedule it unless a task with this key is pending; call the result with its arguments."""
+        """Schedule the task unless a task with this key is pending; call the result with the task's arguments."""
         return docket.add(self.name, when=clock_of(docket).real_time(when) if when else None, key=key)
 
     def replace(self, docket: Docket, *, key: str, when: datetime) -> Callable[P, Awaitable[Any]]:
-        """Schedule it in place of a pending task with this key."""
+        """Schedule the task in place of a pending task with this key; call the result with the task's arguments."""
         return docket.replace(self.name, when=clock_of(docket).real_time(when), key=key)
 
     def __call__(self, task: F) -> F:

@@ -1,4 +1,4 @@
-"""The availability of the GPU: the slots that leases hold, those in use without a lease, and the free ones.
+"""The availability of the GPU: the slots that leases hold, the slots in use without a lease, and the free slots.
 
 The claim itself is one atomic step in Redis (`bot.state.leases`). This module checks Redis and the cluster before the
 claim.
@@ -26,7 +26,7 @@ class GpuAvailability:
 
     async def refuse_if_taken(self, model: str) -> None:
         """Raise GpuBusy if other models' leases hold all slots, and NotAllowed if something without a lease uses the
-        last one.
+        last slot.
         """
         slots, unleased = self.config.gpu.slots, tuple[GpuUser, ...]()
         other_leases = await self._leases(but=model)

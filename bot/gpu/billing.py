@@ -1,4 +1,4 @@
-"""The cost of sessions: the running total, the receipt at the end, the bill once the node is gone, the report."""
+"""The cost of sessions: the running total, the receipt at the end, the bill when the node is gone, and the report."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -128,7 +128,7 @@ class Billing:
 
     async def _staged_before(self, lease: Lease) -> float:
         """Return the seconds that staging saved in this session. A download counts only for the first session that
-        loaded it.
+        used it.
         """
         staged = await self.endpoint_history.staged(lease.model)
         if staged is None or staged.fence not in (0, lease.fence):
@@ -151,7 +151,7 @@ class Billing:
 
 @component
 class BillSettlement:
-    """Corrects the bill of a session once its node is gone."""
+    """Corrects the bill of a session after its node is gone."""
 
     operations: Operations
     leases: Leases

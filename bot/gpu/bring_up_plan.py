@@ -143,7 +143,7 @@ class BringUpPlans:
 
     @property
     def _boot_and_drain(self) -> timedelta:
-        """The time of a typical cold start and of the node's drain, which are billed too."""
+        """The time of a typical cold start and of the node's drain, which are also billed."""
         return COLD_START + self.config.gpu.drain
 
     def _estimate(self, hold: timedelta) -> float:

@@ -120,7 +120,7 @@ class Guard:
                 text = md(
                     "{model} is idle and goes down at {at}, unless it is used.", model=code(lease.model), at=clock(at)
                 )
-                # Each bot samples at another time, and so may see the last request one sample later.
+                # Each bot samples at different times, so one bot may see the last request one sample later than another.
                 await self._warn(lease, "idle", text, 2 * self.config.idle.sample_every)
             case WarnEnd() if lease.ends:
                 text = md(

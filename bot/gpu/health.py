@@ -1,4 +1,4 @@
-"""Watch ready sessions: a reclaimed node, a dead engine, replicas changed by hand.
+"""Watch ready sessions for a reclaimed node, a dead engine, or replicas that were changed by hand.
 
 Each problem is reported once, in the channel and to the holder, with *Restart* and *Bring down*. A session that does
 not recover within the boot limit is ended, so that it stops costing money and blocking the queue.
@@ -37,11 +37,11 @@ log = structlog.get_logger(__name__)
 _EVERY = timedelta(seconds=15)
 """Interval of the checks, so that each problem is reported within a minute."""
 _CHECK_TIMEOUT = 20.0
-"""Timeout in seconds for the check of one session: a slow one must not delay the others."""
+"""Timeout in seconds for the check of one session: a slow check must not delay the others."""
 _USUAL_BOOT = timedelta(seconds=1200)
 _UNREADY = timedelta(seconds=40)
-"""Time without readiness before it is reported (for the usual boot limit): a burst of long requests can fail a probe or
-two (the kubelet's default is three failures, ten seconds apart).
+"""Time for which a model must be unready before this is reported (for the usual boot limit): a burst of long requests
+can fail a probe or two (the kubelet's default is three failures, ten seconds apart).
 """
 _SERVING = ("scaled", "changed")
 """States of a problem in which the model still serves."""

@@ -1,4 +1,4 @@
-"""Questions posted to the GPU holder; their buttons are removed once answered or obsolete."""
+"""Questions to the holder of the GPU. The buttons of a question are removed when it is answered or obsolete."""
 
 from bot.component import component
 from bot.domain.leases import Lease, Question
@@ -77,7 +77,7 @@ class HolderPrompts:
             await self.questions.forget(op_id, key)
 
     async def announce_end(self, op_id: str, text: Mrkdwn) -> None:
-        """Replace the buttons of a session's questions by `text`, because the session is about to end."""
+        """Replace the buttons of a session's questions with `text`, because the session is about to end."""
         await self.presentation.withdraw(op_id, (), settled_reminder(text))
         for question in (await self.questions.of(op_id)).values():
             await self.presentation.edit(question.message, _with_text(question, text))

@@ -49,7 +49,7 @@ class LeaseMarks:
     async def restorable(self, mark: str | None, model: str) -> Lease | None:
         """Return the lease in a Deployment's annotation, limited to what the policy allows.
 
-        None if it is invalid, if its session has a bill and so has ended, or if Redis has another requester for it.
+        None if it is invalid, if its session has a bill and so has ended, or if its holder is not the requester in Redis.
         """
         marked = read_mark(mark, model)
         lease = bounded(marked, self.clock(), self.config.lease.longest, self.config.slack.channel) if marked else None
@@ -120,7 +120,7 @@ class LeaseMarks:
             ends=clock(longer.ends),
             keep=keep_text,
         )
-        # Post before the change: after a crash in between, nothing would show that it was lost.
+        # Post before the change: after a crash in between, nothing would show that a keep or an extension was lost.
         await self.presentation.post(
             f"prolonged:{marked.fence}:{marked.revision}", lease.channel(self.config.slack.channel), lines(text)
         )

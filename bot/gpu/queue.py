@@ -66,7 +66,7 @@ class Queue:
         return await self._outlook(op)
 
     async def _outlook(self, op: BringUpOperation) -> Waiting:
-        """Return the holder that blocks the request, the number of requests ahead, and the latest time of its turn."""
+        """Return the holder that blocks the request, the number of requests ahead, and the latest time at which its turn comes."""
         leases, queue = await self.leases.held(), await self.leases.queue()
         ahead = queue.index(op.id) if op.id in queue else None
         holds = [await self._requested_hold(op_id) for op_id in queue[: len(queue) if ahead is None else ahead]]
@@ -171,7 +171,7 @@ class Queue:
         await self.lifecycle.show(op)
 
     async def replace_instead(self, op_id: str, actor: str) -> BringUpOperation:
-        """Return a waiting request that is to replace the holder; the caller makes its plan and leaves the queue."""
+        """Return a waiting request that is to replace the holder; the caller makes its plan and takes it out of the queue."""
         op = await self._load_waiting(op_id, actor)
         if op.waiting is None or not op.waiting.fence:
             raise NotAllowed("Nobody holds the GPU, so there is nothing to replace.")
@@ -233,7 +233,7 @@ class Queue:
         return answer
 
     async def hand_over(self) -> None:
-        """End expired offers, offer free slots to the next, and update the cards. Idempotent."""
+        """End expired offers, offer free slots to the next requests, and update the cards. Idempotent."""
         queued = [op for op in [await self._keep_or_remove(op_id) for op_id in await self.leases.queue()] if op]
         free = await self.availability.free_slots() if queued else 0
         for place, op in enumerate(queued):
@@ -298,12 +298,12 @@ class Queue:
         op = await self.operations.update(op.id, with_offer, event=AuditEvent.OFFERED)
         if op.waiting and op.waiting.offer and op.status is Status.WAITING:
             view = gpu_offer(op, approval_stands(op, self.config, now))
-            await self.presentation.post(_offer_key(op), op.request.actor, view)  # the card has the button too
+            await self.presentation.post(_offer_key(op), op.request.actor, view)  # the card also has the button
             await self.lifecycle.show(op)
             await HAND_OVER_AT.add(self.docket, when=op.waiting.offer, key=f"{_offer_key(op)}:end")()
 
     async def _close_offer(self, op: BringUpOperation, text: str) -> None:
-        """Replace the direct message with the offer, if there is one, by a text without buttons."""
+        """Replace the direct message that offered the GPU, if there was one, with a text without buttons."""
         await self.presentation.revise(
             _offer_key(op), lines(md("{model}: {text}", model=code(op.request.model), text=text))
         )
@@ -357,5 +357,5 @@ def _offer_key(op: BringUpOperation) -> str:
 
 
 def _expiry(op: BringUpOperation, waiting: Waiting, at_most: datetime) -> datetime | None:
-    """Return when the request expires: never if it is queued, otherwise like an approval."""
+    """Return when the request expires: never (None) if it is queued, otherwise like a request for approval."""
     return None if waiting.ahead is not None else op.expires or at_most

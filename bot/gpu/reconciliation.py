@@ -36,7 +36,7 @@ from bot.views.mentions import addressed
 log = structlog.get_logger(__name__)
 
 _LEASE_TIMEOUT = 60.0
-"""Timeout in seconds for one lease, including a bring-down request and an annotation."""
+"""Timeout in seconds for the work on one lease, including a request to bring it down and the update of its annotation."""
 _RETRY_SECONDS = 600
 """Seconds after which Stoker tries again to close a lease."""
 
@@ -99,7 +99,7 @@ class Reconciliation:
     clock: Clock
 
     async def run(self) -> None:
-        """Reconcile once. Safe at any time, even while operations run, and in two bots at the same time."""
+        """Reconcile once. This is safe at any time, even while operations run, and in two bots at the same time."""
         await self.endpoints.learn_places()
         survey = await self.cluster.survey()
         unleased = await self.lease_marks.rebuild(survey.users)

@@ -41,7 +41,7 @@ _CHECK_EVERY = 1.0
 
 @component
 class MakingRoom:
-    """Brings down the model that holds the GPU, in order to start another one."""
+    """Brings down the model that holds the GPU, in order to start another model."""
 
     operations: Operations
     presentation: Presentation
@@ -94,7 +94,7 @@ class MakingRoom:
             channel = old.channel(op.request.channel)
             await self.presentation.post(replaced_session_key(old), channel, view, card=old.op)
 
-        # If the old model is still booting, finish that operation; its task will see the final status and exit.
+        # If the old model is still booting, end its bring-up; the task of the bring-up sees the final status and exits.
         if await self.operations.is_open(old.op):
             booting = self.lifecycle.run(await self.operations.load(old.op))
             await booting.finish(ReplacedWhileBooting(model=run.model, by=op.request.actor))

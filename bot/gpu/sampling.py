@@ -37,7 +37,7 @@ class Sampler:
 
     async def sample(self, lease: Lease, workload: Workload) -> Session | None:
         """Read the metrics, and return the session with the new sample. While the bot itself sends requests to the model,
-        the session is returned unchanged, or None.
+        the stored session is returned unchanged; None if there is none.
         """
         now = self.clock()
         session = await self.sessions.of(lease)

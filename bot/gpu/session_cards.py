@@ -40,7 +40,7 @@ async def show_new_end(operations: Operations, presentation: Presentation, lease
 
 
 async def _update_card(operations: Operations, presentation: Presentation, op_id: str, **changes: object) -> None:
-    """Change the bring-up, or its result if it is the end that changes, and show its card."""
+    """Change the bring-up and show its card. A new end (`ends`) is stored in the result of the bring-up."""
 
     def changed(op: Operation) -> Operation:
         if not isinstance(op, BringUpOperation):

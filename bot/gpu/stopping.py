@@ -37,7 +37,7 @@ GONE_WITHIN = 300.0
 
 
 def down_request(model: str, actor: str, channel: str, at: datetime, reason: str) -> BringDown:
-    """Return a request to bring a model down, which ends any session of it."""
+    """Return a request to bring a model down, regardless of its session."""
     return BringDown(model=model, actor=actor, channel=channel, at=at, reason=reason)
 
 

@@ -107,7 +107,7 @@ class IdleMessages:
         """Post one message in the channel and one to the holder for the whole session; later reminders update them.
 
         The first reminder notifies the holder. The announcement of the bring-down at `down_at` is a new direct message,
-        so that it notifies the holder too.
+        so that it also notifies the holder.
         """
         last = f"{holder_prompts.idle_key(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
         await self.holder_prompts.ask_again(
@@ -152,8 +152,8 @@ class IdleWatch:
             await self._watch_one(lease, may_read=may_read)
 
     async def _watch_one(self, lease: Lease, *, may_read: bool) -> None:
-        """Take one sample and act on it. Without `may_read`, because reading the metrics has crashed the process, the
-        activity is unknown.
+        """Take one sample and act on it. Without `may_read` (reading the metrics has crashed the process), the activity is
+        unknown.
         """
         now = self.clock()
         workload = await self.cluster.workload(lease.model)
