@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _P95 = 8
-"""Index of the 95th percentile: GuideLLM lists 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 99.9."""
+"""Index of the 95th percentile: GuideLLM lists the percentiles 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 99.9."""
 _HEADER_ROWS = 3
 _INCHES, _DPI = (11, 4.2), 110
 
@@ -157,7 +157,7 @@ def rows(measured: Benchmark) -> list[tuple[str, ...]]:
 
 
 def in_words(measured: Benchmark) -> str:
-    """The figures of the picture as text, for its alternative text."""
+    """The figures of the picture as its alternative text."""
     results = [
         f"{level.concurrency} at a time: {level.tokens_per_second:.0f} tokens per second, first token after "
         f"{level.first_token_ms:.0f} ms, next token after {level.next_token_ms:.1f} ms"
@@ -204,8 +204,8 @@ def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
 
 
 def picture(measured: Benchmark) -> bytes:
-    """Throughput and latencies by concurrency, as a PNG. It takes a second, so do not call it on the event loop."""
-    # The import takes a second and 40 MB, and most installations never need it.
+    """Throughput and latencies by concurrency, as a PNG. Drawing takes a second, so do not call this on the event loop."""
+    # Import matplotlib here: the import takes a second and 40 MB, and most installations never need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
 """Computes the cost of a policy: replays timestamps of requests through the bot's policy code.
 
 The functions are pure and use a simulated clock. The model of people is simple: a person who needs an answer requests the
-GPU immediately and is approved after a fixed time; nobody answers a reminder; a lease in use is extended before its end,
+GPU immediately, and the request is approved after a fixed time; nobody answers a reminder; a lease in use is extended before its end,
 up to the maximum without an approval. These assumptions are the same for every policy.
 """
 
@@ -34,7 +34,7 @@ class Arrival:
 
 @frozen
 class World:
-    """Parameters that do not depend on the policy. A drain of ten minutes is the default of GKE."""
+    """Parameters that do not depend on the policy. The default drain is that of GKE, ten minutes."""
 
     approval: timedelta = timedelta(minutes=2)
     boot: timedelta = COLD_START
@@ -55,7 +55,7 @@ class Outcome:
     """The waits of the requests that waited for a cold start."""
 
     def bill(self, begins: datetime, ends: datetime) -> None:
-        """Add a session. If the node of the previous session is still draining, it is used again, and billed once."""
+        """Add a session. If the node of the previous session is still draining, this node is used again, and billed once."""
         if self.billed and begins <= self.billed[-1][1]:
             self.billed[-1] = (self.billed[-1][0], max(ends, self.billed[-1][1]))
         else:
@@ -154,7 +154,7 @@ def office_hours(arrivals: list[Arrival], world: World) -> Outcome:
 
 
 def on_traffic(arrivals: list[Arrival], config: Config, world: World) -> Outcome:
-    """Scale to zero: the first request starts the model, and it stops after 15 minutes without one."""
+    """Scale to zero: the first request starts the model, and the model stops after 15 minutes without a request."""
     idle = config.idle.model_copy(update={"remind_after": timedelta(minutes=14), "down_after": timedelta(minutes=15)})
     idle = idle.model_copy(update={"quiet_days": (), "quiet_hours": None, "announce_before": timedelta(minutes=1)})
     without = replace(world, approval=ZERO)

@@ -1,4 +1,4 @@
-"""Generates docs/boots.md: the causes of failed boots, Stoker's messages about them, and the times before a report."""
+"""Generates docs/boots.md: the causes of failed boots, Stoker's messages about them, and how long problems may last."""
 
 import re
 from string import Formatter

@@ -43,14 +43,14 @@ def _rule(finding: Finding) -> str:
 
 
 def as_json(names: Sequence[str], findings: Sequence[Finding], not_checked: NotChecked = ()) -> str:
-    """The endpoints' names, `findings` and `advice` ({rule, severity, path, line, message, fix} each), `not_checked`."""
+    """A JSON object: the endpoints' names, `findings`, `advice` (each {rule, severity, path, line, message, fix}) and `not_checked`."""
     faults, advice = ([finding.model_dump() for finding in part] for part in _parted(findings))
     answer = {"endpoints": list(names), "findings": faults, "advice": advice, "not_checked": dict(not_checked)}
     return json.dumps(answer, indent=2)
 
 
 def as_github(findings: Sequence[Finding], checkout: Path) -> str:
-    """Annotations of a workflow run ("Workflow commands for GitHub Actions"); paths relative to the run's directory."""
+    """Annotations of a workflow run ("Workflow commands for GitHub Actions"). Paths are relative to the run's directory."""
     prefix = Path(os.path.relpath(checkout))
     return "".join(
         f"::{_LEVELS[finding.severity]} file={_property((prefix / finding.path).as_posix())},line={finding.line},"

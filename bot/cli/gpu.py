@@ -46,7 +46,7 @@ def down(
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
-    """Exit with code 0 for success, 1 if something still uses a GPU, 2 if the command could not be carried out."""
+    """Do the work, then exit with code 0 for success, 1 if something still uses a GPU, 2 if the command could not be carried out."""
     try:
         code = asyncio.run(work)
     except (BotError, Unavailable) as error:

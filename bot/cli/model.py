@@ -1,4 +1,4 @@
-"""`stoker model`: the endpoints of a platform repository, from a terminal, in CI and as a pre-commit hook.
+"""`stoker model`: checks and changes the endpoints of a platform repository in a terminal, in CI or in a pre-commit hook.
 
 `check`, `list` and `show` read a checkout and need nothing else. `add`, `swap` and `remove` print the change as a
 patch; with `--open` they push it and open the pull request. None of them needs Slack, Redis or a cluster.
@@ -320,7 +320,7 @@ def _change(
             coloured = color is Colour.ALWAYS or (color is Colour.AUTO and _is_terminal())
             typer.echo(_coloured(diff) if coloured else diff, nl=False, color=coloured)
             return
-        # In a checkout use its layout, as a dry run does; otherwise the default layout.
+        # In a checkout, use its layout, as a dry run does; elsewhere, use the default layout.
         settings = _settings(config, path if (path / ".git").exists() else None)
         new_change, pull = _run(_open_pull(settings, verb, name, hf_id, options, because))
     if new_change is not None:
@@ -346,7 +346,7 @@ async def _open_pull(
     settings: ToolSettings, verb: Verb, name: str, hf_id: str, options: Options, because: str
 ) -> tuple[Change | None, PullRequest]:
     """Open a pull request, and return the change and the pull request. If the same request already has an open pull
-    request, return None and that one.
+    request, return None and that pull request.
     """
     digest = hashlib.sha256(json.dumps([verb, name, hf_id, options]).encode()).hexdigest()[:10]
     branch = f"stoker/{verb}-{name}-{digest}"

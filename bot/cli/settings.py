@@ -57,9 +57,9 @@ class _OnlyConstraints(GenerateJsonSchema):
 
 
 def into_chart(path: str) -> None:
-    """Write the schema of the settings file into the chart's schema, so that Helm refuses what the bot refuses.
+    """Write the schema of the settings file into the chart's schema, so that Helm refuses the settings that the bot refuses.
 
-    Rules about two keys, such as `down_after` longer than `remind_after`, are checked only by the bot.
+    Only the bot checks rules about two keys, for example that `down_after` is longer than `remind_after`.
     """
     file = Path(path)
     chart = json.loads(file.read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ _ALTERNATIVES = ("remind_after=5m down_after=15m", "remind_after=15m down_after=
 def compare(
     trace: Path | None, policies: tuple[str, ...], config_file: Path | None, approval: timedelta, boot: timedelta
 ) -> str:
-    """The table of the configured policy, other policies and five references. Without a trace the synthetic one is used."""
+    """The table that compares the configured policy, other policies and five references. Without a trace, a synthetic trace is used."""
     config = load_config(config_file) if config_file else Config()
     arrivals = read_trace(trace) if trace else office_trace()
     world = World(approval=approval, boot=boot, drain=config.gpu.drain, price_per_hour=config.gpu.price())

@@ -67,7 +67,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
             results += await collect(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
             return results + await collect(LINKS, links(config, contract.endpoints))
 
-        # Several unavailable systems take half a minute in total, not half a minute each.
+        # The checks run concurrently, so several unavailable systems take half a minute in total, not half a minute each.
         parts = await asyncio.gather(
             collect(MACHINE, _machine(settings)),
             collect(people.SLACK, people.slack(settings, await open_slack(settings, stack)), "SLACK_API_URL"),

@@ -1,4 +1,4 @@
-"""The findings of the checks; a check that fails becomes a finding too."""
+"""The findings of the checks; a check that raises an error also becomes a finding."""
 
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -21,7 +21,7 @@ class Finding(BaseModel, frozen=True, defer_build=True):
     system: str
     verdict: Verdict
     message: str = Field(serialization_alias="said")
-    """The key `said` in the output of `stoker doctor --json` does not change."""
+    """The text of the finding. Its key in the output of `stoker doctor --json` stays `said`."""
     fix: str = ""
 
 

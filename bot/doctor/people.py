@@ -98,7 +98,7 @@ async def _request_delivery(settings: Settings, client: AsyncWebClient) -> Findi
 
 
 async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding, bool]:
-    """Return the finding about the channel, and whether it is private, which its id does not show."""
+    """Return the finding about the channel, and whether the channel is private, because its id does not show that."""
     channel = settings.config.slack.channel
     try:
         with slack_errors("conversations.info"):
@@ -186,7 +186,7 @@ async def _accepted(
 
 
 def _quorum(approvers: int, approvals: Approvals) -> Finding:
-    """The finding about the number of approvers: without enough of them nothing that costs money can run."""
+    """The finding about the number of approvers: without enough approvers, nothing that costs money can run."""
     quorum = approvals.quorum
     if not approvers:
         return wrong(

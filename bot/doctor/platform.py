@@ -120,7 +120,7 @@ class Contract:
             disagreements = check(platform)
         except ManifestError as error:
             return [wrong(CONTRACT, str(error), "Fix this file: the bot reads it for every request.")]
-        # Without the default paths the layout is another one; that is fine if endpoints were found anyway.
+        # If a default path does not exist, the layout is different; this is acceptable if endpoints were found anyway.
         missing = [
             wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to the right path.")
             for key, place in places.items()
@@ -271,7 +271,7 @@ async def applications(
 
 
 async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
-    """Check LiteLLM's key and database, and that its aliases are those in git."""
+    """Check LiteLLM's key and database, and that its aliases are the same as in git."""
     if not config.litellm.master_key.namespace:
         yield ok(GATEWAY, "no gateway: litellm.master_key is not set")
         return

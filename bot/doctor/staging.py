@@ -1,4 +1,4 @@
-"""Checks of the requirements of staging, except for its rights: a node for the Job, and volumes for two models."""
+"""Checks of the requirements of staging, except for its rights: a node for the Job, and volumes that are large enough for two models."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -31,7 +31,7 @@ async def staging(config: Config, client: Stager, endpoints: Sequence[ModelEndpo
 
 
 def _largest(endpoint: ModelEndpoint) -> str:
-    """The larger of two sizes: the volume's size in git, and the size for a swap to a model of the same size."""
+    """The larger of two sizes: the volume's size in git, and the size that a swap to a model of the same size needs."""
     weights = estimated_weights(endpoint.hf_id)
     sizes = [endpoint.pvc_size, *([storage_for(weights, weights)] if weights else [])]
     return max(filter(None, sizes), key=quantity_bytes, default="")

@@ -79,7 +79,7 @@ class Binding:
         return tuple(app for app in current if app is not None)
 
     async def refuse_if_elsewhere(self, model: str, plan: ChangePlan, app: Application) -> None:
-        """Raise PlanMoved if an Application deploys from another source than the one on the card and in git."""
+        """Raise PlanMoved if the source of an Application is neither the source on the card nor the source in git."""
         tree, key = await self.repository.tree(plan.target), _live(app)
         declared = await asyncio.to_thread(declared_source, Platform(tree, self.config.platform), model)
         if app.source != declared and dict(plan.bound).get(key) != digest(app.source):

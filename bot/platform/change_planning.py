@@ -211,7 +211,7 @@ def plan_change(
     facts: ModelFacts | None = None,
     old_weights: OldWeights | None = None,
 ) -> Change:
-    """Plan the requested change. Figures in the options override those in `facts`, which `remove` does not use.
+    """Plan the requested change. Figures in the options override the figures in `facts`, which `remove` does not use.
 
     Raises BotError for an unknown or invalid option, ManifestError if the repository does not allow the change, and its
     subclass MissingFigures if figures are missing.
@@ -237,7 +237,7 @@ def plan_change(
 
 
 def _with_differences(platform: Platform, name: str, change: Change) -> Change:
-    """Add each argument and field that differs from the previous version or the template, dangerous ones as warnings."""
+    """Add each argument and field that differs from the previous version or the template. Dangerous ones become warnings."""
     after = platform.with_changes(change.changes)
     now, was = after.locate(name), platform.locate(change.template or name)
     if now is None:

@@ -56,7 +56,7 @@ class Applications:
     async def bring_to(
         self, application: str, commit: str, *, actor: str, on_message: OnMessage, model: str = ""
     ) -> Application:
-        """Deploy the commit: refresh an automated application and wait for it, or sync another one.
+        """Deploy the commit: refresh an automated application and wait for it, or sync an application that is not automated.
 
         If the application also deploys other models, only the objects of `model` are synced, because git may have
         replicas for the others.

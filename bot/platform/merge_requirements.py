@@ -1,5 +1,5 @@
 """The conditions that a pull request must meet before it can be approved. The card, the buttons and the merge use the
-same ones.
+same conditions.
 """
 
 from datetime import datetime, timedelta

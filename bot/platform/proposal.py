@@ -1,4 +1,4 @@
-"""Derives the settings of a repository from a survey of it, and lists the questions for the remaining ones.
+"""Derives the settings of a repository from a survey of it, and lists the questions for the remaining settings.
 
 `stoker init` and the form in Slack both use this module.
 """

@@ -101,7 +101,7 @@ class PullRequestPlans:
         live: tuple[Application, ...],
         inputs_digest: str,
     ) -> ChangePlan:
-        """Read the plan of a merged pull request: of its merge commit, or of the main branch if its content is newer."""
+        """Read the plan of a merged pull request: of its merge commit, or of the main branch if the content has changed since."""
         merged = await self.repository.tree(pull.merge_commit)
         target, tree = pull.merge_commit, merged
         if main != pull.merge_commit:
@@ -255,7 +255,7 @@ class PullRequestPlans:
         return md("The plan changed; earlier approvals are void.")
 
     def _bring_up_rows(self, request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
-        """The row about the bring-up after the roll-out and its cost, which the approval covers too."""
+        """The row about the bring-up after the roll-out and its cost, which the approval also covers."""
         if not isinstance(request, AddModel | SwapModel) or not request.up or endpoint is None or not endpoint.gpus:
             return ()
         hold = request.hold or self.config.lease.default

@@ -284,7 +284,7 @@ class PullRequestWatch:
     clock: Clock
 
     async def look_again(self, op: ChangeOperation) -> None:
-        """Schedule a check of the pull request for the time at which no further checks are expected, because no event
+        """Schedule a look at the pull request for the time at which no further CI checks are expected, because no event
         reports that time.
         """
         pull = plan_of(op).pull
@@ -331,7 +331,7 @@ class PullRequestWatch:
             await self.lifecycle.present(after)
 
     async def _rebase(self, op: ChangeOperation, plan: ChangePlan) -> bool:
-        """Make the change again on top of the main branch, because they conflict. Returns False if that is not possible."""
+        """Make the change again on top of the main branch, with which it conflicts. Returns False if that is not possible."""
         commit = await self.repository.head()
         try:
             change = await self.changes.of(op, commit)

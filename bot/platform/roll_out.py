@@ -175,7 +175,7 @@ class Syncs:
     async def _to_commit(
         self, run: Run[ChangeOperation], application: str, commit: str, phase: Phase, model: str = ""
     ) -> Mrkdwn | None:
-        """Deploy a commit with an Application: refresh an automated one and wait for it, or sync another one.
+        """Deploy a commit with an Application: refresh an automated Application and wait for it, or sync another Application.
 
         Returns the remaining differences from git after a successful sync, as mrkdwn.
         """
@@ -202,9 +202,7 @@ class RollOut:
     clock: Clock
 
     async def deploy(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
-        """Deploy the gateway, whose new configuration has the new served name, and then the endpoint. Finishes the
-        operation.
-        """
+        """Deploy the gateway, whose new configuration has the new served name, then the endpoint, and finish the operation."""
         op, model, commit = run.op, run.model, plan.target
 
         began = await run.first_reached("cut-over")

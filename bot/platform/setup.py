@@ -91,7 +91,7 @@ class PlatformSetup:
     """True if the settings describe the repository; it is then not checked again until a restart."""
     _survey: Undescribed | None = field(default=None, init=False)
     _checked_commit: str = field(default="", init=False)
-    """The last commit whose `.stoker.yaml` is in use."""
+    """The last commit whose `.stoker.yaml` was found to be in use."""
     _fetched_at: float = field(default=float("-inf"), init=False)
 
     async def survey(self) -> Undescribed | None:

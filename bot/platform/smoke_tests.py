@@ -46,7 +46,7 @@ READY = Step("ready", datetime)
 """The time at which the model was ready for the tests."""
 _KEY_LIFE = "10m"
 _LATER = timedelta(minutes=1)
-"""Time until Stoker retries to delete a virtual key that LiteLLM did not delete. The key expires after
+"""Time until Stoker tries again to delete a virtual key that LiteLLM did not delete. The key expires after
 `_KEY_LIFE` in any case.
 """
 Tell = Callable[[str], Awaitable[None]]
@@ -96,7 +96,7 @@ class _Tests:
         self._api = f"{self._url}{self._engine.api}"
         self._measured: Answer | None = None
         self._kind = kind_of(workload, endpoint)
-        # If the arguments do not contain the served names (a shell, a variable, a file), use those in the manifests.
+        # If the arguments do not contain the served names (a shell, a variable, a file), use the names in the manifests.
         served_names = workload.served_names if workload.names_said else endpoint.served_names or workload.served_names
         self._served_names = served_names
 
@@ -126,7 +126,7 @@ class _Tests:
 
     async def _models(self, key: SecretStr | None) -> str:
         names, expected = await self._vllm.models(self._api, key), self._served_names
-        if not expected and names:  # llama.cpp without --alias returns its file
+        if not expected and names:  # llama.cpp without --alias returns the name of its file
             expected = self._served_names = names
         if set(names) != set(expected):
             raise _Failed(f"/v1/models lists {', '.join(names) or 'nothing'} instead of exactly {', '.join(expected)}")

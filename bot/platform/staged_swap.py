@@ -140,7 +140,7 @@ class StagedSwap:
     async def _grow(self, run: Run[ChangeOperation], weights: Weights, head: str) -> None:
         growth = await self._growth(weights, head)
         if growth:
-            await run.first_reached(_GROWTH)  # recorded first, so that it continues after a crash
+            await run.first_reached(_GROWTH)  # recorded first, so that a restart continues the growth
             await run.enter(phases.GROW_VOLUME, f"from {growth.current} to {growth.target}")
             try:
                 await run.cancellable(self.stager.volumes(weights.endpoint).grow(growth))

@@ -1,7 +1,7 @@
 """Puts weights on the volume before the GPU starts: on request, after a roll-out, and before the cut-over of a swap.
 
 A staging Job does not use the GPU, so it needs no approval. While Hugging Face answers 429, the operation waits without a
-Job, so that the volume can be mounted by others.
+Job, so that other pods can mount the volume.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Staging:
                     run.once(Step(f"staging {weights.hf_id} {number}", _AttemptRecord), attempt)
                 )
             except StagingFailed:
-                # `end_all` cancels the operation before it deletes its Job: then the cancellation is the reason.
+                # `end_all` cancels the operation and then deletes its Job. In this case, report the cancellation, not the failure.
                 await run.cancellable(asyncio.sleep(0))
                 raise
             result, seconds = record.ended, seconds + record.ended.seconds

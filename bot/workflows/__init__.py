@@ -35,10 +35,10 @@ Act = Callable[[Run[Op]], Awaitable[None]]
 
 @frozen
 class Workflow(Generic[Op]):
-    """The parts of one kind of operation. If one is killed at any point, it runs again from its first line."""
+    """The parts of one kind of operation. If a part is killed at any point, it runs again from its first line."""
 
     execute: Act[Op]
-    """Execute the approved request, or one that needs no approval. CancelRequested leads to `undo`."""
+    """Execute the approved request, or a request that needs no approval. CancelRequested leads to `undo`."""
     undo: Act[Op]
     """End the operation after a failure, a cancellation or a denial: roll back."""
     plan: Act[Op] | None = None

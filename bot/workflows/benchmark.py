@@ -186,7 +186,7 @@ class BenchmarkWorkflow:
         async def wait() -> Benchmark:
             try:
                 text = await self.jobs.result(op.id, model, limit=shape.limit, progress=run.enter)
-            finally:  # check the lease again: a result without the model is meaningless
+            finally:  # check the lease again: a result is meaningless if the session is over
                 await check_lease()
             return Benchmark(endpoint=model, context=benchmark_context, levels=benchmark.levels(text))
 
@@ -269,7 +269,7 @@ class BenchmarkWorkflow:
 
 
 async def _post_results(run: Run[BenchmarkOperation], result: Benchmark) -> None:
-    """Post the table and the chart below the card, each once; both are retried until Slack accepts them."""
+    """Post the table and the chart below the card, each once. Both are retried until Slack accepts them."""
     op = run.op
     await run.presentation.post(table_key(op), op.request.channel, benchmark_results(op.id, result), card=op.id)
     await SHOW_PICTURE.add(run.docket, key=f"{op.id}:picture")(op.id)

@@ -170,7 +170,7 @@ class BringUpExecution:
         await self._smoke_test(run, plan, lease)
 
     async def _smoke_test(self, run: Run[BringUpOperation], plan: BringUpPlan, lease: Lease) -> None:
-        """End the operation with the result of the smoke tests. With `keep` a model that failed them stays up."""
+        """End the operation with the result of the smoke tests. With `keep`, a model that failed the tests stays up."""
         await run.enter(phases.SMOKE_TESTS)
         try:
             await self.smoke_tests.run(run, plan.commit)

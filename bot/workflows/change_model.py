@@ -1,5 +1,5 @@
-"""Add, swap, tune, remove or revert an endpoint: propose a pull request, then merge exactly what was approved and roll
-it out.
+"""Add, swap, tune or remove an endpoint, or revert such a change: propose a pull request, then merge exactly the approved
+content and roll it out.
 """
 
 from typing import NoReturn
@@ -61,7 +61,7 @@ class ChangePlanning:
     lifecycle: Lifecycle
 
     async def plan(self, run: Run[ChangeOperation]) -> None:
-        """Check, size, commit, push, open the pull request, and ask for the roll-out. Idempotent.
+        """Check, size, commit, push, open the pull request, and ask for the approval of the roll-out. Idempotent.
 
         If GitHub refuses a step after the push, Stoker closes the pull request and deletes the branch, so that neither
         remains without an operation.
@@ -114,7 +114,7 @@ class ChangePlanning:
         raise NotAllowed(md("{reason}{branch_error}", reason=reason, branch_error=branch_error))
 
     async def _refuse_second(self, run: Run[ChangeOperation]) -> None:
-        """If two requests target one endpoint, the earlier one opens the pull request."""
+        """Refuse the request if an earlier one targets the same endpoint: only the earlier one opens a pull request."""
         op = run.op
         if opened := await self.change_checks.already_open(op.request):
             _, pull = opened

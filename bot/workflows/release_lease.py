@@ -65,7 +65,7 @@ class ReleaseLeaseWorkflow:
         await self.bring_down.bring_down(run, fence=plan.lease.fence)
 
     async def _cancel_boot(self, op_id: str, by: str) -> bool:
-        """Cancel the bring-up if the operation that claimed a lease is still booting; returns whether it was."""
+        """Cancel the bring-up if the operation that claimed a lease is still booting; returns whether it was booting."""
         try:
             return await self.stopping.cancel_boot(await self.operations.load(op_id), by)
         except OperationNotFound:

@@ -78,7 +78,7 @@ class RestartRequests:
             at=self.lifecycle.clock(),
             reason=trouble.reason,
         )
-        # The key makes this one operation per problem, for any number of clicks.
+        # With this key there is one operation per problem, for any number of clicks.
         op = await self.lifecycle.request(request, f"restart:{lease.fence}:{int(trouble.since.timestamp())}")
         if op.request.actor != actor or op.status is not Status.REQUESTED:
             raise NotAllowed(

@@ -69,7 +69,7 @@ class ByCommit:
         return changed or bool(workload and workload.replicas != replicas)
 
     async def _commit_replicas(self, model: str, replicas: int, lease: Lease | None) -> str:
-        """Commit the replicas; returns the new commit, or the newest one if it already has them."""
+        """Commit the replicas; returns the new commit, or the newest commit if it already has these replicas."""
         for _ in range(_ROUNDS):
             head = await self.repository.head()
             platform = Platform(await self.repository.tree(head), self.config.platform)
