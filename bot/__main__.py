@@ -1,4 +1,4 @@
-"""The command `stoker`: the bot (`stoker run`), or another sub-command.
+"""The command `stoker`: runs the bot (`stoker run`) or another sub-command.
 
 The bot's process runs for weeks, so it does not load the modules that only the other sub-commands need.
 """
@@ -12,7 +12,7 @@ def main() -> None:
 
         from bot.unused_imports import prevent_unused_imports
 
-        gc.disable()  # there is no garbage while 1 300 modules are loaded; `bot.app` enables it again
+        gc.disable()  # loading 1 300 modules creates no garbage; `bot.app` enables the collector again
         prevent_unused_imports()
         from bot.app import start
 

@@ -43,20 +43,20 @@ from commands.setup import SettingsInUse
 log = structlog.get_logger(__name__)
 
 _REDELIVERY = timedelta(seconds=4)
-"""Time after which the tasks of a killed bot are delivered to another one. A live worker renews its hold four times
-within it.
+"""Time after which the tasks of a killed bot are delivered to another bot. A live worker renews its hold four times
+in this period.
 """
 
 _SETTINGS_EVERY = 2.0
 """Seconds between two checks of the settings in use."""
 
 _DRAIN_SECONDS = 3.0
-"""Grace period in seconds for running tasks after SIGTERM. docket stops renewing its hold then, so with a longer period
-this bot and the next one would run the same task.
+"""Grace period in seconds for running tasks after SIGTERM. After SIGTERM docket no longer renews its hold,
+so with a longer period this bot and the next one would run the same task.
 """
 
 _SLACK_TIMEOUT, _SLACK_RETRY = 10.0, 5.0
-"""Maximum seconds for which the start waits for Slack, and seconds until a failed connection is retried."""
+"""Maximum time in seconds that the start waits for Slack, and time in seconds until a failed connection is retried."""
 
 _MISSED_CHECKS = 12
 """Number of consecutive checks in which Redis answers but this bot's worker is not registered, before the bot exits."""
@@ -149,7 +149,7 @@ async def _open_slack_app(settings: Settings, stack: AsyncExitStack) -> AsyncApp
     secret = settings.slack_signing_secret
     logging.getLogger("slack_bolt.AsyncApp").addFilter(_is_needed)
     return AsyncApp(
-        name="stoker",  # otherwise Bolt reads the source files of the whole call stack for a name
+        name="stoker",  # otherwise Bolt reads the source files of the whole call stack to find a name
         client=await open_slack(settings, stack),
         signing_secret=secret.get_secret_value() if secret else None,
     )
@@ -175,15 +175,15 @@ async def _connect(socket: AsyncSocketModeHandler) -> None:
 
 
 def _is_needed(record: logging.LogRecord) -> bool:
-    """Return False for Bolt's warning that it does not use the SLACK_BOT_TOKEN in the environment, logged at each start."""
+    """Return False for a warning that Bolt logs at each start: it does not use the SLACK_BOT_TOKEN in the environment."""
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
 async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -> None:
     """Raise BotError with the missing rights if the bot's account lacks a right that the bot needs.
 
-    If the cluster does not answer, the bot starts anyway, and each request shows the missing rights. With `must_start`,
-    because settings of the repository are in use, it also starts: a merge must not stop the bot.
+    If the cluster does not answer, the bot starts anyway, and each request shows the missing rights. `must_start` is
+    set if settings of the repository are in use: the bot then starts without the right, because a merge must not stop it.
     """
     try:
         lacking = await cluster.lacking(rights(config))
@@ -240,8 +240,8 @@ async def wait_for_stop(
 ) -> bool:
     """Wait for SIGTERM or SIGINT, which set `stop`, or for new settings. Returns whether the settings have changed.
 
-    Raises the error of `work` or `watching` if the worker exits or takes no more tasks. The signal handlers stay, so that
-    a signal while the bot starts again is not lost.
+    Raises the error of `work` or `watching` if the worker exits or takes no more tasks. The signal handlers stay
+    installed, so that a signal during a restart of the bot is not lost.
     """
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

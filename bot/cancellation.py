@@ -1,7 +1,7 @@
 """Replaces `asyncio.wait_for` in Python 3.11, which can ignore a cancellation.
 
 In 3.11, `asyncio.wait_for` ignores a cancellation that arrives when the awaited object has just ended, and redis-py
-calls it for each command. The cancelled task then continues, and code that waits for its end waits forever
+calls `wait_for` for each command. The cancelled task then continues, and code that waits for its end waits forever
 (python/cpython#86296). Importing this module replaces `wait_for` with the implementation of Python 3.12.
 """
 

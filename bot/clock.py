@@ -12,9 +12,9 @@ from manifests.frozen import frozen
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)x since (\S+)")
 _SYSTEMS = timedelta(seconds=20)
-"""Minimum timeout in real time for a simulated system in a demonstration: it cannot run faster than the machine."""
+"""Minimum timeout in real time for a simulated system in a demonstration: the system cannot run faster than the machine."""
 _SHORTEST = timedelta(seconds=1)
-"""Minimum real time between two runs of periodic work, which sends requests."""
+"""Minimum real time between two runs of periodic work, because each run sends requests."""
 
 
 @frozen
@@ -54,11 +54,11 @@ class Clock:
         return duration / self.speed
 
     def passed_in(self, real: timedelta) -> timedelta:
-        """Return the duration on this clock of a `real` duration, for actions of people and of Slack."""
+        """Return the duration on this clock of a `real` duration, for actions of people and of Slack, which take real time."""
         return real * self.speed
 
     def period(self, every: timedelta) -> timedelta:
-        """Return the real time between two runs of periodic work that runs every `every` on this clock."""
+        """Return the real interval of periodic work whose interval on this clock is `every`."""
         return max(self.real(every), min(every, _SHORTEST))
 
     def patience(self, limit: timedelta) -> float:

@@ -11,7 +11,7 @@ def component(cls: type[T]) -> type[T]:
     """Make the class a dataclass of the clients, records and other components that it uses.
 
     The class gets only `__init__`, because its one object is never compared or printed. mypy checks that nothing assigns
-    to its fields. The methods of a frozen dataclass would be generated at each start, which takes 7 % of the
-    instructions of all imports (benchmarks/start.py).
+    to its fields. Generating the methods of frozen dataclasses at each start would take 7 % of the instructions of all
+    imports (benchmarks/start.py).
     """
     return dataclass(eq=False, repr=False)(cls)

@@ -9,7 +9,7 @@ Note = Callable[[str], Awaitable[None]]
 
 noting: ContextVar[Note | None] = ContextVar("noting", default=None)
 at_work: set[Note] = set()
-"""One function for each work of this process, which records an activity that does not belong to the work."""
+"""One function for each piece of work in this process; it records an activity that does not belong to the work."""
 
 
 async def going_to(activity: str) -> None:
@@ -20,7 +20,7 @@ async def going_to(activity: str) -> None:
 
 @asynccontextmanager
 async def beside_all_work(activity: str) -> AsyncIterator[None]:
-    """Record an activity that belongs to no work, so that a crash during it is not attributed to the work."""
+    """Record an activity that belongs to none of the current work, so that a crash during it is not attributed to that work."""
     notes = tuple(at_work)
     await asyncio.gather(*(note(activity) for note in notes))
     try:

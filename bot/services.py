@@ -100,7 +100,7 @@ class Stores:
 
 @dataclass(frozen=True, eq=False)
 class Clients:
-    """The systems around the bot, except Redis and Slack."""
+    """The clients of the systems around the bot, except Redis and Slack."""
 
     deployer: Deployer
     cluster: Cluster
@@ -140,8 +140,8 @@ async def learn_secrets(cluster: Cluster, config: Config) -> None:
 
 @asynccontextmanager
 async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
-    """Open every client. This connects only to Redis. `settings` take precedence over those in the `.stoker.yaml` that
-    is in use.
+    """Open every client. This connects only to Redis. `settings` take precedence over the settings in the
+    `.stoker.yaml` that is in use.
     """
     installed, clock = Installed(settings.config), settings.clock
     async with AsyncExitStack() as stack:
@@ -311,7 +311,7 @@ async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClien
 
 
 def redis_password(settings: Settings) -> Password | None:
-    """The password, which each connection reads again; None if it is in the URL."""
+    """The password of Redis, which each connection reads again; None if it is in the URL."""
     return Password(lambda: settings.current("redis_password")) if settings.redis_password else None
 
 
@@ -324,8 +324,8 @@ async def open_redis(settings: Settings, url: str, stack: AsyncExitStack) -> Any
 
 
 async def _wait_for_redis(records: Records) -> None:
-    """Wait until Redis answers, because in a new installation its volume may still be being created. Raises
-    SettingsError after a timeout.
+    """Wait until Redis answers, because in a new installation its volume may not exist yet.
+    Raises SettingsError after a timeout.
     """
     try:
         async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=_REDIS_TIMEOUT, wait_max=3):

@@ -53,7 +53,7 @@ _RETRY_LONG = ExponentialRetry(attempts=20, minimum_delay=timedelta(minutes=1), 
 """Retries for most of a day, for work that nobody waits for."""
 
 _WATCH_HOME = timedelta(minutes=30)
-"""Time after its last opening during which Home is updated for external changes. Later, the cluster is not queried for
+"""Time for which Home is updated for external changes after somebody opened it. Later, the cluster is not queried for
 it.
 """
 
@@ -160,7 +160,7 @@ class OperationTasks:
     async def sweep(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=15), automatic=True)) -> None:
         """Make sure that every open operation has a task, even after a crash between a decision and its task.
 
-        Also post the ends that Slack has not accepted yet, and remove the aliases of operations that have ended.
+        Also post the results that Slack has not accepted yet, and remove the aliases of operations that have ended.
         """
         for op in await self.operations.open():
             await self.lifecycle.enqueue(op)
@@ -215,7 +215,7 @@ class PullRequestTasks:
         await self.crash_guard.attempt(f"follow:{op_id}", check)
 
     async def poll_pulls(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
-        """Check the open pull requests: necessary without a webhook, and a safety net with one."""
+        """Check the open pull requests. This is necessary without a webhook, and a safety net with a webhook."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         for op in await self.operations.open(ChangeOperation):
             if op.plan:
@@ -244,7 +244,7 @@ class GpuTasks:
 
     @task_refs.HAND_OVER
     async def hand_over(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=10), automatic=True)) -> None:
-        """Offer the free GPU to the next in the queue, and update the cards of queued requests."""
+        """Offer the free GPU to the next request in the queue, and update the cards of queued requests."""
         try:
             await self.crash_guard.attempt_this_hour("hand_over", self.queue.hand_over)
         except (BotError, Unavailable) as error:

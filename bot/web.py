@@ -28,7 +28,7 @@ from bot.state.records import Records
 from bot.state.sessions import Sessions
 
 _BILLS_IN_METRICS = timedelta(days=30)
-"""Age of the sessions whose cost is in the metrics."""
+"""Maximum age of the sessions whose cost is in the metrics."""
 
 
 @component

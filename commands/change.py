@@ -324,7 +324,7 @@ def _options(metadata: Body) -> Options:
 
 
 def _figures(options: Collection[str]) -> tuple[tuple[str, str, str], ...]:
-    """Return the figures to ask for, with their labels and examples: the missing and the already entered ones."""
+    """Return the figures to ask for, with their labels and examples: missing and already entered figures."""
     return tuple((option, *FIGURES[option][1:]) for option in FIGURES if option in options)
 
 

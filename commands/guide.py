@@ -69,7 +69,7 @@ def guide(command: str, verb_or_text: str, examples: Names) -> Mrkdwn:
 
 def unknown(command: str, text: str) -> Misunderstood:
     """Return the error for an unknown verb. It suggests the closest match, or lists all verbs of `command` (of both
-    commands if that is empty).
+    commands if `command` is empty).
     """
     verb, _, arguments = text.strip().partition(" ")
     text_line = md("Unknown command: {error}.", error=code(f"{command} {verb[:80]}".strip()))

@@ -68,7 +68,7 @@ def register(app: AsyncApp, wiring: Wiring) -> None:
 
 @component
 class Responders:
-    """Adds to every click and command a function that answers it, once per delivery."""
+    """Gives every click and command a function that answers it once per delivery."""
 
     slack: Slack
     deliveries: Deliveries

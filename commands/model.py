@@ -91,7 +91,7 @@ class EndpointQuestions:
         ]
 
     async def fit(self, words: Words) -> Mrkdwn:
-        """Answer `fit`. The context and the limits are those of the template on the main branch."""
+        """Answer `fit`. The context and the limits are taken from the template on the main branch."""
         tree = await self.repository.tree(await self.repository.head())
         with plain_refusals():
             template = await asyncio.to_thread(contract.template_of, Platform(tree, self.config.platform))

@@ -89,7 +89,7 @@ class NextStepButtons:
         raise NotAllowed(md("{actor} has already requested this again.", actor=person(repeated.request.actor)))
 
     def _repeat(self, op: Operation, actor: str) -> AnyRequest:
-        """Return a copy of the request. It needs its own approval, even if the first one was covered by a roll-out's."""
+        """Return a copy of the request. The copy needs its own approval, even if a roll-out's approval covered the first request."""
         changes: dict[str, object] = {"actor": actor, "at": self.clock()}
         if isinstance(op.request, BringUp):
             changes["part_of"] = ""

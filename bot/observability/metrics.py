@@ -14,7 +14,7 @@ from bot.domain.operations import Operation, Status, TestedOperation
 from bot.domain.sessions import Alert, Bill, Session, cost
 
 _MINUTES = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 14400, 86400)
-"""Buckets in seconds: a boot takes up to 1200 seconds, an approval up to some hours."""
+"""Buckets in seconds: a boot takes up to 1200 seconds, an approval up to several hours."""
 
 
 class Metrics:
@@ -70,8 +70,8 @@ def state(
     costs: Mapping[str, float],
     set_aside: int = 0,
 ) -> bytes:
-    """The shared state in Prometheus' text format. `idle_limit` is in seconds; `costs` are those of the running sessions
-    in US dollars, by model.
+    """The shared state in Prometheus' text format. `idle_limit` is in seconds; `costs` are the costs of the running
+    sessions in US dollars, by model.
     """
     gauges = _Gauges()
     _add_operations(gauges, operations, now)

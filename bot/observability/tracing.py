@@ -1,6 +1,6 @@
 """Exports traces of operations to an OTLP collector over HTTP, if one is configured.
 
-docket creates a span for each task, and `StepLedger.once` creates one for each step. All spans of an operation have its
+docket creates a span for each task, and `StepLedger.once` creates a span for each step. All spans of an operation have its
 id as `stoker.op`.
 """
 

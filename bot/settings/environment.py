@@ -157,8 +157,8 @@ class Settings(ClusterSettings):
         return self
 
     def current(self, secret: str) -> SecretStr | None:
-        """The current value of a secret: that of its mounted file, which may have been rotated since the start, or the
-        value at the start.
+        """The current value of a secret: the content of its mounted file, because it may have been rotated since the start,
+        or the value at the start if there is no file.
         """
         if self.stoker_secrets_dir:
             for name in (secret.upper(), secret):
@@ -231,7 +231,7 @@ def with_own(settings: AnySettings, text: str) -> AnySettings:
 def load_cluster_settings() -> ClusterSettings:
     """The settings for the cluster; settings for Slack, Redis and GitHub are not required.
 
-    Outside a cluster the default kubeconfig is that of kubectl.
+    Outside a cluster, the default is kubectl's kubeconfig.
     """
     try:
         settings = ClusterSettings()

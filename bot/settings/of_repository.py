@@ -41,7 +41,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def layered(installed: Config, text: str) -> Config:
-    """The settings of the installation merged over those of the repository. Raises SettingsError if one is invalid."""
+    """The settings of the repository, overridden by the settings of the installation. Raises SettingsError if one is invalid."""
     if not text:
         return installed
     repository = parsed(text)

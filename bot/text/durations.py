@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 _UNITS = "days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s"
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNITS})", re.IGNORECASE)
 _LONGEST = 3650 * 86400
-"""Maximum duration in seconds: a longer one is a typing mistake, and would exceed the range of dates."""
+"""Maximum duration in seconds: a longer duration is a typing mistake, and would exceed the range of dates."""
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 

@@ -63,7 +63,7 @@ class Mrkdwn(str):
         """
         return core_schema.json_or_python_schema(
             json_schema=core_schema.no_info_after_validator_function(cls, core_schema.str_schema()),
-            # Not after `str_schema`, which converts every kind of text to plain text.
+            # Do not validate with `str_schema` first, because it converts every kind of text to plain text.
             python_schema=core_schema.no_info_plain_validator_function(_validated),
             serialization=core_schema.plain_serializer_function_ser_schema(_stored),
         )

@@ -70,7 +70,7 @@ def divider() -> Block:
 
 
 def preformatted(text: str) -> Block:
-    """A block of log lines, without markup; the end is kept if they are too long."""
+    """A block of log lines, without markup; if they are too long, only the end is kept."""
     log = verbatim(text)
     end_of_log = log if len(log) <= SECTION else "…" + log[-(SECTION - 1) :]
     return {
@@ -86,7 +86,7 @@ def button(label: str, action: str, value: str, style: str | None = None) -> Blo
 
 
 def with_confirmation(element: Block, title: str, text: Mrkdwn, yes: str) -> Block:
-    """The button with a confirmation dialog; `yes` is the label of the dialog's button, which has the same colour."""
+    """The button with a confirmation dialog; `yes` is the label of the dialog's button, which has the colour of `element`."""
     dialog = {
         "title": plain_text(title, 100),
         "text": mrkdwn(text, 300),

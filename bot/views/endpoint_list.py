@@ -37,7 +37,7 @@ _STATES: dict[str, Callable[[EndpointState], bool]] = {
 
 @frozen
 class Search:
-    """Search words, which must all match, and the page of the result, counted from 0."""
+    """The search words, which must all match, and the page of the result, counted from 0."""
 
     words: tuple[str, ...] = ()
     page: int = 0

@@ -43,7 +43,7 @@ FORGOTTEN = md("⚠️ Redis does not answer, so open pull requests and smoke te
 
 
 def in_two_lines(state: EndpointState) -> Mrkdwn:
-    """The name, the model and its state. Times instead of durations, so that the text changes only with an event."""
+    """The name, the model and its state. It has times instead of durations, so that it changes only after an event."""
     endpoint = state.endpoint
     alias = md(" as {alias}", alias=code(endpoint.alias)) if endpoint.alias not in ("", endpoint.name) else ""
     headline = md(
@@ -127,7 +127,7 @@ def _s(several: Sequence[object]) -> str:
 
 
 def _finding_lines(findings: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
-    """The first findings, each with a link to its line, and the number of the remaining ones."""
+    """The first findings, each with a link to its line, and the number of the remaining findings."""
     rows = [
         md(
             "• {place} {message}\n     → {fix}",

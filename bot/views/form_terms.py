@@ -24,5 +24,5 @@ _OPTION = re.compile(rf"(?<![\w-])({'|'.join(LABELS)})=((?:[^\s,;)`“”]*[^\s,
 
 
 def in_form(text: str) -> str:
-    """Replace each `key=value` in a text by the label of its field and the value."""
+    """Replace each `key=value` in a text with the label of its field and the value."""
     return _OPTION.sub(lambda match: f"“{LABELS[match[1]]}”" + (f" {match[2]}" if match[2] else ""), text)

@@ -37,14 +37,14 @@ from bot.views.text import because, clock, code, hours_text, inline, money, pers
 from manifests.frozen import frozen
 
 HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
-"""The buttons of Home that open a form, and the form of the first."""
+"""The buttons of Home that open a form, and the form that the first button opens."""
 
 _EVERYTHING = Search()
 
 
 @frozen
 class Overview:
-    """The state of the platform, from the systems that answered. `silent` has a message for each one that did not."""
+    """The state of the platform, from the systems that answered. `silent` has a message for each system that did not answer."""
 
     leases: tuple[Lease, ...] = ()
     active: dict[str, datetime] = field(default_factory=dict)

@@ -50,7 +50,7 @@ _PROBLEM = "problem"
 """The block with the reason why no pull request can be opened."""
 
 ADVANCED, TYPED = "advanced", "typed"
-"""The button for advanced options; the prefix of the action ids of fields that are validated while typing."""
+"""The button for advanced options; the prefix of the action ids of fields that are validated while the user types."""
 
 
 def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", metadata: str = "") -> Block:
@@ -119,7 +119,7 @@ def _input(block: str, label: str, element: Block, *, hint: str, optional: bool,
 def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
     """A select of names. Names that do not fit into an option are left out; without any options it is a text field.
 
-    If there are more than 100 names, it offers the first ones and the chosen one.
+    If there are more than 100 names, it offers the first names and the chosen name.
     """
     offered = dict.fromkeys((*((chosen,) if chosen in values else ()), *values) if len(values) > CHOICES else values)
     options = [option(value, value) for value in offered if 0 < len(value) <= BUTTON][:CHOICES]
@@ -145,7 +145,7 @@ def because_form(op: Operation, verb: str, value: str) -> Block:
 
 
 class Ending(BaseModel, frozen=True, defer_build=True):
-    """The metadata of the form that ends other people's sessions: the models, and by model the operation of its session."""
+    """The metadata of the form that ends other people's sessions: the models, and for each model the operation of its session."""
 
     models: tuple[str, ...]
     sessions: dict[str, str]

@@ -45,7 +45,7 @@ Cell = Mrkdwn | str | Number
 
 @frozen
 class Task:
-    """A step of a plan. `key` stays the same over all updates of the message; the title is plain text."""
+    """A step of a plan. `key` stays the same in all updates of the message; the title is plain text."""
 
     key: str
     title: str
@@ -158,7 +158,7 @@ def _short(text: str, limit: int) -> str:
 
 
 def _cells(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[Block]]:
-    """The rows of a table, with cells as long as its limit allows; rows that do not fit are left out."""
+    """The rows of a table. Long cells are cut to fit into the table's limit, and rows that do not fit are left out."""
     for limit in (500, 300, 200, 120, 80, 50, 30):
         cells = _render_cells(header, rows, limit)
         if _size(cells) <= TABLE_CHARACTERS:

@@ -11,7 +11,7 @@ from bot.views.reminder import BRING_DOWN
 from bot.views.text import code
 
 EXTEND, BRING_UP, RETRY, REVERT = "home_extend", "bring_up_again", "retry", "revert"
-"""The action ids. The value is the id of an operation: for *Extend* and *Bring down*, the one that claimed the lease."""
+"""The action ids. The value is the id of an operation: for *Extend* and *Bring down*, the operation that claimed the lease."""
 
 
 def next_steps(op: Operation) -> list[Block]:
@@ -30,14 +30,14 @@ def next_steps(op: Operation) -> list[Block]:
 
 
 def of_session(model: str, op_id: str, *, can_extend: bool = True) -> list[Block]:
-    """The buttons of a running session, by the operation that claimed its lease."""
+    """The buttons of a running session; `op_id` is the operation that claimed its lease."""
     effect = md("{model} stops, and its users get errors.", model=code(model[:100]))
     down = with_confirmation(button("Bring down", BRING_DOWN, op_id, "danger"), "Bring it down?", effect, "Bring down")
     return [*([button("Extend …", EXTEND, op_id)] if can_extend else []), down]
 
 
 def of_lease(lease: Lease) -> list[Block]:
-    """The buttons of a running session, by its lease. A lease can be extended only once it has an end, after the boot."""
+    """The buttons of the running session of this lease. A lease can be extended only after the boot, when it has an end."""
     return of_session(lease.model, lease.op, can_extend=lease.ends is not None)
 
 
@@ -80,6 +80,6 @@ def family(kind: Kind) -> str:
 
 
 def superseded(kind: Kind) -> dict[str, tuple[str, ...]]:
-    """The buttons to remove when a card of this kind is posted, from the newest card of each family."""
+    """The buttons to remove from the newest card of each family when a card of this kind is posted."""
     obsolete = {family(kind): (BRING_UP, RETRY)}
     return obsolete | ({"change": (BRING_UP,)} if family(kind) == "gpu" else {})

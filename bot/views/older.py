@@ -54,7 +54,7 @@ def _task(task: Block) -> Mrkdwn:
 
 
 def _row(cells: Sequence[Block]) -> Mrkdwn:
-    """A row as one line, which begins with the name of the row, its first cell."""
+    """A row as one line that begins with its first cell, the name of the row."""
     first, *details_cells = [
         as_mrkdwn(cell) if cell["type"] == "rich_text" else escape(str(cell["text"])) for cell in cells
     ]

@@ -45,7 +45,7 @@ def _pending_phases(op: Operation) -> tuple[Phase, ...]:
 
 
 def _step(phase: PhaseRecord, now: datetime) -> Task:
-    """Show a phase's detail while it runs or if it failed."""
+    """The phase as a step. Its detail is shown while the phase runs and if it failed."""
     name, duration = plain(phase.text)[:60], _phase_duration(phase, now)
     detail = inline(phase.detail, 200) if phase.detail else md("")
     if phase.ended is None:

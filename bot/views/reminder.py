@@ -62,7 +62,7 @@ def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last:
 
 
 def metrics_unavailable(lease: Lease, since: datetime, now: datetime) -> View:
-    """The message to the holder while the metrics of the model cannot be read; `since` is when that began."""
+    """The message to the holder while the metrics of the model cannot be read; `since` is the time when that began."""
     ends = md(" It goes down when its lease ends, at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     line = md(
         "🙈 {holder}, the metrics of {model} have been unavailable for {duration}, so Stoker counts it as in use.{ends}",

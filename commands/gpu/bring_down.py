@@ -1,4 +1,4 @@
-"""`/gpu down`: brings models down, after a confirmation if another person holds one."""
+"""`/gpu down`: brings models down, after a confirmation if another person holds one of them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ class BringingDown:
         return answer or card_reference(command.get("channel_id"), self.config.slack.channel)
 
     async def down(self, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> Mrkdwn | None:
-        """Bring models down; without a name, those that hold a lease. Returns None after the request, or the result if
+        """Bring models down; without a name, the models that hold a lease. Returns None after the request, or the result if
         Redis is down, because the models are then brought down directly.
         """
         try:

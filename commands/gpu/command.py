@@ -64,7 +64,7 @@ class Extending:
     config: Config
 
     async def extend(self, words: Words, command: Command) -> Mrkdwn | None:
-        """Extend a lease: `extend 1h`, `extend NAME 1h`, `extend NAME for 1h`. Opens a form if there is no time."""
+        """Extend a lease: `extend 1h`, `extend NAME 1h`, `extend NAME for 1h`. Opens a form if no time is given."""
         leased = {lease.model for lease in await self.leases.held()}
         model = next((name for name in words.names if name in leased), None)
         if model is None and words.names and not words.names[0][0].isdigit():
@@ -109,7 +109,7 @@ class Releasing:
     config: Config
 
     async def release(self, words: Words, command: Command) -> Mrkdwn | None:
-        """Request the end of a lease; without a name, of the only lease."""
+        """Request the end of a lease; without a name, the end of the only lease."""
         name = words.names[0] if words.names else await _the_one_up(self.lease_marks)
         release = Release(model=name, **self.lifecycle.request_fields(command["user_id"], words.reason))
         await self.lifecycle.request(release, command["trigger_id"])

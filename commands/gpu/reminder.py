@@ -173,7 +173,7 @@ class ReminderButtons:
 
 
 def _is_settled_here(body: Body) -> bool:
-    """Return whether the answer replaces the clicked message, which Home and the answer to a command do not allow."""
+    """Return whether the answer replaces the clicked message. Home and the answer to a command cannot be replaced."""
     container = body["container"]
     return bool(container["type"] == "message" and not container.get("is_ephemeral"))
 

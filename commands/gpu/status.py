@@ -48,7 +48,7 @@ class GpuStatus:
         """Return the status: for each session the holder, the start, the cost so far, the last use and the end, with the
         buttons to extend it and bring it down; then the requests that wait.
 
-        Without Redis, it is the state of the cluster.
+        Without Redis, it shows the state of the cluster.
         """
         users = await self.cluster.gpu_users()
         try:
