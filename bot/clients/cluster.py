@@ -381,7 +381,7 @@ class Cluster(Models):
     async def _problem(
         self, home: Address, pod: KubeObject, everything: tuple[KubeObject, ...], events: tuple[KubeObject, ...]
     ) -> Problem | None:
-        """The reason why a pod is not ready, for example that another model uses the GPU; None for the normal wait."""
+        """The reason why a pod is not ready, for example another model on the GPU; None if the wait is normal."""
         if not is_scheduled(pod) and diagnose.wants_gpu(events):
             other_models = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != home]
             if other_models:

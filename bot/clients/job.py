@@ -283,7 +283,7 @@ def arguments(load: Load, shape: Bench) -> list[str]:
 
 
 def _weights(model: str, template: KubeObject) -> tuple[KubeObject, KubeObject]:
-    """The volume from which the engine reads its weights, and its read-only mount."""
+    """The volume from which the engine reads its weights, and the volume's read-only mount."""
     engine = engine_of(template)
     cache = environment_of(engine).get("HF_HOME", "")
     claims = {v["name"]: v for v in template.get("volumes") or () if "persistentVolumeClaim" in v}

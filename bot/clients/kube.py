@@ -114,7 +114,7 @@ class _Page:
     items: tuple[KubeObject, ...]
     version: str
     more: str
-    """The token for the next page; empty for the last one."""
+    """The token for the next page; empty for the last page."""
 
 
 _REVIEWS = Collection(ACCESS_REVIEWS)
@@ -390,7 +390,8 @@ class Kube:
         body: KubeObject | None,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        """Send through the library's client, which has the address, the certificates and the (refreshed) token.
+        """Send a request through the library's client, which has the address, the certificates and the (refreshed)
+        token.
 
         Every request of the bot to Kubernetes uses this method; requests that are not declared in `bot.clients.rights`
         are not sent.

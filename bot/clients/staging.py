@@ -43,7 +43,7 @@ _LINES = 200
 _POLL_SECONDS = 2.0
 """Seconds between two reads of a Job's log for its progress."""
 _USUAL_BOOT = 1200.0
-"""Seconds of a boot for which the grace periods of `diagnosis` are defined."""
+"""The boot limit in seconds for which the grace periods of `diagnosis` are defined."""
 _DELETED_WITHIN = 90.0
 
 _RETRY_AFTER = re.compile(r"retry after (\d+) second", re.IGNORECASE)
@@ -221,7 +221,7 @@ class Stager:
                     try:
                         figures = _byte_counts(await self._log(last, weights, lines=20))
                     except (BotError, Unavailable):
-                        continue  # the figures are optional: only the end of the Job matters
+                        continue  # the progress is optional: only the end of the Job matters
                     await progress(Progress(doing="downloading", bytes=figures.get("bytes"), of=figures.get("of")))
 
         polling = asyncio.create_task(poll())
@@ -386,7 +386,7 @@ def _scheduling_message(pod: KubeObject) -> str:
 
 
 def _problem(weights: Weights, pod: KubeObject | None, events: View) -> Problem | None:
-    """The reason why the Job is not running; None for the normal wait."""
+    """The reason why the Job is not running; None if the wait is normal."""
     if pod is None:
         return pods.creation_refused(events_of(name_of(weights.claim), "Job", events.values()))
     return pods.not_started(pod, events_of(pod["metadata"]["name"], "Pod", events.values()))

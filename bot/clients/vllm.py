@@ -81,7 +81,7 @@ class Answer(BaseModel, frozen=True, defer_build=True):
 
 
 class VLLM:
-    """Sends requests to the model servers of the cluster. Each one is addressed by its Service."""
+    """Sends requests to the model servers of the cluster. Each server is addressed by its Service."""
 
     def __init__(self, http: httpx.AsyncClient, url_template: str) -> None:
         self._http = http

@@ -57,8 +57,8 @@ class Whereabouts:
         return self._places.get(model)
 
     def require(self, model: str) -> Address:
-        """The Deployment of a model: the one in the repository, otherwise the one with the model's name in the home
-        namespace.
+        """The Deployment of a model: the Deployment in the repository, otherwise the Deployment with the model's name
+        in the home namespace.
 
         Raises BotError if Stoker has no rights in its namespace.
         """

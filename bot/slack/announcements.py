@@ -1,4 +1,4 @@
-"""Notifications about operations. Each one is sent once per key, even if the bot is killed in between.
+"""Notifications about operations. Each notification is sent once per key, even if the bot is killed in between.
 
 `bot.domain.notifications` has the table of all notifications. The notifications in this module depend only on the
 operation, so they are computed again at each check, and the outbox posts each key once.

@@ -17,7 +17,7 @@ _FRESH = 300.0
 _STALE = 86400.0
 """Seconds for which a cached answer is used if Slack does not answer."""
 _NAME = 80
-"""Maximum characters of a name, as for Slack's display names."""
+"""Maximum characters of a name, which is also Slack's limit for display names."""
 _NOBODY = ("user_not_found", "user_not_visible", "users_not_found")
 
 

@@ -28,7 +28,7 @@ class Sessions:
         self._redis, self._records = redis, Records(redis)
 
     async def of(self, lease: Lease) -> Session | None:
-        """The session of this lease; None for an earlier session of the same model."""
+        """The session of this lease; None if only an earlier session of the model is stored."""
         session = await self._records.field(f"{PREFIX}:sessions", lease.model, _SESSION)
         return session if session and session.fence == lease.fence else None
 
@@ -38,7 +38,7 @@ class Sessions:
         await self._records.run(key, "hash", lambda: self._redis.hset(key, model, text))
 
     async def health(self, lease: Lease) -> Health | None:
-        """The health record of this session; None for an earlier session of the same model."""
+        """The health record of this lease's session; None if only the record of an earlier session is stored."""
         stored = await self._records.field(f"{PREFIX}:health", lease.model, _HEALTH)
         return stored if stored and stored.fence == lease.fence else None
 

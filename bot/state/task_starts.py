@@ -29,7 +29,9 @@ _DEATHS, _LATE_DEATHS = 2, 8
 because somebody may have killed the process.
 """
 _LATE_AFTER = 15.0
-"""Seconds in a step after which a crash counts as late. A `config.json` of 400 MB crashed the process after about five."""
+"""Seconds in a step after which a crash counts as late. A `config.json` of 400 MB crashed the process after about five
+seconds.
+"""
 
 
 class Start(BaseModel, frozen=True, defer_build=True):

@@ -43,7 +43,7 @@ class Kind(StrEnum):
 class Cause:
     """One cause: the regular expressions that identify it in a log (`signs`), Stoker's headline, and the remedy.
 
-    `headline` and `remedy` are templates over the named groups of the matched pattern; `words` computes additional
+    `headline` and `remedy` are templates that use the named groups of the matched pattern; `words` computes additional
     values. A cause that may be temporary is reported only after the container has ended `crashes` times.
     """
 

@@ -35,7 +35,7 @@ from bot.clients.diagnosis.problems import (
 
 
 def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObject] = ()) -> Problem | None:
-    """The reason why a pod has no node yet; None for the normal wait. `everything` includes the events of its volume
+    """The reason why a pod has no node yet; None if the wait is normal. `everything` includes the events of its volume
     claims.
     """
     scaling = [e for e in events if e.get("reason") in ("FailedScaleUp", "TriggeredScaleUp", "NotTriggerScaleUp")]

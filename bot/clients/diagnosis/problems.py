@@ -97,7 +97,7 @@ _LEAST = 3.0
 
 
 class Patience:
-    """Measures how long the current problem has lasted; a different problem, or none, resets the time."""
+    """Measures how long the current problem has lasted. The time restarts if the problem changes or ends."""
 
     def __init__(self, limit: float, clock: Callable[[], float]) -> None:
         self._scale, self._clock = min(1.0, limit / _USUAL), clock

@@ -20,15 +20,15 @@ _HEAD = 64 * 1024
 
 
 class PodReader:
-    """Diagnoses the pods of one namespace. Each crash is read only once."""
+    """Diagnoses the pods of one namespace. The log of each crash is read only once."""
 
     def __init__(self, kube: Kube, in_namespace: Collection) -> None:
         self._kube, self._pods = kube, in_namespace
         self._read: dict[tuple[str, Crash], str] = {}
 
     async def problem(self, pod: KubeObject, events: Iterable[KubeObject], *, final: bool = False) -> Problem | None:
-        """The reason why the pod is not ready; None for the normal wait. With `final`, the pod is not restarted, as in
-        a Job.
+        """The reason why the pod is not ready; None if the wait is normal. With `final`, the pod is not restarted, as
+        in a Job.
         """
         everything = tuple(events)
         pod_events = events_of(pod["metadata"]["name"], "Pod", everything)
