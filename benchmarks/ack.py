@@ -200,7 +200,7 @@ async def report(rounds: int, bare_url: str, bot_url: str, secret: str, response
             times = await measure(url, secret, response_url)
             if number:  # the first round warms up
                 seconds += times
-            await asyncio.sleep(3)  # the bot finishes the requested work before the next measurement
+            await asyncio.sleep(3)  # so that the bot finishes the requested work before the next measurement
     print(
         f"{CONCURRENT} concurrent `/gpu {COMMAND}`, {IN_PROGRESS} operations in progress, {rounds} rounds, milliseconds"
     )

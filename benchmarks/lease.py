@@ -5,7 +5,7 @@
 
 The benchmark starts a real server. `CONTENDERS` workers, each with its own connection, claim the only slot as fast as they
 can. A worker that gets the slot sets a key with SET NX and deletes it before the release, so that even a short time with
-two holders is detected. The rate is then compared with direct calls of the same two scripts, alternating in the same run.
+two holders is detected. The benchmark then compares the rate with that of direct calls of the same two scripts; both alternate in one run.
 """
 
 import argparse

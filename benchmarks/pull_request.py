@@ -3,9 +3,9 @@
     python benchmarks/pull_request.py [--files 100 10000 100000] [--rounds 5]
 
 Each repository contains the sample platform and the given number of other files. The sandbox's GitHub serves it on loopback
-(git over HTTP and the REST API). Each side has its own copy, because the second push of the same files would be cheaper, and
-the manual steps would fetch Stoker's branch. Stoker starts with its bare mirror, the manual steps with a full clone; both
-are up to date.
+(git over HTTP and the REST API). Each side has its own copy. With one copy for both, the second push of the same files would
+be cheaper, and the manual steps would fetch Stoker's branch. Stoker starts with its bare mirror, the manual steps start with
+a full clone; both are up to date.
 Each round first adds a commit to main, so that both have something to fetch, and then measures both:
 
 - Stoker: fetch, read the tree at main, plan the swap (including the search for other files that contain the served name),

@@ -2,7 +2,7 @@
 
     python benchmarks/start.py [ROUNDS [PYTHON]]
 
-PYTHON is the interpreter that runs both, for example of an environment with the image's packages.
+PYTHON is the interpreter that runs both, for example that of an environment with the image's packages.
 
 The bare app is an `AsyncApp` on Socket Mode that has also imported the Kubernetes client. Each round starts both, one after
 the other. The bot is ready when /readyz first answers 200, after it has connected to Slack; the bare app is ready when it
@@ -73,7 +73,7 @@ async def wait_until_ready(url: str) -> None:
 
 
 def name_authority(kubeconfig: Path) -> None:
-    """Add a certificate authority to a kubeconfig, as in a pod. Without one, the client loads all of the machine's."""
+    """Add a certificate authority to a kubeconfig, as in a pod. Otherwise the client loads all of the machine's."""
     certificate = kubeconfig.with_name("ca.crt")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(kubeconfig.with_name("ca.key")),

@@ -61,13 +61,13 @@ class Account:
 
     @property
     def granted(self) -> frozenset[Request]:
-        """Every verb that the rules grant, individually."""
+        """The rights that the rules grant, each with one verb."""
         return frozenset(grant for grant in _grants(self._roles) if grant not in self._taken)
 
     def take(self, grant: Request) -> None:
         """Remove a right, as if somebody had edited the Role; raises KeyError if it was not granted.
 
-        A SelfSubjectAccessReview still allows it, so that a test reaches the refusal of the request itself.
+        A SelfSubjectAccessReview still reports the right as granted, so that the request itself is sent and refused.
         """
         if grant not in self.granted:
             raise KeyError(f"{self.user} has no right to {grant}")

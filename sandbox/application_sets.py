@@ -1,8 +1,8 @@
 """The Applications that an ApplicationSet of Argo CD generates: one for each directory, file or element of its generators.
 
 Sources: argo-cd.readthedocs.io/en/stable/operator-manual/applicationset (git directory and file generators, list, Go
-templates, templatePatch). Only those Go templates are supported that ApplicationSets over git directories use: paths,
-and `if` with `eq`.
+templates, templatePatch). Only the Go templates that ApplicationSets over git directories use are supported:
+paths, and `if` with `eq`.
 """
 
 import posixpath

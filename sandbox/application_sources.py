@@ -43,16 +43,16 @@ def render(app: Object, files: dict[str, str]) -> list[Object]:
 
 
 def values_path(source: Object, named: str) -> str:
-    """Return the path of a values file in the repository; in the source it is below a `ref`, or relative to the chart."""
+    """Return the repository's path of a values file, which the source names below a `ref` or relative to the chart."""
     if named.startswith("$"):
         return named.partition("/")[2]
     return posixpath.normpath(posixpath.join(source.get("path", ""), named))
 
 
 def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
-    """Render an external chart: a supported one, otherwise LiteLLM's, if it has a proxy configuration or that name.
+    """Render an external chart: a known chart, or LiteLLM's if the chart has that name or its values a `proxy_config`.
 
-    The proxy's config becomes a ConfigMap, and its Deployment restarts when the config changes.
+    The proxy's config becomes a ConfigMap, and the proxy's Deployment restarts when the config changes.
     """
     values = _values(source, helm, files)
     if (objects := known_chart(helm.get("releaseName") or app["metadata"]["name"], values)) is not None:
@@ -109,7 +109,7 @@ def _set(values: Any, path: list[str], value: Any) -> None:
 
 
 def _proxy_config(values: Any) -> Object:
-    """Return LiteLLM's configuration from any depth of a chart's values; {} without one."""
+    """Return LiteLLM's configuration from any depth of a chart's values; {} if there is none."""
     if not isinstance(values, dict):
         return {}
     if isinstance(values.get("proxy_config"), dict):

@@ -61,7 +61,7 @@ class ArgoCD:
         self._syncing: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Create and sync everything of the first commit, so that the platform looks as if it were in use."""
+        """Create and sync everything in the first commit, so that the platform looks as if it were in use."""
         commit = await self._git.main_commit()
         await self._discover(commit)
         for app in self._store.find("Application", NAMESPACE):
@@ -81,7 +81,7 @@ class ArgoCD:
         """Poll git every three simulated minutes, and immediately when an Application requests a refresh."""
         clock = self._clock
         due = self._next_poll()
-        judged_version = -1  # the store's version
+        judged_version = -1  # the store's version at the last check
         try:
             while True:
                 version = self._store.version
@@ -345,8 +345,8 @@ class ArgoCD:
         name, revisions = app["metadata"]["name"], _revisions(app, commit)
         live = self._store.get("Application", name, NAMESPACE) or app
         history = live["status"].get("history") or []
-        # `deployedBy` does not exist in Argo CD: a multi-source entry has several revisions, and the commit may be any
-        # of them.
+        # `deployedBy` does not exist in Argo CD. It records the commit, because an entry for several sources has
+        # several revisions.
         entry = revisions | {
             "id": len(history),
             "deployedAt": self._store.timestamp(),
@@ -371,7 +371,7 @@ class ArgoCD:
     def _finish_deletions(self) -> None:
         """Delete everything that a deleted Application applied, including the claim with its weights.
 
-        This is the resources finalizer.
+        This is the effect of the resources finalizer.
         """
         for app in self._store.stored("Application", NAMESPACE):
             if "deletionTimestamp" in app["metadata"]:
@@ -436,7 +436,7 @@ def _identity(manifest: Object) -> tuple[str, str, str]:
 
 
 def _commits_of(state: Object) -> list[str]:
-    """Return the commits of an operation. Argo CD does not sync to them again automatically, independent of the result."""
+    """Return the commits of an operation. Argo CD does not sync to them again automatically, even if the operation failed."""
     result = state.get("syncResult") or {}
     return [*(result.get("revisions") or ()), result.get("revision") or ""]
 

@@ -25,7 +25,7 @@ def is_chart(path: str, files: Mapping[str, str]) -> bool:
 
 
 def own_chart(path: str, files: Mapping[str, str], values: Object, release: str, namespace: str) -> list[Object]:
-    """Return the objects of a chart with `values` over its own values, without Helm's hooks."""
+    """Return the objects of a chart, without Helm's hooks; `values` override the chart's own values."""
     sources = tuple(sorted((name, text) for name, text in files.items() if name.startswith(f"{path}/")))
     values_json = json.dumps(values, sort_keys=True, default=str)
     render = _by_helm if importlib.util.find_spec(_HELM) else _by_hand

@@ -1,7 +1,7 @@
 """The platform's clock, whose speed relative to real time can change while tasks sleep.
 
 In a demonstration everything uses it: the bot, Slack, GitHub and the objects in the cluster. Otherwise only the boots,
-syncs and bills of the platform are fast, and everything has the real date.
+syncs and bills of the platform are fast, and all dates are real.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Clock:
 
     @speed.setter
     def speed(self, speed: float) -> None:
-        """Set the speed, also of sleeps in progress; raises ValueError for a shared clock or a speed of 0 or less."""
+        """Set the speed, including that of sleeps in progress; raises ValueError for a shared clock or a speed of 0 or less."""
         if speed <= 0:
             raise ValueError(f"A clock's speed must be above 0, not {speed:g}.")
         if self.shared:

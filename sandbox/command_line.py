@@ -56,7 +56,7 @@ class CommandLine:
         return next(iter(self.values(*flags)), "")
 
     def positional(self) -> str:
-        """Return the model as a positional argument: after `serve`, or the first word if the entrypoint is the server."""
+        """Return the model if it is a positional argument: after `serve`, or the first word if the entrypoint is the server."""
         words = self.words[self.words.index("serve") + 1 :] if "serve" in self.words else self.words
         return words[0] if words and not words[0].startswith("-") else ""
 
@@ -96,7 +96,7 @@ class CommandLine:
         return {key: str(value) for key, value in ((config_map or {}).get("data") or {}).items()}
 
     def _file_arguments(self) -> dict[str, list[str]]:
-        """Return the arguments in the YAML file of vLLM's `--config FILE`, whose keys may have underscores for dashes."""
+        """Return the arguments in the YAML file of vLLM's `--config FILE`, whose keys may have underscores instead of dashes."""
         position = next((n for n, word in enumerate(self.words) if word.partition("=")[0] == "--config"), None)
         if position is None:
             return {}

@@ -1,7 +1,7 @@
 """Downloads of weights, from the sandbox's Hub to a volume.
 
 A download behaves like `huggingface_hub`: existing files are not downloaded again, and `allow_patterns` selects files
-by name. The Hub returns the size of each file over HTTP; the content is not transferred, but counted at 62 MB per
+by name. The Hub returns the size of each file over HTTP. The content is not transferred: the download counts 62 MB per
 second of the platform's clock (5.6 GB of a 7B AWQ in 90 s, as measured on a real platform).
 """
 
@@ -66,7 +66,7 @@ class Downloads:
         self._volumes, self._clock, self._faults, self._hub = volumes, clock, faults, hub
 
     async def run(self, script: Script, claim: Claim, log: Callable[..., None]) -> bool:
-        """Return whether the volume has all files of the script at the end; `log` receives the container's lines."""
+        """Run the script; returns whether it succeeded, so that the volume has all files. `log` receives its output."""
         try:
             await self._fetch(script, claim, log)
         except Refused as refused:

@@ -177,7 +177,7 @@ class Engines:
         if "metrics-down" in self._faults:
             raise web.HTTPServiceUnavailable(text="upstream connect error\n")
         text = _METRICS[engine.name](engine)
-        if "metrics-nan" in self._faults:  # a mean over no requests, and a division by no time
+        if "metrics-nan" in self._faults:  # a mean of zero requests, and a rate over zero seconds
             text = re.sub(r"^(vllm:num_requests_running.*|te_queue_size) \S+$", r"\1 NaN", text, flags=re.MULTILINE)
             text = re.sub(r"^(vllm:prompt_tokens_total.*) \S+$", r"\1 +Inf", text, flags=re.MULTILINE)
         if "metrics-drip" in self._faults:
@@ -237,7 +237,7 @@ class Engines:
         return web.json_response({"object": "list", "model": name, "data": vectors, "usage": usage})
 
     async def _rank(self, request: web.Request) -> web.StreamResponse:
-        """Answer like a vLLM with `--runner=pooling` that scores pairs; other models do not have this path."""
+        """Answer like vLLM with `--runner=pooling`, which scores pairs; other models do not have this path."""
         engine, body = await self._parse_request(request)
         if "rerank" not in engine.model.lower() or engine.is_tei:
             raise web.HTTPNotFound(text=json.dumps({"detail": "Not Found"}), content_type="application/json")

@@ -45,7 +45,7 @@ KNOWN: Mapping[str, str] = MappingProxyType(
 
 
 class UnknownFault(ValueError):
-    """The name is not that of a fault; the message lists the names."""
+    """No fault has this name; the message lists the names."""
 
 
 class Faults(set[str]):

@@ -21,7 +21,7 @@ from sandbox.substitution import substituted
 GROUP = "kustomize.toolkit.fluxcd.io"
 REQUESTED = "reconcile.fluxcd.io/requestedAt"
 INTERVAL = 600.0  # seconds; a common value
-LEAST = 0.5  # minimum seconds of real time between two applications, at any speed of the clock
+LEAST = 0.5  # minimum seconds of real time between two runs, at any speed of the clock
 APPLY_SECONDS = 6.0
 DENIED = (
     'Deployment/{name} dry-run failed (Forbidden): admission webhook "validation.gatekeeper.sh" denied the request: '
@@ -38,7 +38,7 @@ class Flux:
         """The replicas in the last release of each Deployment that a chart created."""
 
     async def start(self) -> None:
-        """Apply everything of the first commit, so that the platform looks as if it were in use."""
+        """Apply everything in the first commit, so that the platform looks as if it were in use."""
         commit = await self._git.main_commit()
         await self._discover(commit)
         await self._apply_all(commit)
@@ -141,7 +141,7 @@ class Flux:
             posixpath.normpath(posixpath.join(folder, str(component))) for component in spec.get("components") or ()
         ]
         for manifest in substituted(kustomization, generated(folder, files, components), files):
-            if not known(manifest) or manifest["kind"] == "Kustomization":  # those are discovered
+            if not known(manifest) or manifest["kind"] == "Kustomization":  # `_discover` creates Kustomizations
                 continue
             labels = {f"{GROUP}/name": meta["name"], f"{GROUP}/namespace": meta["namespace"]}
             target = spec.get("targetNamespace") or manifest["metadata"].get("namespace") or "default"

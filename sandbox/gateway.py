@@ -409,12 +409,12 @@ def _usage(answer: httpx.Response) -> Object:
 
 
 def _names_to_replace(route: Route) -> tuple[bytes, bytes]:
-    """Return the engine's served name in an answer and the alias by which LiteLLM replaces it."""
+    """Return the engine's served name in an answer and the alias with which LiteLLM replaces it."""
     return f'"model": "{route.served_name}"'.encode(), f'"model": "{route.alias}"'.encode()
 
 
 def _price(value: Any) -> float:
-    """Return a price; 0 for one that YAML parsed as a string, for which LiteLLM counts no cost."""
+    """Return a price; 0 if YAML parsed it as a string, because LiteLLM then counts no cost."""
     return float(value) if isinstance(value, int | float) else 0.0
 
 

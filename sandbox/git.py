@@ -148,7 +148,7 @@ class BareRepository:
     def _loose(self, branch: str) -> str:
         """Return the commit in a branch's file; empty if there is no such file.
 
-        Argo CD reads it several times a second, and a git process for each would take half of the sandbox's time.
+        Argo CD reads it several times a second; a git process for each read would take half of the sandbox's time.
         """
         folder = self.path / "refs" / "heads"
         file = (folder / branch).resolve()

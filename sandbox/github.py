@@ -46,11 +46,11 @@ class GitHub(PullRequests):
         super().__init__(repo_path, repository, auto_checks_after=auto_checks_after, date=date)
         self.token = token
         self.collisions = 0
-        """Number of merges to refuse, as if something else was merged at the same moment."""
+        """Number of merges to refuse, as if something else had been merged at the same moment."""
         self.rules: list[Json] = []
         """The rulesets of the main branch, as returned by /rules/branches/main."""
         self.refuses: dict[str, Refused] = {}
-        """Refusals by a part of the method and path, like `POST /pulls`, for a token without some permission."""
+        """A part of the method and path, like `POST /pulls` -> the refusal, as for a token without that permission."""
         self._faults = faults
         self._port = port
 

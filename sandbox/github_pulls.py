@@ -150,7 +150,7 @@ class PullRequests:
     async def push(self, path: str, text: str, old: str = "") -> str:
         """Commit as octocat to the newest open pull request's branch; returns the commit's id.
 
-        The commit writes `text` to the file, or replaces `old` in the file by it.
+        The commit writes `text` to the file, or replaces `old` in the file with it.
         """
         return await self._commit(self.newest().head_ref, path, text, old)
 

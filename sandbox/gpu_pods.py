@@ -32,8 +32,8 @@ STAGE = 90.0
 STAGE_WARM = 5.0
 LOAD = 210.0
 COMPILE = 72.0
-"""Part of LOAD for torch.compile, if no earlier boot of the image has left its files on the volume. It depends on the
-model; measured with vLLM on two consumer GPUs (https://blog.fulatoro.com/page-cache-vs-compile-cache/).
+"""The part of LOAD that torch.compile takes if no earlier boot of the image has left its files on the volume. It
+depends on the model; measured with vLLM on two consumer GPUs (https://blog.fulatoro.com/page-cache-vs-compile-cache/).
 """
 PROBE = 30.0
 STARTUP_LIMIT = 900.0
@@ -116,7 +116,7 @@ class GpuPods:
         for container in containers:
             if container is engine:
                 await self._load(address, container, pod["spec"], words)
-            else:  # a proxy beside it
+            else:  # a proxy beside the engine
                 self._kubelet.container(address, container, running=True, ready=True)
         self._kubelet.condition(address, ContainersReady=True, Ready=True)
         await self._crashed(address).wait()
@@ -211,7 +211,7 @@ class GpuPods:
         self._kubelet.container(address, container, init=True, terminated=ended, ready=True, restarts=restarts)
 
     async def _load(self, address: Address, container: Object, spec: Object, words: list[str]) -> None:
-        """Start the engine: weights, compilation and CUDA graphs. The startup probe fails until it listens."""
+        """Start the engine: weights, compilation and CUDA graphs. The startup probe fails until the engine listens."""
         cache = self._volumes.compile_cache(address.namespace, container, spec)
         takes = LOAD - COMPILE if cache in self._volumes.compiled else LOAD
         if "secret-sync-blip" in self._faults:
@@ -336,7 +336,7 @@ class GpuPods:
     async def _crash(
         self, address: Address, container: Object, restarts: int, *, init: bool, death: Death | None = None
     ) -> None:
-        """End a container, and wait as long as the kubelet before it restarts the container."""
+        """End a container, and wait as long as the kubelet waits before it restarts the container."""
         death = death or Death()
         ended = {
             "exitCode": death.code,

@@ -102,7 +102,7 @@ async def run(arguments: Arguments, key: str) -> str:
 
 
 async def _stream(http: httpx.AsyncClient, arguments: Arguments, measured: Measurement, ends: float) -> None:
-    """Send requests one after the other until the time is over, at least one."""
+    """Send requests one after the other until the time is over; send at least one."""
     while True:
         try:
             measured.answers.append(await _request(http, arguments))

@@ -30,7 +30,7 @@ class Model:
     weights: Mapping[str, int]
     """File name -> bytes."""
     parameters: Mapping[str, int]
-    """Data type -> count, the sums of the safetensors headers; packed 4-bit weights count as I32."""
+    """Data type -> count, summed over the safetensors headers; packed 4-bit weights count as I32."""
     config: Json
     licence: str
     pipeline_tag: str = "text-generation"

@@ -1,4 +1,4 @@
-"""The sandbox's Jobs: one pod for each, on a permitted node, and the Job's status.
+"""The sandbox's Jobs: one pod for each Job, on a permitted node, and the Job's status.
 
 There are two kinds of Jobs: a download of weights, and a benchmark, whose first container measures and whose second
 prints. A benchmark sends requests to real servers, so a Job runs in real time; only its image pull runs at the

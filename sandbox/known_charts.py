@@ -65,7 +65,7 @@ def app_template(release: str, values: Object) -> list[Object]:
 
 
 def _named(release: str, key: str, count: int) -> str:
-    """Return the release's name for the only object of a kind, or for one of that name; otherwise both names."""
+    """Return an object's name: the release's if it is the only one of its kind or `key` is in that name; otherwise both."""
     return release if count == 1 or key == release or release.endswith(f"-{key}") else f"{release}-{key}"
 
 

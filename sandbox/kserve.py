@@ -23,7 +23,7 @@ _NOT_PASSED_ON = ("kubectl.kubernetes.io/last-applied-configuration", "argocd.ar
 
 
 class KServe:
-    """Keeps the Deployments and Services of the services in `store`."""
+    """Creates, updates and removes the Deployments and Services of KServe's services in `store`."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class KServe:
         return any(_is_owned(owned) for owned in self._store.stored("Deployment"))
 
     def _reconcile(self, service: Object) -> tuple[str, str] | None:
-        """Create or update the objects of a service; returns its Deployment's namespace and name, None if it has none."""
+        """Create or update the objects of a service; returns the Deployment's namespace and name, or None if there is none."""
         meta, notes = service["metadata"], service["metadata"].get("annotations") or {}
         of_llm = service["kind"] == "LLMInferenceService"
         if notes.get(_STOP) == "true":
@@ -165,7 +165,7 @@ def _llm(service: Object) -> tuple[Object, Object]:
     labels = {"app.kubernetes.io/name": meta["name"], "app.kubernetes.io/part-of": "llminferenceservice"}
     idle = ((spec.get("scaling") or {}).get("keda") or {}).get(
         "idleReplicaCount"
-    )  # nothing in the sandbox scales it up from there
+    )  # nothing in the sandbox scales it up from this number
     deployment = _deployment(name, labels, labels, pod, int(spec.get("replicas", 1) if idle is None else idle), {})
     return deployment, _service(f"{name}-workload-svc", labels, 8000, 8000)
 

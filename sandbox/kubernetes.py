@@ -188,7 +188,7 @@ class KubernetesAPI:
         )
 
     async def _review(self, request: web.Request) -> web.Response:
-        """Answer a SelfSubjectAccessReview. kubectl sends the administrator's in protobuf, and accepts the answer in JSON."""
+        """Answer a SelfSubjectAccessReview. kubectl sends the administrator's review in protobuf, and accepts JSON."""
         review = await _body(request) if request.content_type == "application/json" else {}
         account, identity = (
             self._account_of(request),

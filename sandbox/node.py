@@ -17,7 +17,7 @@ DRAIN = 600.0
 
 
 class GpuNode:
-    """At most one node, with at most `shares` pods on it; with time-slicing, there are several."""
+    """At most one node, with at most `shares` pods on it: several with time-slicing, otherwise one."""
 
     def __init__(self, store: ObjectStore, clock: Clock, shares: int = 1) -> None:
         self._store, self._clock, self._shares = store, clock, shares
@@ -73,7 +73,7 @@ class GpuNode:
         return self.name
 
     def reclaim(self) -> None:
-        """Remove the machine, as a cloud does that reclaims it: billing ends, and no pod has it."""
+        """Remove the machine, as when a cloud reclaims it: billing ends, and no pod has it."""
         self._billed_before = self.billed
         self._store.remove("Node", self.name or "")
         self.name = None

@@ -54,7 +54,7 @@ def _release_ports() -> None:
 def free_port() -> int:
     """Return a loopback port that stays free for a process that starts later, or restarts.
 
-    A UDP socket of the same number reserves it against `free_port` in other processes, until 50 more ports were reserved.
+    A UDP socket of the same number reserves it against `free_port` in other processes, until 50 more ports have been reserved.
     """
     while True:
         port = PORTS[secrets.randbelow(len(PORTS))]  # not `random`: parallel tests give it the same seed
@@ -204,7 +204,7 @@ class Bot:
             await process.wait()
 
     async def watch(self) -> None:
-        """Run forever; raises ProcessError if the bot exits without a kill."""
+        """Wait until the bot is stopped; raises ProcessError if it exits unexpectedly."""
         while True:
             process = self._process
             if process is None:

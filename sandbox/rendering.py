@@ -26,7 +26,7 @@ class RenderError(Exception):
 
 
 UNUSUAL = (RenderError, ApiError, LookupError, TypeError, ValueError, AttributeError)
-"""Errors of a repository with unexpected content, which must not affect more than one object of a deployer."""
+"""Errors that unexpected content of a repository causes. Each may affect only one object of a deployer."""
 
 
 def message_of(error: Exception) -> str:
@@ -70,7 +70,7 @@ def directory(path: str, files: Mapping[str, str], *, recurse: bool = True) -> l
 def generated(path: str, files: Mapping[str, str], components: Sequence[str] = ()) -> list[Object]:
     """Return the objects of a Kustomization of Flux.
 
-    If the directory has no kustomization, Flux generates one with every manifest below it. A directory below with its own
+    If the directory has no kustomization, Flux generates one with every manifest below it. A subdirectory with its own
     kustomization is included as a whole (`scanManifests` in fluxcd/pkg/kustomize).
     """
     manifests = kustomize(path, files) if _has_own(path, files) else _scan(path, files)
@@ -149,8 +149,9 @@ def read_by(path: str, files: Mapping[str, str]) -> dict[str, str]:
 
 
 def kustomize(path: str, files: Mapping[str, str], into: list[Object] | None = None) -> list[Object]:
-    """Return the objects of a kustomization. A component also changes the objects in `into`, of the kustomization that
-    lists it.
+    """Return the objects of a kustomization.
+
+    A component also changes `into`, the objects of the kustomization that lists it.
     """
     listed = next((files[candidate] for name in FILES if (candidate := f"{path}/{name}".lstrip("/")) in files), None)
     if listed is None:
@@ -269,7 +270,7 @@ def _strategic(target: Object, patch: Object) -> None:
 
 
 def known(manifest: Object) -> bool:
-    """Return whether the sandbox's API serves objects of this kind. kustomize's own files have the kind of Flux's objects."""
+    """Return whether the sandbox's API serves this kind and group. kustomize's files have the same kind as Flux's objects."""
     resource = BY_KIND.get(manifest.get("kind", ""))
     group = str(manifest.get("apiVersion", "")).rpartition("/")[0]
     return resource is not None and group in (resource.group, "")

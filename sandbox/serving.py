@@ -25,7 +25,7 @@ class Serving:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        # The TLS context is unused on loopback; without the system's certificates, 40 ms of reading them are saved.
+        # The TLS context is unused on loopback. This one does not load the system's certificates, which takes 40 ms.
         http = httpx.AsyncClient(
             timeout=TRAFFIC_TIMEOUT, trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
@@ -76,7 +76,7 @@ class Serving:
         raise LookupError(f"LiteLLM has no alias {name}; it has {', '.join(routes) or 'none'}")
 
     async def _one_request(self, alias: str) -> None:
-        """Request a completion, which chat and base models support; if that is not found, an embedding."""
+        """Request a completion, which chat and base models support; if the answer is 404, an embedding."""
         headers = {"Authorization": f"Bearer {self._gateway.master_key}"}
         completion: dict[str, Any] = {"model": alias, "prompt": "def add(a, b):", "max_tokens": 8}
         with suppress(httpx.HTTPError):

@@ -70,7 +70,7 @@ class Submit:
 
 @dataclass(frozen=True, kw_only=True)
 class Expect:
-    """`expect "text" within 10s`: the text becomes visible at least once since the last action."""
+    """`expect "text" within 10s`: the text has become visible at least once since the last action."""
 
     text: str
     within: float
@@ -78,7 +78,7 @@ class Expect:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNot:
-    """`expect not "text" within 2s`: the text is not visible since the last action, nor during that time."""
+    """`expect not "text" within 2s`: the text has not become visible since the last action, and does not during that time."""
 
     text: str
     within: float
@@ -86,7 +86,7 @@ class ExpectNot:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNotified:
-    """`expect notified @lead "text" within 10s`: Slack sends a notification with this text since the last action."""
+    """`expect notified @lead "text" within 10s`: Slack has sent a notification with this text since the last action."""
 
     user: str
     text: str
@@ -95,7 +95,7 @@ class ExpectNotified:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNotNotified:
-    """`expect not notified @dev "text" within 5s`: no such notification since the last action, nor during that time."""
+    """`expect not notified @dev "text" within 5s`: none was sent since the last action, and none is sent during that time."""
 
     user: str
     text: str
@@ -168,7 +168,7 @@ class Retarget:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeMain:
-    """`main changes "PATH" as "TEXT"`: adds a commit to the main branch; `old` has the meaning of `PushToPull.old`."""
+    """`main changes "PATH" as "TEXT"`: adds a commit to the main branch; `old` is as in `PushToPull`."""
 
     path: str
     text: str
@@ -281,7 +281,7 @@ class Wait:
 Gesture = Command | Say | Write | Pick | OpenHome | Click | Fill | Submit
 """An action of a person in Slack."""
 Expectation = Expect | ExpectNot | ExpectNotified | ExpectNotNotified | ExpectReplicas | ExpectMerged | ExpectNotMerged
-"""A state that must be reached, or must not be."""
+"""A state that must be reached, or must not be reached."""
 SlackEvent = SlackDeletes | SlackArchives | SlackMembership
 RepositoryEvent = Checks | ChecksAppear | ChecksNone | PushToPull | Retarget | ChangeMain | Merge | Close
 """An event in the GitOps repository or its pull requests."""

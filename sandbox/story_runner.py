@@ -77,7 +77,7 @@ _WAITING = (
     Traffic,
     Wait,
 )
-"""Steps that wait, during which new messages are printed. The messages after another step are printed below it."""
+"""Steps that wait. New messages are printed during such a step, and below the line of any other step."""
 
 
 @dataclass(frozen=True)
@@ -445,7 +445,7 @@ class StoryRun:
 async def run_story(story: Story, world: World, say: Callable[[str], None], *, patience: float = 0) -> bool:
     """Run a story and print its transcript with `say`; returns whether every step succeeded.
 
-    A step that waits does so for at least `patience` seconds, even if its `within` is shorter.
+    A step that waits for something waits for at least `patience` seconds, even if its `within` is shorter.
     """
     return await StoryRun(story, world, say, patience).run()
 

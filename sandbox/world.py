@@ -57,11 +57,11 @@ SHORTLIST = (
 def policy(speed: float, *, shared: bool = False) -> dict[str, Any]:
     """Return the bot's settings: the people of the workspace, and times that match the platform's speed.
 
-    If the clock is `shared` with the bot, its times are those of a real installation.
+    If the bot shares the clock (`shared`), the times are those of a real installation.
     """
 
     def fast(minutes: float, least: float = 1.0) -> str:
-        """Convert minutes of the platform to a setting; they take at least `least` real seconds."""
+        """Convert minutes of the platform's time to a setting of at least `least` real seconds."""
         real = max(least, minutes * 60 / speed)
         return f"{real * (speed if shared else 1):g}s"
 
@@ -293,7 +293,7 @@ async def opened(
     elsewhere: Mapping[str, str] | None = None,
     one_clock: bool = False,
 ) -> AsyncIterator[Sandbox]:
-    """Start all systems, and the bot last; all files are below `directory`.
+    """Start all systems, with the bot as the last; all files are below `directory`.
 
     `settings` overrides `policy`. With `checks_pass_after` (seconds) the checks of a pull request pass automatically.
     With `one_clock` the bot and Slack are as fast as the platform. With `http` Slack sends signed requests to the bot's

@@ -1,4 +1,4 @@
-"""Slack's Web API: the methods in use, with Slack's responses and errors."""
+"""Slack's Web API: the methods that the bot uses, with Slack's responses and errors."""
 
 import asyncio
 import json

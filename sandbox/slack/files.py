@@ -1,4 +1,4 @@
-"""Files that the app uploads: their start, upload, completion, scan, and deletion."""
+"""Files that the app uploads: the start and completion of an upload, the scan, and the deletion."""
 
 import time
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ class Files:
         return {"upload_url": url, "file_id": file_id}
 
     def about(self, file_id: str) -> Json:
-        """Return a file as JSON; raises NoSuchFile for a deleted file, or one without content."""
+        """Return a file as JSON; raises NoSuchFile if it is deleted or has no content."""
         file = self._files.get(file_id)
         if file is None or file.content is None or file.deleted:
             raise NoSuchFile("file_deleted" if file and file.deleted else "file_not_found")

@@ -61,7 +61,7 @@ def direct(user: str) -> str:
 
 
 _IDENTITY = ("id", "team_id", "app_id", "bot_id", "app_installed_team_id", "root_view_id", "previous_view_id")
-"""The keys of a view that Slack sets and updates do not change."""
+"""The keys of a view that Slack sets, and that an update does not change."""
 
 DIRECTS = {direct(user.id): user.id for user in (*PEOPLE, *OUTSIDERS)}
 
@@ -103,8 +103,8 @@ class Modal:
 class Revision:
     """Content that became visible at one time (monotonic seconds), to one `reader` or (None) to all.
 
-    `source` is the id of the message or view, and `before` its previous content: empty for a new message or view, and
-    for a Home that the user opens.
+    `source` is the id of the message or view. `before` is its previous content: empty for a new message or view, and for
+    a Home that the user opens.
     """
 
     at: float
@@ -258,7 +258,7 @@ class History:
         return stored
 
     def update_view(self, user: str, modal: Modal, view: Json) -> Json:
-        """Replace the content of a modal or Home. The input of an element stays if its block and action ids do."""
+        """Replace the content of a modal or Home. The input of an element stays if its block and action ids stay."""
         modal.view = self._stored(modal.view, view)
         old_values, new_values = modal.values, kit.initial_state(modal.view["blocks"])
         for block_id, actions in new_values.items():
@@ -297,7 +297,7 @@ class History:
         return home.view
 
     def find_view(self, view_id: str, external_id: str) -> tuple[str, Modal] | None:
-        """Return the modal or Home with this id, and its user; None without one."""
+        """Return the modal or Home with this id, and its user; None if there is none."""
         places = [(user, modal) for user, stack in self.modals.items() for modal in stack]
         for user, modal in [*places, *self.homes.items()]:
             if modal.view["id"] == view_id or (external_id and modal.view["external_id"] == external_id):
@@ -305,7 +305,7 @@ class History:
         return None
 
     def modal(self, user: str) -> Modal | None:
-        """Return the topmost modal, which is the visible one; None without one."""
+        """Return the topmost modal, which is the visible one; None if no modal is open."""
         stack = self.modals.get(user)
         return stack[-1] if stack else None
 

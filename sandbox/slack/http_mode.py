@@ -1,4 +1,4 @@
-"""Slack's requests over HTTP: one signed POST per delivery. All three kinds go to the same URL of the app."""
+"""Slack's requests over HTTP: one signed POST per delivery. Commands, clicks and events go to the same URL."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ ATTEMPTS = 3
 class HttpMode:
     """Posts to `url`, signed with `secret`.
 
-    `ack_within` is the time in seconds that Slack waits for a response (3, as documented), `patience` the time that a
+    `ack_within` is the time in seconds that Slack waits for a response (3, as documented), and `patience` the time that a
     delivery waits for an app that is restarting.
     """
 

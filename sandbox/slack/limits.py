@@ -1,4 +1,4 @@
-"""Checks of one value in Block Kit against Slack's limits."""
+"""Checks of single values in Block Kit against Slack's limits."""
 
 from collections.abc import Iterator, Sequence
 

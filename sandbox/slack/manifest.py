@@ -81,7 +81,7 @@ class Manifest:
     """True if people may write to the app in its Messages tab."""
 
     def shortcut(self, name: str, kind: str) -> Shortcut | None:
-        """Return the shortcut with this name (case is ignored) or callback id; None without one."""
+        """Return the shortcut with this name (case is ignored) or callback id; None if there is none."""
         return next(
             (s for s in self.shortcuts if s.kind == kind and name.casefold() in (s.name.casefold(), s.callback_id)),
             None,

@@ -167,7 +167,7 @@ def _cell(cell: Json) -> Iterator[str]:
 
 
 def _rich_text(name: str, block: object) -> Iterator[str]:
-    """Check that every element has the fields that it needs, and no empty text."""
+    """Yield problems of a rich text block: elements without a field that they need, or with an empty text."""
     needs = {"text": "text", "link": "url", "user": "user_id", "usergroup": "usergroup_id", "emoji": "name"}
     if not isinstance(block, dict) or block.get("type") != "rich_text" or not block.get("elements"):
         yield f"{name}: must be a rich_text block"

@@ -31,7 +31,7 @@ from sandbox.slack.interactions import Interactions, message_json
 from sandbox.slack.manifest import Manifest, Shortcut
 
 COALESCE = 0.05
-"""Seconds in which several changes are combined into one snapshot."""
+"""Seconds during which changes are combined into one snapshot."""
 
 KEEP_ALIVE = 15.0
 RECENT_MESSAGES = 400
@@ -188,7 +188,7 @@ class Page:
         return web.json_response({"ok": True}, status=202)
 
     def _start(self, work: Awaitable[None]) -> None:
-        """Run in the background; the page receives the result in its stream."""
+        """Run `work` in the background; the page receives the result in its stream."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

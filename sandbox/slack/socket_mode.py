@@ -49,7 +49,7 @@ class _Connection:
 class SocketMode:
     """The open connections of the app.
 
-    `ack_within` is the time in seconds that Slack waits for an acknowledgement (3, as documented), `patience` the time
+    `ack_within` is the time in seconds that Slack waits for an acknowledgement (3, as documented), and `patience` the time
     that an envelope waits for an app that is restarting.
     """
 

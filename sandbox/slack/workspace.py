@@ -38,7 +38,7 @@ SIGNING_SECRET = "sandbox-signing-secret"
 
 
 class NotThere(LookupError):
-    """A control, message or user does not exist; the message lists those that do."""
+    """A control, message or user does not exist; the error's message lists those that exist."""
 
 
 class Workspace:
@@ -150,7 +150,7 @@ class Workspace:
     # ── actions of users ──────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: str, text: str) -> None:
-        """Type a line in the channel (in a direct message if it is archived), and wait for the app's acknowledgement."""
+        """Type a line in the channel (in a direct message if the channel is archived), and wait for the app's acknowledgement."""
         person = _person(user)
         channel = direct_messages(person.id) if self._history.archived else CHANNEL
         await self._interactions.command(person, text, channel)
@@ -230,7 +230,7 @@ class Workspace:
     # ── visible content ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[str]:
-        """Return each text that became visible to this user since a `time.monotonic()`, including each update."""
+        """Return each text that became visible to this user since this `time.monotonic()` value, including each update."""
         return [revision.text for revision in self.revisions(user, since)]
 
     def revisions(self, user: str, since: float) -> list[Revision]:
@@ -238,7 +238,7 @@ class Workspace:
         return self._history.visible(_person(user).id, since)
 
     def notified(self, user: str, since: float = 0.0) -> list[Notification]:
-        """Return the notifications sent to this user since a `time.monotonic()`."""
+        """Return the notifications sent to this user since this `time.monotonic()` value."""
         return self._history.notified(_person(user).id, since)
 
     def now_visible(self, user: str) -> list[str]:
