@@ -3,7 +3,7 @@
 The device plugin chooses the name of the resource. Sources: NVIDIA's k8s-device-plugin (`nvidia.com/gpu`, `.shared`
 with time-slicing and `renameByDefault`, `nvidia.com/mig-1g.10gb` with the mixed MIG strategy), AMD's (`amd.com/gpu`,
 and partitions such as `amd.com/cpx_nps4` with the mixed strategy), Intel's (`gpu.intel.com/i915`, `gpu.intel.com/xe`)
-and Intel's DRA-less Gaudi plugin (`habana.ai/gaudi`).
+and Intel's device plugin for Gaudi (`habana.ai/gaudi`).
 """
 
 from collections.abc import Iterable, Mapping

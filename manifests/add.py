@@ -243,7 +243,7 @@ def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) 
 
 
 def _refuse_other_kind(template: ModelEndpoint, facts: ModelFacts) -> None:
-    """Refuse a template whose engine cannot do the model's task, such as an embedding model if the template generates text."""
+    """Refuse a template whose engine cannot do the model's task: a template that generates text cannot serve an embedding model."""
     if facts.kind is None or facts.unservable:
         return
     if facts.pools and template.gpus and not on_cpu(facts):

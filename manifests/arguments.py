@@ -41,7 +41,7 @@ class Flag:
 
     A positional model is stored as the model's flag with one node, which contains only the value. `carrier` is the
     place of the flag: a list, a script (at `words`), a file of the engine (with its key as the first node), or an
-    environment variable with this meaning. `sites` are the places of the values; the place is None if a value is
+    environment variable that sets the flag. `sites` are the places of the values; the place is None if a value is
     composed of text from several places.
     """
 
@@ -333,7 +333,7 @@ def _flags(
         while index + 1 + len(following) < len(words) and not _is_flag(texts[index + 1 + len(following)]):
             following.append(words[index + 1 + len(following)])
         if sign:
-            # argparse accepts no more values here, but people add further names after the first.
+            # argparse accepts no further values after `=`, but people write them.
             following = following if name in syntax.lists else []
         elif name not in syntax.lists:
             following = following[:0] if _SWITCHES.match(name) else following[:1]

@@ -77,7 +77,7 @@ def is_alone(tree: Tree, pieces: Pieces) -> bool:
 def own_comments(tree: Tree, pieces: Pieces, after: Document) -> Callable[[Comment], bool]:
     """Return a predicate for the comments of an edited file that are about this endpoint.
 
-    If the file has other endpoints too, these are the comments in the endpoint's own part and directly above it.
+    If the file also has other endpoints, these are the comments in the endpoint's own part and directly above it.
     """
     before, subject = pieces.deployment.document, pieces.candidate.subject
     if after.path != before.path or is_alone(tree, pieces):

@@ -362,7 +362,7 @@ def _context_cell(cell: str, context: int) -> str:
 
 
 def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
-    """The cell with the new prices, in the unit of the old ones: per token, thousand or million."""
+    """The cell with the new prices, in the unit of the old ones: per token, per thousand or per million."""
     for factor in (1, 1000, 1_000_000):
         before = [_money(price, factor) for price in (old.price_in, old.price_out) if price]
         after = [_money(price, factor) for price in (new.price_in, new.price_out) if price]

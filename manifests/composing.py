@@ -1,4 +1,4 @@
-"""ruamel.yaml's composer, without the repeated look-ups for each token, which take a fifth of the time."""
+"""ruamel.yaml's composer, without the repeated look-ups for each token, which take a fifth of the parsing time."""
 
 from collections.abc import Iterator
 from functools import cached_property

@@ -193,8 +193,8 @@ def _is_reranker(pieces: Pieces) -> bool:
 def is_base_model(hf_id: str) -> bool:
     """Return whether the name marks a completion model without chat, by the convention of its family.
 
-    The families below publish their chat models with a suffix (`Qwen2.5-Coder-7B-Instruct`) and the base model without.
-    In other families the name does not show it (`Qwen3-8B` is a chat model).
+    The families below add a suffix to the names of chat models (`Qwen2.5-Coder-7B-Instruct`), and none to base models.
+    In other families, a name without a suffix does not mark a base model (`Qwen3-8B` is a chat model).
     """
     name = hf_id.rsplit("/", 1)[-1]
     if re.search(r"(?i)[-_]base\b", name):

@@ -142,7 +142,7 @@ def _is_dedicated(tree: Tree, folder: str) -> bool:
 
 
 def _is_last_of_several(tree: Tree, found_in_folder: list[tuple[str, Candidate]]) -> bool:
-    """Return whether a directory contains only one file, named after its endpoint, as if the files of others were deleted."""
+    """Return whether a directory contains only one file, named after its endpoint: other endpoints' files may have been deleted."""
     path, candidate = found_in_folder[0]
     folder, _, base = path.rpartition("/")
     other_files = {file for file in tree.files(folder) if file != path and posixpath.basename(file) not in FILES}

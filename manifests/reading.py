@@ -78,7 +78,7 @@ def read_change(
         old_pieces = before.locate(template)
         problems += unrelated_files(before, after, name, touched, planned, old_pieces)
         if any(is_large(after, path) for path in touched):
-            return Reading(problems=tuple(problems))  # files of that size are not parsed
+            return Reading(problems=tuple(problems))  # large files are not parsed
         pieces = after.locate(name)
         problems += unrelated_content(before, after, name, touched, pieces, old_pieces)
         if pieces is None:

@@ -81,7 +81,7 @@ def switched_by_hand(platform: Platform, name: str) -> str:
 
 
 def blobs_at_zero(platform: Platform, name: str) -> dict[str, str]:
-    """git's id, by path, of the file with the replicas after their number is set to zero.
+    """The path of the file with the replicas, and git's id of this file with zero replicas.
 
     Empty if the endpoint has no replicas, or if git does not set their number.
     """

@@ -46,7 +46,7 @@ def _sets(platform: Platform, sets: Collection[Located]) -> Iterator[Finding]:
         name = value(application_set.node, "metadata", "name")
         read = [find(generator, "git") for generator in items(find(application_set.node, "spec", "generators"))]
         if not any(_is_near(value(file, "path"), list_path) for git in read for file in items(find(git, "files"))):
-            continue  # no generator of the set reads the list, or a file with almost its path
+            continue  # no generator of the set reads the list, or a file with a similar path
         template = find(application_set.node, "spec", "template", "spec", "source")
         for node in (*(scalar(git, "revision") for git in read), scalar(template, "targetRevision")):
             if node is not None and not _is_branch(node.value, layout):

@@ -149,7 +149,7 @@ def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> 
         for endpoint in endpoints
         for part in (endpoint.deployment, endpoint.service, endpoint.application, *endpoint.claims)
     )
-    whole = {part.document.path for part in pieces if part is not None}  # not files with patches of kustomize
+    whole = {part.document.path for part in pieces if part is not None}  # no files with kustomize's patches
     folders = {
         layout.serving_dir,
         layout.path(layout.catalog_dir),

@@ -175,7 +175,7 @@ def _kinds(config: Configuration, count: int) -> Sequence[Layer]:
 
 
 def _kinds_with_states(config: Configuration, count: int) -> Sequence[Layer]:
-    """Return the kinds of a model that mixes attention with linear layers; empty for other models."""
+    """Return the kind of each layer of a model that mixes attention with linear layers; empty for other models."""
     explicit = config.explicit
     if indices := explicit("attn_layer_indices") or explicit("full_attn_idxs") or explicit("hybrid_layer_ids"):
         return ["full" if index in indices else "state" for index in range(count)]
@@ -192,7 +192,7 @@ def _kinds_with_states(config: Configuration, count: int) -> Sequence[Layer]:
 
 
 def _kinds_with_windows(config: Configuration, count: int) -> Sequence[Layer]:
-    """Return the kinds of a model whose layers have full attention or a window."""
+    """Return the kind of each layer of a model whose layers have full attention or a window."""
     alternating = config.explicit("sliding_window_pattern") or config.explicit("_sliding_window_pattern")
     if isinstance(alternating, str) and alternating:
         return ["full" if alternating[index % len(alternating)] == "G" else "window" for index in range(count)]

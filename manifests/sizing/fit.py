@@ -1,7 +1,7 @@
 """Check whether a model can run on the machine: compare weights, cache and memory with the limits.
 
 There are four checks, and a model that fails one of them does not boot: the weights must fit into the host's memory,
-into the container's memory limit, together with the cache into the GPU, and into the volume.
+into the container's memory limit, into the GPU (together with the cache), and into the volume.
 """
 
 import math

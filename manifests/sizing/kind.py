@@ -37,7 +37,7 @@ _PIPELINES: dict[str, Kind] = {
     "zero-shot-classification": "classifier",
 }
 """The Hub's pipeline tags (huggingface.co/tasks) that identify the kind. `text-generation` does not distinguish chat
-models and rerankers; `text-classification` is either a reranker or a classifier.
+models and rerankers; `text-classification` may mean a reranker or a classifier.
 """
 
 _DRAFT = re.compile(r"eagle|medusa|mlp_?speculator|hydra|draft", re.IGNORECASE)

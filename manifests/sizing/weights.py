@@ -25,7 +25,7 @@ _VARIANT = re.compile(r"\.(fp16|bf16|fp32|f16|f32|int8|non_ema|ema)(?=[.-])")
 # Pickles that belong to the trainer, not to the model.
 _OF_THE_TRAINER = re.compile(r"(training_args|optimizer|scheduler|rng_state|trainer_state|scaler)[^/]*\.(bin|pt|pth)")
 _OTHER_WEIGHTS = r"[^/]+\.(pt|pth|nemo)"
-"""Weights of heads, speech models and others that vLLM does not load."""
+"""Files such as weights of heads and of speech models, which vLLM does not load."""
 _HF_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tiktoken.model")
 
 Files = Mapping[str, int]
@@ -36,8 +36,8 @@ def loaded_files(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
     """Return the weights that the engine loads, in order; empty if it can load none.
 
     `index` contains the files in `model.safetensors.index.json`: if there is an index, vLLM loads exactly these
-    (`filter_duplicate_safetensors_files` in vLLM's `weight_utils.py`), safetensors before pickles before `.pt`
-    (`DefaultModelLoader._prepare_weights`).
+    (`filter_duplicate_safetensors_files` in vLLM's `weight_utils.py`). Otherwise it prefers safetensors to pickles, and
+    pickles to `.pt` (`DefaultModelLoader._prepare_weights`).
     """
     root = [name for name in files if "/" not in name]
     if in_mistral_format(files):
