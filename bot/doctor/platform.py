@@ -207,7 +207,7 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
 
 
 async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
-    """Check the requirements of `/model bench`, except for its rights."""
+    """Check the requirements of `/model bench`, except for the bot's rights."""
     if not config.bench.image:
         yield ok(KUBERNETES, "benchmarks are off: bench.image is not set")
         return

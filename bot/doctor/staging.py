@@ -1,4 +1,4 @@
-"""Checks of the requirements of staging, except for its rights: a node for the Job, and volumes that are large enough for two models."""
+"""Checks of the requirements of staging, except for the bot's rights: a node for the Job, and volumes large enough for two models."""
 
 from collections.abc import AsyncIterator, Sequence
 

@@ -91,7 +91,7 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
-    """Write an error that cannot be caught, in `__del__` or at shutdown, without secrets."""
+    """Write an error that nothing can catch (raised in `__del__` or at shutdown) to standard error, without secrets."""
     if args.exc_value:
         _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 

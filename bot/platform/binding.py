@@ -43,7 +43,7 @@ class Binding:
     async def of(
         self, model: str, tree: GitTree | MergedTree, live: tuple[Application, ...], *, gateway: bool
     ) -> Bound:
-        """Return the content that the endpoint deploys at this tree.
+        """Return the content that the endpoint deploys from this tree.
 
         `live` are the current Applications in the cluster that the approval syncs. An Application that equals its
         declaration in git is bound only by this declaration, because it may not exist yet. With `gateway`, LiteLLM's

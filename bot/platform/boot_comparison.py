@@ -45,7 +45,7 @@ class BootComparison:
             log.info("boot not compared with its estimate", op=run.op.id, model=run.model, error=str(error))
 
     async def _compare_once(self, run: Run, commit: str) -> bool:
-        """Return False if there is nothing to compare: another engine than vLLM, a log without the figures, or a model of
+        """Return False if there is nothing to compare: an engine other than vLLM, a log without the figures, or a model of
         unknown size.
         """
         report = read_report(await self.cluster.engine_log(run.model))

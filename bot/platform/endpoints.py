@@ -66,7 +66,7 @@ class Endpoints:
         return endpoints
 
     async def learn_places(self) -> None:
-        """Give the cluster client the Deployment of each endpoint, if it has none yet and the repository is readable."""
+        """Give the cluster client the Deployment of each endpoint, if the client has none yet and the repository is readable."""
         if self.cluster.whereabouts.is_loaded:
             return
         try:

@@ -75,7 +75,7 @@ def propose(tree: Tree, settings: Mapping[str, Any], usual: Layout | None = None
 def is_understood(tree: Tree, config: Config) -> bool:
     """Return whether the settings describe the repository.
 
-    They do not if no endpoint is found, if an endpoint is in another namespace than the default one, or if Flux is used
+    They do not if no endpoint is found, if an endpoint is in a namespace other than the default, or if Flux is used
     instead of Argo CD. Namespaces and deployers that are set explicitly are not checked.
     """
     platform = Platform(tree, config.platform)

@@ -110,7 +110,7 @@ class PullRequestPlans:
                 target, tree = main, newest
         touched = dict.fromkeys(plan.own.files, Touch(REGULAR, REGULAR, foreign=False))
         fresh = await self._read(op, plan, tree, await self.repository.tree(plan.commit), touched, live, inputs_digest)
-        # The change is merged already, so its problems cannot prevent that.
+        # The change is already merged, so its problems cannot prevent the merge.
         return fresh.model_copy(update={"target": target, "problems": ()})
 
     async def _read(

@@ -79,7 +79,7 @@ class ChangeChecks:
     config: Config
 
     async def check(self, request: ChangeRequest) -> None:
-        """Validate a request, also against the repository and the GPU. Has no side effects."""
+        """Validate a request against the roles, the repository and the GPU. Has no side effects."""
         people = await self.roles.people()
         require(may_request(request.actor, people, self.config))
         require(can_be_approved(people))

@@ -48,7 +48,7 @@ class Switch:
         return await self.method(model) is self.by_commit
 
     async def refuse_if_foreign(self, model: str, commit: str) -> None:
-        """Raise NotAllowed if another system starts and stops the model, or if it is not a Deployment."""
+        """Raise NotAllowed if another system starts and stops the model, or if its workload is not a Deployment."""
         platform = Platform(await self.repository.tree(commit), self.config.platform)
         if kind := await asyncio.to_thread(in_git.switched_by_hand, platform, model):
             raise NotAllowed(

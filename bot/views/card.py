@@ -259,7 +259,7 @@ def _problem_lines(problems: tuple[str, ...]) -> Mrkdwn:
 
 
 def _affected_lease(plan: Plan) -> list[Mrkdwn]:
-    """The lease that the plan affects, and how; empty if it affects none."""
+    """The lease that the plan affects, with the effect; empty if it affects none."""
     match plan:
         case BringUpPlan(lease=Lease() as lease):
             return [_lease_text(md("⚠️ *Displaces*"), lease)]

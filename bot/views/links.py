@@ -63,7 +63,7 @@ class Links:
         return link(permalink(self.workspace, message), label)
 
     def applications(self, names: tuple[str, ...]) -> Mrkdwn:
-        """Links to Applications in Argo CD's web UI; empty without its address."""
+        """Links to Applications in Argo CD's web UI; empty if its address is not set."""
         if not self.argocd or not names:
             return md("")
         base = f"{self.argocd.rstrip('/')}/applications/{quote(self.argocd_namespace)}"

@@ -28,7 +28,7 @@ def busy_line(lease: Lease, now: datetime) -> Mrkdwn:
 
 
 def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last: bool, keep: str) -> View:
-    """The question to the holder whether an idle model is still needed. The last reminder announces the bring-down.
+    """The message that asks the holder whether an idle model is still needed. The last reminder announces the bring-down.
 
     `keep` is the duration on the button *Keep*; empty if the session cannot be kept again.
     """

@@ -205,7 +205,7 @@ class BringUpRollback:
     lifecycle: Lifecycle
 
     async def undo(self, run: Run[BringUpOperation]) -> None:
-        """Roll back: scale to zero and release the lease, or restore the displaced one; then report the end."""
+        """Roll back: scale to zero, release the lease or restore the lease that it displaced, and report the end."""
         op, model = run.op, run.model
 
         async def find_lease() -> Lease | None:

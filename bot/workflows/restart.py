@@ -50,8 +50,8 @@ class RestartRequests:
     config: Config
 
     async def ask(self, op_id: str, actor: str) -> Mrkdwn:
-        """Handle *Restart* on the message about a session's problem; a second click refers to the first. Returns the
-        answer.
+        """Handle *Restart* on the message about a session's problem, and return the answer. The answer to a second click
+        refers to the first one.
         """
         lease = await self.leases.of_operation(op_id)
         if lease is None:
