@@ -48,8 +48,8 @@ class Application(BaseModel, frozen=True, defer_build=True):
     word: str = "Application"
 
     def synced_at(self, revision: str) -> bool:
-        """Return whether the Application is in sync, and `revision` was last compared or last applied. The two differ
-        after later commits that change nothing.
+        """Return whether the Application is in sync, and `revision` was last compared or last applied. The compared
+        and the applied revision differ after later commits that change nothing.
         """
         applied = self.operation_revision if self.phase == "Succeeded" else None
         return self.sync == "Synced" and revision in (*self.revisions, applied)

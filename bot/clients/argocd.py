@@ -340,8 +340,8 @@ class ArgoCD:
         spec = application["spec"]
         sync: dict[str, Any] = {
             "revision": revision,
-            # Argo CD's API server copies these into an operation; the controller does not. Without
-            # RespectIgnoreDifferences=true a sync would reset the replicas of a GPU Deployment to zero.
+            # Argo CD's API server copies the options into an operation; the controller does not. Without the option
+            # RespectIgnoreDifferences=true, a sync would reset the replicas of a GPU Deployment to zero.
             "syncOptions": (spec.get("syncPolicy") or {}).get("syncOptions") or [],
         }
         if only:

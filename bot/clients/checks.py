@@ -1,8 +1,9 @@
 """The CI results of a commit: check runs (Actions, Apps) and commit statuses (older CI). Pure: JSON in, values out.
 
 A name does not identify a check: two workflows, or two Apps, may have a check of the same name. The list also contains
-the older runs of a check that ran again. Results are therefore identified by App, workflow and name, and the newest one
-counts (https://docs.github.com/en/rest/checks/runs, https://docs.github.com/en/rest/commits/statuses).
+the older runs of a check that ran again. Results are therefore identified by App, workflow and name, and only the
+newest result of each check counts (https://docs.github.com/en/rest/checks/runs,
+https://docs.github.com/en/rest/commits/statuses).
 """
 
 from collections.abc import Iterable, Mapping

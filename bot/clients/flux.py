@@ -32,7 +32,7 @@ _PERSISTS = 20.0
 """Seconds for which an error must persist after a refresh, because it may belong to an earlier commit."""
 
 Includes = Callable[[str, str], Awaitable[bool]]
-"""Function that returns whether the first commit is the second, or has it in its history."""
+"""Function that returns whether the first commit is the second one, or has the second one in its history."""
 
 
 class Flux:

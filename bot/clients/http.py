@@ -75,9 +75,9 @@ class TooLarge(BotError):
 class OpenedAtFirstRequest(httpx.AsyncBaseTransport):
     """A transport that opens its client at the first request.
 
-    Opening a client loads httpcore and every certificate authority, which would take 7 % of the instructions until the
-    bot is ready (benchmarks/start.py), although no request is sent until then. The inner object is a client and not a
-    transport, because only a client reads HTTPS_PROXY and NO_PROXY.
+    Opening a client loads httpcore and every certificate authority, which would take 7 % of the instructions of the
+    start-up (benchmarks/start.py), although no request is sent before the bot is ready. The inner object is a client
+    and not a transport, because only a client reads HTTPS_PROXY and NO_PROXY.
     """
 
     def __init__(self, trusted: Trusted) -> None:

@@ -169,7 +169,7 @@ class Kube:
         """The rights that the bot's account does not have, according to the API server.
 
         About 30 rights are checked at the start, several at a time, because sequential requests would take a twelfth of
-        the start's time.
+        the start-up time.
         """
         slots = asyncio.Semaphore(_REVIEWS_AT_A_TIME)
 

@@ -36,7 +36,7 @@ _CONNECTION_OPTIONS: dict[str, Any] = {
 _MAX_POOLED = 64
 """Maximum connections to one server; further commands wait for a connection."""
 _MAX_CONNECTIONS = 1000
-"""Maximum connections in pools that raise an error for more instead of waiting; redis-py's default is 100."""
+"""Maximum connections in a pool that raises an error if all are in use, instead of waiting; redis-py's default is 100."""
 
 AnyRedis = Redis | RedisCluster
 

@@ -81,9 +81,9 @@ class Progress(BaseModel, frozen=True, defer_build=True):
 class Attempt(BaseModel, frozen=True, defer_build=True):
     """The result of one Job that did not fail permanently.
 
-    `turned away`: Hugging Face answered 429. `interrupted`: the pod or a connection was interrupted. `moved`: the node
-    that uses the volume changed, so the next Job runs on another node. `taken`: another operation's Job is filling the
-    volume.
+    `turned away`: Hugging Face answered 429. `interrupted`: the pod or a connection was interrupted. `moved`: the
+    model on the Job's node went down, so the next Job runs on another node. `taken`: another operation's Job is filling
+    the volume.
     """
 
     outcome: Literal["staged", "turned away", "interrupted", "moved", "taken"]

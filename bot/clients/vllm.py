@@ -48,7 +48,7 @@ _EXTRA_CHUNKS = 16
 """Maximum chunks of a stream besides one per token: the role at the beginning, the usage at the end, and a margin."""
 
 _METRICS_LIMIT = Limit(size=4 * MIB, seconds=10.0)
-"""vLLM 0.32 writes about 100 KB. Parsing 4 MB blocks the event loop for 50 ms."""
+"""Limit of an answer to /metrics: vLLM 0.32 writes about 100 KB. Parsing 4 MB blocks the event loop for 50 ms."""
 
 # Fill-in-the-middle prompts of base models, by parts of their names. vLLM does not support the parameter `suffix`.
 _FIM = (

@@ -43,9 +43,10 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     """A Deployment that serves a model, with its Service.
 
     `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise, it is `embedding` for TEI
-    (which has `--model-id`) and for vLLM with `--runner=pooling`, or `rerank` for a reranker; `chat` with a parser for
-    tool calls or reasoning, or if the model's or the served name indicates it (`instruct`, `chat`, `it`); and
-    `completion` otherwise, because a base model has no chat template and returns 400 for a chat request.
+    (which has `--model-id`) and for vLLM with `--runner=pooling`, or `rerank` if their model is a reranker. It is `chat`
+    if the engine has a parser for tool calls or reasoning, or if the name of the model or the served name contains
+    `instruct`, `chat` or `it`. Otherwise, it is `completion`, because a base model has no chat template and returns 400
+    for a chat request.
     """
 
     name: str
@@ -167,7 +168,7 @@ def _deployed_by(deployment: KubeObject) -> str:
     """The Kustomization that deploys it, with the namespace if the label contains it, or the Application.
 
     kustomize-controller labels the objects that it applies; Argo CD writes `APPLICATION:GROUP/KIND:NAMESPACE/NAME` to
-    an annotation (the default since 3.0), or the name to a label, which charts also write.
+    an annotation (the default since 3.0), or the name to a label that charts also write.
     """
     labels = deployment["metadata"].get("labels") or {}
     tracked = annotations_of(deployment).get("argocd.argoproj.io/tracking-id", "").partition(":")[0]

@@ -11,7 +11,7 @@ from bot.clients.diagnosis.cause import Cause, Groups, Kind
 from bot.clients.diagnosis.host_causes import HOST_CAUSES
 
 _BLOCK = 16
-"""Tokens in a block of vLLM's KV cache. A context that is not a multiple of it wastes part of a block."""
+"""Tokens in a block of vLLM's KV cache. A context that is not a multiple of this number wastes part of a block."""
 
 
 def _context(groups: Groups) -> dict[str, str]:

@@ -44,7 +44,7 @@ class PodReader:
         return problem
 
     async def last_end(self, pod: KubeObject, events: Iterable[KubeObject]) -> Problem | None:
-        """The reason why a container of a formerly ready pod ended, even if it runs again; None if no container did."""
+        """The reason why a container of a formerly ready pod ended, even if it has restarted; None if none ended."""
         if (crashed := ends.last(pod)) is None:
             return None
         log = "" if crashed.not_started else await self._log_of(pod, crashed)
