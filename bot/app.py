@@ -183,7 +183,7 @@ async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -
     """Raise BotError with the missing rights if the bot's account lacks a right that the bot needs.
 
     If the cluster does not answer, the bot starts anyway, and each request shows the missing rights. `must_start` is
-    set if settings of the repository are in use: the bot then starts without the right, because a merge must not stop it.
+    set if settings of the repository are in use: the bot then starts despite missing rights, because a merge must not stop it.
     """
     try:
         lacking = await cluster.lacking(rights(config))
@@ -263,7 +263,7 @@ async def _drain(work: asyncio.Task[None], working: AsyncExitStack) -> None:
     """Finish short tasks and send pending replies; leave long tasks for the next instance."""
 
     async def cut() -> None:
-        while True:  # once is enough, unless the worker has not started to wait for its tasks
+        while True:  # one cancellation is enough, unless the worker does not wait for its tasks yet
             await asyncio.sleep(_DRAIN_SECONDS)
             work.cancel()
 

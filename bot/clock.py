@@ -62,7 +62,7 @@ class Clock:
         return max(self.real(every), min(every, _SHORTEST))
 
     def patience(self, limit: timedelta) -> float:
-        """Return the timeout in real seconds for another system, for `limit` on this clock."""
+        """Return the timeout in real seconds for another system that may take as long as `limit` on this clock."""
         return max(self.real(limit), min(limit, _SYSTEMS)).total_seconds()
 
     async def sleep_until(self, moment: datetime) -> None:

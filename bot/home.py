@@ -173,7 +173,7 @@ class AppHome:
             await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def refresh(self, within: timedelta = VIEWERS_KEPT) -> None:
-        """Update Home for the users who opened it `within` that time, if its content has changed."""
+        """Update Home for the users who opened it less than `within` ago, if its content has changed."""
         viewers = await self.home.viewers(self.clock(), within)
         if not viewers:
             return

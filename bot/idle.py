@@ -96,7 +96,7 @@ def _with_counters(session: Session, activity: Activity) -> Session:
 
 
 def _increase(counter: float, previous: float | None) -> float:
-    """The increase of a counter that starts at 0 again with its server (like Prometheus' `increase`)."""
+    """The increase of a counter that restarts at 0 when its server restarts (like Prometheus' `increase`)."""
     if previous is None:
         return 0.0
     return counter - previous if counter >= previous else counter
@@ -122,7 +122,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
     if idle >= remind_after and is_quiet(now, policy):
         return BringDown(f"idle for {total} in quiet hours")
     notice = min(policy.announce_before, down_after - remind_after)
-    # Keep the announced time, unless the limit is longer now because nobody waits for the GPU any longer.
+    # Keep the announced time, unless the limit is longer now, because the queue for the GPU has become empty.
     if session.announced and session.down_at and session.announced >= since and session.down_at >= since + down_after:
         return BringDown(f"idle for {total} and nobody answered") if now >= session.down_at else Nothing()
     if idle >= max(remind_after, down_after - notice):

@@ -218,8 +218,8 @@ def costs_money(op: Operation) -> bool:
 
 
 def must_notify(holder: str, ended_by: str) -> bool:
-    """Return whether the holder must be notified that somebody stops their boot or session with *Cancel*, *Bring down*
-    or `/gpu down`.
+    """Return whether the holder must be notified if somebody ends the holder's boot or session with *Cancel*, *Bring
+    down* or `/gpu down`.
 
     Everybody who may use the bot may do this without an approval, because it must always be possible to stop costs.
     """

@@ -1,4 +1,4 @@
-"""The properties of each kind of operation: one table, which the engine and the views read instead of naming a kind."""
+"""The properties of each kind of operation: one table, so that the engine and the views need not name kinds."""
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum
@@ -52,7 +52,7 @@ class KindSpec:
     cancel_hint: Mrkdwn = Mrkdwn()
     """The card's hint about *Cancel*."""
     does: str = ""
-    """The verb of the sentence about its pull request; the model follows."""
+    """The verb of the sentence about its pull request; the model's name follows."""
     starts_model: bool = False
     """True if it boots a model on the GPU: ending it stops costs."""
     stops_model: bool = False

@@ -23,7 +23,7 @@ class Lease(Value):
     hold: Span
     claimed: Moment
     ready: Moment | None = None
-    """The time when the model became ready. The lease counts from then, because nobody can use the model while it boots."""
+    """The time when the model became ready. The time of the lease counts from then, because nobody can use the model while it boots."""
     ends: Moment | None = None
     keeps: int = 0
     keep_until: Moment | None = None

@@ -120,7 +120,7 @@ class Health(Value):
     fence: Fence
     trouble: Trouble | None = None
     node: Node | None = None
-    """The currently billed node; None while there is none."""
+    """The currently billed node; None while no node is billed."""
     spans: tuple[NodeSpan, ...] = ()
     template: str = ""
     """A digest of the Deployment's template when the model was last known to be unchanged."""

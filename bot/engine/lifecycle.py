@@ -31,7 +31,7 @@ Op = TypeVar("Op", bound=Operation)
 log = structlog.get_logger(__name__)
 
 _TURN = 5.0
-"""Maximum time in seconds for which work that stops costs waits for other work that a crash interrupted."""
+"""Maximum seconds to wait for other work that a crash interrupted, before starting work that stops costs."""
 OPENING = Step("opening begun", bool)
 NOT_OPENED = Step("why it was not opened", Mrkdwn)
 TAKEN_BACK = Step("opening taken back", bool)
@@ -154,7 +154,7 @@ class Lifecycle:
         if op.status is Status.AWAITING:
             limit = time_to_decide(op, self.config)
             half, late = op.expires - limit / 2, op.expires - limit / 4
-            if self.clock() < half:  # otherwise each new presentation of the card would schedule a past task again
+            if self.clock() < half:  # otherwise each presentation of the card would schedule a past reminder again
                 await REMIND.add(self.docket, when=half, key=f"{op.id}:remind:{until}")(op.id, until)
             if self.clock() < late:
                 await ESCALATE.add(self.docket, when=late, key=f"{op.id}:escalate:{until}")(op.id, until)

@@ -101,7 +101,7 @@ def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
     config.append(("core.bigFileThreshold", "8m"))
     address = urlsplit(remote_url)
     if token is not None and address.scheme in ("http", "https"):
-        # Only for this host, so that a redirect cannot send the token elsewhere; credential helpers are disabled.
+        # git sends the header only to this host, so a redirect cannot leak the token; credential helpers are disabled.
         config += [
             (f"http.{address.scheme}://{address.netloc}/.extraHeader", f"Authorization: Basic {_basic(token)}"),
             ("credential.helper", ""),

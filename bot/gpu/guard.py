@@ -142,7 +142,7 @@ class Guard:
             await _notify(self.slack, self.config.slack.channel, lease, text)
 
     async def _warn(self, lease: Lease, subject: str, text: Mrkdwn, within: timedelta) -> None:
-        """Send a warning, unless a bot has sent one about this subject `within` that time."""
+        """Send a warning, unless a bot has sent a warning about this subject less than `within` ago."""
         if await self.cluster.record_message(lease.model, f"{lease.fence} {subject}", self.clock(), within):
             await _notify(self.slack, self.config.slack.channel, lease, text)
 

@@ -66,7 +66,7 @@ class Queue:
         return await self._outlook(op)
 
     async def _outlook(self, op: BringUpOperation) -> Waiting:
-        """Return the holder that blocks the request, the number of requests ahead, and the latest time at which its turn comes."""
+        """Return the holder who blocks the request, the number of requests ahead, and the latest time at which its turn comes."""
         leases, queue = await self.leases.held(), await self.leases.queue()
         ahead = queue.index(op.id) if op.id in queue else None
         holds = [await self._requested_hold(op_id) for op_id in queue[: len(queue) if ahead is None else ahead]]

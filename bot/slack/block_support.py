@@ -1,8 +1,8 @@
 """Convert Slack's newer blocks for workspaces that do not support them.
 
 Slack answers `invalid_blocks` (`invalid_arguments` for a view) if a workspace or an Enterprise grid does not support a
-block. The same content is then sent as older blocks, and the refused types are not tried again for an hour, so that not
-every update of a card takes two calls.
+block. The same content is then sent as older blocks, and the refused types are not tried again for an hour, because
+otherwise every update of a card would take two calls.
 """
 
 import time

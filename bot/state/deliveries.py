@@ -6,7 +6,8 @@ from redis.asyncio.cluster import RedisCluster
 from bot.state.records import PREFIX, redis_errors
 
 _KEPT_SECONDS = 3600
-"""Slack retries an event immediately, after one minute and after five: https://docs.slack.dev/apis/events-api/#retries."""
+"""Seconds for which a delivery is stored. Slack retries an event immediately, after one minute and after five minutes:
+https://docs.slack.dev/apis/events-api/#retries."""
 
 
 class Deliveries:

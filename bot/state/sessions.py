@@ -56,7 +56,7 @@ class Sessions:
 
     async def own(self, model: str, now: datetime) -> Own | None:
         """The number of the bot's own requests to the model, and their tokens. None while the bot is making a request,
-        because the engine has already counted it.
+        because the engine may count the request before it is recorded here.
         """
         key, first = f"{PREFIX}:own:{model}:asking", now.timestamp()
         if await self._records.run(key, "zset", lambda: self._redis.zcount(key, first, "+inf")):
