@@ -22,7 +22,7 @@ async def test_a_bot_whose_worker_takes_no_tasks_ends(redis_url: str) -> None:
 
 
 async def test_a_bot_that_works_or_has_no_redis_continues(tmp_path: Path) -> None:
-    """The bot waits for an unavailable Redis: stopping costs works without it, and a restart would not help."""
+    """The bot waits for an unavailable Redis: it can stop costs without Redis, and a restart would not help."""
     server = embedded_redis(tmp_path)
     async with AsyncExitStack() as stack:
         docket = await stack.enter_async_context(Docket(name="working", url=await server.__aenter__()))

@@ -1,4 +1,4 @@
-"""When git fails, people read one sentence, without git's own message except for the reason of a rule."""
+"""When git fails, people read one sentence, which quotes git only if a rule of the branch refused the push."""
 
 import pytest
 

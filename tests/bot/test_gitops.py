@@ -310,7 +310,7 @@ async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_
 
 
 async def test_a_repeated_push_is_the_same_commit(repo: Repository, tmp_path: Path, work: Path) -> None:
-    """This is true for another mirror, as after a crash, and if people have added commits to the branch."""
+    """The commit is also the same in another mirror, as after a crash, and after people have added commits to the branch."""
     base = await repo.head()
     changes = ChangeSet(files={"README.md": "new\n"})
     first = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
@@ -385,7 +385,7 @@ async def test_a_remote_that_is_not_a_repository_is_an_error(tmp_path: Path) -> 
 
 
 async def test_a_picture_that_a_pull_request_replaced_is_left_to_people(repo: Repository, work: Path) -> None:
-    """Stoker writes only text back, and deletes nothing instead."""
+    """Stoker can restore only text, and does not delete the picture instead."""
     (work / "logo.png").write_bytes(b"\x89PNG\xfe")
     change = commit(work, "another logo")
     with pytest.raises(BotError, match=r"logo\.png\. Revert it by hand"):

@@ -96,7 +96,7 @@ def test_the_reminder_comes_at_its_time_and_not_before() -> None:
 
 
 def test_nothing_goes_down_unannounced() -> None:
-    """A bot that was unavailable for hours announces first, and then waits for the usual time."""
+    """A bot that was unavailable for hours announces the end first, and then waits for the usual time."""
     due = decision_at(180 * MINUTE)
     assert due == Remind(180 * MINUTE, NOW + 185 * MINUTE, last=True)
     announced_at = NOW + 180 * MINUTE

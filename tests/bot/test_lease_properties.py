@@ -186,7 +186,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule(hours=st.integers(-48, 48))
     def clock_jumps(self, hours: int) -> None:
-        """No lease expires by a clock."""
+        """A jump of the clock ends no lease."""
         self.now += timedelta(hours=hours)
 
     @rule()
@@ -218,7 +218,7 @@ class LeaseMachine(RuleBasedStateMachine):
             for key, dumped in self.before.items():
                 await self.redis.restore(key, 0, dumped)
             self.queue = [op.decode() for op in await self._members()]
-            await asyncio.sleep(0.002)  # no failover is faster
+            await asyncio.sleep(0.002)  # a failover takes at least this long
 
         self.run(lose())
         self.before = {}
@@ -241,7 +241,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_two_holders(self) -> None:
-        """At most as many leases in Redis, and models on the GPU, as there are slots."""
+        """Neither the leases in Redis nor the models on the GPU exceed the number of slots."""
         if not hasattr(self, "leases"):
             return
         assert len(self.run(self.leases.held())) <= self.slots
@@ -337,7 +337,7 @@ class LeaseMachine(RuleBasedStateMachine):
             assert [lease for lease in leases_before if lease.fence == current.fence] == [
                 lease for lease in await self.leases.held() if lease.fence == current.fence
             ]
-        elif after != before:  # without a lease: the second check of a process that lost it undoes the bring-up
+        elif after != before:  # a process that has lost its lease undoes the bring-up at its second check
             await self.cluster.scale(model, 0, lease=None)
 
     async def _members(self) -> list[bytes]:

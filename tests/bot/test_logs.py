@@ -116,7 +116,7 @@ def test_a_bearer_header_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines.last()["headers"] == {"Authorization": "Bearer ***"}
     structlog.get_logger("bot.test").info(
         "asked", headers="authorization: bearer abc.def.ghi"
-    )  # as Kubernetes' client does
+    )  # as in the log of Kubernetes' client
     assert lines.last()["headers"] == "authorization: bearer ***"
 
 

@@ -78,7 +78,7 @@ LATER = {"revision": 2, "ends": NOW + 3 * HOUR, "keeps": 1, "keep_until": NOW + 
     ids=str,
 )
 def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) -> None:
-    """The Deployment has a later state of the same lease: it is used, except for the addresses of the messages."""
+    """The Deployment has a later state of the same lease, which is used except for the addresses of the messages."""
     elsewhere = {"message": Message(channel="CELSEWHERE", ts="1.2")}
     merged_lease = prolonged(LEASE, LEASE.model_copy(update=lost | elsewhere), 8 * HOUR)
     assert merged_lease == LEASE.model_copy(update=lost | {"revision": LEASE.revision})

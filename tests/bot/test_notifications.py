@@ -90,7 +90,7 @@ async def settled(presentation: Presentation, workspace: Workspace, op: Operatio
     async with asyncio.timeout(90):
         while not workspace.posted(CHANNEL):
             await asyncio.sleep(0.02)
-        for _ in range(10):  # first the card, then its consequences
+        for _ in range(10):  # the card is written first, and causes other messages
             await asyncio.sleep(0.05)
             while await presentation.waiting():
                 await asyncio.sleep(0.02)

@@ -42,7 +42,7 @@ def test_a_merge_changes_neither_the_roles_nor_the_branch() -> None:
 
 
 def test_approvers_of_the_repository_are_used_if_the_installation_names_none() -> None:
-    """The chart writes an empty list."""
+    """The chart writes an empty list of approvers by default."""
     installed = Config.model_validate({"roles": {"approvers": [], "admins": ["U0ADMIN"]}})
     roles = layered(installed, "roles: {approvers: [U0LEAD], admins: [U0EVIL]}").roles
     assert (roles.approvers, roles.admins) == (("U0LEAD",), ("U0ADMIN",))

@@ -59,7 +59,7 @@ def test_one_person_has_one_vote() -> None:
 
 
 def test_an_approved_request_in_the_queue_needs_no_more_votes() -> None:
-    """The refusal explains that it starts at its turn."""
+    """The refusal explains that the request starts at its turn."""
     refused = may_vote(requested_by("DEV", "LEAD"), "LEAD", PEOPLE, Config())
     assert (refused.allowed, refused.reason) == (False, "You have already approved this; it starts at its turn.")
 

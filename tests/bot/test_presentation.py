@@ -434,7 +434,7 @@ async def test_a_message_that_is_too_long_is_shortened(
     op: Operation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The plain text keeps the buttons."""
+    """The shortened message keeps its buttons."""
     monkeypatch.setattr("sandbox.slack.blocks.MESSAGE_CHARACTERS", 200)
     await operations.update(op.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
     presentation.show(op.id)

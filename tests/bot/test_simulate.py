@@ -37,7 +37,7 @@ def config(**idle: object) -> Config:
 
 
 def test_one_request_is_billed_as_calculated_by_hand() -> None:
-    """The bill has 2 minutes to the approval, 10 to ready, 0.5 to the first sample, an idle hour, and 10 minutes of drain."""
+    """The bill has 2 minutes to the approval, 10 to a ready model, 0.5 to the first sample, an idle hour, and 10 minutes of drain."""
     outcome = replay("", requests(0), Config(), World())
     assert outcome.billed == [(NINE + 2 * MINUTE, NINE + 82.5 * MINUTE)]
     assert (outcome.up, outcome.idle, outcome.cold_starts) == (60.5 * MINUTE, HOUR, 1)

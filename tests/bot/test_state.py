@@ -115,7 +115,7 @@ async def test_the_audit_log_is_read_to_its_end(redis: Redis) -> None:
 
 
 async def test_old_audit_entries_are_removed(redis: Redis) -> None:
-    """Retention is by age: older entries are dropped, as far as Redis trims whole nodes, and new ones stay."""
+    """Entries are removed by age; some old entries stay, because Redis trims only whole nodes."""
     old = int((datetime.now(UTC) - timedelta(days=400)).timestamp() * 1000)
     for number in range(1000):
         await redis.xadd("{stoker}:audit", {"entry": json.dumps({"event": "old"})}, id=f"{old}-{number}")

@@ -1,4 +1,4 @@
-"""Work that ends the process is distinguished from work that was running when it ended."""
+"""Work that ends the process is distinguished from other work that was running when the process ended."""
 
 import asyncio
 from contextlib import nullcontext, suppress
@@ -143,7 +143,7 @@ async def test_a_crash_during_a_write_to_slack_does_not_count_against_the_work(r
 
 
 async def test_work_that_is_delivered_twice_has_not_crashed(redis: Redis) -> None:
-    """A process that was too slow to renew its hold on a task gets the task again while it is still running it."""
+    """A process that was too slow to renew its hold on a task gets the task again during the first run."""
     process = TaskStarts(redis)
     works = [process.watched("op", "running 3") for _ in range(3)]
     async with works[0], works[1], works[2] as third:

@@ -44,7 +44,7 @@ NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
 
 def within_limits(view: View) -> None:
-    """Slack's limits, as slack_sdk's models check them when they are serialised."""
+    """Assert Slack's limits, which slack_sdk's models check when they are serialised."""
     assert 0 < len(view.blocks) <= 50
     for block in view.blocks:
         parsed = Block.parse(block)

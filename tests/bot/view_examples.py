@@ -66,7 +66,7 @@ REQUEST = TypeAdapter[AnyRequest](Request)
 
 
 def a_request(kind: Kind, text: str) -> AnyRequest:
-    """Return a request of this kind; each type takes only its own of the given fields."""
+    """Return a request of this kind; its type ignores the fields that it does not have."""
     fields = {"model": text, "actor": "U1", "channel": "C1", "at": NOW, "hold": timedelta(hours=2), "reason": text}
     return REQUEST.validate_python(fields | {"kind": kind, "hf_id": text, "reverts": "abc123"})
 

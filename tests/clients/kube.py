@@ -55,7 +55,7 @@ class Wire(KubernetesAPI):
         self._watching.clear()
 
     def overtake(self, kind: str, name: str, namespace: str, change: Callable[[Object], None]) -> None:
-        """Make a change that no watch receives: the history is deleted, so each watch is answered 410."""
+        """Make a change that no watch receives: the history is deleted, so each watch gets a 410."""
         self.store.update(kind, name, namespace, change)
         self.store.compact()
 
@@ -108,7 +108,7 @@ _monotonic, _ahead = time.monotonic, 0.0
 
 
 def time_passes(seconds: float) -> None:
-    """Make timers of event loops within these seconds due now, so that a wait ends immediately and without a race.
+    """Make the timers of event loops for the next `seconds` due now, so that a wait ends immediately and without a race.
 
     The clock of event loops stays ahead, which has no other effect.
     """

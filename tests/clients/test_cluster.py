@@ -55,7 +55,7 @@ async def test_a_workload_is_read_with_the_service_in_front_of_it(wire: Wire, cl
 async def test_the_kind_is_derived_from_the_arguments(
     wire: Wire, cluster: Cluster, args: tuple[str, ...], kind: str
 ) -> None:
-    """A base model gets completions, TEI embeddings or rankings, and a model with a matching name chats."""
+    """The kind is completion for a base model, embedding or rerank for TEI, and chat if the id or the served name shows it."""
     wire.store.create(deployment(args=args))
     workload = await cluster.workload("coder-chat")
     assert workload

@@ -111,7 +111,7 @@ async def test_an_engine_killed_for_memory_is_crash_looping(wire: Wire, cluster:
 
 
 async def test_a_probe_that_no_longer_passes_is_reported(wire: Wire, cluster: Cluster) -> None:
-    """The engine runs: only its probe is known."""
+    """The engine is still running, so the failed probe is the only known reason."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
     wire.store.create(event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503"))

@@ -356,7 +356,7 @@ async def test_an_unchanged_answer_is_not_sent_again(remote: Remote, github: Git
 
 
 async def test_a_closed_pull_request_is_not_mistaken_for_a_new_one(remote: Remote, github: GitHub) -> None:
-    """GitHub refuses a second pull request for its own reason, which the error contains."""
+    """The error contains GitHub's reason for refusing the second pull request."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.close(1)
     answer = {"message": "Validation Failed", "errors": [{"field": "base", "code": "invalid"}]}

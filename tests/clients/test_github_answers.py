@@ -1,4 +1,4 @@
-"""Undocumented forms of GitHub's answers: one clear sentence, or the field is omitted."""
+"""If an answer of GitHub has an undocumented form, the error is one clear sentence, or the field is omitted."""
 
 import json
 from collections.abc import AsyncIterator, Callable

@@ -145,7 +145,7 @@ async def test_a_gateway_that_restarts_is_unreachable_and_leaves_no_key(gateway:
 async def test_the_key_is_deleted_when_the_operation_is_cancelled(
     gateway: Gateway, litellm: LiteLLM, moment: str
 ) -> None:
-    """It is deleted even if the gateway had created it and not answered yet."""
+    """It is deleted even if the gateway has created it but not answered yet."""
     if moment == "minting":
         gateway.slow.clear()
     entered = asyncio.Event()

@@ -108,7 +108,7 @@ def deviations(facts: ModelFacts, sizing: Sizing, truth: Json) -> list[str]:
 
 
 async def test_each_real_model_is_described_correctly(hub: HuggingFace) -> None:
-    """Kind, bytes, cache, flags and licence of all 59 are right; on an L4, every offered context fits, and no fitting one is refused."""
+    """Kind, bytes, cache, flags and licence of all 59 are right; on an L4, exactly the contexts that fit are offered."""
     rows = []
     for hf_id, model in BY_ID.items():
         facts = await hub.model(hf_id)

@@ -80,7 +80,7 @@ async def over_tls(port: int, certificate: Path, key: Path) -> AsyncIterator[int
 
 
 async def use(redis: AnyRedis, url: str, password: Password | None = None, *, at_once: int = 300) -> None:
-    """Everything that the bot does with Redis: an operation, a step, a lease, a docket task, and `at_once` concurrent
+    """Do everything that the bot does with Redis: an operation, a step, a lease, a docket task, and `at_once` concurrent
     requests.
     """
     operations, leases = Operations(redis), Leases(redis)

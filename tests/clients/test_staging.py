@@ -84,7 +84,7 @@ async def attempt(
     *,
     progress: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> Attempt:
-    """Run one attempt, during which something happens once the Job exists."""
+    """Run one attempt, call `act` once the Job exists, and return the result."""
 
     async def nobody(_: Progress) -> None:
         """Ignore the progress."""
