@@ -41,7 +41,7 @@ IN_ONE_PROCESS = {
     "tests/sandbox/test_page_newer_blocks.py",
     "tests/test_install.py",
 }
-"""Modules whose tests share what takes seconds to set up, such as a running bot or a browser. If they ran in several processes,
+"""Modules whose tests share something that is slow to set up, such as a running bot or a browser. If they ran in several processes,
 between tests of other modules, each test would set it up again. (`xdist_group` does nothing with pytest 9.2: pytest-xdist#1386.)
 """
 

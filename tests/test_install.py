@@ -61,7 +61,7 @@ def test_the_lock_file_is_complete(tmp_path: Path) -> None:
 
 
 BUILD = ("editables", "hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers")
-"""The files that the Makefile needs to install Stoker."""
+"""The packages that the Makefile needs to install Stoker."""
 
 
 def pins(lock: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ def marked(name: str, lease: Lease) -> Object:
 
 
 async def ends(wire: Wire, name: str) -> None:
-    """Remove the pod, like the cluster, once the Deployment is at zero."""
+    """Remove the pod once the Deployment is at zero, as the cluster does."""
     await wait_until(lambda: (wire.store.get("Deployment", name, "serving") or {})["spec"]["replicas"] == 0, PATIENCE)
     wire.store.remove("Pod", f"{name}-1", "serving")
 

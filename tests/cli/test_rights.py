@@ -22,7 +22,7 @@ def printed(directory: Path, config: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_roles_are_derived_from_the_settings(tmp_path: Path) -> None:
-    """One document per namespace, and one for cluster-scoped objects; only the settings file is needed."""
+    """There is one document per namespace, and one for cluster-scoped objects; only the settings file is needed."""
     done = printed(tmp_path, "platform: {namespace: models}\nlitellm: {namespace: gateway}\n")
     printed_roles = list(YAML(typ="safe").load_all(done.stdout))
     assert printed_roles == roles(Config.model_validate(CONFIG))

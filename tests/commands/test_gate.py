@@ -31,14 +31,14 @@ ACTION = {"type": "block_actions", "actions": [{"action_id": "approve", "value":
     ],
 )
 def test_only_full_members_may_use_the_bot(profile: Profile | None, home: Home, reason: str) -> None:
-    """They are members of the workspace or of its organisation; guests, apps and unknown users are refused."""
+    """Full members belong to the workspace or its organisation; guests, apps and unknown users are refused."""
     verdict = may_use(profile, home, Config())
     assert verdict.allowed is (reason == "")
     assert reason in verdict.reason
 
 
 def test_guests_and_apps_are_accepted_by_setting() -> None:
-    """People of other organisations are refused."""
+    """People of other organisations are still refused."""
     config = Config(people=PeopleSection(guests=True, bots=True))
     assert may_use(Profile(id="U1", teams=OURS, guest=True), HOME, config).allowed
     assert may_use(Profile(id="U1", teams=OURS, bot=True), HOME, config).allowed

@@ -40,7 +40,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory, forked: None) -> Async
 
 @pytest.fixture
 def installation(world: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    """The settings of the examined bot: the running one's environment and policy, to be changed."""
+    """The environment and the policy of the running bot, which a test may change."""
     for name in list(os.environ):
         if name.split("_")[0] in ("SLACK", "GITHUB", "GIT", "REDIS", "LITELLM", "HF", "STOKER", "KUBECONFIG"):
             monkeypatch.delenv(name)

@@ -243,7 +243,7 @@ async def without(server: ApiServer, right: Right) -> AsyncIterator[None]:
 
 
 async def until_lacking(bot: ApiClient, expected: tuple[Right, ...]) -> None:
-    """The server's authorizer notices a changed role after a moment."""
+    """Wait until exactly these rights are missing: the server's authorizer notices a changed role after a moment."""
     lacking: tuple[Right, ...] = ()
     try:
         async with asyncio.timeout(30):
@@ -312,7 +312,7 @@ def _definition() -> Object:
 
 
 async def _until_served(server: ApiServer) -> None:
-    """A new kind is served shortly after its definition is created."""
+    """Wait until the server serves Applications, shortly after their definition is created."""
     manifest = {"apiVersion": "argoproj.io/v1alpha1"} | application()
     async with asyncio.timeout(60):
         while True:

@@ -34,7 +34,7 @@ def kustomization(name: str, path: str) -> str:
 
 
 EXAMPLES: dict[str, Example] = {"Argo CD": application, "Flux": kustomization}
-"""For each deployer, a function that returns an object with this name that deploys this directory to the namespace `llm`."""
+"""For each deployer, a function that returns an object with a given name, which deploys a given directory to the namespace `llm`."""
 
 DEPLOYMENT = """\
 apiVersion: apps/v1

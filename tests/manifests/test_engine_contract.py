@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("engine", ALL)
 def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
-    """Only this engine, or also the usual engine, recognises the container. Its files are found without parsing all others."""
+    """No other engine recognises the container, except the usual one. The engine's files are found without parsing all files."""
     image, arguments = ENGINES[engine.name]
     program = f"{image} {arguments}"
     other_engines = [

@@ -38,7 +38,7 @@ def repository(hf_id: str, config: Json | None, files: dict[str, int] | None = N
 @pytest.mark.parametrize(
     ("hf_id", "config", "per_token"),
     [
-        # A window of 4096 tokens in every layer: the figure is for a token inside it. Others have no window, but its size in the file.
+        # Every layer has a window of 4096 tokens, and the figure is for a token inside it. The next two models do not use theirs.
         ("HuggingFaceH4/zephyr-7b-beta", llama("mistral", sliding_window=4096), 131072),
         ("Qwen/Qwen2.5-7B-Instruct", llama("qwen2", 28, 4, sliding_window=4096, use_sliding_window=False), 57344),
         ("Qwen/Qwen1.5-7B-Chat", llama("qwen2", 32, 32, sliding_window=4096), 524288),

@@ -50,7 +50,7 @@ FETCHED = """\
 def test_the_model_is_the_one_downloaded_to_the_engines_path() -> None:
     before = platform(apps__vllm=FETCHED)
     assert before.require("vllm").model.value == "/weights/model"
-    assert rules(before) == []  # the path does not say gptq, and the id does
+    assert rules(before) == []  # the id contains gptq, but the path does not
     lines, _ = swapped(before, "vllm", facts("Qwen/Qwen3-4B-AWQ"))
     assert lines == [
         "-MODEL_ID: Qwen/Qwen2.5-3B-Instruct-GPTQ-Int4",

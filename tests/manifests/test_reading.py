@@ -233,7 +233,7 @@ def test_arguments_of_the_contract_and_secrets_are_refused(argument: str) -> Non
 
 @pytest.mark.parametrize("argument", ["--enable-auto-tool-choice", "--max-num-seqs=7", "--x=$$(NAME)", "--x=$5"])
 def test_other_arguments_are_accepted(argument: str) -> None:
-    """`$$(` is Kubernetes' escape for the two characters."""
+    """`$$(` is Kubernetes' escape for the characters `$(`."""
     refuse_argument(argument)
 
 

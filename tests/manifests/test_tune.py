@@ -119,7 +119,7 @@ def test_an_endpoint_without_compile_caches_is_refused(platform: Files, layout: 
 
 
 def test_a_comment_with_a_reason_accepts_the_advice(platform: Files, layout: Layout) -> None:
-    """A comment without a finding is also accepted in a check without advice."""
+    """A check without advice also accepts the comment, although it has no finding of that rule."""
     old = "              value: /tmp/.cache"
     tree = planted(platform, DEPLOYMENT, old, f"{old}  # stoker: ignore cold-start: this disk is slower than compiling")
     assert not [message for message in advice(tree, layout) if message[0] == "cold-start"]

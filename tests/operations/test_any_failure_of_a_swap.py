@@ -1,7 +1,7 @@
 """After any failure during a swap: the model goes to zero within its lease, and only content from the cards is merged, synced or scaled.
 
-Like test_any_failure.py, for a model that is up and for one at zero, with Argo CD and the connection to Redis among
-the failing systems. Redis and the Kubernetes API come back later. Some combinations always run; all run as a soak test.
+The tests are like those of test_any_failure.py, for a model that is up or at zero. Argo CD and the connection to Redis can
+fail, too. Redis and the Kubernetes API come back later. Some combinations always run; all run as a soak test.
 """
 
 import asyncio

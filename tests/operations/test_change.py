@@ -123,7 +123,7 @@ async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform
 
 
 async def test_waiting_for_the_generator_ends_at_the_limit(tmp_path: Path, redis_url: str) -> None:
-    """When a pull request has waited too long for its approval, one sentence names the missing step."""
+    """The limit is that of a pull request without an approval; the card then names the missing step."""
     limits = {"approvals": {"pull_expire_after": "47h"}}
     async with open_platform(tmp_path, redis_url, settings=limits) as platform:
         await propose(platform, f"/model add coder-mini {MINI} group=egress")

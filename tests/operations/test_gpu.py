@@ -178,7 +178,7 @@ async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Pa
     async with open_platform(tmp_path, redis_url, speed=60) as platform:
         await platform.say("dev", "/gpu up coder-chat for 1h because flushed")
         await platform.click("lead", "Approve")
-        await platform.until(lambda: replicas(platform, "coder-chat") == 1)  # and the lease is on the Deployment
+        await platform.until(lambda: replicas(platform, "coder-chat") == 1)  # the lease is then on the Deployment
         await platform.redis.flushall()
         await platform.say("dev", "/gpu status")
         await platform.sees("coder-chat is held by @dev")

@@ -114,7 +114,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 async def test_a_session_is_the_same_after_any_number_of_kills(
     tmp_path: Path, redis_url: str, story: Story, killed_at: set[str]
 ) -> None:
-    """The same messages, scale writes, syncs, leases and fences, and the same end, as without a kill."""
+    """Messages, scale writes, syncs, leases, fences and the end are the same as without a kill."""
     calm, deadly = KillOnWrite(), KillOnWrite()
     (tmp_path / "calm").mkdir()
     (tmp_path / "deadly").mkdir()

@@ -45,7 +45,7 @@ def week(workspace: Workspace) -> list[Json]:
 
 
 async def test_slack_draws_the_week(svc: Services, workspace: Workspace) -> None:
-    """Hours by use for each day, and their sum in words; nothing is posted or uploaded for it."""
+    """Home shows the hours by use for each day, and their sum in words; nothing is posted or uploaded for it."""
     await store_session(svc, 1)
     await Wiring(svc).of(AppHome).publish(DEV)
     drawn, total = week(workspace)
@@ -74,7 +74,7 @@ class TestWithoutCharts:
 
 
 async def test_an_older_state_never_replaces_a_newer_one(svc: Services, workspace: Workspace) -> None:
-    """Somebody opens Home, and Slack accepts it late; in the meantime the GPU is claimed, and Home is published again."""
+    """Somebody opens Home, and Slack accepts its content late; in the meantime the GPU is claimed, and Home is published again."""
     delayed, app_home = workspace._api.held, Wiring(svc).of(AppHome)
     delayed["views.publish"] = accepted = asyncio.Event()
     opening = asyncio.create_task(app_home.publish(DEV))

@@ -33,7 +33,7 @@ async def idle(tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Platform, 
 
 
 async def calls_a_minute(platform: Platform, svc: Services) -> dict[str, float]:
-    """The calls to Kubernetes of each periodic task, counted at the API server, at the task's interval."""
+    """Return each periodic task's calls to Kubernetes per minute, from one run, counted at the API server, and the task's interval."""
     calls = {}
     for task in all_tasks(Wiring(svc)):
         defaults = (parameter.default for parameter in inspect.signature(task).parameters.values())

@@ -166,7 +166,7 @@ async def test_a_restored_lease_is_limited_by_the_policy(tmp_path: Path, redis_u
         await bring_up(platform)
         await until_idle(platform)
         forged = mark_of(platform, "coder-chat") | {"ends": "2101-01-01T00:00:00Z", "hold": "P3000D"}
-        with Redis.from_url(redis_url) as redis:  # no pause in which the bot could write the lease back
+        with Redis.from_url(redis_url) as redis:  # synchronous, so that the bot cannot write the lease back
             annotate(platform, "coder-chat", lease=json.dumps(forged))
             redis.delete(LEASES)
         await platform.sees("it is rebuilt from the cluster")

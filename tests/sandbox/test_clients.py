@@ -121,7 +121,7 @@ async def test_a_boot_without_a_gpu_names_the_holder(platform: Platform) -> None
     ],
 )
 async def test_a_boot_that_cannot_succeed_is_diagnosed(platform: Platform, fault: str, words: str) -> None:
-    """Each broken part shows the way it does on a real cluster, so the bot names it, at the latest at its limit."""
+    """Each fault looks as it does on a real cluster, so the bot names it, at its time limit at the latest."""
     platform.faults.add(fault)
     with pytest.raises(BootFailed, match=f"(?i){words}"):
         await platform.boot("coder-chat", stays_with=f"(?i){words}")

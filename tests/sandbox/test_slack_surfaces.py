@@ -120,7 +120,7 @@ async def test_the_app_learns_that_it_was_invited(workspace: Workspace, app: Asy
 
 
 async def test_the_home_is_published_when_it_is_opened(workspace: Workspace, app: AsyncApp) -> None:
-    """While a user looks at Home, a click prefers its buttons, and only then does its text count as seen."""
+    """While Home is on a user's screen, a click uses Home's buttons first; Home's text counts as seen only then."""
 
     def home(text: str) -> dict[str, Any]:
         press = {"type": "button", "text": plain("Bring down"), "action_id": "down", "value": "coder-chat"}

@@ -29,7 +29,7 @@ def test_a_storys_settings_override_those_of_the_sandbox() -> None:
 
 
 async def test_the_environment_is_the_repos_own(tmp_path: Path) -> None:
-    """The settings name it; otherwise it is the sample's environment if the repo has it, and otherwise the repo's own."""
+    """The environment is the one in the settings, otherwise the sample's if the repo has it, otherwise the repo's own."""
     for name, environments in {"sample": ["ai-dev", "a-first"], "other": ["prod"]}.items():
         for environment in environments:
             (tmp_path / name / "clusters" / environment).mkdir(parents=True)
