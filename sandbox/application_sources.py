@@ -50,7 +50,7 @@ def values_path(source: Object, named: str) -> str:
 
 
 def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
-    """Render an external chart: a known chart, or LiteLLM's if the chart has that name or its values a `proxy_config`.
+    """Render an external chart: a known chart, or LiteLLM's if it has that name, or its values have a `proxy_config`.
 
     The proxy's config becomes a ConfigMap, and the proxy's Deployment restarts when the config changes.
     """

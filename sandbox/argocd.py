@@ -1,4 +1,4 @@
-"""The sandbox's Argo CD: discovers Applications in git, compares them with it, and syncs them at the requested commit.
+"""The sandbox's Argo CD: discovers Applications in git, compares them with git, and syncs them at the requested commit.
 
 Its state is in the Applications, as in Argo CD: the last entry of `status.history` is the last sync. A Helm source
 becomes a Deployment and a ConfigMap with the values' `proxy_config`; the gateway (`gateway.py`) reads its *synced*

@@ -1,6 +1,6 @@
 """The sandbox's cluster: the Deployment controller, the scheduler, the kubelet and the autoscaler of one GPU node.
 
-One task per pod, in lifecycle order: scheduled, pulled, staged, loaded, ready. `argocd.py` syncs the cluster from git;
+Each pod has a task for its lifecycle: scheduled, pulled, staged, loaded, ready. `argocd.py` syncs the cluster from git;
 `serving.py` answers requests to ready pods.
 """
 

@@ -1,7 +1,7 @@
 """CI of the sandbox's repository: check runs with their suites and workflows, and commit statuses.
 
 The formats follow https://docs.github.com/en/rest/checks/runs, https://docs.github.com/en/rest/actions/workflow-runs
-and https://docs.github.com/en/rest/commits/statuses. Like on GitHub, each run of a workflow has its own check suite,
+and https://docs.github.com/en/rest/commits/statuses. As on GitHub, each run of a workflow has its own check suite,
 two workflows may have a check of the same name, and a restarted run leaves the older one in the list.
 """
 

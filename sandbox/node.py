@@ -99,7 +99,7 @@ def is_gpu(resource: str) -> bool:
 
 
 def node(name: str, capacity: dict[str, str], since: str, labels: dict[str, str] | None = None) -> Object:
-    """Return a Node that has been ready since then."""
+    """Return a Node that has been ready since the time `since`."""
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": since}
     return {
         "kind": "Node",

@@ -78,7 +78,7 @@ class Expect:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectNot:
-    """`expect not "text" within 2s`: the text has not become visible since the last action, and does not during that time."""
+    """`expect not "text" within 2s`: the text does not become visible between the last action and the end of that time."""
 
     text: str
     within: float

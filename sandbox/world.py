@@ -293,7 +293,7 @@ async def opened(
     elsewhere: Mapping[str, str] | None = None,
     one_clock: bool = False,
 ) -> AsyncIterator[Sandbox]:
-    """Start all systems, with the bot as the last; all files are below `directory`.
+    """Start all systems, and the bot last; all files are below `directory`.
 
     `settings` overrides `policy`. With `checks_pass_after` (seconds) the checks of a pull request pass automatically.
     With `one_clock` the bot and Slack are as fast as the platform. With `http` Slack sends signed requests to the bot's

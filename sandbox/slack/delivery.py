@@ -17,7 +17,7 @@ class Delivery(Protocol):
     """One of Slack's two delivery methods."""
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app is reachable; raises NotDelivered if it is not in time."""
+        """Wait until the app is reachable; raises NotDelivered after `timeout` seconds."""
 
     async def deliver(self, kind: str, payload: Json) -> Json:
         """Deliver a payload of a `kind` (slash_commands, interactive, events_api).

@@ -68,7 +68,7 @@ class SocketMode:
         return ticket
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app is connected; raises NotDelivered if it is not in time."""
+        """Wait until the app is connected; raises NotDelivered after `timeout` seconds."""
         try:
             await asyncio.wait_for(self._someone.wait(), timeout)
         except TimeoutError as e:
