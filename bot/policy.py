@@ -117,10 +117,9 @@ def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdi
 def who_decides(config: Config) -> Mrkdwn:
     """The approvers, described for a card."""
     quorum = config.approvals.quorum
-    text = "An approver decides" if quorum == 1 else f"{quorum} approvers decide"
-    return (
-        md("{text}.", text=text) if config.approvals.self_approval else md("{text}, but not the requester.", text=text)
-    )
+    others = "" if config.approvals.self_approval else " other than the requester"
+    text = f"An approver{others} decides." if quorum == 1 else f"{quorum} approvers{others} decide."
+    return md("{text}", text=text)
 
 
 def to_ask(op: Operation, members: Mapping[str, frozenset[str]], *, but: str = "") -> tuple[tuple[str, ...], str]:

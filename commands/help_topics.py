@@ -72,7 +72,7 @@ COMMANDS: Mapping[str, Command] = {
                 "1h [NAME]",
                 "extend your lease",
                 example="1h",
-                more="Up to the limit, the change is immediate; beyond it, an approver decides.",
+                more="Up to the longest lease (`lease.longest`), the extension is immediate; beyond it, an approver decides.",
                 also=("prolong", "keep", "renew"),
             ),
             Topic(
@@ -147,7 +147,7 @@ COMMANDS: Mapping[str, Command] = {
                 "[HF_ID …] [options]",
                 "show what models need and whether they fit; opens no pull request",
                 example="Qwen/Qwen3-8B-AWQ openai/gpt-oss-20b",
-                more="The answer has the kind, weights, largest context, memory, volume and arguments of each model. Without a model,"
+                more="The answer lists the kind, weights, largest context, memory, volume and arguments of each model. Without a model,"
                 " it covers `fit.shortlist`. Options: `context=16384`, `gpu-util=0.9`, `quantization=`, `kind=`,"
                 " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co works too.",
                 also=("size", "sizing", "fits"),
@@ -169,16 +169,16 @@ COMMANDS: Mapping[str, Command] = {
                 "NAME",
                 "open a pull request that keeps the compile caches on the volume, so that boots are shorter",
                 example="{gpu}",
-                more="The directory's name contains the image's digest, so a new image compiles again. An image that is pinned by"
-                " its digest is not pulled again.",
+                more="The name of the directory contains the image's digest, so each new image compiles once. If the image is pinned"
+                " by its digest, the pull request also turns off the pull at each start.",
                 also=("optimize", "speed", "cache"),
             ),
             Topic(
                 "check",
                 "[NAME]",
-                "check that the files of one endpoint, or of all, agree on the main branch",
+                "find contradictions in the files of one endpoint, or of all, on the main branch",
                 example="{any}",
-                more="The answer has the file, the line and the fix of each problem.",
+                more="The answer lists the file, the line and the fix of each problem.",
                 also=("lint", "validate"),
             ),
             Topic(

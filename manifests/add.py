@@ -356,7 +356,10 @@ def _copied_files(copy: _Copy, bundle: Bundle, names: Names) -> dict[str, str]:
         path: staging.with_patterns(document, copy.request.facts) for path, document in copy.edited_files().items()
     }
     if other_files := sorted(set(edited_files) - {*bundle.files, bundle.flux_file}):
-        raise Uncopyable(f"{copy.template.name} cannot be copied: its model is also named in {', '.join(other_files)}.")
+        raise Uncopyable(
+            f"{copy.template.name} cannot be copied: its model is also named in {', '.join(other_files)}. "
+            "Name another template with like=."
+        )
     rewording = copy.rewording
     files: dict[str, str] = {}
     for path in filter(None, (*bundle.files, bundle.flux_file)):

@@ -158,10 +158,14 @@ def _refuse_copy_that_starts(platform: Platform, pieces: Pieces, template: Model
     is_set_elsewhere = pieces.form == "Application" and count is not None and count.path not in bundle.files
     if is_set_elsewhere and pieces.gpu and _is_automatic(platform, pieces, bundle):
         raise Uncopyable(
-            f"{template.name} cannot be copied: the chart sets the number of replicas, so the copy would start immediately."
+            f"{template.name} cannot be copied: the chart sets the number of replicas, so the copy would start immediately. "
+            "Name another template with like=."
         )
     if pieces.second_engine:
-        raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
+        raise Uncopyable(
+            f"{template.name} cannot be copied: its pod also runs another engine, which the copy would run, too. "
+            "Name another template with like=."
+        )
 
 
 def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
@@ -365,7 +369,9 @@ def with_generator_items(names: Names) -> dict[str, str]:
     changed: dict[str, str] = {}
     for document, item in names.bundle.elements:
         if document.path in changed:
-            raise Uncopyable(f"{document.path} names the template in several items of its lists.")
+            raise Uncopyable(
+                f"{document.path} names the template in several items of its lists. Name another template with like=."
+            )
         edits = [
             document.set_value(node, new)
             for keys, node in _scalars(item)

@@ -65,7 +65,7 @@ def enable_group(platform: Platform, group: str) -> tuple[dict[str, str], tuple[
     entry = next((listed_group for listed_group in listed_groups if listed_group.name == group), None)
     if listed_groups and entry is None and flag is None:
         group_names = ", ".join(listed_group.name for listed_group in listed_groups)
-        raise ManifestError(f"There is no group {group!r} in {generated}; there are: {group_names}.")
+        raise ManifestError(f"There is no group {group!r} in {generated}; the groups are: {group_names}.")
     other_members = ", ".join(_members(platform, group))
     side_effect = f" This also makes Argo CD create {other_members}." if other_members else ""
     if flag is not None and not flag.on:

@@ -30,8 +30,8 @@ def resource_edits(
     if limits and pieces.candidate.resources:
         missing_limits = ", ".join(f"resources.limits.{resource}={limit}" for resource, limit in limits.items())
         raise ManifestError(
-            f"{pieces.name} needs {missing_limits}, and {pieces.candidate.resources} has the limits of every release of the chart: "
-            f"write them for this one in {document.path}, then try again."
+            f"{pieces.name} needs {missing_limits}, but {pieces.candidate.resources} sets the limits of every release of the chart: "
+            f"write them for this release in {document.path}, then try again."
         )
     for resource, limit in limits.items():
         node = scalar(container, "resources", "limits", resource)

@@ -449,7 +449,7 @@ async def _report(application: Application, on_message: OnMessage) -> None:
         return
     if application.blocked:
         raise SyncFailed(
-            f"A sync window blocks the sync of {application.name}: {application.message}. Argo CD starts it when "
-            f"the window opens; open it (argocd proj windows), or try again then."
+            f"A sync window blocks the running sync of {application.name}: {application.message}. Argo CD continues that "
+            "sync when the window opens. Open the window (argocd proj windows), or wait until it opens, then try again."
         )
     await on_message(application.message)

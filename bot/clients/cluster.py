@@ -367,7 +367,7 @@ class Cluster(Models):
         """
         if not ref.namespace:
             raise BotError(
-                f"No Secret is configured for this: name it in {access.place.value.removesuffix('.namespace')}."
+                f"The setting {access.place.value.removesuffix('.namespace')} names no Secret: set its namespace, name and field."
             )
         stored = await self._kube.get(Collection(access, ref.namespace), ref.name)
         encoded = ((stored or {}).get("data") or {}).get(ref.field)
@@ -376,7 +376,9 @@ class Cluster(Models):
         try:
             return conceal(SecretStr(base64.b64decode(encoded).decode().strip()))
         except (binascii.Error, UnicodeDecodeError) as e:
-            raise BotError(f"Field {ref.field} of Secret {ref.name} in namespace {ref.namespace} is not text.") from e
+            raise BotError(
+                f"Field {ref.field} of Secret {ref.name} in namespace {ref.namespace} is not text in UTF-8: write it again."
+            ) from e
 
     async def _problem(
         self, home: Address, pod: KubeObject, everything: tuple[KubeObject, ...], events: tuple[KubeObject, ...]

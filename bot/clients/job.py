@@ -65,7 +65,9 @@ class Jobs:
         """Create the operation's Job, unless it exists."""
         deployment = await self._deployment(load.model)
         if deployment is None:
-            raise BenchFailed(f"The Deployment of {load.model} has disappeared.")
+            raise BenchFailed(
+                f"The Deployment of {load.model} no longer exists: deploy it again, then repeat the request."
+            )
         namespace = self._whereabouts.require(load.model).namespace
         if await self._kube.list(_of(operation, namespace)):
             return

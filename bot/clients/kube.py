@@ -320,7 +320,10 @@ class Kube:
         except _Gone as error:  # reading the pages took longer than the API server keeps a version
             raise Unavailable("Kubernetes", f"the list of {collection.resource} expired before it was read") from error
         if listing is None:
-            raise BotError(f"This cluster has no resource {collection.resource} ({collection.access.api}).")
+            raise BotError(
+                f"This cluster has no resource {collection.resource} ({collection.access.api}): "
+                "check that its CustomResourceDefinition is installed."
+            )
         meta, items = listing.get("metadata"), listing.get("items")
         if not isinstance(meta, dict):
             raise Unavailable("Kubernetes", f"its list of {collection.resource} has no metadata")

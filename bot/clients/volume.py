@@ -149,14 +149,18 @@ class Volumes:
             mine = selector.items() <= (pod["metadata"].get("labels") or {}).items()
             if mine and not boot.is_ready(pod):
                 name = deployment["metadata"]["name"]
-                raise CannotStage(f"{name} is starting or stopping, and its own pod may be writing to {claim}.")
+                raise CannotStage(
+                    f"{name} is starting or stopping, and its own pod may be writing to {claim}: try again in a few minutes."
+                )
         if not {"ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"} & set(modes):
             raise CannotStage(f"The claim {claim} can only be read (access mode {', '.join(modes) or 'none'}).")
         if users and "ReadWriteMany" not in modes:
             return _place_beside(claim, users, modes)
         phase = (stored.get("status") or {}).get("phase", "Pending")
         if phase == "Lost":
-            raise CannotStage(f"The claim {claim} has lost its volume: it is Lost.")
+            raise CannotStage(
+                f"The claim {claim} has lost its volume (phase Lost): delete the claim, then sync its Application."
+            )
         zones = await self._zones(claim, stored, deployment, shape) if phase == "Pending" else ()
         return Place(zones=zones, shared="ReadWriteMany" in modes)
 

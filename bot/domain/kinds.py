@@ -66,7 +66,7 @@ class KindSpec:
 _BOOT = (phases.WAIT_FOR_NODE, phases.PULL_IMAGE, phases.STAGE_WEIGHTS, phases.LOAD, phases.SMOKE_TESTS)
 _BRING_DOWN = (phases.SCALE_TO_ZERO, phases.WAIT_GONE)
 _ROLL_OUT = (phases.MERGE, phases.SYNC_GATEWAY, phases.SYNC_ENDPOINT)
-_UNTIL_MERGE = md("Cancel works until the merge; after that, a revert")
+_UNTIL_MERGE = md("Cancel works until the merge; after that, use *Revert*")
 
 
 def _change(
@@ -92,7 +92,7 @@ SPECS: Mapping[Kind, KindSpec] = {
         (phases.SYNC, phases.START, *_BOOT),
         needs_approval=True,
         cancel=CancelRule.WHILE_RUNNING,
-        cancel_hint=md("Cancel works while it boots; after that, `/gpu down`"),
+        cancel_hint=md("Cancel works while the model boots; after that, use `/gpu down`"),
         starts_model=True,
         stops_model=True,
         undo_stops_model=True,

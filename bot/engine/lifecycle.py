@@ -45,7 +45,7 @@ _VALIDATION_ATTEMPTS = 6
 class NotAllowed(BotError):
     """Policy refused a click or a request."""
 
-    remedy = "Ask a person who may: the message names them, or the setting that lists them."
+    remedy = "Follow the message. If a role is missing, ask a person who has it: the message names them, or the setting that lists them."
 
 
 class PlanMoved(BotError):

@@ -69,5 +69,5 @@ def _rejection(complaint: str) -> PushRefused:
     remote_message = "; ".join(line for line in _REMOTE.findall(complaint) if line.strip())[:300]
     rule = f"{remote_message} ({reason})" if remote_message else reason
     return PushRefused(
-        f"The git remote refused the push: {rule}. Allow Stoker's account to push, in the branch's rules."
+        f"The git remote refused the push: {rule}. Change the branch's rules so that Stoker's account may push."
     )

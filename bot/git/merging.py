@@ -85,7 +85,8 @@ def reversal(mirror: Mirror, commit: str, onto: str, series: Sequence[Commit] = 
             stuck += [path] if merged is None else []
     if stuck:
         raise BotError(
-            f"Stoker cannot revert it, because these files have changed since: {', '.join(stuck)}. Revert it by hand."
+            f"Stoker cannot revert the change, because these files were changed after it: {', '.join(stuck)}. "
+            "Revert it by hand."
         )
     return ChangeSet(files=files)
 

@@ -274,7 +274,7 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
         if key not in allowed:
             other_options = {"remove": (), "tune": (), "fit": tuple(FIGURES)}.get(verb, ("arg", *FIGURES))
             available = ", ".join(f"{option}=" for option in (*allowed, *other_options))
-            raise BotError(f"{key}= is not an option of model {verb}; there are {available}.")
+            raise BotError(f"{key}= is not an option of model {verb}; the options are {available}.")
         field, parse = _OPTIONS[key]
         if field in fields:
             raise BotError(f"{key}= is set twice; set it once.")

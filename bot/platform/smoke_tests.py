@@ -253,7 +253,12 @@ class SmokeTests:
         endpoint = await self.endpoints.require(commit, model)
         workload = await self.cluster.workload(model)
         if workload is None:
-            raise BotError(md("The Deployment of {model} has disappeared.", model=code(model)))
+            raise BotError(
+                md(
+                    "The Deployment of {model} no longer exists: deploy it again, then repeat the request.",
+                    model=code(model),
+                )
+            )
 
         async def tell(message: str) -> None:
             await run.enter(phases.SMOKE_TESTS, message)

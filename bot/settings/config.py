@@ -377,9 +377,9 @@ class Toleration(_Section):
 class Staging(_Section):
     mode: Annotated[Literal["off", "on", "auto"], WithJsonSchema({"enum": ["off", "on", "auto", True, False]})] = Field(
         default="off",
-        description="`on`: weights are downloaded to a volume without the GPU by `/model stage`, and before the cut-over when a"
-        " running endpoint is swapped; `auto`: also after every roll-out. Both need rights on Jobs and volumes, which the chart"
-        " grants if this is set.",
+        description="`on`: Stoker downloads weights to a volume without the GPU for `/model stage`, and before it merges the swap"
+        " of a running endpoint; `auto`: also after every roll-out. Both need rights on Jobs and volumes, which the chart"
+        " grants for these values.",
     )
     image: str = Field(
         default="",

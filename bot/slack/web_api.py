@@ -131,7 +131,7 @@ def _in_time() -> Iterator[None]:
     except SlackApiError as error:
         if str(error.response.get("error", "")).endswith("_trigger_id"):
             raise TooLate(
-                "Slack opens a form only within three seconds, and it was too slow this time. Please try again."
+                "The form was not opened within the three seconds that Slack allows. Please try again."
             ) from error
         raise
 

@@ -118,7 +118,11 @@ def _title(states: Sequence[EndpointState], matches: Sequence[EndpointState], se
     words = md(" ").join(code(word) for word in search.words)
     if not matches:
         return md(
-            "No endpoint matches {words}; there are {count}{commit}.", words=words, count=len(states), commit=commit
+            "No endpoint matches {words} among the {count} endpoint{s}{commit}.",
+            words=words,
+            count=len(states),
+            s=s,
+            commit=commit,
         )
     return md(
         "*{n} of {count} endpoint{s}*{commit}: {words}",

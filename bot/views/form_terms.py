@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 LABELS: Mapping[str, str] = {
-    "like": "Made like",
+    "like": "Copy from",
     "context": "Context",
     "served": "Served name",
     "quantization": "Quantization",

@@ -239,4 +239,4 @@ def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:
         text_input("hold", "For", placeholder=hold, hint=f"At most {longest}, e.g. 45m, 2h, 1h30m", optional=True),
         text_input("reason", "Because", optional=True, longest=300),
     ]
-    return modal(UP_FORM, "Bring up a model", blocks, submit="Ask")
+    return modal(UP_FORM, "Bring up a model", blocks, submit="Request")

@@ -291,7 +291,7 @@ def change_form(form: ChangeForm) -> Block:
     ]
     if form.verb == "add":
         blocks.append(
-            choice("like", LABELS["like"], form.names, values.get("like", ""), hint="The endpoint to copy from")
+            choice("like", LABELS["like"], form.names, values.get("like", ""), hint="The template of the new endpoint")
         )
     for key, label in ((key, LABELS[key]) for key in ("context", "served")):
         derived = form.derived(label)

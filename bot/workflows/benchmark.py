@@ -92,7 +92,10 @@ class BenchmarkWorkflow:
             )
         if workload and (not workload.gpus or workload.kind in ("embedding", "rerank")):
             raise NotAllowed(
-                md("{model} does not generate text on a GPU, which is what the benchmark measures.", model=code(model))
+                md(
+                    "{model} does not generate text on a GPU, so the benchmark cannot measure it.",
+                    model=code(model),
+                )
             )
         if workload is None or not workload.ready_replicas or lease is None or lease.ready is None:
             raise NotAllowed(
@@ -255,7 +258,7 @@ class BenchmarkWorkflow:
     async def _workload(self, model: str) -> Workload:
         workload = await self.cluster.workload(model)
         if workload is None:
-            raise BenchFailed(f"The Deployment of {model} has disappeared.")
+            raise BenchFailed(f"The Deployment of {model} no longer exists: deploy it again, then repeat the request.")
         return workload
 
     async def undo(self, run: Run[BenchmarkOperation]) -> None:

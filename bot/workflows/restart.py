@@ -60,7 +60,7 @@ class RestartRequests:
         health = await self.sessions.health(lease)
         trouble = health.trouble if health else None
         if trouble is None:
-            raise NotAllowed(md("{model} serves, so there is nothing to restart.", model=code(lease.model)))
+            raise NotAllowed(md("{model} is serving, so there is nothing to restart.", model=code(lease.model)))
         for bring_down in await self.operations.open(BringDownOperation, lease.model):
             raise NotAllowed(
                 md(
@@ -142,7 +142,9 @@ class RestartWorkflow:
         async def start() -> None:
             current = await self.leases.of(model)
             if current is None or current.fence != lease.fence:
-                raise BotError(md("The lease of {model} has ended, so it is not started again.", model=code(model)))
+                raise BotError(
+                    md("The lease of {model} has ended, so the model is not started again.", model=code(model))
+                )
             await refuse_if_changed(self.sessions, self.cluster, current)
             await self.switch.turn(model, 1, lease=current, fence=current.fence)
 

@@ -49,7 +49,7 @@ class BringingDown:
         if times := [name for name in names[1:] if is_time(name)]:
             raise Misunderstood(
                 md(
-                    "{words} is not a model. {command} takes effect immediately; without it, the model goes down when its lease ends.",
+                    "{words} is not a model, and a bring-down takes effect immediately: use {command}, or wait until the lease ends.",
                     words=code(" ".join(times)),
                     command=code(" ".join(["/gpu down", *(name for name in names if name not in times)])),
                 )

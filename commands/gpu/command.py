@@ -70,7 +70,7 @@ class Extending:
         if model is None and words.names and not words.names[0][0].isdigit():
             raise Misunderstood(
                 md(
-                    "Nobody holds a lease on {word}, and it is not a duration such as 45m, 2h or 1h30m. `/gpu status` shows what is up.",
+                    "{word} is neither a model with a lease nor a duration such as 45m, 2h or 1h30m. `/gpu status` shows what is up.",
                     word=code(words.names[0][:100]),
                 )
             )

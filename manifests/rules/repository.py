@@ -86,7 +86,7 @@ def _duplicates(path: str, root: Node) -> Iterator[Finding]:
 
 
 def _secrets(path: str, root: Node) -> Iterator[Finding]:
-    fix = "read it from a Secret, and revoke this one"
+    fix = "read the key from a Secret, and revoke this key"
     for text_node in scalars([root]):
         text = str(text_node.value)
         _, sign, assigned = text.partition("=")

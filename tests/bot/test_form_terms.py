@@ -11,7 +11,7 @@ from sandbox.slack import blocks as kit
     ("text", "expected"),
     [
         ("Ask for context=49216 or less.", "Ask for “Context” 49216 or less."),
-        ("Name another template with like=.", "Name another template with “Made like”."),
+        ("Name another template with like=.", "Name another template with “Copy from”."),
         ("nothing there tells; ask for storage=20Gi", "nothing there tells; ask for “Volume” 20Gi"),
         ("give the new model's parser with arg=--tool-call-parser=hermes.", "give the new model's parser with “Arguments of vLLM” --tool-call-parser=hermes."),
         ("(price-in=, price-out=)", "(“Price per million input tokens, dollars”, “Price per million output tokens, dollars”)"),

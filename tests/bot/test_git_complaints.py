@@ -58,8 +58,8 @@ def test_a_rule_of_the_branch_is_quoted() -> None:
     assert isinstance(error, PushRefused)
     assert str(error) == (
         "The git remote refused the push: GH006: Protected branch update failed for refs/heads/main; Changes must be made "
-        "through a pull request (protected branch hook declined). Allow Stoker's account to push, in the "
-        "branch's rules."
+        "through a pull request (protected branch hook declined). Change the branch's rules so that "
+        "Stoker's account may push."
     )
 
 

@@ -48,7 +48,7 @@ UP = BringUpOperation(
     status=Status.AWAITING,
     updated=NOW,
     expires=NOW + timedelta(hours=1),
-    deciders="An approver decides, but not the requester.",
+    deciders="An approver other than the requester decides.",
     message=Message(channel="C1", ts="1795748400.000100"),
     plan=BringUpPlan(
         commit="6f5dab78701c",

@@ -249,7 +249,7 @@ def test_a_pod_with_a_second_engine_is_not_copied() -> None:
             "        service:\n", f"{second}        service:\n", 1
         )
     }
-    with pytest.raises(ManifestError, match="its pod runs another engine"):
+    with pytest.raises(ManifestError, match="its pod also runs another engine"):
         copied(open_platform(files), "vllm")
     with pytest.raises(ManifestError, match="another engine, which would be removed, too"):
         plan_remove(open_platform(files), "vllm")

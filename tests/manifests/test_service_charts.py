@@ -123,9 +123,9 @@ def test_a_swap_in_such_a_chart_keeps_the_service_name_and_lists_of_models() -> 
 
 def test_a_limit_of_all_releases_of_a_chart_is_not_raised_for_one() -> None:
     large = FACTS.model_copy(update={"weight_bytes": 16_000_000_000, "quantization": "none"})
-    with pytest.raises(ManifestError, match=r"write them for this one in charts/model/values-gpu\.yaml") as refused:
+    with pytest.raises(ManifestError, match=r"write them for this release in charts/model/values-gpu\.yaml") as refused:
         plan_swap(open_platform(SERVED), SwapRequest(name="chat", facts=large), Machine())
-    assert "charts/model/values.yaml has the limits of every release" in str(refused.value)
+    assert "charts/model/values.yaml sets the limits of every release" in str(refused.value)
 
 
 def test_an_unreadable_service_in_a_chart_is_reported() -> None:

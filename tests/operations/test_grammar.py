@@ -32,14 +32,14 @@ async def test_an_unreadable_time_is_answered_with_an_example(platform: Platform
     )
     assert "two hours is not a duration" in answer
     await platform.workspace.say("dev", "down coder-chat 5", direct=True)
-    await platform.sees("5 is not a model. /gpu down coder-chat takes effect immediately")
+    await platform.sees("5 is not a model, and a bring-down takes effect immediately: use /gpu down coder-chat")
     assert not [text for text in platform.visible("dev") if "Requested" in text]
 
 
 async def test_only_a_lease_can_be_extended(platform: Platform) -> None:
     """The name of a model that is down is not taken for a time."""
     await platform.say("dev", "/gpu extend coder-chat 2h")
-    await platform.sees("Nobody holds a lease on coder-chat")
+    await platform.sees("coder-chat is neither a model with a lease nor a duration")
 
 
 async def test_a_long_wait_names_the_system(platform: Platform) -> None:

@@ -409,7 +409,7 @@ CAUSES: tuple[Cause, ...] = (
         Kind.PORT,
         (r"address already in use|Errno 98|EADDRINUSE",),
         "The engine's port is already in use in the pod.",
-        "Give the engine a `--port` of its own: another container of the pod, or the host's network, uses it.",
+        "Set another `--port` for the engine: another container of the pod, or a process on the host's network, uses this port.",
         crashes=2,
     ),
     Cause(

@@ -87,7 +87,7 @@ def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = Fals
         return Problem(
             Kind.MEMORY,
             f"Container {crashed.container} was killed for using more memory than its limit (OOMKilled).",
-            "Raise its memory limit (and the machine, if that is full), or serve a smaller model.",
+            "Raise its memory limit (on a larger machine, if the node's memory is used up), or serve a smaller model.",
             log=tail(log),
         )
     if crashed.not_started:
@@ -174,7 +174,7 @@ _EXIT_REMEDIES = {
     135: (Kind.DISK, "Mount an emptyDir with `medium: Memory` at /dev/shm in the Deployment."),
     137: (
         Kind.MEMORY,
-        "Raise the container's memory limit (and the machine, if that is full), or serve a smaller model.",
+        "Raise the container's memory limit (on a larger machine, if the node's memory is used up), or serve a smaller model.",
     ),
 }
 _REFUSED_BY_NODE = (

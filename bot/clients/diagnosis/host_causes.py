@@ -90,7 +90,8 @@ HOST_CAUSES: tuple[Cause, ...] = (
             r"Too large swap space|total CPU memory is allocated",
         ),
         "The container has too little memory (RAM) to load the model.",
-        "Raise the container's memory limit (and the machine, if that is full), or lower `--swap-space` and `--cpu-offload-gb`.",
+        "Raise the container's memory limit (on a larger machine, if the node's memory is used up), or lower"
+        " `--swap-space` and `--cpu-offload-gb`.",
     ),
     Cause(
         "process-limits",
@@ -138,7 +139,7 @@ HOST_CAUSES: tuple[Cause, ...] = (
             r"AssertionError: (?P<what>[^\n]*loaded_weight\.(?:shape|size)[^\n]*)",
         ),
         "The weights do not match the model as this engine implements it: {what}.",
-        "Check the quantization of the weights and that they are a complete model; otherwise use a newer engine image.",
+        "Check that the weights are complete and that `--quantization` matches them. If both are right, use a newer engine image.",
     ),
 )  # fmt: skip
 """The order matters, as in `bot.clients.diagnosis.causes`."""

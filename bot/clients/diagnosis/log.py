@@ -127,7 +127,7 @@ def _killed(killed: re.Match[str], lines: list[_Line]) -> Finding:
         return Finding(
             Kind.MEMORY,
             "The engine's process was killed (SIGKILL), most likely for using more memory than the container's limit.",
-            "Raise the container's memory limit (and the machine, if that is full), or serve a smaller model.",
+            "Raise the container's memory limit (on a larger machine, if the node's memory is used up), or serve a smaller model.",
             excerpt,
             name="engine-killed",
         )

@@ -52,7 +52,11 @@ WHILE_PULLING = 900.0
 """Grace period in seconds while the kubelet retries a failed pull. An engine's image has 10 GB, and the status shows the
 failed attempt until the image is pulled.
 """
-PULL_LIMIT = Grace("a registry that limits the rate of pulls", 600, "the limits of registries are per hour, with gaps")
+PULL_LIMIT = Grace(
+    "a registry that limits the rate of pulls",
+    600,
+    "registries count pulls per hour, so an attempt may succeed some minutes later",
+)
 PULL_DENIED = Grace("a registry that denies access", 60, "a new node's credential helper answers after some seconds")
 NODE_DISK = Grace("a node whose disk is full", 300, "the kubelet removes unused images at 85 % of the disk")
 CREATE = Grace(

@@ -89,7 +89,7 @@ RULES = {
         "run the generator that writes the list",
     ),
     "group-path": Rule(
-        "the generated list reads a group from the directory in which its Applications are",
+        "the generated list reads a group from the directory that contains its Applications",
         "Argo CD creates none of them",
         "write the directory",
     ),

@@ -26,7 +26,7 @@ RULES = {
     "api-base-path": Rule(
         "`api_base` of an OpenAI-compatible engine ends in `/v1`",
         "LiteLLM appends the rest of the path, and every call is a 404",
-        "end it in /v1",
+        "write an address that ends in /v1",
     ),
     "api-key-missing": Rule(
         "LiteLLM has an `api_key` for an engine that requires one",
@@ -52,7 +52,7 @@ RULES = {
     "cost-order": Rule(
         "an input token does not cost more than an output token",
         "long prompts use up budgets",
-        "exchange the prices",
+        "swap the two prices",
         severity="warning",
     ),
     "mode": Rule(

@@ -26,7 +26,7 @@ RULES = {
     "secret-in-git": Rule(
         "no manifest contains a key in plain text",
         "everybody who can read the repository has the key",
-        "read it from a Secret, and revoke this one",
+        "read the key from a Secret, and revoke this key",
     ),
     "not-checked": Rule(
         "the check understands everything that routes to an endpoint",
@@ -83,7 +83,7 @@ RULES = {
         "write the values of the manifests",
     ),
     "catalog-note": Rule(
-        "a note below the catalog that begins with an alias is about the model that it serves",
+        "a note below the catalog that begins with an alias describes the model that the alias serves",
         "tenants choose a model based on wrong information",
         "correct the note, or remove it",
     ),
