@@ -5,7 +5,7 @@
 PYTHON is the interpreter that runs both, for example that of an environment with the image's packages.
 
 The bare app is an `AsyncApp` on Socket Mode that has also imported the Kubernetes client. Each round starts both, one after
-the other. The bot is ready when /readyz first answers 200, after it has connected to Slack; the bare app is ready when it
+the other. The bot is ready when it logs `ready`: it is connected to Slack, and /readyz answers 200; the bare app is ready when it
 has connected to Slack. Memory is the resident set (VmRSS) 15 s later.
 Goals: a start of at most 1.5 times the bare app's, and at most 1.4 times its memory.
 """
@@ -22,8 +22,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import httpx
 
 from sandbox.world import opened
 
@@ -46,30 +44,28 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def process(environment: Mapping[str, str], *command: str) -> AsyncIterator[int]:
-    """Run a command until the end of the block; yields its process id."""
+async def process(environment: Mapping[str, str], *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command until the end of the block; yields its process."""
     running = await asyncio.create_subprocess_exec(
         *command,
         env=environment,
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
-        yield running.pid
+        yield running
     finally:
         running.terminate()
-        await running.wait()
+        await running.communicate()
 
 
-async def wait_until_ready(url: str) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
-        while True:
-            try:
-                if (await http.get(f"{url}/readyz")).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.02)
+async def wait_until_ready(bot: asyncio.subprocess.Process) -> None:
+    """Return when the bot logs that it is ready. Requests to /readyz would delay the start that is measured."""
+    assert bot.stderr
+    async for line in bot.stderr:
+        if b'"event": "ready"' in line:
+            return
+    raise SystemExit("the bot ended before it was ready")
 
 
 def name_authority(kubeconfig: Path) -> None:
@@ -121,17 +117,17 @@ async def measure(rounds: int, python: str) -> list[Round]:
             name_authority(Path(environment["KUBECONFIG"]))
             for _ in range(rounds):
                 began = time.perf_counter()
-                async with process(environment, python, "-m", "bot", "run") as pid:
-                    await wait_until_ready(world.bot.url)
-                    seconds, processor_seconds = time.perf_counter() - began, processor(pid)
+                async with process(environment, python, "-m", "bot", "run") as bot:
+                    await wait_until_ready(bot)
+                    seconds, processor_seconds = time.perf_counter() - began, processor(bot.pid)
                     await asyncio.sleep(IDLE)
-                    memory = resident(pid)
+                    memory = resident(bot.pid)
                 began = time.perf_counter()
-                async with process(environment, python, "-c", BARE) as pid:
+                async with process(environment, python, "-c", BARE) as app:
                     await world.workspace.connected(60)
-                    bare_seconds, bare_processor_seconds = time.perf_counter() - began, processor(pid)
+                    bare_seconds, bare_processor_seconds = time.perf_counter() - began, processor(app.pid)
                     await asyncio.sleep(IDLE)
-                    bare = (bare_seconds, bare_processor_seconds, resident(pid))
+                    bare = (bare_seconds, bare_processor_seconds, resident(app.pid))
                 results.append(Round(seconds, processor_seconds, memory, *bare))
                 print(results[-1], flush=True)
     return results
