@@ -481,7 +481,9 @@ def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpo
     if endpoint.alias:
         warnings.append(f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them.")
     if endpoint.alias and request.price_in is None:
-        warnings.append(f"The price was copied from {template.name}. Set the price of this model with in= and out=.")
+        warnings.append(
+            f"The price was copied from {template.name}. Set the price of this model with price-in= and price-out=."
+        )
     if endpoint.alias and request.facts.kind == "reranker":
         warnings.append(
             "LiteLLM does not count the cost of rankings by vLLM and TEI (BerriAI/litellm#13797): budgets do not limit them."
