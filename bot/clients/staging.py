@@ -92,7 +92,8 @@ class Attempt(BaseModel, frozen=True, defer_build=True):
     """The running time of the container."""
     retry_after: float | None = None
     """Seconds until the retry, if Hugging Face sent them."""
-    reason: str = ""
+    why: str = ""
+    """The reason. The field has the name under which earlier versions stored it."""
     removed: tuple[str, ...] = ()
     """Models that were deleted from the cache to free space."""
 
@@ -238,7 +239,7 @@ class Stager:
             )
         except _Moved as moved:
             await self._delete(weights.namespace, weights.claim)
-            return Attempt(outcome="moved", reason=str(moved))
+            return Attempt(outcome="moved", why=str(moved))
         finally:
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
@@ -300,7 +301,7 @@ class Stager:
         # Read the pods now, because the watch of the Jobs may be ahead of the watch of the pods.
         pod = next(iter(await self._kube.list(_pods_of(weights.claim, weights.namespace))), None)
         if pod is None:
-            return Attempt(outcome="interrupted", reason="its pod is gone")
+            return Attempt(outcome="interrupted", why="its pod is gone")
         log = await self._log(pod, weights, lines=_LINES)
         figures, ended = _byte_counts(log), _terminated(pod)
         seconds = _seconds(ended)
@@ -309,16 +310,16 @@ class Stager:
         if condition.get("reason") == "DeadlineExceeded":
             raise StagingFailed("The staging Job did not end within `staging.limit`.", _tail(log))
         if lost := ends.ended(pod):
-            return Attempt(outcome="interrupted", reason=lost.reason, seconds=seconds)
+            return Attempt(outcome="interrupted", why=lost.reason, seconds=seconds)
         crashed = ends.crash(pod)
         problem = ends.explain(crashed, log, final=True) if crashed else None
         if problem is None:
-            return Attempt(outcome="interrupted", reason="its pod has ended without a reason", seconds=seconds)
+            return Attempt(outcome="interrupted", why="its pod has ended without a reason", seconds=seconds)
         if problem.kind is Kind.RATE_LIMIT:
             return Attempt(outcome="turned away", retry_after=_retry_after(log), seconds=seconds)
         if _INTERRUPTED.search(log) and problem.kind in (Kind.NETWORK, Kind.UNKNOWN):
             return Attempt(
-                outcome="interrupted", reason=f"{problem.reason.rstrip('. ')}. {problem.remedy}", seconds=seconds
+                outcome="interrupted", why=f"{problem.reason.rstrip('. ')}. {problem.remedy}", seconds=seconds
             )
         raise StagingFailed(f"{problem.reason.rstrip('. ')}. {problem.remedy}", problem.log)
 

@@ -97,16 +97,14 @@ class Staging:
                     delay = min(2 * delay, shape.longest_wait)
                     reason = "Hugging Face answers 429 (too many requests)"
                 case "taken" | "moved":
-                    reason = result.reason
+                    reason = result.why
                 case "interrupted":
                     interruptions += 1
-                    reason = f"the download was interrupted: {result.reason.rstrip('.')}"
+                    reason = f"the download was interrupted: {result.why.rstrip('.')}"
                 case _:
                     assert_never(result.outcome)
             if interruptions > _INTERRUPTIONS:
-                raise StagingFailed(
-                    f"The download was interrupted {interruptions} times; the last time {result.reason}."
-                )
+                raise StagingFailed(f"The download was interrupted {interruptions} times; the last time {result.why}.")
             if record.resume > self.clock():
                 next_step = f"the next attempt is at {time_stamp(record.resume)}; no GPU runs, so nothing is billed"
                 await run.enter(phases.WAIT_FOR_HUB, f"{reason}; {next_step}")
@@ -127,7 +125,7 @@ class Staging:
         try:
             ended = await self.stager.attempt(run.op.id, number, weights, shape, limit=time_left, progress=_teller(run))
         except StagingTaken as taken:
-            ended = Attempt(outcome="taken", reason=taken.message)
+            ended = Attempt(outcome="taken", why=taken.message)
         wait = timedelta() if ended.outcome in ("staged", "moved") else delay
         if ended.retry_after is not None:
             wait = min(timedelta(seconds=ended.retry_after), shape.limit)

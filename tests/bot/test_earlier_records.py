@@ -14,6 +14,7 @@ import pytest
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
+from bot.clients.staging import Attempt
 from bot.domain.kinds import Kind
 from bot.domain.leases import MAYBE_LEASE, Lease
 from bot.domain.operations import OPERATIONS, Operation, Status
@@ -149,6 +150,15 @@ async def test_the_session_its_bills_and_its_questions(earlier: Redis) -> None:
     assert (own_requests.requests, own_requests.tokens) == (3, 33)
     assert [bill.estimated for bill in await Bills(earlier, kept=HOUR).since(NOW - 10 * HOUR)] == [True, False]
     assert list(await Questions(earlier).of("op-up")) == ["idle:3"]
+
+
+def test_an_attempt_of_staging() -> None:
+    """Each attempt is in the step ledger with its reason."""
+    stored = '{"outcome": "interrupted", "seconds": 3.0, "why": "its pod is gone"}'
+    assert Attempt.model_validate_json(stored).why == "its pod is gone"
+    assert Attempt(outcome="interrupted", why="its pod is gone", seconds=3).model_dump(
+        exclude_defaults=True
+    ).keys() == {*json.loads(stored)}
 
 
 async def test_everything_else(earlier: Redis) -> None:
