@@ -12,8 +12,8 @@ def frozen(cls: type[T]) -> type[T]:
     """Make the class a dataclass whose objects are compared, hashed and shown by their fields.
 
     It behaves like `dataclass(frozen=True)`, except that mypy, and not Python, refuses an assignment to a field. All
-    classes share these methods: Python would generate six methods for each class at each start, which takes 4 % of the
-    time of a start (benchmarks/start.py).
+    classes share these methods: Python would generate six methods for each class at each start, which takes 5 % of the
+    instructions of all imports (benchmarks/start.py).
     """
     dataclass(eq=False, repr=False)(cls)
     for name, method in (("__eq__", _equal), ("__hash__", _hash), ("__repr__", _show)):

@@ -47,7 +47,7 @@ def bounded(lease: Lease, now: datetime, longest: timedelta, channel: str) -> Le
     )
 
 
-def prolonged(lease: Lease, marked: Lease, longest: timedelta) -> Lease | None:
+def with_longer_end(lease: Lease, marked: Lease, longest: timedelta) -> Lease | None:
     """The lease with the *keep* or the extension that Redis has lost, from its annotation; None if the annotation is not
     a later version of the lease.
 

@@ -11,7 +11,7 @@ from bot.clock import Clock
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
-from bot.domain.marks import bounded, prolonged, read_mark
+from bot.domain.marks import bounded, read_mark, with_longer_end
 from bot.domain.requests import BringUp
 from bot.errors import BotError, Unavailable
 from bot.settings.config import Config
@@ -110,7 +110,7 @@ class LeaseMarks:
         annotation has neither.
         """
         longest = self.config.lease.longest
-        longer = prolonged(lease, marked, longest)
+        longer = with_longer_end(lease, marked, longest)
         if longer is None or longer.ends is None:
             return None
         keep_text = md(" and it is kept until {keep}", keep=clock(longer.keep_until)) if longer.keep_until else ""
@@ -126,7 +126,7 @@ class LeaseMarks:
         )
         reason = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
         await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", reason, self.clock())
-        return await self.leases.change(lease, lambda current: prolonged(current, marked, longest) or current)
+        return await self.leases.change(lease, lambda current: with_longer_end(current, marked, longest) or current)
 
     async def _rebuild_one(self, user: GpuUser) -> bool:
         """Restore the lease of a GPU user. Returns whether it has a lease now, or is no longer up: `user` may be

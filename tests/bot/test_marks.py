@@ -7,7 +7,7 @@ import pytest
 
 from bot.clients.workload import fence_of
 from bot.domain.leases import Lease
-from bot.domain.marks import bounded, prolonged, read_mark
+from bot.domain.marks import bounded, read_mark, with_longer_end
 from bot.domain.values import Message
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -80,7 +80,7 @@ LATER = {"revision": 2, "ends": NOW + 3 * HOUR, "keeps": 1, "keep_until": NOW + 
 def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) -> None:
     """The Deployment has a later state of the same lease, which is used except for the addresses of the messages."""
     elsewhere = {"message": Message(channel="CELSEWHERE", ts="1.2")}
-    merged_lease = prolonged(LEASE, LEASE.model_copy(update=lost | elsewhere), 8 * HOUR)
+    merged_lease = with_longer_end(LEASE, LEASE.model_copy(update=lost | elsewhere), 8 * HOUR)
     assert merged_lease == LEASE.model_copy(update=lost | {"revision": LEASE.revision})
 
 
@@ -95,7 +95,7 @@ def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) 
 )  # fmt: skip
 def test_a_mark_adds_nothing_else_to_a_lease(change: dict[str, object]) -> None:
     """The holder gets no more than is possible without an approval, and nothing from another lease."""
-    assert prolonged(LEASE, LEASE.model_copy(update=LATER | change), 8 * HOUR) is None
+    assert with_longer_end(LEASE, LEASE.model_copy(update=LATER | change), 8 * HOUR) is None
 
 
 @pytest.mark.parametrize(
